@@ -1,0 +1,26 @@
+"""From bare hosts to a private LLM service: `pyinfra inventory/prod.py deploy.py`."""
+
+from pyinfra import host, inventory
+
+from fleet.inventory import load_fleet
+from tasks.firewall import firewall
+from tasks.gateway import gateway
+from tasks.models import models
+from tasks.ollama import ollama
+from tasks.platform import platform
+
+# Refuses bad settings of any host before the first host is changed.
+fleet = load_fleet(inventory)
+me = fleet[host.name]
+
+platform(me)
+# The walls come first: nothing that is installed below is ever open to everybody.
+firewall(me, fleet)
+
+if me.is_gpu:
+    ollama(me)
+    models(me)
+
+# Last, so that the door opens when there is something behind it.
+if me.is_gateway:
+    gateway(me, fleet)

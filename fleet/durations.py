@@ -1,0 +1,25 @@
+"""Go's duration notation, which Ollama's settings and this project's share."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+
+
+def seconds(text: str) -> float:
+    """Length of a duration such as `1h30m`, `90` (seconds) or `-1`, in seconds.
+
+    Raises:
+        ValueError: `text` is no duration.
+    """
+    sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
+    if rest.isdecimal():
+        return sign * int(rest)
+    parts = _PART.findall(rest)
+    if not parts or "".join(number + unit for number, unit in parts) != rest:
+        raise ValueError(
+            f"{text!r} is not a duration: write 30s, 5m, 24h, a number of seconds, or -1 for ever"
+        )
+    return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)

@@ -1,0 +1,48 @@
+"""Our nftables table: as it is, and as its file would make it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+
+class Ruleset(NamedTuple):
+    """Two listings of one table in nft's own words; empty where there is none."""
+
+    live: str
+    declared: str
+
+
+class RulesetState(FactBase[Ruleset]):
+    """`table` as the kernel has it, and as `path` would make it.
+
+    The file is loaded in a network namespace of its own that lasts as long as the command, so both
+    listings come from the same nft and can be compared whole.
+    """
+
+    _SEPARATOR = "-- declared --"
+
+    @override
+    @staticmethod
+    def default() -> Ruleset:
+        return Ruleset("", "")
+
+    @override
+    def command(self, table: str, path: str) -> StringCommand:
+        return StringCommand(
+            f"nft --stateless list table {table} 2>/dev/null; echo '{self._SEPARATOR}'; [ ! -f",
+            QuoteString(path),
+            "] || unshare --net sh -c",
+            QuoteString(
+                StringCommand(
+                    "nft -f", QuoteString(path), f"&& nft --stateless list table {table}"
+                ).get_raw_value()
+            ),
+        )
+
+    @override
+    def process(self, output: list[str]) -> Ruleset:
+        border = output.index(self._SEPARATOR)
+        return Ruleset("\n".join(output[:border]), "\n".join(output[border + 1 :]))

@@ -1,0 +1,76 @@
+"""Long work that a host does by itself in a unit, and how far it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+
+@dataclass(frozen=True)
+class Job:
+    """A unit's state, and what it reports of its progress: two sizes in bytes, or JSON."""
+
+    active_state: str = "inactive"
+    result: str = ""
+    report: tuple[str, ...] = ()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it still works."""
+        return self.active_state in ("active", "activating", "reloading", "deactivating")
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its last run failed."""
+        return self.active_state == "failed"
+
+
+class _JobFact(FactBase[Job]):
+    default = Job
+
+    @override
+    def process(self, output: list[str]) -> Job:
+        active_state, result, *report = output
+        return Job(active_state, result, tuple(report))
+
+    @staticmethod
+    def show(unit: str) -> StringCommand:
+        """Print the unit's state and result, a line each."""
+        bits = [
+            StringCommand("systemctl show --value -p", name, "--", QuoteString(unit), ";")
+            for name in ("ActiveState", "Result")
+        ]
+        return StringCommand(*bits)
+
+
+class FetchJob(_JobFact):
+    """A download by `fetch-release` into `directory`: bytes fetched and bytes in all."""
+
+    @override
+    def command(self, unit: str, directory: str) -> StringCommand:
+        return StringCommand(
+            self.show(unit),
+            "stat -c %s",
+            QuoteString(f"{directory}.part"),
+            "2>/dev/null || echo 0; cat",
+            QuoteString(f"{directory}.total"),
+            "2>/dev/null || echo 0",
+        )
+
+
+class ModelsJob(_JobFact):
+    """The run of `model_loader.py` whose state file is `path`."""
+
+    @override
+    def command(self, unit: str, path: str) -> StringCommand:
+        return StringCommand(self.show(unit), "cat", QuoteString(path), "2>/dev/null || echo '{}'")
+
+
+def model_progress(job: Job) -> dict[str, dict[str, Any]]:
+    """Model name to its entry in the loader's state file."""
+    models: dict[str, dict[str, Any]] = json.loads("".join(job.report) or "{}").get("models", {})
+    return models

@@ -1,0 +1,339 @@
+"""From an inventory to checked settings for every host.
+
+Both a deploy and the compliance checks start here, so what is checked is what was declared.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from pydantic import SecretStr, ValidationError
+from pyinfra.api.arguments import AllArguments
+from pyinfra.api.connectors import get_all_connectors
+from pyinfra.api.inventory import Inventory
+
+from fleet import pins
+from fleet.errors import SettingsError
+from fleet.secrets import EXAMPLE_KEY, SecretStore
+from fleet.settings import (
+    CAPABILITIES,
+    FirewallSettings,
+    GatewaySettings,
+    HostSettings,
+    ModelsSettings,
+    OllamaSettings,
+    Settings,
+    ollama_environment,
+)
+
+GPU_GROUP = "gpu"
+GATEWAY_GROUP = "gateway"
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+_API_KEY = re.compile(r"sk-[0-9a-f]{64}")
+_Settings = TypeVar("_Settings", bound=Settings)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A TCP address of a service."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """`address:port`, with brackets around IPv6."""
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+
+@dataclass(frozen=True)
+class FleetHost:
+    """One host and what is declared for it."""
+
+    name: str
+    groups: frozenset[str]
+    host: HostSettings
+    ollama: OllamaSettings
+    models: ModelsSettings
+    gateway: GatewaySettings
+    firewall: FirewallSettings
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether the host runs Ollama."""
+        return GPU_GROUP in self.groups
+
+    @property
+    def is_gateway(self) -> bool:
+        """Whether the host runs the front door."""
+        return GATEWAY_GROUP in self.groups
+
+    @property
+    def ollama_endpoint(self) -> Endpoint:
+        """Where Ollama's API listens."""
+        return Endpoint(self._bind(self.ollama.listen), self.ollama.port)
+
+    @property
+    def ollama_env(self) -> dict[str, str]:
+        """The environment of the Ollama unit."""
+        return ollama_environment(self.ollama, self.ollama_endpoint.address)
+
+    @property
+    def gateway_endpoints(self) -> tuple[Endpoint, ...]:
+        """Where the front door listens."""
+        if self.gateway.listen == "any":
+            return tuple(Endpoint(address, self.gateway.port) for address in ("0.0.0.0", "::"))  # noqa: S104 - declared
+        return (Endpoint(self._bind(self.gateway.listen), self.gateway.port),)
+
+    def _bind(self, listen: str) -> str:
+        return "127.0.0.1" if listen == "loopback" else str(self.host.private_address)
+
+
+class Fleet:
+    """Every host of an inventory, checked; iterates over `FleetHost`."""
+
+    def __init__(self, hosts: Iterable[FleetHost], secrets: SecretStore) -> None:
+        self._hosts = {host.name: host for host in hosts}
+        self.secrets = secrets
+
+    def __iter__(self) -> Iterator[FleetHost]:
+        """Iterate in the inventory's order."""
+        return iter(self._hosts.values())
+
+    def __getitem__(self, name: str) -> FleetHost:
+        """The host `name`; KeyError when the inventory has no such host."""
+        return self._hosts[name]
+
+    @cached_property
+    def gpu_hosts(self) -> tuple[FleetHost, ...]:
+        """Hosts that run Ollama."""
+        return tuple(host for host in self if host.is_gpu)
+
+    @cached_property
+    def gateways(self) -> tuple[FleetHost, ...]:
+        """Hosts that run the front door."""
+        return tuple(host for host in self if host.is_gateway)
+
+    def gateway_keys(self, host: FleetHost) -> dict[str, SecretStr]:
+        """The API keys of a gateway: name to value. Missing ones are generated and kept."""
+        return {name: self.secrets.api_key(f"gateway_key_{name}") for name in host.gateway.keys}
+
+
+def load_fleet(inventory: Inventory) -> Fleet:
+    """Check the whole inventory.
+
+    Raises:
+        SettingsError: anything declared is unknown, of a wrong type or contradictory; every
+            problem of every host is listed.
+    """
+    problems: list[str] = []
+    hosts = []
+    for item in inventory:
+        data = item.data.dict()  # type: ignore[no-untyped-call]
+        if host := _load_host(item.name, item.groups, data, problems):
+            hosts.append(host)
+    if not problems:
+        for host in hosts:
+            problems += _host_problems(host)
+        problems += _fleet_problems(hosts)
+    if problems:
+        raise SettingsError(problems)
+    fleet = Fleet(hosts, SecretStore(_secrets_root(inventory)))
+    problems = _key_problems(fleet)
+    if problems:
+        raise SettingsError(problems)
+    return fleet
+
+
+def _load_host(
+    name: str, groups: Iterable[str], data: Mapping[str, Any], problems: list[str]
+) -> FleetHost | None:
+    before = len(problems)
+    problems += [f"{name}: {text}" for text in _unknown_keys(data)]
+
+    def build(model: type[_Settings]) -> _Settings | None:
+        keys = {f"{model.prefix}{field}": field for field in model.model_fields}
+        values = {field: data[key] for key, field in keys.items() if key in data}
+        try:
+            return model(**values)
+        except ValidationError as error:
+            problems.extend(_explain(name, model.prefix, values, error))
+            return None
+
+    built = [build(model) for model in CAPABILITIES]
+    if len(problems) > before:
+        return None
+    return FleetHost(name, frozenset(groups), *built)  # type: ignore[arg-type]
+
+
+def _explain(
+    name: str, prefix: str, values: Mapping[str, Any], error: ValidationError
+) -> Iterator[str]:
+    for item in error.errors():
+        text = item["msg"].removeprefix("Value error, ")
+        if not item["loc"]:
+            yield f"{name}: {text}"
+            continue
+        field, *place = item["loc"]
+        where = "".join(f"[{part!r}]" for part in place if part in _positions(values[str(field)]))
+        yield f"{name}: {prefix}{field}{where} = {values[str(field)]!r}: {text}"
+
+
+def _positions(value: Any) -> set[Any]:
+    if isinstance(value, dict):
+        return set(value)
+    return set(range(len(value))) if isinstance(value, list | tuple) else set()
+
+
+def _unknown_keys(data: Mapping[str, Any]) -> Iterator[str]:
+    ours = {f"{model.prefix}{field}" for model in CAPABILITIES for field in model.model_fields}
+    known = ours | _pyinfra_keys()
+    for key in sorted(set(data) - known):
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every key"
+        yield f"{key} = {data[key]!r}: unknown setting; {hint}"
+
+
+def _pyinfra_keys() -> set[str]:
+    connectors = get_all_connectors()  # type: ignore[no-untyped-call]
+    keys = {key for item in connectors.values() for key in getattr(item, "data_meta", {})}
+    return keys | set(get_type_hints(AllArguments))
+
+
+def _host_problems(host: FleetHost) -> Iterator[str]:
+    if not (host.is_gpu or host.is_gateway):
+        groups = ", ".join(sorted(host.groups)) or "none"
+        yield (
+            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} "
+            "to have anything to do"
+        )
+    yield from _address_problems(host)
+    yield from _port_problems(host)
+    yield from _gpu_problems(host)
+    if host.is_gateway and not host.gateway.keys:
+        yield (
+            f"{host.name}: gateway_keys = (): nobody could use the front door; declare a "
+            'name, such as gateway_keys = ["team-a"]'
+        )
+
+
+def _address_problems(host: FleetHost) -> Iterator[str]:
+    address = host.host.private_address
+    needed_by = [
+        f"{key} = 'private'"
+        for key, used in (
+            ("ollama_listen", host.is_gpu and host.ollama.listen == "private"),
+            ("gateway_listen", host.is_gateway and host.gateway.listen == "private"),
+        )
+        if used
+    ]
+    if needed_by and address is None:
+        yield f"{host.name}: {needed_by[0]} needs private_address; declare it for this host"
+    if address is not None and (address.is_global or address.is_unspecified or address.is_loopback):
+        yield (
+            f"{host.name}: private_address = '{address}': not a private address; "
+            "declare the one that the fleet uses inside, or gateway_listen = 'any' to be public"
+        )
+
+
+def _port_problems(host: FleetHost) -> Iterator[str]:
+    services = [("ssh_port", host.host.ssh_port)]
+    if host.is_gpu:
+        services.append(("ollama_port", host.ollama.port))
+    if host.is_gateway:
+        services.append(("gateway_port", host.gateway.port))
+    services += [("firewall_open_tcp", port) for port in host.firewall.open_tcp]
+    for port, count in Counter(port for _, port in services).items():
+        if count > 1:
+            names = " and ".join(name for name, number in services if number == port)
+            yield f"{host.name}: {names} are all {port}; give each service a port of its own"
+
+
+def _gpu_problems(host: FleetHost) -> Iterator[str]:
+    if not host.is_gpu:
+        return
+    pinned = {arch for version, arch in pins.OLLAMA_SHA256 if version == host.ollama.version}
+    if host.ollama.sha256 is None and not pinned:
+        versions = ", ".join(sorted({version for version, _ in pins.OLLAMA_SHA256}))
+        yield (
+            f"{host.name}: ollama_version = {host.ollama.version!r}: no checksum; set "
+            f"ollama_sha256 to the one in the release's sha256sum.txt, or use a pinned version "
+            f"({versions})"
+        )
+
+
+def _fleet_problems(hosts: list[FleetHost]) -> Iterator[str]:
+    gateways = [host for host in hosts if host.is_gateway]
+    gpu_hosts = [host for host in hosts if host.is_gpu]
+    if gateways and not gpu_hosts:
+        yield f"{gateways[0].name}: a gateway without any host in group {GPU_GROUP} to serve"
+    for gateway in gateways:
+        yield from _reach_problems(gateway, gpu_hosts)
+    addresses = Counter(host.host.private_address for host in hosts if host.host.private_address)
+    for address, count in addresses.items():
+        if count > 1:
+            names = ", ".join(host.name for host in hosts if host.host.private_address == address)
+            yield f"{names}: private_address = '{address}' is declared for {count} hosts"
+
+
+def _reach_problems(gateway: FleetHost, gpu_hosts: list[FleetHost]) -> Iterator[str]:
+    for gpu in gpu_hosts:
+        if gpu.name == gateway.name:
+            continue
+        if gpu.ollama.listen != "private":
+            yield (
+                f"{gpu.name}: ollama_listen = {gpu.ollama.listen!r}: gateway {gateway.name} could "
+                "not reach it; set ollama_listen = 'private' and private_address"
+            )
+        if gateway.host.private_address is None:
+            yield (
+                f"{gateway.name}: private_address is missing; {gpu.name} opens its API only to the "
+                "gateways' addresses"
+            )
+
+
+def _key_problems(fleet: Fleet) -> list[str]:
+    problems = []
+    for gateway in fleet.gateways:
+        for name in gateway.gateway.keys:
+            stored = fleet.secrets.read(f"gateway_key_{name}")
+            path = fleet.secrets.path(f"gateway_key_{name}")
+            if stored is None:
+                continue
+            if stored.get_secret_value() == EXAMPLE_KEY:
+                problems.append(
+                    f"{gateway.name}: gateway_keys: {name!r} has the example key of the "
+                    f"documentation; delete {path} to have one generated"
+                )
+            elif not _API_KEY.fullmatch(stored.get_secret_value()):
+                problems.append(
+                    f"{gateway.name}: gateway_keys: {name!r} in {path} is not sk- and 64 "
+                    "lower-case hexadecimal digits; delete the file to have one generated"
+                )
+    return problems
+
+
+def _secrets_root(inventory: Inventory) -> Path:
+    """`.secrets/<name>` for the inventory file that every host came from.
+
+    pyinfra puts all hosts of `inventory/prod.py` in a group `prod` and keeps the path nowhere.
+    """
+    everyone = {host.name for host in inventory}
+    names = [
+        name
+        for name, hosts in sorted(inventory.groups.items())
+        if {host.name for host in hosts} == everyone and name not in (GPU_GROUP, GATEWAY_GROUP)
+    ]
+    with_file = [name for name in names if (PROJECT_ROOT / "inventory" / f"{name}.py").exists()]
+    return PROJECT_ROOT / ".secrets" / (with_file or names or ["default"])[0]

@@ -1,0 +1,34 @@
+"""Command lines that more than one operation yields."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra.api import QuoteString, StringCommand
+
+Commands = Generator[StringCommand, None, None]
+
+
+def fail(message: str) -> StringCommand:
+    """A command that prints `message` and fails its host only; the other hosts go on."""
+    return StringCommand("printf '%s\\n'", QuoteString(message), ">&2; exit 1")
+
+
+def or_journal(command: StringCommand, unit: str) -> StringCommand:
+    """`command`, and when it fails the end of `unit`'s journal as evidence."""
+    return StringCommand(
+        "{",
+        command,
+        "; } || { journalctl --no-pager -o short-iso -n 30 -u",
+        QuoteString(unit),
+        ">&2; exit 1; }",
+    )
+
+
+def when_answers(url: str, seconds: int) -> StringCommand:
+    """A command that succeeds as soon as `url` answers 2xx, and fails after `seconds`."""
+    return StringCommand(
+        "n=0; until curl -fsS -o /dev/null --noproxy '*' --max-time 5",
+        QuoteString(url),
+        f"; do n=$((n + 1)); [ $n -lt {seconds} ] || exit 1; sleep 1; done",
+    )

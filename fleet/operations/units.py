@@ -1,0 +1,63 @@
+"""Units that run what their files say, whichever run wrote those files."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from fleet.facts.units import Unit, UnitState
+from fleet.operations.commands import Commands, or_journal, when_answers
+
+
+@operation()
+def run_unit(
+    unit: str, files: list[str], *, reload: bool = False, health_url: str | None = None
+) -> Commands:
+    """Have `unit` enabled, active, and started (or reloaded) after the last change of `files`.
+
+    The decision compares the running process with the files, never with what this run changed: a
+    run that died between an upload and a restart is finished by the next one. After a start the
+    unit must answer on `health_url` within a minute; if not, its journal is shown.
+    """
+    current = host.get_fact(UnitState, unit=unit, files=files)
+    verb = _verb(current, reload=reload)
+    if verb is None and current.is_enabled:
+        host.noop(f"{unit} runs as declared")
+        return
+    if current.needs_daemon_reload or not current.is_active:
+        yield StringCommand("systemctl daemon-reload")
+    if not current.is_enabled:
+        yield StringCommand("systemctl enable --quiet", QuoteString(unit))
+    if verb:
+        yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
+        if health_url:
+            yield or_journal(when_answers(health_url, seconds=60), unit)
+
+
+@operation()
+def enable_unit(unit: str) -> Commands:
+    """Have `unit` start at boot, whether or not it runs now."""
+    if not host.get_fact(UnitState, unit=unit, files=[]).is_enabled:
+        yield StringCommand(
+            "systemctl daemon-reload && systemctl enable --quiet", QuoteString(unit)
+        )
+
+
+@operation()
+def stop_unit(unit: str) -> Commands:
+    """Have `unit` disabled and not running; a unit that is not installed is left at that."""
+    current = host.get_fact(UnitState, unit=unit, files=[])
+    if current.load_state != "not-found" and (current.is_active or current.is_enabled):
+        yield StringCommand("systemctl disable --now --quiet", QuoteString(unit))
+
+
+def _verb(current: Unit, *, reload: bool) -> str | None:
+    if not current.is_active:
+        return "restart"
+    since = current.worker_started if reload else current.started
+    # A drop-in may have changed the command line, which a reload does not apply.
+    if current.needs_daemon_reload:
+        return "restart"
+    if current.newest_file > since:
+        return "reload" if reload else "restart"
+    return None

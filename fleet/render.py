@@ -1,0 +1,36 @@
+"""Templates of `templates/<capability>/`, rendered so that a missing value is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
+
+
+def systemd_assignment(name: str, value: str) -> str:
+    """`NAME=value` quoted for a unit's `Environment=`, where `%` would start a specifier."""
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{name}={escaped}"'
+
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(TEMPLATES),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 - configuration files, no HTML
+)
+_ENVIRONMENT.globals["systemd_assignment"] = systemd_assignment
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of `templates/<template>`.
+
+    Raises:
+        jinja2.UndefinedError: the template names a value that is not given.
+    """
+    return _ENVIRONMENT.get_template(template).render(values)

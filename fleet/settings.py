@@ -1,0 +1,392 @@
+"""Typed settings: the only place with names, types, units, defaults and meanings.
+
+Keys are flat in inventory and group_data (`ollama_port = 11434`) and typed here: each class below
+holds the keys of one capability, whose prefix is the class's `prefix`. `docs/settings.md` is
+generated from this file. What relates hosts to each other is checked in `fleet.inventory`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from fleet import pins
+from fleet.durations import seconds
+
+Listen = Literal["loopback", "private"]
+GatewayListen = Literal["loopback", "private", "any"]
+Architecture = Literal["amd64", "arm64"]
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
+_MODEL_NAME = re.compile(
+    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?"
+)
+_LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
+# The unit hides these or gives them a private copy (ProtectHome, PrivateTmp).
+_HIDDEN_FROM_UNIT = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # noqa: S108
+
+
+def _check_duration(value: str) -> str:
+    seconds(value)
+    return value
+
+
+def _number_to_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _check_sha256(value: str) -> str:
+    if not _SHA256.fullmatch(value):
+        raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
+    return value
+
+
+def _check_model_name(value: str) -> str:
+    if not _MODEL_NAME.fullmatch(value):
+        raise ValueError("not a model name: write [host/][namespace/]model[:tag]")
+    return value
+
+
+def _check_absolute(value: str) -> str:
+    parts = value.split("/")
+    if (
+        not value.startswith("/")
+        or value == "/"
+        or ".." in parts
+        or re.search(r"\s|[%\"'\\]", value)
+    ):
+        raise ValueError("not an absolute path without spaces, quotes, '%' or '..'")
+    return value.rstrip("/")
+
+
+def _check_http_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("not an http:// or https:// address")
+    if url.username or url.password:
+        raise ValueError(
+            "holds a user or password: it would be readable in the unit; allow the host's address "
+            "at the proxy instead"
+        )
+    return value.rstrip("/")
+
+
+Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_duration)]
+Sha256 = Annotated[str, AfterValidator(_check_sha256)]
+ModelName = Annotated[str, AfterValidator(_check_model_name)]
+AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
+HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
+EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Settings(BaseModel):
+    """The keys of one capability, without their prefix.
+
+    A field's `json_schema_extra` may hold `unit` (shown in the docs) and `exposes` (the warning
+    shown beside a setting that opens something).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    prefix: ClassVar[str]
+
+
+class HostSettings(Settings):
+    """How the fleet sees a host."""
+
+    prefix = ""
+
+    private_address: Address | None = Field(
+        None,
+        strict=False,
+        description=(
+            "The host's address inside the fleet: GPU hosts serve the gateway on it, and gateways "
+            "call from it. Needed as soon as a gateway and a GPU host are two machines."
+        ),
+    )
+    ssh_port: Port = Field(
+        22, description="The port of sshd, kept open by the firewall and used to connect."
+    )
+
+
+class OllamaSettings(Settings):
+    """The Ollama server of a GPU host."""
+
+    prefix = "ollama_"
+
+    version: str = Field(
+        pins.OLLAMA_VERSION,
+        pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$",
+        description="Release to run. Releases stay side by side in `/opt/ollama/<version>`.",
+    )
+    sha256: Sha256 | None = Field(
+        None,
+        description=(
+            "SHA-256 of the release tarball. Needed for versions that `fleet/pins.py` does not pin."
+        ),
+    )
+    release_url: HttpUrl = Field(
+        "https://github.com/ollama/ollama/releases/download",
+        description="Where releases are fetched: `<url>/v<version>/ollama-linux-<arch>.tar.zst`.",
+    )
+    port: Port = Field(11434, description="Port of the API.")
+    listen: Listen = Field(
+        "loopback",
+        description=(
+            "Address of the API: `loopback`, or `private` for the host's `private_address`, which "
+            "the firewall opens to the gateways only."
+        ),
+        json_schema_extra={
+            "exposes": "`private` opens an API without authentication to the gateways' addresses."
+        },
+    )
+    models_dir: AbsolutePath = Field(
+        "/var/lib/ollama/models",
+        description="OLLAMA_MODELS: where weights are kept. May be another mount.",
+    )
+    models: tuple[ModelName, ...] = Field(
+        ("gpt-oss:20b",), strict=False, description="Models that the host serves."
+    )
+    origins: tuple[EnvValue, ...] = Field(
+        (), strict=False, description="OLLAMA_ORIGINS: browser origins allowed besides localhost."
+    )
+    keep_alive: Duration = Field(
+        "5m",
+        description="OLLAMA_KEEP_ALIVE: how long an idle model stays loaded; negative is for ever.",
+        json_schema_extra={"unit": "duration"},
+    )
+    load_timeout: Duration = Field(
+        "5m",
+        description="OLLAMA_LOAD_TIMEOUT: a load without progress for so long is given up.",
+        json_schema_extra={"unit": "duration"},
+    )
+    context_length: int | None = Field(
+        None,
+        ge=256,
+        description=(
+            "OLLAMA_CONTEXT_LENGTH: default context. Unset, Ollama picks 4096 to 262144 by VRAM."
+        ),
+        json_schema_extra={"unit": "tokens"},
+    )
+    num_parallel: int = Field(
+        1, ge=1, le=1024, description="OLLAMA_NUM_PARALLEL: requests a model answers at once."
+    )
+    max_loaded_models: int = Field(
+        0, ge=0, description="OLLAMA_MAX_LOADED_MODELS: 0 is three a GPU."
+    )
+    max_queue: int = Field(
+        512, ge=1, description="OLLAMA_MAX_QUEUE: requests that wait before Ollama answers 503."
+    )
+    flash_attention: bool | None = Field(
+        None, description="OLLAMA_FLASH_ATTENTION: unset lets Ollama decide by the GPU."
+    )
+    kv_cache_type: Literal["f16", "q8_0", "q4_0"] = Field(
+        "f16", description="OLLAMA_KV_CACHE_TYPE. The quantized types need flash attention."
+    )
+    sched_spread: bool = Field(
+        False, description="OLLAMA_SCHED_SPREAD: spread every model over all GPUs."
+    )
+    no_cloud: bool = Field(
+        True,
+        description="OLLAMA_NO_CLOUD: refuse `:cloud` models.",
+        json_schema_extra={"exposes": "`False` lets prompts leave the host for Ollama's cloud."},
+    )
+    debug: bool = Field(False, description="OLLAMA_DEBUG: verbose logs.")
+    https_proxy: HttpUrl | None = Field(
+        None, description="HTTPS_PROXY of the server, for pulls. Must not hold a password."
+    )
+    no_proxy: tuple[EnvValue, ...] = Field(
+        (), strict=False, description="NO_PROXY of the server; localhost is always added."
+    )
+    env: dict[EnvName, EnvValue] = Field(
+        {}, description="Further variables of the server, as text, for example `OLLAMA_VULKAN`."
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> OllamaSettings:
+        own = sorted(set(self.env) & set(_own_environment(self, "")))
+        if own:
+            raise ValueError(
+                f"ollama_env: {', '.join(own)} is set by this project, use its setting"
+            )
+        if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
+            raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
+        hidden = [
+            path for path in _HIDDEN_FROM_UNIT if f"{self.models_dir}/".startswith(f"{path}/")
+        ]
+        if hidden:
+            raise ValueError(
+                f"ollama_models_dir: {self.models_dir} is under {hidden[0]}, which the "
+                "hardened unit cannot see; use a directory under /var, /srv, /data or /mnt"
+            )
+        if self.kv_cache_type != "f16" and self.flash_attention is False:
+            raise ValueError(
+                f"ollama_kv_cache_type: {self.kv_cache_type} needs flash attention; set "
+                "ollama_flash_attention = True or leave it unset"
+            )
+        return self
+
+    def tarball_sha256(self, arch: Architecture) -> str | None:
+        """SHA-256 of the release tarball: `ollama_sha256`, else the pin, else None."""
+        return self.sha256 or pins.OLLAMA_SHA256.get((self.version, arch))
+
+
+class ModelsSettings(Settings):
+    """The models of a GPU host."""
+
+    prefix = "models_"
+
+    registry: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")] | None = Field(
+        None,
+        description=(
+            "Host and port of a mirror to pull from; the models keep their short names. Unset is "
+            "Ollama's own registry."
+        ),
+    )
+    registry_insecure: bool = Field(
+        False,
+        description="Talk plain HTTP to the mirror.",
+        json_schema_extra={"exposes": "`True` lets the network read and alter what is pulled."},
+    )
+    wait: bool = Field(
+        True, description="Wait until the models are there. `False` leaves the host to it."
+    )
+    wait_timeout: Duration = Field(
+        "6h",
+        description="How long a deploy waits. The host goes on by itself after that.",
+        json_schema_extra={"unit": "duration"},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> ModelsSettings:
+        if self.registry_insecure and not self.registry:
+            raise ValueError(
+                "models_registry_insecure: only a mirror can be plain HTTP; set models_registry"
+            )
+        return self
+
+
+class GatewaySettings(Settings):
+    """The nginx front door of a gateway host."""
+
+    prefix = "gateway_"
+
+    listen: GatewayListen = Field(
+        "private",
+        description="Where the front door is: `loopback`, `private` (`private_address`) or `any`.",
+        json_schema_extra={"exposes": "`any` listens on every address, public ones too."},
+    )
+    port: Port = Field(8434, description="Port of the front door.")
+    keys: tuple[KeyName, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Names of the API keys that are let in, one a client. Values are in the secrets store "
+            "as `gateway_key_<name>`, generated when missing."
+        ),
+    )
+    allow_from: tuple[Network, ...] = Field(
+        (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
+        strict=False,
+        description="Source networks that the firewall lets reach the front door.",
+    )
+    read_timeout: Duration = Field(
+        "15m",
+        description=(
+            "How long a backend may send nothing: a cold load of a large model must fit in it."
+        ),
+        json_schema_extra={"unit": "duration"},
+    )
+    max_body: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64,
+        description="Largest request body, images included.",
+        json_schema_extra={"unit": "MiB"},
+    )
+
+
+class FirewallSettings(Settings):
+    """The host's own nftables table."""
+
+    prefix = "firewall_"
+
+    enabled: bool = Field(
+        True,
+        description="Manage the table `inet llm_fleet`.",
+        json_schema_extra={
+            "exposes": "`False` leaves every listening port as reachable as the network makes it."
+        },
+    )
+    ssh_from: tuple[Network, ...] = Field(
+        (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
+        strict=False,
+        description="Source networks that may reach sshd. Must hold the machine that deploys.",
+    )
+    open_tcp: tuple[Port, ...] = Field(
+        (),
+        strict=False,
+        description="Further TCP ports to open, for services that this project does not manage.",
+        json_schema_extra={"exposes": "Each port is opened to every address."},
+    )
+
+
+CAPABILITIES: tuple[type[Settings], ...] = (
+    HostSettings,
+    OllamaSettings,
+    ModelsSettings,
+    GatewaySettings,
+    FirewallSettings,
+)
+
+
+def ollama_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
+    """The server's whole environment, name to value; what is unset is left out.
+
+    `address` is the one that the API binds.
+    """
+    env = _own_environment(settings, address) | settings.env
+    return {name: value for name, value in env.items() if value}
+
+
+def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
+    host = f"[{address}]" if ":" in address else address
+    return {
+        "HOME": "/var/lib/ollama",
+        "OLLAMA_HOST": f"{host}:{settings.port}",
+        "OLLAMA_MODELS": settings.models_dir,
+        "OLLAMA_ORIGINS": ",".join(settings.origins),
+        "OLLAMA_KEEP_ALIVE": settings.keep_alive,
+        "OLLAMA_LOAD_TIMEOUT": settings.load_timeout,
+        "OLLAMA_CONTEXT_LENGTH": str(settings.context_length or ""),
+        "OLLAMA_NUM_PARALLEL": str(settings.num_parallel),
+        "OLLAMA_MAX_LOADED_MODELS": str(settings.max_loaded_models),
+        "OLLAMA_MAX_QUEUE": str(settings.max_queue),
+        "OLLAMA_FLASH_ATTENTION": _flag(settings.flash_attention),
+        "OLLAMA_KV_CACHE_TYPE": settings.kv_cache_type,
+        "OLLAMA_SCHED_SPREAD": _flag(settings.sched_spread),
+        "OLLAMA_NO_CLOUD": _flag(settings.no_cloud),
+        "OLLAMA_DEBUG": _flag(settings.debug),
+        "HTTPS_PROXY": settings.https_proxy or "",
+        "NO_PROXY": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)) if settings.https_proxy else "",
+    }
+
+
+def _flag(value: bool | None) -> str:
+    """A boolean as Ollama reads it: any word that it cannot parse, `no` too, is true there."""
+    return "" if value is None else str(int(value))

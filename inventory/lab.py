@@ -1,0 +1,50 @@
+"""The lab on this machine, as `lab up` left it. LAB_USER=ops deploys through sudo instead of root."""
+
+import json
+import os
+from pathlib import Path
+
+_state = Path(__file__).resolve().parent.parent / ".lab" / "lab.json"
+if not _state.exists():
+    raise SystemExit("There is no lab: run `make lab`, or `.venv/bin/lab up` as root.")
+_lab = json.loads(_state.read_text())
+_user = os.environ.get("LAB_USER", "root")
+
+
+def _group(name):
+    return [
+        (
+            host,
+            {
+                "ssh_hostname": values["address"],
+                "private_address": values["address"],
+            },
+        )
+        for host, values in _lab["hosts"].items()
+        if name in values["groups"]
+    ]
+
+
+gpu = (
+    _group("gpu"),
+    {
+        "ollama_listen": "private",
+        "ollama_version": _lab["upstream"]["ollama_version"],
+        "ollama_sha256": _lab["upstream"]["ollama_sha256"],
+        "ollama_release_url": f"{_lab['upstream']['url']}/ollama/ollama/releases/download",
+        "ollama_models": ["gpt-oss:20b"],
+        "models_registry": _lab["upstream"]["url"].removeprefix("http://"),
+        "models_registry_insecure": True,
+    },
+)
+gateway = (_group("gateway"), {"gateway_keys": ["lab"]})
+all = (  # noqa: A001 - pyinfra's name for the data of every host
+    [host for host, _ in gpu[0] + gateway[0]],
+    {
+        "ssh_user": _user,
+        "ssh_key": _lab["ssh_key"],
+        "ssh_known_hosts_file": _lab["known_hosts"],
+        "ssh_strict_host_key_checking": "yes",
+        **({} if _user == "root" else {"_sudo": True}),
+    },
+)

@@ -1,0 +1,103 @@
+"""Ollama: a pinned release under a hardened unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy
+from pyinfra.facts.server import Arch
+from pyinfra.operations import files, server
+
+from fleet import paths
+from fleet.errors import FleetError
+from fleet.inventory import FleetHost
+from fleet.operations.files import ManagedFile, install_files
+from fleet.operations.ollama import install_release
+from fleet.operations.packages import install_packages
+from fleet.operations.units import run_unit
+from fleet.render import render
+from fleet.settings import Architecture
+
+_ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
+_FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-release"
+
+
+@deploy("Ollama")
+def ollama(me: FleetHost) -> None:
+    """Run the declared release with exactly the declared environment."""
+    url, sha256 = release_source(me, host.get_fact(Arch))
+    install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
+    server.group(name="Create the group", group="ollama", system=True)
+    server.user(
+        name="Create the user",
+        user="ollama",
+        group="ollama",
+        system=True,
+        home=paths.OLLAMA_HOME,
+        shell="/usr/sbin/nologin",
+        create_home=False,
+    )
+    files.directory(
+        name="Create the home",
+        path=paths.OLLAMA_HOME,
+        user="ollama",
+        group="ollama",
+        mode="750",
+    )
+    files.directory(
+        name="Create the models directory",
+        path=me.ollama.models_dir,
+        user="ollama",
+        group="ollama",
+        mode="755",
+    )
+    install_files(
+        name="Install the release fetcher",
+        files=[ManagedFile(f"{paths.LIB}/fetch-release", _FETCH.read_text(), mode="755")],
+    )
+    install_release(
+        name=f"Install Ollama {me.ollama.version}",
+        version=me.ollama.version,
+        url=url,
+        sha256=sha256,
+        https_proxy=me.ollama.https_proxy,
+    )
+    install_files(
+        name="Install the unit",
+        files=[unit_file(me)],
+        check=StringCommand("systemd-analyze verify --man=no", f"./{paths.OLLAMA_UNIT}"),
+    )
+    run_unit(
+        name="Run Ollama as declared",
+        unit=paths.OLLAMA_UNIT,
+        files=[paths.OLLAMA_UNIT_FILE, paths.OLLAMA_CURRENT],
+        health_url=f"http://{me.ollama_endpoint}/api/version",
+    )
+
+
+def release_source(me: FleetHost, machine: str) -> tuple[str, str]:
+    """URL and SHA-256 of the release tarball for a host whose `uname -m` is `machine`.
+
+    Raises:
+        FleetError: no release, or no checksum, for this architecture.
+    """
+    arch = _ARCHITECTURES.get(machine)
+    sha256 = me.ollama.tarball_sha256(arch) if arch else None
+    if sha256 is None:
+        raise FleetError(
+            f"{me.name}: no checksum for Ollama {me.ollama.version} on {machine}; set ollama_sha256 "
+            "for this host, or use an x86_64 or aarch64 host with a pinned version"
+        )
+    return f"{me.ollama.release_url}/v{me.ollama.version}/ollama-linux-{arch}.tar.zst", sha256
+
+
+def unit_file(me: FleetHost) -> ManagedFile:
+    """The unit, with the whole declared environment."""
+    content = render(
+        "ollama/ollama.service.j2",
+        binary=paths.OLLAMA_BINARY,
+        environment=me.ollama_env,
+        models_dir=me.ollama.models_dir,
+    )
+    return ManagedFile(paths.OLLAMA_UNIT_FILE, content)
