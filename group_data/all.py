@@ -1,1 +1,1 @@
-"""Settings of every host in every inventory that differ from the defaults; docs/settings.md lists all."""
+"""What differs from the defaults on every host; docs/settings.md lists every key."""

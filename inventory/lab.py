@@ -1,4 +1,4 @@
-"""The lab on this machine, as `lab up` left it. LAB_USER=ops deploys through sudo instead of root."""
+"""The lab on this machine, as `lab up` left it; LAB_USER=ops goes through sudo, not root."""
 
 import json
 import os

@@ -92,6 +92,6 @@ def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str
         if any(network.prefixlen == 0 for network in networks):
             source = f"meta nfproto ipv{version}"
         else:
-            listed = ", ".join(str(network) for network in sorted(set(networks)))  # type: ignore[type-var]
+            listed = ", ".join(str(network) for network in sorted(set(networks)))
             source = f"{family} saddr {{ {listed} }}"
         yield f'{source} tcp dport {port} accept comment "{comment}"'

@@ -29,7 +29,7 @@ def ollama(me: FleetHost) -> None:
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
-    server.user(
+    server.user(  # noqa: S604 - shell= is the login shell
         name="Create the user",
         user="ollama",
         group="ollama",
@@ -86,8 +86,8 @@ def release_source(me: FleetHost, machine: str) -> tuple[str, str]:
     sha256 = me.ollama.tarball_sha256(arch) if arch else None
     if sha256 is None:
         raise FleetError(
-            f"{me.name}: no checksum for Ollama {me.ollama.version} on {machine}; set ollama_sha256 "
-            "for this host, or use an x86_64 or aarch64 host with a pinned version"
+            f"{me.name}: no checksum for Ollama {me.ollama.version} on {machine}; set "
+            "ollama_sha256 for this host, or use an x86_64 or aarch64 host with a pinned version"
         )
     return f"{me.ollama.release_url}/v{me.ollama.version}/ollama-linux-{arch}.tar.zst", sha256
 

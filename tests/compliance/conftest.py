@@ -1,0 +1,130 @@
+"""Compliance of an inventory's hosts with what is declared for them: `make verify`.
+
+Read-only. Each test's docstring is a claim, and becomes a row of the table at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pyinfra.api.exceptions import ConnectError
+
+from fleet.errors import FleetError
+from fleet.inventory import FleetHost
+from tests.compliance import table
+from tests.compliance.connection import Connections, Target
+
+_ROLES: dict[str, Callable[[FleetHost], bool]] = {
+    "each_host": lambda host: True,
+    "gpu_host": lambda host: host.is_gpu,
+    "gateway_host": lambda host: host.is_gateway,
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--inventory",
+        type=Path,
+        default=Path(os.environ.get("INVENTORY", "inventory/lab.py")),
+        help="The inventory whose hosts are checked.",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = config.getoption("--inventory")
+    if not path.exists():
+        raise pytest.UsageError(f"--inventory {path}: no such file")
+    try:
+        config.stash[_CONNECTIONS] = Connections(path)
+    except (FleetError, SystemExit) as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+_CONNECTIONS = pytest.StashKey[Connections]()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _CONNECTIONS in config.stash:
+        config.stash[_CONNECTIONS].close()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    fleet = metafunc.config.stash[_CONNECTIONS].fleet
+    for name, holds in _ROLES.items():
+        if name in metafunc.fixturenames:
+            hosts = [
+                # One worker, and so one connection, for all checks of a host.
+                pytest.param(host, id=host.name, marks=pytest.mark.xdist_group(host.name))
+                for host in fleet
+                if holds(host)
+            ]
+            metafunc.parametrize(name, hosts, indirect=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        claim = (item.function.__doc__ or item.name).strip().split("\n")[0].rstrip(".")
+        item.user_properties += [
+            ("capability", item.path.stem.removeprefix("test_")),
+            ("claim", claim),
+            ("host", item.callspec.id if hasattr(item, "callspec") else "fleet"),
+        ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [
+        report
+        for outcome in ("passed", "failed", "error", "skipped")
+        for report in terminalreporter.stats.get(outcome, [])
+        if isinstance(report, pytest.TestReport)
+    ]
+    terminalreporter.section("compliance")
+    for line in table.render(table.rows(reports)):
+        terminalreporter.line(line, green=line.startswith("ok"), red=line.startswith("FAIL"))
+
+
+@pytest.fixture(scope="session")
+def connections(request: pytest.FixtureRequest) -> Connections:
+    return request.config.stash[_CONNECTIONS]
+
+
+def _target(connections: Connections, declared: FleetHost) -> Target:
+    try:
+        return Target(connections, declared)
+    except ConnectError as error:
+        pytest.fail(f"{declared.name}: cannot connect: {error}", pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def each_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture(scope="session")
+def gpu_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture(scope="session")
+def gateway_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Call it with a figure for the table."""
+    return lambda text: request.node.user_properties.append(("measured", text))
+
+
+def can_connect(address: str, port: int, timeout: float = 3.0) -> bool:
+    """Whether this machine opens a TCP connection; a filtered port is a no after `timeout`."""
+    try:
+        with socket.create_connection((address, port), timeout):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,52 @@
+"""The compliance table: one row a claim, over all hosts that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+
+@dataclass
+class Row:
+    """A claim and how it fared."""
+
+    passed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)
+
+
+def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
+    """(capability, claim) to its row, in the order of the reports."""
+    table: dict[tuple[str, str], Row] = {}
+    for report in reports:
+        facts = dict(report.user_properties)
+        if "claim" not in facts:
+            continue
+        row = table.setdefault((facts["capability"], facts["claim"]), Row())
+        # A failed setup or teardown is a failure of the claim too.
+        if report.when == "call" or not report.passed:
+            getattr(row, report.outcome).append(facts["host"])
+        if report.when == "call" and "measured" in facts:
+            row.measured.append(f"{facts['host']} {facts['measured']}")
+    return table
+
+
+def render(table: dict[tuple[str, str], Row]) -> list[str]:
+    """The table's lines."""
+    width = max((len(claim) for _, claim in table), default=0)
+    lines = []
+    for (capability, claim), row in sorted(table.items(), key=lambda item: item[0][0]):
+        failed = sorted(set(row.failed))
+        passed = sorted(set(row.passed) - set(failed))
+        total = len({*passed, *failed, *row.skipped})
+        mark = "FAIL" if failed else ("ok" if passed else "skip")
+        notes = [f"FAILED on {', '.join(failed)}"] if failed else []
+        notes += sorted(row.measured)
+        lines.append(
+            f"{mark:<4}  {capability:<9} {claim:<{width}}  {len(passed)}/{total}  "
+            f"{'; '.join(notes)}".rstrip()
+        )
+    return lines
