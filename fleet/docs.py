@@ -1,0 +1,209 @@
+"""docs/settings.md, generated from `fleet.settings`.
+
+`python -m fleet.docs` writes it; `python -m fleet.docs --check` exits 1 when it is stale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Le
+from pydantic import IPvAnyAddress, IPvAnyNetwork
+from pydantic.fields import FieldInfo
+from pyinfra.api.inventory import Inventory
+
+from fleet import settings
+from fleet.errors import SettingsError
+from fleet.inventory import GATEWAY_GROUP, GPU_GROUP, PROJECT_ROOT, load_fleet
+
+PATH = PROJECT_ROOT / "docs" / "settings.md"
+
+# The named types of fleet.settings, in an operator's words.
+_WORDS: tuple[tuple[Any, str], ...] = (
+    (settings.Duration, "duration"),
+    (settings.Sha256, "SHA-256"),
+    (settings.ModelName, "model name"),
+    (settings.AbsolutePath, "absolute path"),
+    (settings.HttpUrl, "http(s) address"),
+    (settings.Port, "port"),
+    (settings.KeyName, "key name"),
+    (settings.EnvName, "variable name"),
+    (settings.EnvValue, "text"),
+    (IPvAnyAddress, "IP address"),
+    (IPvAnyNetwork, "IP network"),
+    (bool, "`True` or `False`"),
+    (int, "whole number"),
+    (str, "text"),
+)
+_PLURALS = {"IP address": "IP addresses", "text": "texts"}
+
+_INTRODUCTION = """\
+<!-- Generated from fleet/settings.py: change it there and run `make docs`. -->
+
+# Settings
+
+Every key, with its type, its default and its meaning. A key that is not declared has its default;
+what is not listed here (and is no setting of pyinfra's own, such as `ssh_user`) is refused.
+
+Keys are flat and plain, and are declared in one of three places; the first that has a key decides:
+
+| place | for |
+|---|---|
+| the host's data in the inventory, `("gpu1", {{"private_address": "10.0.0.11"}})` | one host |
+| `group_data/{gpu}.py` and `group_data/{gateway}.py`, `ollama_keep_alive = "24h"` | one role |
+| `group_data/all.py` | every host |
+
+A host's groups say what it runs: `{gpu}` runs Ollama, `{gateway}` runs the front door, and a host
+may be in both. Secrets have no key: the inventory names them, the secrets store has their values.
+
+A duration is written as in `30s`, `5m` or `1h30m`; a bare number is seconds. A list is written as
+`["a", "b"]`. Keys marked ⚠ can open something that is closed by default; what they open is said
+with them.
+
+## Refusals
+
+The whole inventory is checked before any host is touched, and every problem is named at once: the
+host, the key, its value, and what to do.
+
+```text
+{refusal}
+```
+"""
+
+
+def generate() -> str:
+    """The whole of docs/settings.md."""
+    introduction = _INTRODUCTION.format(gpu=GPU_GROUP, gateway=GATEWAY_GROUP, refusal=_refusal())
+    return "\n".join([introduction, *map(_section, settings.CAPABILITIES)])
+
+
+def _refusal() -> str:
+    """A real refusal, so that the page shows what an operator will read."""
+    mistakes = {"ollama_keep_alive": "5 minutes", "ollama_paralel": 4, "models_wait": "yes"}
+    try:
+        load_fleet(Inventory((["gpu1"], {}), gpu=(["gpu1"], mistakes)))  # type: ignore[no-untyped-call]
+    except SettingsError as error:
+        return str(error)
+    raise AssertionError(f"settings that are refused no more: {mistakes}")
+
+
+def _section(model: type[settings.Settings]) -> str:
+    title = f"`{model.prefix}`" if model.prefix else "Keys without a prefix"
+    hints = get_type_hints(model, include_extras=True)
+    rows = [
+        _row(f"{model.prefix}{name}", field, hints[name])
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            f"## {title}",
+            "",
+            (model.__doc__ or "").strip(),
+            "",
+            "| key | type | default | unit | meaning |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _row(key: str, field: FieldInfo, hint: Any) -> str:
+    extra: Mapping[str, Any] = (
+        field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    )
+    kind = describe_type(hint, field.metadata)
+    unit = str(extra.get("unit", ""))
+    meaning = field.description or ""
+    if "exposes" in extra:
+        meaning += f" ⚠ **Exposing:** {extra['exposes']}"
+    cells = (
+        f"`{key}`" + (" ⚠" if "exposes" in extra else ""),
+        kind,
+        f"`{_literal(field.get_default())}`",
+        "" if unit == kind else unit,
+        meaning,
+    )
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
+    """What may be written for a setting of type `hint`, in words.
+
+    Raises:
+        TypeError: a type that this page has no words for yet.
+    """
+    for known, words in _WORDS:
+        if hint is known:
+            return words + (_bounds(constraints) if known is int else "")
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe_type(arguments[0], constraints or arguments[1:])
+    if origin is Literal:
+        return "one of " + ", ".join(f"`{_literal(choice)}`" for choice in arguments)
+    if hint is type(None):
+        return "`None`"
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe_type(item, constraints) for item in arguments)
+    if origin is tuple:
+        return f"list of {_plural(describe_type(arguments[0]))}"
+    if origin is dict:
+        return f"{describe_type(arguments[0])} to {describe_type(arguments[1])}"
+    raise TypeError(f"no words for {hint!r} in fleet/docs.py")
+
+
+def _plural(words: str) -> str:
+    return _PLURALS.get(words, f"{words}s")
+
+
+def _bounds(constraints: Iterable[Any]) -> str:
+    low = next((item.ge for item in constraints if isinstance(item, Ge)), None)
+    high = next((item.le for item in constraints if isinstance(item, Le)), None)
+    if low is not None and high is not None:
+        return f" ({low} to {high})"
+    return f" (at least {low})" if low is not None else ""
+
+
+def _literal(value: Any) -> str:
+    """A value as it is written in an inventory."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_literal, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_literal(k)}: {_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, IPv4Address | IPv6Address | IPv4Network | IPv6Network):
+        value = str(value)
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def stale(path: Path) -> Iterator[str]:
+    """One line that says what to do, when `path` is not what would be generated."""
+    if not path.exists():
+        yield f"{path.relative_to(PROJECT_ROOT)} is missing; run `make docs` and commit it"
+    elif path.read_text() != generate():
+        yield (
+            f"{path.relative_to(PROJECT_ROOT)} is stale, fleet/settings.py has changed since; "
+            "run `make docs` and commit it"
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write docs/settings.md, or check it; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m fleet.docs", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when stale")
+    if not parser.parse_args(arguments).check:
+        PATH.parent.mkdir(exist_ok=True)
+        PATH.write_text(generate())
+        return 0
+    problems = list(stale(PATH))
+    sys.stderr.writelines(f"{line}\n" for line in problems)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
