@@ -18,6 +18,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    IPvAnyAddress,
+    IPvAnyNetwork,
     StringConstraints,
     model_validator,
 )
@@ -93,8 +95,6 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class Settings(BaseModel):
@@ -113,9 +113,8 @@ class HostSettings(Settings):
 
     prefix = ""
 
-    private_address: Address | None = Field(
+    private_address: IPvAnyAddress | None = Field(
         None,
-        strict=False,
         description=(
             "The host's address inside the fleet: GPU hosts serve the gateway on it, and gateways "
             "call from it. Needed as soon as a gateway and a GPU host are two machines."
@@ -302,7 +301,7 @@ class GatewaySettings(Settings):
             "as `gateway_key_<name>`, generated when missing."
         ),
     )
-    allow_from: tuple[Network, ...] = Field(
+    allow_from: tuple[IPvAnyNetwork, ...] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that the firewall lets reach the front door.",
@@ -333,7 +332,7 @@ class FirewallSettings(Settings):
             "exposes": "`False` leaves every listening port as reachable as the network makes it."
         },
     )
-    ssh_from: tuple[Network, ...] = Field(
+    ssh_from: tuple[IPvAnyNetwork, ...] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that may reach sshd. Must hold the machine that deploys.",

@@ -56,9 +56,9 @@ class FetchJob(_JobFact):
             self.show(unit),
             "stat -c %s",
             QuoteString(f"{directory}.part"),
-            "2>/dev/null || echo 0; cat",
+            '2>/dev/null || echo 0; echo "$(cat',
             QuoteString(f"{directory}.total"),
-            "2>/dev/null || echo 0",
+            '2>/dev/null)"',
         )
 
 

@@ -58,7 +58,7 @@ class UnitState(FactBase[Unit]):
             "u=",
             QuoteString(unit),
             ";systemctl show -p LoadState -p ActiveState -p UnitFileState -p Result"
-            ' -p NeedDaemonReload -p MainPID -- "$u";'
+            ' -p NeedDaemonReload -p ExecMainStartTimestampMonotonic -- "$u";'
             'pid=$(systemctl show -p MainPID --value -- "$u");'
             'echo "Ticks=$(getconf CLK_TCK)";'
             'echo "Now=$(date +%s.%N) $(cut -d" " -f1 /proc/uptime)";'
@@ -86,6 +86,8 @@ class UnitState(FactBase[Unit]):
         now, uptime = (float(part) for part in first("Now").split())
         ticks = float(first("Ticks"))
         starts = [float(tick) / ticks for tick in values.get("Started", []) if tick]
+        # A one-shot unit has no process left to ask.
+        starts = starts or [float(first("ExecMainStartTimestampMonotonic") or 0) / 1e6]
         workers = [float(tick) / ticks for tick in values.get("Worker", []) if tick]
         changes = [float(time) - now + uptime for time in values.get("File", []) if time]
         return Unit(

@@ -19,7 +19,7 @@ def or_journal(command: StringCommand, unit: str) -> StringCommand:
     return StringCommand(
         "{",
         command,
-        "; } || { journalctl --no-pager -o short-iso -n 30 -u",
+        "; } || { journalctl --no-pager -o cat -n 20 -u",
         QuoteString(unit),
         ">&2; exit 1; }",
     )

@@ -35,7 +35,7 @@ def install_release(
         meter = Meter()
 
         def describe(job: Job) -> str:
-            completed, total = (int(line) for line in job.report)
+            completed, total = (int(line or 0) for line in job.report)
             return f"{url.rsplit('/', 1)[-1]}: {meter.read(completed, total)}"
 
         yield from run_job(
