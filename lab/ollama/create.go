@@ -1,0 +1,198 @@
+package main
+
+// POST /api/create: a new manifest from a stored model or an uploaded GGUF, sharing its weights.
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+type createRequest struct {
+	Model      string            `json:"model"`
+	Name       string            `json:"name"`
+	From       string            `json:"from"`
+	Files      map[string]string `json:"files"`
+	Template   string            `json:"template"`
+	System     string            `json:"system"`
+	License    any               `json:"license"`
+	Parameters map[string]any    `json:"parameters"`
+	Messages   []Message         `json:"messages"`
+	Stream     *bool             `json:"stream"`
+}
+
+func (s *Server) create(w http.ResponseWriter, r *http.Request) {
+	var req createRequest
+	if !readJSON(w, r, &req) {
+		return
+	}
+	asked := first(req.Model, req.Name)
+	name := parseName(asked)
+	if asked == "" || !name.Valid() {
+		writeError(w, http.StatusBadRequest, "invalid model name")
+		return
+	}
+	for file := range req.Files {
+		if filepath.IsAbs(file) || strings.Contains(file, "..") {
+			writeError(w, http.StatusBadRequest, "invalid file path: "+file)
+			return
+		}
+	}
+	work(w, r, req.Stream, func(ctx context.Context, report func(Progress)) error {
+		return createModel(ctx, existingName(name), &req, report)
+	})
+}
+
+func createModel(ctx context.Context, name Name, req *createRequest, report func(Progress)) error {
+	config, layers, err := createBase(ctx, req, report)
+	if err != nil {
+		return err
+	}
+	if layers, err = req.apply(layers); err != nil {
+		return err
+	}
+	config.RootFS = RootFS{Type: "layers"}
+	for _, layer := range layers {
+		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
+		report(Progress{Status: "using existing layer " + layer.Digest})
+	}
+	data, err := json.Marshal(config)
+	if err != nil {
+		return err
+	}
+	configLayer, err := newLayer(typeConfig, data)
+	if err != nil {
+		return err
+	}
+	var before []Layer
+	if old, err := readManifest(name); err == nil {
+		before = old.all()
+	}
+	m := &Manifest{SchemaVersion: 2, MediaType: typeManifest, Config: configLayer, Layers: layers}
+	report(Progress{Status: "writing manifest"})
+	if data, err = json.Marshal(m); err != nil {
+		return err
+	}
+	if err := writeManifest(name, data); err != nil {
+		return err
+	}
+	if !envBool("OLLAMA_NOPRUNE") {
+		removeUnused(without(before, m.all()))
+	}
+	report(Progress{Status: "success"})
+	return nil
+}
+
+// createBase gives the layers to start from. A model that is not here is pulled, over https.
+func createBase(ctx context.Context, req *createRequest, report func(Progress)) (Config, []Layer, error) {
+	if len(req.Files) > 0 {
+		return createFromFiles(req.Files, report)
+	}
+	if req.From == "" {
+		return Config{}, nil, errors.New("neither 'from' or 'files' was specified")
+	}
+	name := existingName(parseName(req.From))
+	m, err := readManifest(name)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = pullModel(ctx, Registry{name: name}, report); err == nil {
+			m, err = readManifest(name)
+		}
+	}
+	if err != nil {
+		return Config{}, nil, err
+	}
+	layers := append([]Layer{}, m.Layers...)
+	for i := range layers {
+		layers[i].From = name.String()
+	}
+	return m.config(), layers, nil
+}
+
+func createFromFiles(files map[string]string, report func(Progress)) (config Config, layers []Layer, err error) {
+	report(Progress{Status: "parsing GGUF"})
+	for _, digest := range files {
+		digest, ok := validDigest(digest)
+		if !ok {
+			return config, nil, errors.New("invalid digest format")
+		}
+		path := blobPath(digest)
+		info, err := os.Stat(path)
+		if err != nil {
+			return config, nil, err
+		}
+		head, err := readGGUF(path)
+		if err != nil {
+			return config, nil, err
+		}
+		config = Config{ModelFormat: "gguf", ModelFamily: head.arch(), ModelFamilies: []string{head.arch()},
+			ModelType: humanCount(head.Parameters), FileType: head.fileType(), Architecture: "amd64", OS: "linux"}
+		layers = append(layers, Layer{MediaType: typeLayer + "model", Digest: digest, Size: info.Size()})
+	}
+	return config, layers, nil
+}
+
+func replace(layers []Layer, kind string, data []byte) ([]Layer, error) {
+	layer, err := newLayer(typeLayer+kind, data)
+	if err != nil {
+		return nil, err
+	}
+	var kept []Layer
+	for _, l := range layers {
+		if l.MediaType != typeLayer+kind {
+			kept = append(kept, l)
+		}
+	}
+	return append(kept, layer), nil
+}
+
+// apply lays what the request says over the base: parameters are merged, the others replaced.
+func (req *createRequest) apply(layers []Layer) (_ []Layer, err error) {
+	if req.Template != "" {
+		if _, err := parseTemplate(req.Template); err != nil {
+			return nil, fmt.Errorf("template error: %w", err)
+		}
+		if layers, err = replace(layers, "template", []byte(req.Template)); err != nil {
+			return nil, err
+		}
+	}
+	if req.System != "" {
+		if layers, err = replace(layers, "system", []byte(req.System)); err != nil {
+			return nil, err
+		}
+	}
+	if req.License != nil {
+		text, ok := req.License.(string)
+		if !ok {
+			text = fmt.Sprint(req.License)
+		}
+		if layers, err = replace(layers, "license", []byte(text)); err != nil {
+			return nil, err
+		}
+	}
+	if len(req.Messages) > 0 {
+		data, _ := json.Marshal(req.Messages)
+		if layers, err = replace(layers, "messages", data); err != nil {
+			return nil, err
+		}
+	}
+	if len(req.Parameters) == 0 {
+		return layers, nil
+	}
+	merged := map[string]any{}
+	base := Manifest{Layers: layers}
+	if text := base.text("params"); text != "" {
+		if err := json.Unmarshal([]byte(text), &merged); err != nil {
+			return nil, err
+		}
+	}
+	for key, value := range req.Parameters {
+		merged[key] = value
+	}
+	data, _ := json.Marshal(merged)
+	return replace(layers, "params", data)
+}

@@ -1,0 +1,124 @@
+package main
+
+// A stored model as the endpoints need it: weights, template, system prompt, options, capabilities.
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// Model is a manifest with its small layers read.
+type Model struct {
+	Name     Name
+	Manifest *Manifest
+	Config   Config
+	Weights  string // path of the model blob
+	Template *Template
+	System   string
+	Options  map[string]any
+	Messages []Message
+}
+
+// loadModel gives os.ErrNotExist for a model without manifest.
+func loadModel(asked string) (*Model, error) {
+	name := parseName(asked)
+	if asked == "" || !name.Valid() {
+		return nil, os.ErrNotExist
+	}
+	name = existingName(name)
+	manifest, err := readManifest(name)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Name: name, Manifest: manifest, Config: manifest.config(), System: manifest.text("system")}
+	if layer := manifest.layer("model"); layer != nil {
+		m.Weights = blobPath(layer.Digest)
+	}
+	if text := manifest.text("params"); text != "" {
+		if err := json.Unmarshal([]byte(text), &m.Options); err != nil {
+			return nil, err
+		}
+	}
+	if text := manifest.text("messages"); text != "" {
+		if err := json.Unmarshal([]byte(text), &m.Messages); err != nil {
+			return nil, err
+		}
+	}
+	m.Template, err = parseTemplate(first(manifest.text("template"), "{{ .Prompt }}"))
+	return m, err
+}
+
+// hasTemplate: a Go template came with the model.
+func (m *Model) hasTemplate() bool { return m.Manifest.layer("template") != nil }
+
+// capabilities: from the weights' head and from what the template speaks of. Unreadable weights have none.
+func (m *Model) capabilities() []string {
+	caps := []string{}
+	if _, err := os.Stat(m.Weights); err == nil && m.Weights != "" {
+		caps = append(caps, "completion")
+	}
+	for _, pair := range [][2]string{{"tools", "tools"}, {"suffix", "insert"}, {"thinking", "thinking"}} {
+		if m.Template.mentions(pair[0]) {
+			caps = append(caps, pair[1])
+		}
+	}
+	return caps
+}
+
+func (m *Model) can(capability string) bool {
+	for _, c := range m.capabilities() {
+		if c == capability {
+			return true
+		}
+	}
+	return false
+}
+
+// check says why the model cannot do what a request wants, in the words of that request's endpoint.
+func (m *Model) check(asked, doing string, tools, thinks bool) error {
+	if thinks && !m.can("thinking") {
+		return fmt.Errorf("%q does not support thinking", asked)
+	}
+	if !m.can("completion") {
+		return fmt.Errorf("%q does not support %s", asked, doing)
+	}
+	if tools && !m.can("tools") {
+		return fmt.Errorf("%s does not support tools", m.Name.full())
+	}
+	return nil
+}
+
+// Think is the request's think: a boolean or a level.
+type Think struct {
+	set   bool
+	on    bool
+	level string
+}
+
+// UnmarshalJSON refuses any other string or type.
+func (t *Think) UnmarshalJSON(data []byte) error {
+	if string(data) == "null" {
+		return nil
+	}
+	t.set = true
+	if json.Unmarshal(data, &t.on) == nil {
+		return nil
+	}
+	if json.Unmarshal(data, &t.level) == nil {
+		t.on = true
+		switch t.level {
+		case "low", "medium", "high", "max":
+			return nil
+		}
+		return fmt.Errorf("invalid think value: %q (must be \"high\", \"medium\", \"low\", \"max\", true, or false)", t.level)
+	}
+	return errors.New("think must be a boolean or string (\"high\", \"medium\", \"low\", \"max\", true, or false)")
+}
+
+// full is the name with everything written out.
+func (n Name) full() string {
+	return strings.Join([]string{n.Host, n.Namespace, n.Model}, "/") + ":" + n.Tag
+}

@@ -1,0 +1,104 @@
+"""Build the upstream's web root into a cache: once, whole, or not at all."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lab.upstream import artifacts, models, release
+
+STATE = "upstream.json"
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A built web root and the release in it that hosts install by default."""
+
+    root: Path
+    ollama_version: str
+    ollama_sha256: str
+
+
+def prepare(cache: Path, release: Path | None = None) -> Upstream:
+    """Build the upstream into *cache*, or find it there, and return it.
+
+    With *release* that tarball (Ollama's real one, say) is served in place of the stand-in. Needs
+    root once, to install the Go compiler and zstd when they are missing. Two callers at once build
+    once; a killed one leaves nothing that a later one would take for whole.
+
+    Raises ``RuntimeError`` when something cannot be fetched or built.
+    """
+    store = cache / "upstream"
+    store.mkdir(parents=True, exist_ok=True)
+    given = release.resolve(strict=True) if release else None
+    packages = store / f"artifacts-{key(artifacts.LOCK, Path(artifacts.__file__))}"
+    web = store / f"web-{web_key(packages, given)}"
+    if not (web / STATE).exists():
+        with locked(store / "lock"):
+            once(packages, artifacts.build)
+            once(web, lambda root: build(root, packages, given))
+    state = json.loads((web / STATE).read_text())
+    return Upstream(web / "root", state["version"], state["sha256"])
+
+
+def build(into: Path, packages: Path, given: Path | None) -> None:
+    """Fill the web root and write which release is the default one."""
+    root = into / "root"
+    root.mkdir()
+    models.build(root, packages / artifacts.GGUF, artifacts.GGUF_SHA256)
+    if given:
+        default = release.adopt(root, given)
+    else:
+        libraries = packages / artifacts.LIBRARIES
+        default, *_ = [release.build(root, libraries, version) for version in release.VERSIONS]
+    (into / STATE).write_text(json.dumps(asdict(default)))
+
+
+def key(*files: Path, extra: str = "") -> str:
+    """Return a short name for the contents of files."""
+    digest = hashlib.sha256(extra.encode())
+    for file in files:
+        content = file.read_bytes()
+        digest.update(f"{file.name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+def web_key(packages: Path, given: Path | None) -> str:
+    """Name the web root by what goes into it; a given tarball by its place, size and date."""
+    code = [Path(module.__file__ or "") for module in (models, release)] + [Path(__file__)]
+    if given is None:
+        return key(*code, *release.sources(), extra=packages.name)
+    stat = given.stat()
+    return key(*code, extra=f"{packages.name} {given} {stat.st_size} {stat.st_mtime_ns}")
+
+
+def once(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder by filling another one and renaming it; leftovers of killed builds go first."""
+    if target.exists():
+        return
+    for stale in target.parent.glob(".build-*"):
+        shutil.rmtree(stale)
+    scratch = Path(tempfile.mkdtemp(dir=target.parent, prefix=".build-"))
+    scratch.chmod(0o755)
+    try:
+        fill(scratch)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a file lock; the kernel lets go of it when the process dies."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

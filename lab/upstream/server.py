@@ -1,0 +1,193 @@
+"""The web server of the upstream: releases and a model registry, over plain HTTP.
+
+It stands for github.com's release downloads and registry.ollama.ai. It keeps what their clients
+lean on: HEAD, byte ranges, the registry's media types and error bodies, and on every blob the
+``Location`` header without which Ollama refuses a 200 (seen: "http: no Location header in
+response"). It logs one line a request: method, path, status, bytes sent, range.
+"""
+
+import json
+import re
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from lab.upstream.models import MANIFEST_TYPE
+
+REGISTRY = re.compile(r"/v2/(?P<name>[^/]+/[^/]+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
+ERRORS = {
+    "manifests": ("MANIFEST_UNKNOWN", "manifest unknown"),
+    "blobs": ("BLOB_UNKNOWN", "blob unknown to registry"),
+}
+
+
+class Span(NamedTuple):
+    """The bytes asked for: first and last, both included."""
+
+    first: int
+    last: int
+
+    @property
+    def length(self) -> int:
+        """Return how many bytes that is."""
+        return self.last - self.first + 1
+
+
+def parse_range(header: str, size: int) -> Span | None:
+    """Read a ``Range`` header of one span; None means the whole file.
+
+    Raises ``ValueError`` for a span outside the file.
+    """
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header.strip())
+    if not found or found[0] == "bytes=-":
+        return None
+    first, last = found[1], found[2]
+    if not first:
+        span = Span(max(size - int(last), 0), size - 1)
+    else:
+        span = Span(int(first), min(int(last), size - 1) if last else size - 1)
+    if span.first >= size or span.length < 1:
+        raise ValueError(header)
+    return span
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request. Answers differ from a plain file server below ``/v2/`` only."""
+
+    protocol_version = "HTTP/1.1"
+    server_version = "lab-upstream"
+    server: "Server"
+    sent = 0
+    status = 0
+
+    def do_GET(self) -> None:
+        """Answer with headers and body."""
+        self.answer(body=True)
+
+    def do_HEAD(self) -> None:
+        """Answer with the headers alone."""
+        self.answer(body=False)
+
+    def log_message(self, *_: object) -> None:
+        """Leave the log to ``answer``; what is no HTTP at all (TLS, say) is not logged."""
+
+    def answer(self, *, body: bool) -> None:
+        """Answer a request and log it, whatever becomes of it.
+
+        Faults to inject (a stall, a cut, a 500, wrong bytes) belong here, around ``respond``.
+        """
+        self.sent = self.status = 0
+        path = unquote(urlsplit(self.path).path)
+        try:
+            self.respond(path, body=body)
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True
+        finally:
+            asked = self.headers.get("Range", "-")
+            print(f"{self.command} {path} {self.status} {self.sent} {asked}", flush=True)  # noqa: T201
+
+    def respond(self, path: str, *, body: bool) -> None:
+        """Send the file of a path, or the error of its protocol."""
+        registry = REGISTRY.fullmatch(path)
+        if path in {"/v2", "/v2/"}:
+            self.send(HTTPStatus.OK, {"Content-Type": "application/json"}, b"{}", body=body)
+            return
+        file = self.server.find(path)
+        if file is None:
+            self.missing(registry, body=body)
+            return
+        headers = {"Content-Type": "application/octet-stream"}
+        if registry and registry["kind"] == "manifests":
+            headers["Content-Type"] = MANIFEST_TYPE
+        elif registry:
+            headers["Location"] = path
+        with file.open("rb") as content:
+            self.send_file(content, file.stat().st_size, headers, body=body)
+
+    def missing(self, registry: re.Match[str] | None, *, body: bool) -> None:
+        """Answer 404, as JSON inside the registry."""
+        if registry is None:
+            headers = {"Content-Type": "text/plain"}
+            self.send(HTTPStatus.NOT_FOUND, headers, b"Not Found", body=body)
+            return
+        code, message = ERRORS[registry["kind"]]
+        error = {"code": code, "message": message, "detail": registry["reference"]}
+        self.send(
+            HTTPStatus.NOT_FOUND,
+            {"Content-Type": "application/json"},
+            json.dumps({"errors": [error]}).encode(),
+            body=body,
+        )
+
+    def send_file(
+        self, content: BinaryIO, size: int, headers: dict[str, str], *, body: bool
+    ) -> None:
+        """Send a file or the span of it that was asked for."""
+        try:
+            span = parse_range(self.headers.get("Range", ""), size)
+        except ValueError:
+            headers = {"Content-Range": f"bytes */{size}"}
+            self.send(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers, b"", body=body)
+            return
+        status = HTTPStatus.OK
+        if span:
+            status = HTTPStatus.PARTIAL_CONTENT
+            headers["Content-Range"] = f"bytes {span.first}-{span.last}/{size}"
+        else:
+            span = Span(0, size - 1)
+        self.head(status, {**headers, "Accept-Ranges": "bytes"}, span.length)
+        if not body:
+            return
+        self.wfile.flush()
+        while self.sent < span.length:
+            done = self.connection.sendfile(
+                content, span.first + self.sent, min(span.length - self.sent, 1 << 22)
+            )
+            if not done:
+                break
+            self.sent += done
+
+    def send(
+        self, status: HTTPStatus, headers: dict[str, str], content: bytes, *, body: bool
+    ) -> None:
+        """Send a short answer."""
+        self.head(status, headers, len(content))
+        if body:
+            self.wfile.write(content)
+            self.sent = len(content)
+
+    def head(self, status: HTTPStatus, headers: dict[str, str], length: int) -> None:
+        """Send status and headers."""
+        self.status = status
+        self.send_response_only(status)
+        for name, value in {**headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+
+class Server(ThreadingHTTPServer):
+    """A threaded server of the files below a root."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+    def __init__(self, root: Path, host: str, port: int) -> None:
+        """Listen at once; ``serve_forever`` answers."""
+        super().__init__((host, port), Handler)
+        self.root = root.resolve(strict=True)
+
+    def find(self, path: str) -> Path | None:
+        """Return the file of a path, or None; nothing outside the root is ever found."""
+        if "\0" in path:
+            return None
+        file = (self.root / path.lstrip("/")).resolve()
+        return file if file.is_relative_to(self.root) and file.is_file() else None
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Stay silent about clients that hang up; report anything else."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
