@@ -40,6 +40,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (bool, "`True` or `False`"),
     (int, "whole number"),
     (str, "text"),
+    (type(None), "`None`"),
 )
 _PLURALS = {"IP address": "IP addresses", "text": "texts"}
 
@@ -147,8 +148,6 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
         return describe_type(arguments[0], constraints or arguments[1:])
     if origin is Literal:
         return "one of " + ", ".join(f"`{_literal(choice)}`" for choice in arguments)
-    if hint is type(None):
-        return "`None`"
     if origin in (Union, types.UnionType):
         return " or ".join(describe_type(item, constraints) for item in arguments)
     if origin is tuple:

@@ -1,0 +1,104 @@
+"""Fleets to test with, declared in a line or two and loaded the way a deploy loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api.inventory import Inventory
+
+import fleet.inventory
+from fleet.inventory import Fleet, load_fleet
+
+# Name of a host to its groups (with spaces between) and its data.
+Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
+
+# The smallest fleet on two machines.
+GPU: tuple[str, Mapping[str, Any]] = (
+    "gpu",
+    {"private_address": "10.0.0.11", "ollama_listen": "private"},
+)
+EDGE: tuple[str, Mapping[str, Any]] = (
+    "gateway",
+    {"private_address": "10.0.0.2", "gateway_keys": ["team-a"]},
+)
+# ... and on one.
+BOX: tuple[str, Mapping[str, Any]] = (
+    "gpu gateway",
+    {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]},
+)
+
+# Every setting that can differ from its default does: the second scenario of rendering and plans.
+ALTERNATIVE_GPU: dict[str, Any] = {
+    "private_address": "fd00::11",
+    "ssh_port": 2222,
+    "ollama_version": "0.40.0-rc1",
+    "ollama_sha256": "ab" * 32,
+    "ollama_release_url": "http://mirror.internal:8080/releases/",
+    "ollama_port": 21434,
+    "ollama_listen": "private",
+    "ollama_models_dir": "/data/models",
+    "ollama_models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed"],
+    "ollama_origins": ["https://chat.internal", "app://*"],
+    "ollama_keep_alive": "-1",
+    "ollama_load_timeout": "15m",
+    "ollama_context_length": 131072,
+    "ollama_num_parallel": 4,
+    "ollama_max_loaded_models": 2,
+    "ollama_max_queue": 64,
+    "ollama_flash_attention": True,
+    "ollama_kv_cache_type": "q8_0",
+    "ollama_sched_spread": True,
+    "ollama_no_cloud": False,
+    "ollama_debug": True,
+    "ollama_https_proxy": "http://proxy.internal:3128",
+    "ollama_no_proxy": ["mirror.internal", "10.0.0.0/8"],
+    "ollama_env": {"OLLAMA_VULKAN": "1", "FORMAT": "50%h of $HOME"},
+    "models_registry": "mirror.internal:5000",
+    "models_registry_insecure": True,
+    "models_wait": False,
+    "models_wait_timeout": "30m",
+    "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
+    "firewall_open_tcp": [9100, 9400],
+}
+ALTERNATIVE_GATEWAY: dict[str, Any] = {
+    "private_address": "fd00::2",
+    "ssh_port": 2222,
+    "gateway_listen": "any",
+    "gateway_port": 8443,
+    "gateway_keys": ["team-a", "team-b"],
+    "gateway_allow_from": ["10.0.0.0/8", "192.168.1.0/24", "fd00::/8"],
+    "gateway_read_timeout": "1h30m",
+    "gateway_max_body": 256,
+    "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
+}
+
+
+def inventory_of(hosts: Hosts) -> Inventory:
+    """An inventory as pyinfra makes one of a file: groups, and data of each host."""
+    groups: dict[str, list[str]] = {}
+    for name, (names, _) in hosts.items():
+        for group in names.split():
+            groups.setdefault(group, []).append(name)
+    return Inventory(
+        ([(name, dict(data)) for name, (_, data) in hosts.items()], {}),
+        **{group: (members, {}) for group, members in groups.items()},
+    )
+
+
+def fleet_of(hosts: Hosts) -> Fleet:
+    """The checked fleet of `hosts`.
+
+    Raises:
+        SettingsError: what is declared is refused.
+    """
+    return load_fleet(inventory_of(hosts))
+
+
+@pytest.fixture(autouse=True)
+def own_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Secrets of a test's fleet are made in a directory of that test; where they are kept."""
+    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", tmp_path)
+    return tmp_path / ".secrets"

@@ -1,0 +1,3 @@
+from tests.fleets import own_secrets
+
+__all__ = ["own_secrets"]

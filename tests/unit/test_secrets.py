@@ -1,0 +1,109 @@
+"""The secrets store on a real disk."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import stat
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+
+import pytest
+
+from fleet.errors import FleetError
+from fleet.secrets import EXAMPLE_KEY, SecretStore
+
+FORM = re.compile(r"sk-[0-9a-f]{64}")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SecretStore:
+    return SecretStore(tmp_path / ".secrets" / "prod")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_generated_once_and_kept(store: SecretStore) -> None:
+    first = store.api_key("a").get_secret_value()
+    assert FORM.fullmatch(first)
+    assert SecretStore(store.root).api_key("a").get_secret_value() == first
+
+
+def test_each_name_has_a_value_of_its_own(store: SecretStore) -> None:
+    assert store.api_key("a") != store.api_key("b")
+
+
+def test_nobody_else_can_read_it(store: SecretStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.api_key("a")
+    assert mode(store.path("a")) == 0o600
+    assert mode(store.root) == 0o700
+
+
+def test_nothing_else_is_left_in_the_store(store: SecretStore) -> None:
+    store.api_key("a")
+    assert list(store.root.iterdir()) == [store.path("a")]
+
+
+def test_missing_is_not_generated_by_reading(store: SecretStore) -> None:
+    assert store.read("a") is None
+    assert not store.root.exists()
+
+
+def test_value_is_not_shown(store: SecretStore) -> None:
+    key = store.api_key("a")
+    assert key.get_secret_value() not in f"{key} {key!r} {[key]}"
+
+
+@pytest.mark.parametrize("bits", [0o640, 0o604, 0o620, 0o644])
+def test_refused_when_others_have_access(store: SecretStore, bits: int) -> None:
+    value = store.api_key("a").get_secret_value()
+    store.path("a").chmod(bits)
+    with pytest.raises(FleetError, match=f"chmod 600 {store.path('a')}") as refused:
+        store.api_key("a")
+    assert value not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  \n"])
+def test_refused_when_empty(store: SecretStore, content: str) -> None:
+    store.api_key("a")
+    store.path("a").write_text(content)
+    with pytest.raises(FleetError, match="empty secret; delete the file to have one generated"):
+        store.api_key("a")
+
+
+def test_example_key_has_the_form_of_a_real_one() -> None:
+    """... so it would be let in, were it not refused by its value."""
+    assert FORM.fullmatch(EXAMPLE_KEY)
+
+
+def _race(root: Path, barrier: Barrier, values: multiprocessing.Queue[str]) -> None:
+    barrier.wait()
+    values.put(SecretStore(root).api_key("a").get_secret_value())
+
+
+def test_racing_deploys_get_one_value(store: SecretStore) -> None:
+    """Whoever comes second takes the first's value; also when both saw none (20 rounds)."""
+    context = multiprocessing.get_context("fork")
+    for round_ in range(20):
+        root = store.root / str(round_)
+        barrier, values = context.Barrier(2), context.Queue()
+        racers = [context.Process(target=_race, args=(root, barrier, values)) for _ in "ab"]
+        for racer in racers:
+            racer.start()
+        seen = {values.get(timeout=10) for _ in racers}
+        for racer in racers:
+            racer.join(10)
+        assert seen == {(root / "a").read_text().strip()}
+
+
+def test_second_writer_takes_the_first_value(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The race's worst moment, on purpose: the file appears after it was found missing."""
+    first = SecretStore(store.root).api_key("a").get_secret_value()
+    read, calls = store.read, iter([True])
+    monkeypatch.setattr(store, "read", lambda name: None if next(calls, False) else read(name))
+    assert store.api_key("a").get_secret_value() == first
+    assert list(store.root.iterdir()) == [store.path("a")]
