@@ -5,6 +5,7 @@ the host's overlay is mounted here only and is gone with this process, however i
 """
 
 import argparse
+import os
 import subprocess
 import sys
 import time
@@ -56,8 +57,12 @@ def boot(host: Path, group: Path, bridge: str) -> int:
         f"--bind={host}/docker:/var/lib/docker",
         f"--network-bridge={bridge}",
     ]
+    # cgroup v2 inside even where the machine has both: systemd 256 and later want nothing else.
+    environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
     argv = ["sh", "-c", ENTER, str(group / "cgroup.procs"), *NSPAWN, *options]
-    return subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode
+    return subprocess.run(
+        argv, stdin=subprocess.DEVNULL, env=environment, check=False
+    ).returncode
 
 
 def main() -> None:
