@@ -1,17 +1,58 @@
-# Run `make` alone to list the targets.
+# `make` alone lists the targets. What the lab and its tests do needs root.
 PYTHON ?= python3
 INVENTORY ?= inventory/lab.py
 BIN := .venv/bin
+# Workers of `make verify`: one connection a host, this many hosts at a time.
+JOBS ?= 4
+
+export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help
+.PHONY: help lab lab-down deploy verify chat test check unit test-lab format docs
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+lab: .venv/installed ## Three bare hosts on this machine, deployed, verified, and a chat (root)
+	$(BIN)/lab up
+	$(BIN)/pyinfra -y inventory/lab.py deploy.py
+	@$(MAKE) --no-print-directory verify INVENTORY=inventory/lab.py
+	@$(BIN)/fleet chat inventory/lab.py 'What is the capital of France?'
+
+lab-down: .venv/installed ## End the lab and remove every trace of it (root)
+	$(BIN)/lab down
+
+deploy: .venv/installed ## Converge INVENTORY
+	$(BIN)/pyinfra $(INVENTORY) deploy.py
+
+verify: .venv/installed ## Prove what INVENTORY declares, changing nothing
+	$(BIN)/pytest tests/compliance --inventory $(INVENTORY) -n $(JOBS) --dist loadgroup -q --no-header --tb=short -p no:cacheprovider
+
+test: check unit test-lab ## Everything that CI runs: static checks, unit, plan, lab, compliance (root)
+
+check: .venv/installed ## Format, lint, types and generated files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m fleet.docs --check
+
+unit: .venv/installed ## Unit and plan tests, in seconds
+	$(BIN)/pytest tests/unit tests/plan -q
+
+test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
+	$(BIN)/pytest tests/lab -v --durations 15
+
+format: .venv/installed ## Rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv/installed ## Regenerate docs/settings.md
+	$(BIN)/python -m fleet.docs
 
 # The stamp is newer than the lock only when the environment was installed from it.
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

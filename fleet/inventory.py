@@ -59,10 +59,14 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class FleetHost:
-    """One host and what is declared for it."""
+    """One host and what is declared for it.
+
+    `outside_address` is where the machine that deploys reaches it.
+    """
 
     name: str
     groups: frozenset[str]
+    outside_address: str
     host: HostSettings
     ollama: OllamaSettings
     models: ModelsSettings
@@ -95,6 +99,15 @@ class FleetHost:
         if self.gateway.listen == "any":
             return tuple(Endpoint(address, self.gateway.port) for address in ("0.0.0.0", "::"))  # noqa: S104 - declared
         return (Endpoint(self._bind(self.gateway.listen), self.gateway.port),)
+
+    @property
+    def gateway_url(self) -> str | None:
+        """Where clients find the front door; None when it is open to its own host only."""
+        if self.gateway.listen == "loopback":
+            return None
+        if self.gateway.listen == "private":
+            return f"http://{self.gateway_endpoints[0]}"
+        return f"http://{Endpoint(self.outside_address, self.gateway.port)}"
 
     def _bind(self, listen: str) -> str:
         return "127.0.0.1" if listen == "loopback" else str(self.host.private_address)
@@ -174,7 +187,8 @@ def _load_host(
     built = [build(model) for model in CAPABILITIES]
     if len(problems) > before:
         return None
-    return FleetHost(name, frozenset(groups), *built)  # type: ignore[arg-type]
+    outside_address = str(data.get("ssh_hostname") or name)
+    return FleetHost(name, frozenset(groups), outside_address, *built)  # type: ignore[arg-type]
 
 
 def _explain(
@@ -280,6 +294,13 @@ def _fleet_problems(hosts: list[FleetHost]) -> Iterator[str]:
         yield f"{gateways[0].name}: a gateway without any host in group {GPU_GROUP} to serve"
     for gateway in gateways:
         yield from _reach_problems(gateway, gpu_hosts)
+    for host in gpu_hosts[1:] if gateways else []:
+        if set(host.ollama.models) != set(gpu_hosts[0].ollama.models):
+            yield (
+                f"{host.name}: ollama_models = {list(host.ollama.models)}, but {gpu_hosts[0].name} "
+                f"has {list(gpu_hosts[0].ollama.models)}: a gateway sends any request to any host, "
+                "so all hosts behind it need the same models"
+            )
     addresses = Counter(host.host.private_address for host in hosts if host.host.private_address)
     for address, count in addresses.items():
         if count > 1:

@@ -1,13 +1,19 @@
 """The lab on this machine, as `lab up` left it.
 
-LAB_USER=ops goes through sudo instead of root; LLM_FLEET_LAB_ID names another lab than the checkout's.
+LAB_USER=ops goes through sudo instead of root; LLM_FLEET_LAB_ID names another lab than this
+checkout's own.
 """
 
 import json
 import os
 from pathlib import Path
 
-_state = Path(__file__).resolve().parent.parent / ".lab" / os.environ.get("LLM_FLEET_LAB_ID", "") / "lab.json"
+_state = (
+    Path(__file__).resolve().parent.parent
+    / ".lab"
+    / os.environ.get("LLM_FLEET_LAB_ID", "")
+    / "lab.json"
+)
 if not _state.exists():
     raise SystemExit("There is no lab: run `make lab`, or `.venv/bin/lab up` as root.")
 _lab = json.loads(_state.read_text())

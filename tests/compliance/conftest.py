@@ -35,11 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    path = config.getoption("--inventory")
-    if not path.exists():
-        raise pytest.UsageError(f"--inventory {path}: no such file")
     try:
-        config.stash[_CONNECTIONS] = Connections(path)
+        config.stash[_CONNECTIONS] = Connections(config.getoption("--inventory"))
     except (FleetError, SystemExit) as error:
         raise pytest.UsageError(str(error)) from None
 
@@ -72,7 +69,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.user_properties += [
             ("capability", item.path.stem.removeprefix("test_")),
             ("claim", claim),
-            ("host", item.callspec.id if hasattr(item, "callspec") else "fleet"),
+            (
+                "host",
+                next(
+                    item.callspec.params[role].name
+                    for role in _ROLES
+                    if role in item.callspec.params
+                ),
+            ),
         ]
 
 

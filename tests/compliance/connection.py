@@ -5,16 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pyinfra.api import Config, State
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
-from pyinfra.api.state import StateStage
-from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
-from pyinfra_cli.inventory import make_inventory
+from pyinfra.context import ctx_host
 from testinfra.backend import base
 from testinfra.host import Host as TestinfraHost
 
-from fleet.inventory import PROJECT_ROOT, Fleet, FleetHost, load_fleet
+from fleet.inventory import FleetHost
+from fleet.load import open_inventory
 
 _EXIT_MARK = "llm-fleet-exit:"
 
@@ -52,13 +50,7 @@ class Connections:
     """The inventory's hosts, connected when first used."""
 
     def __init__(self, inventory_path: Path) -> None:
-        self.inventory = make_inventory(str(inventory_path), cwd=str(PROJECT_ROOT))
-        self.fleet: Fleet = load_fleet(self.inventory)
-        self._state = State(self.inventory, Config())
-        self._state.current_stage = StateStage.Prepare
-        ctx_state.set(self._state)
-        ctx_inventory.set(self.inventory)
-        ctx_config.set(Config())
+        self._state, self.fleet = open_inventory(inventory_path)
 
     def host(self, name: str) -> Host:
         """The pyinfra host `name`, connected.
@@ -66,7 +58,7 @@ class Connections:
         Raises:
             ConnectError: it does not answer; the message says why.
         """
-        host = self.inventory.get_host(name)
+        host = self._state.inventory.get_host(name)
         if not host.connected:
             host.connect(show_errors=False, raise_exceptions=True)
             if not host.connected:
@@ -76,7 +68,7 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection that was opened."""
-        for host in self.inventory:
+        for host in self._state.inventory:
             if host.connected:
                 host.disconnect()
 
@@ -108,8 +100,3 @@ class Target:
         """The end of a unit's journal, as evidence in a failing check."""
         lines = self.testinfra.run("journalctl --no-pager -o short-iso -n 25 -u %s", unit).stdout
         return f"\n--- journal of {unit} on {self.declared.name} ---\n{lines}"
-
-    @property
-    def outside_address(self) -> str:
-        """Where this machine reaches the host."""
-        return str(self._host.data.get("ssh_hostname") or self.declared.name)

@@ -19,9 +19,9 @@ class Row:
 
 
 def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
-    """(capability, claim) to its row, in the order of the reports."""
+    """(capability, claim) to its row, in the order of the source."""
     table: dict[tuple[str, str], Row] = {}
-    for report in reports:
+    for report in sorted(reports, key=lambda report: (report.location[0], report.location[1] or 0)):
         facts = dict(report.user_properties)
         if "claim" not in facts:
             continue
@@ -38,7 +38,7 @@ def render(table: dict[tuple[str, str], Row]) -> list[str]:
     """The table's lines."""
     width = max((len(claim) for _, claim in table), default=0)
     lines = []
-    for (capability, claim), row in sorted(table.items(), key=lambda item: item[0][0]):
+    for (capability, claim), row in table.items():
         failed = sorted(set(row.failed))
         passed = sorted(set(row.passed) - set(failed))
         total = len({*passed, *failed, *row.skipped})

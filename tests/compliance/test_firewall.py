@@ -43,7 +43,7 @@ def test_sockets(each_host: Target) -> None:
 def test_ollama_is_closed_to_others(gpu_host: Target) -> None:
     """Ollama's own port cannot be reached from this machine."""
     declared = gpu_host.declared
-    addresses = {gpu_host.outside_address, str(declared.host.private_address or "")} - {""}
+    addresses = {declared.outside_address, str(declared.host.private_address or "")} - {""}
     reached = [item for item in sorted(addresses) if can_connect(item, declared.ollama.port)]
     assert reached == [], f"port {declared.ollama.port} answers; the API has no authentication"
 

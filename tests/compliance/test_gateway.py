@@ -12,7 +12,6 @@ import requests
 from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.units import UnitState
-from fleet.inventory import Endpoint
 from tasks.gateway import config_files, dropin_file
 from tests.compliance.connection import Target
 
@@ -148,11 +147,10 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
 
 
 def _url(target: Target, path: str) -> str:
-    if target.declared.gateway.listen == "loopback":
+    url = target.declared.gateway_url
+    if url is None:
         pytest.skip("gateway_listen = 'loopback': not reachable from here, by declaration")
-    if target.declared.gateway.listen == "private":
-        return f"http://{target.declared.gateway_endpoints[0]}{path}"
-    return f"http://{Endpoint(target.outside_address, target.declared.gateway.port)}{path}"
+    return f"{url}{path}"
 
 
 def _key(target: Target) -> str:

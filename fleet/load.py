@@ -1,0 +1,41 @@
+"""An inventory file opened outside of pyinfra's own command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from unittest import mock
+
+from gevent import monkey  # type: ignore[import-untyped]
+from pyinfra.api import Config, State
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+
+from fleet.errors import FleetError
+from fleet.inventory import PROJECT_ROOT, Fleet, load_fleet
+
+# pyinfra's command line replaces the standard library's sockets and threads when it is imported.
+# What is opened here is asked one thing after the other and needs none of it.
+with mock.patch.object(monkey, "patch_all"):
+    from pyinfra_cli.inventory import make_inventory
+
+
+def open_inventory(path: Path) -> tuple[State, Fleet]:
+    """pyinfra's state and the checked settings of the inventory file `path`; no host is connected.
+
+    Raises:
+        FleetError: there is no such file, or its settings are refused.
+    """
+    if not path.exists():
+        raise FleetError(f"{path}: no such inventory file")
+    # The order of pyinfra's own command line: inventory files are run with a state in place.
+    config = Config()
+    state = State(check_for_changes=False)
+    ctx_state.set(state)  # type: ignore[no-untyped-call]
+    ctx_config.set(config)  # type: ignore[no-untyped-call]
+    inventory = make_inventory(str(path), cwd=str(PROJECT_ROOT))
+    ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
+    fleet = load_fleet(inventory)
+    state.init(inventory, config)
+    state.set_stage(StateStage.Connect)
+    state.set_stage(StateStage.Prepare)
+    return state, fleet

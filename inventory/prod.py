@@ -1,0 +1,42 @@
+"""Your fleet. Change the names, the addresses and the keys; docs/settings.md lists every setting.
+
+    pyinfra inventory/prod.py deploy.py       converge it
+    make verify INVENTORY=inventory/prod.py   prove it
+
+A host is a name that ssh knows, and what differs for it. `private_address` is its address inside
+the fleet. Host keys are checked: connect once with ssh, or point ssh_known_hosts_file to a file.
+"""
+
+# Hosts that run Ollama. Those behind one gateway serve the same models.
+gpu = (
+    [
+        ("gpu1.example.internal", {"private_address": "10.20.0.11"}),
+        ("gpu2.example.internal", {"private_address": "10.20.0.12"}),
+    ],
+    {
+        # Serve the gateway, on the private address; the firewall lets only gateways through.
+        "ollama_listen": "private",
+        "ollama_models": ["gpt-oss:20b"],
+        # Keep a model loaded for a day after its last use.
+        "ollama_keep_alive": "24h",
+        # Without it Ollama picks up to 131072 tokens by VRAM, and most of the VRAM goes there.
+        "ollama_context_length": 32768,
+        "ollama_num_parallel": 4,
+    },
+)
+
+# Hosts with the nginx front door. May be one of the GPU hosts.
+gateway = (
+    [("edge.example.internal", {"private_address": "10.20.0.10"})],
+    {
+        # One name a client. `fleet key inventory/prod.py research` prints its value.
+        "gateway_keys": ["research", "ci"],
+        "gateway_allow_from": ["10.0.0.0/8"],
+    },
+)
+
+# How this machine logs in. As root, leave _sudo out.
+all = (  # noqa: A001 - pyinfra's name for the data of every host
+    [*[name for name, _ in gpu[0]], *[name for name, _ in gateway[0]]],
+    {"ssh_user": "ops", "_sudo": True},
+)
