@@ -1,0 +1,108 @@
+"""docs/settings.md is what the settings say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from fleet import docs
+from fleet.settings import CAPABILITIES, Port
+
+KEYS = {
+    f"{model.prefix}{name}": field
+    for model in CAPABILITIES
+    for name, field in model.model_fields.items()
+}
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "docs" / "settings.md"
+    monkeypatch.setattr(docs, "PATH", path)
+    monkeypatch.setattr(docs, "PROJECT_ROOT", tmp_path)
+    return path
+
+
+def rows() -> dict[str, list[str]]:
+    """Key to its cells, as a reader of the table splits them."""
+    found = {}
+    for line in docs.PATH.read_text().splitlines():
+        if re.match(r"\| `[a-z0-9_]+`( ⚠)? \|", line):
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            found[cells[0].split("`")[1]] = cells
+    return found
+
+
+def test_page_is_not_stale() -> None:
+    assert list(docs.stale(docs.PATH)) == []
+
+
+def test_page_lists_every_key_once_in_five_cells() -> None:
+    assert list(rows()) == list(KEYS)
+    assert {len(cells) for cells in rows().values()} == {5}
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_setting_says_what_it_means(key: str) -> None:
+    description = KEYS[key].description or ""
+    assert re.match(r"[A-Z].{10,}\.$", description), description
+    assert description in rows()[key][4]
+
+
+# Whoever adds a setting that can open something adds it here, and so writes its warning.
+EXPOSING = {
+    "ollama_listen",
+    "ollama_no_cloud",
+    "models_registry_insecure",
+    "gateway_listen",
+    "firewall_enabled",
+    "firewall_open_tcp",
+}
+
+
+def test_exposing_settings_carry_their_warning() -> None:
+    marked = {key for key, cells in rows().items() if "⚠" in cells[0]}
+    warned = {key for key, cells in rows().items() if "⚠ **Exposing:** " in cells[4]}
+    assert marked == warned == EXPOSING
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_type_is_said_in_words(key: str) -> None:
+    """No Python type names; the words of `None` and the booleans are what one writes."""
+    words = re.sub(r"`[^`]*`", "", rows()[key][1])
+    assert not re.search(r"[\[\]{}|<>]|str|int\b|tuple|Optional|None", words), words
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Port, "port"),
+        (tuple[Port, ...], "list of ports"),
+        (Port | None, "port or `None`"),
+        (Literal["a", "b"], 'one of `"a"`, `"b"`'),
+    ],
+)
+def test_words(hint: object, words: str) -> None:
+    assert docs.describe_type(hint) == words
+
+
+def test_type_without_words_is_an_error() -> None:
+    with pytest.raises(TypeError, match="no words for"):
+        docs.describe_type(complex)
+
+
+def test_check_reports_a_missing_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert docs.main(["--check"]) == 1
+    assert capsys.readouterr().err == "docs/settings.md is missing; run `make docs` and commit it\n"
+    assert not page.exists()
+
+
+def test_check_reports_a_stale_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert docs.main([]) == 0
+    assert docs.main(["--check"]) == 0
+    page.write_text(page.read_text().replace("`11434`", "`11435`"))
+    assert docs.main(["--check"]) == 1
+    assert "docs/settings.md is stale, fleet/settings.py has changed" in capsys.readouterr().err
