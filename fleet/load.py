@@ -28,7 +28,7 @@ def open_inventory(path: Path) -> tuple[State, Fleet]:
     if not path.exists():
         raise FleetError(f"{path}: no such inventory file")
     # The order of pyinfra's own command line: inventory files are run with a state in place.
-    config = Config()
+    config = Config()  # type: ignore[no-untyped-call]
     state = State(check_for_changes=False)
     ctx_state.set(state)  # type: ignore[no-untyped-call]
     ctx_config.set(config)  # type: ignore[no-untyped-call]

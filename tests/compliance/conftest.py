@@ -34,6 +34,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+    parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[_CONNECTIONS] = Connections(config.getoption("--inventory"))
@@ -87,8 +90,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get(outcome, [])
         if isinstance(report, pytest.TestReport)
     ]
+    rows = table.rows(reports)
+    if path := terminalreporter.config.getoption("--json"):
+        path.write_text(table.to_json(rows))
     terminalreporter.section("compliance")
-    for line in table.render(table.rows(reports)):
+    for line in table.render(rows):
         terminalreporter.line(line, green=line.startswith("ok"), red=line.startswith("FAIL"))
 
 

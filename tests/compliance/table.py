@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -32,6 +33,17 @@ def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
         if report.when == "call" and "measured" in facts:
             row.measured.append(f"{facts['host']} {facts['measured']}")
     return table
+
+
+def to_json(table: dict[tuple[str, str], Row]) -> str:
+    """The table as a list of objects, for other programs."""
+    return json.dumps(
+        [
+            {"capability": capability, "claim": claim, **vars(row)}
+            for (capability, claim), row in table.items()
+        ],
+        indent=2,
+    )
 
 
 def render(table: dict[tuple[str, str], Row]) -> list[str]:

@@ -1,0 +1,392 @@
+"""A bare fleet becomes the declared one, stays it, and comes back to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest
+
+_UNITS = {"gpu1": "ollama.service", "gpu2": "ollama.service", "edge": "nginx.service"}
+
+
+@pytest.fixture(scope="module")
+def lab(bare_lab: LabUnderTest) -> LabUnderTest:
+    """The fleet after its first deploy, which goes through a user with sudo."""
+    _assert_dry_run_leaves_bare_hosts_alone(bare_lab)
+    _assert_refused_settings_change_nothing(bare_lab)
+    _watch_processes(bare_lab)
+    assert bare_lab.deploy(LAB_USER="ops") > 0
+    return bare_lab
+
+
+@pytest.fixture
+def healed(lab: LabUnderTest) -> Iterator[LabUnderTest]:
+    """The fleet, for a test that breaks it: the next deploy must repair it."""
+    yield lab
+    lab.deploy()
+    assert lab.failing() == {}
+    assert lab.deploy() == 0
+
+
+def _assert_dry_run_leaves_bare_hosts_alone(lab: LabUnderTest) -> None:
+    result = lab.pyinfra("--dry")
+    assert "Provide the models" in result.stderr
+    for host in lab.state["hosts"]:
+        assert lab.ssh(host, "ls -d /etc/llm-fleet /opt/ollama 2>/dev/null; true") == ""
+
+
+def _assert_refused_settings_change_nothing(lab: LabUnderTest) -> None:
+    result = lab.pyinfra("-y", "--data", "olama_port=1", check=False)
+    assert result.returncode != 0
+    assert "gpu1: olama_port = 1: unknown setting; did you mean ollama_port?" in result.stderr
+    for host in lab.state["hosts"]:
+        assert lab.ssh(host, "ls -d /etc/llm-fleet 2>/dev/null; true") == ""
+
+
+def _watch_processes(lab: LabUnderTest) -> None:
+    """Note every command line on the gateway while it is deployed."""
+    lab.ssh(
+        "edge",
+        "systemd-run --quiet --unit watch-processes sh -c "
+        "'while :; do cat /proc/[0-9]*/cmdline 2>/dev/null; sleep 0.02; done > /run/commands'",
+    )
+
+
+def _key(lab: LabUnderTest) -> str:
+    result = subprocess.run(
+        [BIN / "fleet", "key", LAB_INVENTORY, "lab"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+        env={"LLM_FLEET_LAB_ID": lab.id, "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    return result.stdout.strip()
+
+
+def _published_sha256(lab: LabUnderTest, version: str) -> str:
+    url = f"{lab.state['upstream']['url']}/ollama/ollama/releases/download/v{version}"
+    sums = lab.ssh("gpu1", f"curl -fsS {url}/sha256sum.txt")
+    return next(
+        line.split()[0]
+        for line in sums.splitlines()
+        if line.endswith("/ollama-linux-amd64.tar.zst")
+    )
+
+
+def test_no_secret_in_a_command_line(lab: LabUnderTest) -> None:
+    lab.ssh("edge", "systemctl stop watch-processes")
+    seen = lab.ssh("edge", "tr '\\0' ' ' < /run/commands")
+    assert "nginx" in seen, "the watch saw nothing"
+    assert _key(lab) not in seen
+
+
+def test_no_secret_in_any_output(lab: LabUnderTest) -> None:
+    key = _key(lab)
+    lab.ssh("edge", "rm /etc/llm-fleet/gateway/keys.conf")
+    for args in (["--dry", "--diff"], ["--dry", "--debug-operations", "--json"], ["-vvv", "-y"]):
+        result = lab.pyinfra(*args, "--debug")
+        output = result.stdout + result.stderr
+        assert "keys.conf" in output or "Install the configuration" in output
+        assert key not in output
+        assert key.removeprefix("sk-") not in output
+
+
+def test_everything_declared_holds(lab: LabUnderTest) -> None:
+    assert lab.failing() == {}
+
+
+def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:
+    def invocations() -> dict[str, str]:
+        return {
+            host: lab.ssh(host, f"systemctl show -p InvocationID -p MainPID {unit}")
+            for host, unit in _UNITS.items()
+        }
+
+    before = invocations()
+    assert lab.deploy() == 0
+    assert lab.deploy(LAB_USER="ops") == 0
+    assert invocations() == before
+
+
+@pytest.mark.parametrize(
+    ("host", "damage", "claims"),
+    [
+        pytest.param(
+            "gpu1",
+            "systemctl stop ollama",
+            {"The unit is active and starts at boot"},
+            id="unit stopped",
+        ),
+        pytest.param(
+            "gpu1",
+            "nft insert rule inet llm_fleet input tcp dport 11434 accept",
+            {
+                "The kernel's ruleset is exactly the declared one, and is loaded at boot",
+                "Ollama's own port cannot be reached from this machine",
+            },
+            id="port opened to all",
+        ),
+        pytest.param(
+            "edge",
+            "sed -i 's/if ($client_name = \"\") { return 401; }//' /etc/llm-fleet/gateway/nginx.conf"
+            " && systemctl reload nginx",
+            {
+                "The configuration is the declared one, and the running one",
+                "Without a key, every path is refused with 401",
+                "A key that is not exactly right is refused with 401",
+            },
+            id="key check removed",
+        ),
+        pytest.param(
+            "gpu2",
+            "curl -fsS -X DELETE http://$(hostname -I | cut -d' ' -f1):11434/api/delete"
+            ' -d \'{"model":"gpt-oss:20b"}\'',
+            {
+                "Every declared model is present",
+                "Every declared model has all its files, at their full size",
+            },
+            id="model deleted",
+        ),
+        pytest.param(
+            "gpu2",
+            "sed -i s/OLLAMA_NUM_PARALLEL=1/OLLAMA_NUM_PARALLEL=2/"
+            " /etc/systemd/system/ollama.service && systemctl daemon-reload && systemctl restart ollama",
+            {
+                "The unit is the declared one, without additions, and the running one",
+                "The running process has exactly the declared environment",
+            },
+            id="unit changed",
+        ),
+        pytest.param(
+            "gpu2",
+            "d=/etc/systemd/system/ollama.service.d; mkdir -p $d"
+            " && printf '[Service]\\nProtectHome=no\\n' > $d/x.conf && systemctl daemon-reload",
+            {"The unit is the declared one, without additions, and the running one"},
+            id="drop-in added",
+        ),
+        pytest.param(
+            "gpu1",
+            "nft delete table inet llm_fleet",
+            {
+                "The kernel's ruleset is exactly the declared one, and is loaded at boot",
+                "Ollama's own port cannot be reached from this machine",
+            },
+            id="ruleset dropped",
+        ),
+        pytest.param(
+            "edge",
+            "chmod 644 /etc/llm-fleet/gateway/keys.conf",
+            {
+                "The configuration is the declared one, and the running one",
+                "No key is in a log of the gateway, or readable by others than root",
+            },
+            id="keys readable",
+        ),
+        pytest.param(
+            "gpu1",
+            "systemd-run --quiet --unit stray python3 -m http.server 9999",
+            {"TCP listens on exactly the declared addresses"},
+            id="stray listener",
+        ),
+    ],
+)
+def test_damage_is_caught_by_the_right_check_and_repaired(
+    healed: LabUnderTest, host: str, damage: str, claims: set[str]
+) -> None:
+    healed.ssh(host, damage)
+    try:
+        failing = healed.failing()
+    finally:
+        # What a deploy does not own, it does not undo.
+        healed.ssh(host, "systemctl stop stray 2>/dev/null; true")
+        healed.ssh(host, "rm -rf /etc/systemd/system/ollama.service.d; systemctl daemon-reload")
+    assert set(failing) >= claims
+    assert {name for claim in claims for name in failing[claim]} == {host}
+
+
+def test_reboot(healed: LabUnderTest) -> None:
+    """Firewall, service and models are there after a reboot, without a deploy."""
+    started = healed.ssh("gpu1", "stat -c %Y /proc/1")
+    healed.ssh("gpu1", "systemctl reboot", check=False)
+    deadline = time.monotonic() + 60
+    while healed.ssh("gpu1", "stat -c %Y /proc/1", check=False) in ("", started):
+        assert time.monotonic() < deadline, "gpu1 did not come back"
+        time.sleep(0.5)
+    healed.ssh("gpu1", "systemctl is-system-running --wait", check=False)
+    assert healed.failing() == {}
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "Install the ruleset",
+        "Install Ollama",
+        "Install the unit",
+        "Run Ollama as declared",
+        "Provide the models",
+        "Install the configuration",
+    ],
+)
+def test_killed_deploy_converges(healed: LabUnderTest, step: str) -> None:
+    """A deploy that is killed as it begins a step leaves nothing that the next cannot finish."""
+    for host in ("gpu1", "gpu2"):
+        healed.ssh(host, "curl -fsS -X DELETE http://$(hostname -I | cut -d' ' -f1):11434/api/delete"
+                   ' -d \'{"model":"gpt-oss:20b"}\'', check=False)  # fmt: skip
+    changes = ["ollama_keep_alive=7m", "gateway_max_body=65", "firewall_open_tcp=[9998]"]
+    data = [part for change in changes for part in ("--data", change)]
+    process = subprocess.Popen(
+        [BIN / "pyinfra", LAB_INVENTORY, "deploy.py", "-y", *data],
+        cwd=ROOT,
+        env={"LLM_FLEET_LAB_ID": healed.id, "PYINFRA_PROGRESS": "off", "PATH": "/usr/bin:/bin"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if line.startswith("--> Starting operation") and step in line:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert step in seen[-1], "".join(seen)
+
+
+def test_wrong_checksum_changes_nothing(healed: LabUnderTest) -> None:
+    declared = "0" * 64
+    result = healed.pyinfra(
+        "-y", "--data", "ollama_version=0.32.8", "--data", f"ollama_sha256='{declared}'",
+        check=False,
+    )  # fmt: skip
+    assert result.returncode != 0
+    message = re.search(
+        r"SHA-256 expected (\S+), actual (\S+); nothing was installed", result.stderr
+    )
+    assert message, result.stderr
+    assert message[1] == declared
+    assert message[2] == _published_sha256(healed, "0.32.8")
+    assert healed.failing() == {}
+
+
+def test_upgrade_and_back(healed: LabUnderTest) -> None:
+    """A newer release runs after one deploy, the older one after the next; both stay installed."""
+    healed.deploy(
+        "--data",
+        "ollama_version=0.32.8",
+        "--data",
+        f"ollama_sha256={_published_sha256(healed, '0.32.8')}",
+    )
+    running = "readlink /proc/$(systemctl show --value -p MainPID ollama)/exe"
+    assert healed.ssh("gpu1", running) == "/opt/ollama/0.32.8/bin/ollama"
+    healed.deploy()
+    assert healed.ssh("gpu1", running) == "/opt/ollama/0.32.7/bin/ollama"
+    assert healed.ssh("gpu1", "ls /opt/ollama").split() == ["0.32.7", "0.32.8", "current"]
+
+
+def test_a_foreign_host_sees_the_front_door_and_nothing_else(lab: LabUnderTest) -> None:
+    """From a third host, over IPv4 and IPv6: sshd everywhere, the door on the gateway, no more."""
+    scan = (
+        "import socket, sys\n"
+        "for target in sys.argv[1:]:\n"
+        "    address, port = target.rsplit('|', 1)\n"
+        "    try:\n"
+        "        socket.create_connection((address, int(port)), 1).close(); print(target)\n"
+        "    except OSError: pass\n"
+    )
+    hosts = lab.state["hosts"]
+    targets = [
+        f"{values[family]}|{port}"
+        for values in hosts.values()
+        for family in ("address", "address6")
+        for port in (22, 80, 443, 8434, 11434)
+    ]
+    result = lab.command("exec-foreign", "python3", "-c", scan, *targets)
+    expected = {f"{values[key]}|22" for values in hosts.values() for key in ("address", "address6")}
+    expected.add(f"{hosts['edge']['address']}|8434")
+    assert set(result.stdout.split()) == expected
+
+
+def test_stream_is_not_held_back(lab: LabUnderTest) -> None:
+    """Parts of an answer arrive one by one, not in one piece at the end."""
+    url = f"http://{lab.state['hosts']['edge']['address']}:8434/api/generate"
+    body = {"model": "gpt-oss:20b", "prompt": "Once upon a time", "options": {"num_predict": 60}}
+    times = []
+    with requests.post(
+        url, headers={"Authorization": f"Bearer {_key(lab)}"}, json=body, stream=True, timeout=60
+    ) as answer:
+        for line in answer.iter_lines():
+            assert "error" not in json.loads(line)
+            times.append(time.monotonic())
+    assert len(times) > 20
+    assert times[len(times) // 2] - times[0] > 0.25 * (times[-1] - times[0])
+
+
+def test_large_bodies_pass_up_to_the_declared_size(lab: LabUnderTest) -> None:
+    url = f"http://{lab.state['hosts']['edge']['address']}:8434/v1/chat/completions"
+    headers = {"Authorization": f"Bearer {_key(lab)}", "Content-Type": "application/json"}
+
+    def status(mebibytes: int) -> int:
+        body = '{"model":"no-such-model","messages":[{"role":"user","content":"'
+        body += "x" * (mebibytes * 1024 * 1024 - 200) + '"}]}'
+        return requests.post(url, headers=headers, data=body, timeout=60).status_code
+
+    # 404 is Ollama's own answer: the body went all the way.
+    assert (status(60), status(65)) == (404, 413)
+
+
+def test_the_callers_key_stays_at_the_gateway(healed: LabUnderTest) -> None:
+    """What a backend receives holds neither the key nor the caller's origin."""
+    address = healed.state["hosts"]["gpu1"]["address"]
+    recorder = (
+        "import http.server as h\n"
+        "class R(h.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self):\n"
+        "        open('/run/headers', 'a').write(str(self.headers))\n"
+        "        self.send_response(200); self.send_header('Content-Length', '2')\n"
+        "        self.end_headers(); self.wfile.write(b'{}')\n"
+        f"h.HTTPServer(('{address}', 11434), R).serve_forever()\n"
+    )
+    healed.ssh("gpu2", "systemctl stop ollama")
+    healed.ssh("gpu1", "systemctl stop ollama")
+    healed.ssh("gpu1", f"cat > /run/recorder.py <<'EOF'\n{recorder}\nEOF")
+    healed.ssh("gpu1", "systemd-run --quiet --unit recorder python3 /run/recorder.py")
+    try:
+        key = _key(healed)
+        deadline = time.monotonic() + 30
+        while True:
+            answer = requests.get(
+                f"http://{healed.state['hosts']['edge']['address']}:8434/v1/models",
+                headers={
+                    "Authorization": f"Bearer {key}",
+                    "X-Api-Key": key,
+                    "Origin": "http://llm.example.com",
+                },
+                timeout=10,
+            )
+            if answer.status_code == 200:
+                break
+            assert time.monotonic() < deadline, answer.text
+            time.sleep(0.5)
+        headers = healed.ssh("gpu1", "cat /run/headers")
+    finally:
+        healed.ssh("gpu1", "systemctl stop recorder")
+    assert "Host: localhost" in headers
+    assert key not in headers
+    assert "example.com" not in headers
+    assert "Authorization" not in headers
+
+
+def test_gateway_is_not_reachable_before_its_keys(lab: LabUnderTest) -> None:
+    """The package's own site, which would listen on every address, never ran."""
+    assert lab.ssh("edge", "journalctl -u nginx -o cat | grep -c 'sites-enabled'; true") == "0"
+    with pytest.raises(OSError, match=r"refused|timed out"):
+        socket.create_connection((lab.state["hosts"]["edge"]["address"], 80), 2)
