@@ -40,9 +40,8 @@ def up(lab_id: str, count: int, debian_12: Sequence[str], ollama_release: Path |
     with _locked(lab_id):
         lab = state.allocate(lab_id)
         _refuse_other_release(lab, debian_12)
-        with ThreadPoolExecutor(max_workers=2) as background:
-            # Building what the hosts will install from takes no part of their boot.
-            upstream = background.submit(services.prepare_upstream, ollama_release)
+        machine.settle()
+        with services.preparing(lab, ollama_release) as upstream:
             _boot(lab, plan, releases)
             services.up(lab, upstream.result())
         _write_json(lab)
@@ -64,6 +63,7 @@ def down(lab_id: str) -> None:
             with contextlib.suppress(OSError):  # another lab's groups are in it
                 processes.group(lab).parent.rmdir()
             network.down(lab)
+            machine.restore(lab)
             state.forget(lab)
 
 
@@ -101,7 +101,6 @@ def ssh(lab_id: str, user: str, host: str, command: Sequence[str]) -> None:
 @of_lab
 def reset(lab_id: str, host: str, debian_12: bool) -> None:
     """Make HOST anew: bare, with new host keys."""
-    machine.need_root()
     with _locked(lab_id):
         lab = _existing(lab_id)
         _known(lab, host)
@@ -128,6 +127,7 @@ def _locked(lab_id: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _existing(lab_id: str) -> Lab:
+    machine.need_root()
     lab = state.find(lab_id)
     if lab is None:
         raise LabError("There is no lab: run `lab up`.")
@@ -158,7 +158,7 @@ def _boot(lab: Lab, plan: Sequence[Host], releases: dict[str, str]) -> None:
     wanted = {hosts.release_of(lab, host.name) or releases[host.name] for host in plan}
     built = {release: images.ensure(release) for release in sorted(wanted)}
     if not lab.ssh_key.exists():
-        lab.root.mkdir(parents=True, exist_ok=True)
+        lab.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         state.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", lab.ssh_key])
     if network.up(lab):
         # The hosts' links ended with the network they were on.

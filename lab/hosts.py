@@ -58,6 +58,8 @@ def up(lab: Lab, host: Host, image: Path) -> None:
 def remove(lab: Lab, name: str) -> None:
     """End a host at once and delete its disk."""
     stop(lab, name)
+    # First the record: what is left of a host when we are killed here is not one.
+    (lab.host_dir(name) / "host.json").unlink(missing_ok=True)
     shutil.rmtree(lab.host_dir(name), ignore_errors=True)
 
 

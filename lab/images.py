@@ -12,6 +12,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.machine import KEYRING
 from lab.state import CACHE, STATE, LabError, lock, read_json, run, say, timed
 
 PACKAGES = (
@@ -32,7 +33,6 @@ PACKAGES = (
     "systemd-sysv",
     "zstd",
 )
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MACHINE_CAS = Path("/usr/local/share/ca-certificates")
 
 # What a cloud image's first boot would have done, and what would only get in the way: timers
@@ -47,6 +47,7 @@ chroot "$root" systemctl --quiet enable systemd-networkd.service ssh.service
 chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer \
     console-getty.service getty.target systemd-firstboot.service
 install -d -m 0755 "$root/var/log/journal"
+echo LANG=C.UTF-8 > "$root/etc/default/locale"
 """
 
 
@@ -94,7 +95,6 @@ def apt_options() -> str:
     """Return what of the machine's apt configuration a host needs to reach the same mirror."""
     wanted = re.compile(r"Acquire::(https?::|Check-Valid-Until |Check-Date |Retries )", re.I)
     lines = run(["apt-config", "dump"]).splitlines()
-    # Timers are masked, but a package's own scripts shall not wait for a question either.
     return "\n".join([line for line in lines if wanted.match(line) and '""' not in line]) + "\n"
 
 
@@ -119,7 +119,7 @@ def ensure(release: str) -> Path:
 
 
 def _build(release: str, image: Path, sources: str, options: str) -> None:
-    CACHE.mkdir(parents=True, exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
     if shutil.disk_usage(CACHE).free < 2 << 30:
         raise LabError(f"{CACHE} has less than 2 GB free, which a base image needs: free some.")
     work = CACHE / f".{image.name}.{os.getpid()}"

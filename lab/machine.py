@@ -2,12 +2,14 @@
 
 import os
 import shutil
+from pathlib import Path
 
 from lab import processes
-from lab.state import STATE, LabError, run, say
+from lab.state import STATE, Lab, LabError, lock, read_json, run, say, write_json
 
 # A program the lab runs, and the Debian or Ubuntu package that has it.
 PROGRAMS = {
+    "go": "golang-go",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",
@@ -15,7 +17,12 @@ PROGRAMS = {
     "systemd-nspawn": "systemd-container",
     "zstd": "zstd",
 }
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MB_PER_HOST = 500
+
+# What the machine must allow at least: hosts leave through it, and each systemd takes seven of
+# root's inotify instances, of which Debian allows 128.
+SYSCTLS = {"net/ipv4/ip_forward": 1, "fs/inotify/max_user_instances": 1024}
 
 
 def need_root() -> None:
@@ -36,7 +43,7 @@ def prepare(hosts: int) -> None:
     processes.hierarchy()
     if "overlay" not in run(["cat", "/proc/filesystems"]):
         run(["modprobe", "overlay"])
-    STATE.mkdir(parents=True, exist_ok=True)
+    STATE.mkdir(parents=True, exist_ok=True, mode=0o700)
     free = shutil.disk_usage(STATE).free >> 20
     if free < hosts * MB_PER_HOST:
         raise LabError(
@@ -45,9 +52,38 @@ def prepare(hosts: int) -> None:
         )
 
 
+def settle() -> None:
+    """Raise the machine's settings where they are too low, and remember what they were."""
+    with lock("machine", "waiting for another lab"):
+        before = read_json(STATE / "sysctls.json")
+        for name, least in SYSCTLS.items():
+            now = int(_sysctl(name).read_text())
+            if now < least:
+                # Remembered before it is changed: we may be killed in between.
+                before.setdefault(name, now)
+                write_json(STATE / "sysctls.json", before)
+                _sysctl(name).write_text(str(least))
+
+
+def restore(lab: Lab) -> None:
+    """Put the settings back to what they were before the first lab, once no other needs them."""
+    with lock("machine", "waiting for another lab"):
+        record = STATE / "sysctls.json"
+        if set(read_json(STATE / "labs.json")) - {lab.id}:
+            return
+        for name, before in read_json(record).items():
+            if int(_sysctl(name).read_text()) == SYSCTLS.get(name):  # else someone else changed it
+                _sysctl(name).write_text(str(before))
+        record.unlink(missing_ok=True)
+
+
+def _sysctl(name: str) -> Path:
+    return Path("/proc/sys") / name
+
+
 def _install_missing() -> None:
     missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
-    if not os.path.exists("/usr/share/keyrings/debian-archive-keyring.gpg"):  # noqa: PTH110
+    if not KEYRING.exists():
         missing.add("debian-archive-keyring")
     if not missing:
         return

@@ -5,7 +5,7 @@
                                         `--- veth --- foreign .250
 
 Hosts leave over the machine (.254), which masquerades them. The namespaces are held by processes
-of the lab, so that all but one nftables table and one sysctl goes away with the lab's processes.
+of the lab, so that all but one nftables table goes away with the lab's processes.
 """
 
 import contextlib
@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 
 from lab import processes
-from lab.state import STATE, Lab, LabError, lock, read_json, run, write_json
+from lab.state import Lab, LabError, run
 
 BRIDGE = "br-lab"
 UPSTREAM, FOREIGN, CONTROLLER = 1, 250, 254
-FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 
 # Frames between hosts shall not also pass the IP hooks of the lab's namespace (br_netfilter).
 NO_BRIDGE_FILTER = (
@@ -76,7 +75,6 @@ def down(lab: Lab) -> None:
     run(["ip", "link", "delete", lab.link], check=False)
     run(["nft", "delete", "table", "ip", _table(lab)], check=False)
     _forward_rules(lab, "-D")
-    _restore_forwarding(lab)
 
 
 def _hold(lab: Lab, unit: str) -> None:
@@ -163,10 +161,6 @@ def _way_out(lab: Lab) -> None:
 """
     run(["nft", "-f", "-"], stdin=ruleset)
     _forward_rules(lab, "-I")
-    with lock("machine", "waiting for another lab"):
-        if FORWARD.read_text().strip() == "0":
-            write_json(STATE / "forwarding.json", {"ip_forward": "0"})
-            FORWARD.write_text("1")
 
 
 def _forward_rules(lab: Lab, action: str) -> None:
@@ -178,13 +172,3 @@ def _forward_rules(lab: Lab, action: str) -> None:
     for direction in ("-i", "-o"):
         rule = [direction, lab.link, "-m", "comment", "--comment", _table(lab), "-j", "ACCEPT"]
         run(["iptables", "-w", action, "FORWARD", *rule], check=action == "-I")
-
-
-def _restore_forwarding(lab: Lab) -> None:
-    """Put ip_forward back to what it was before the first lab, once no lab needs it."""
-    with lock("machine", "waiting for another lab"):
-        record = STATE / "forwarding.json"
-        others = set(read_json(STATE / "labs.json")) - {lab.id}
-        if record.exists() and not others:
-            FORWARD.write_text(read_json(record)["ip_forward"])
-            record.unlink()

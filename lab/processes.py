@@ -56,6 +56,22 @@ def start(lab: Lab, unit: str, argv: Sequence[str | Path], log: Path | None = No
         time.sleep(0.005)
 
 
+def call(lab: Lab, unit: str, argv: Sequence[str | Path], log: Path) -> int:
+    """Run a program in the unit's control group and return its exit status."""
+    own = group(lab, unit)
+    own.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        status = subprocess.run(
+            ["sh", "-c", ENTER, own / "cgroup.procs", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+        ).returncode
+    kill(own)
+    return status
+
+
 def _delegate(parent: Path) -> None:
     # Where v2 has the controllers, a host's own systemd and its Docker shall have them too.
     for controller in (parent / "cgroup.controllers").read_text().split():

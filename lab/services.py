@@ -3,45 +3,70 @@
 What it serves and how is lab/upstream's own business; here it is only kept running.
 """
 
+import argparse
+import contextlib
 import hashlib
-import importlib
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lab import network, processes
-from lab.state import CACHE, Lab, LabError, say, timed
+from lab.state import CACHE, Lab, LabError, read_json, say, timed, write_json
+from lab.upstream import Upstream, prepare
 
 PORT = 8080
-UNIT = "upstream"
+UNIT, BUILD = "upstream", "upstream-build"
 
 
-class Upstream(Protocol):
-    """What lab.upstream.prepare() returns."""
+@contextlib.contextmanager
+def preparing(lab: Lab, release: Path | None) -> Iterator[Future[Upstream]]:
+    """Build what the upstream serves, from the cache where it can, beside what the caller does."""
+    with ThreadPoolExecutor(max_workers=1) as background:
+        try:
+            yield background.submit(_prepare, lab, release)
+        except BaseException:
+            processes.kill(processes.group(lab, BUILD))  # or its failure would wait for the build
+            raise
 
-    root: Path
-    ollama_version: str
-    ollama_sha256: str
 
-
-def prepare_upstream(release: Path | None) -> Upstream | None:
-    """Build what the upstream serves, from the cache where it can."""
-    prepare = getattr(importlib.import_module("lab.upstream"), "prepare", None)
-    if prepare is None:
-        say("upstream: lab.upstream has no prepare() yet, nothing is served")
-        return None
+def _prepare(lab: Lab, release: Path | None) -> Upstream:
+    """Build in a process of the lab's: when we are killed, the next command ends the build too."""
     begun = time.monotonic()
-    built: Upstream = prepare(CACHE, release)
-    say(f"upstream: Ollama {built.ollama_version} ready ({time.monotonic() - begun:.1f} s)")
-    return built
+    processes.kill(processes.group(lab, BUILD))
+    lab.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    built = lab.root / "built.json"
+    options = [*(["--release", str(release.resolve())] if release else []), "--write", str(built)]
+    log = lab.root / "build.log"
+    log.unlink(missing_ok=True)
+    if processes.call(lab, BUILD, [sys.executable, "-m", "lab.services", *options], log):
+        raise LabError(f"The upstream could not be built: {log.read_text().strip()[-2000:]}")
+    record = read_json(built)
+    upstream = Upstream(Path(record["root"]), record["ollama_version"], record["ollama_sha256"])
+    seconds = time.monotonic() - begun
+    say(f"upstream: Ollama {upstream.ollama_version} is there to serve ({seconds:.1f} s)")
+    return upstream
 
 
-def up(lab: Lab, upstream: Upstream | None) -> None:
+def main() -> None:
+    """Build the upstream and write what it is: the process that _prepare() starts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--release", type=Path)
+    parser.add_argument("--write", type=Path, required=True)
+    options = parser.parse_args()
+    try:
+        built = prepare(CACHE, options.release)
+    except (OSError, RuntimeError) as error:
+        sys.exit(str(error))
+    write_json(options.write, {**asdict(built), "root": str(built.root)})
+
+
+def up(lab: Lab, upstream: Upstream) -> None:
     """Serve `upstream`, anew when what is served or the server's own code has changed."""
-    if upstream is None:
-        return
     record = {
         "root": str(upstream.root),
         "ollama_version": upstream.ollama_version,
@@ -102,3 +127,7 @@ def _wait(lab: Lab, log: Path) -> None:
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
             raise LabError(f"The upstream server does not answer. The end of its log:\n{tail}")
         time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()

@@ -60,9 +60,7 @@ def boot(host: Path, group: Path, bridge: str) -> int:
     # cgroup v2 inside even where the machine has both: systemd 256 and later want nothing else.
     environment = {**os.environ, "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1"}
     argv = ["sh", "-c", ENTER, str(group / "cgroup.procs"), *NSPAWN, *options]
-    return subprocess.run(
-        argv, stdin=subprocess.DEVNULL, env=environment, check=False
-    ).returncode
+    return subprocess.run(argv, stdin=subprocess.DEVNULL, env=environment, check=False).returncode
 
 
 def main() -> None:

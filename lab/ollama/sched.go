@@ -131,10 +131,11 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 }
 
 // usable takes a reference on a loaded model whose child answers and was started with the same options.
+// Names that share weights share the child: /api/ps goes on showing the one that loaded it.
 func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 	was, now := l.options, req.options
 	if was.NumCtx != now.NumCtx || was.NumBatch != now.NumBatch || was.NumGPU != now.NumGPU || was.NumThread != now.NumThread ||
-		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.healthy(req.ctx) {
+		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.alive() {
 		return false
 	}
 	s.mu.Lock()
@@ -143,7 +144,6 @@ func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 		return false
 	}
 	l.refs++
-	l.model = req.model
 	if l.timer != nil {
 		l.timer.Stop()
 	}
