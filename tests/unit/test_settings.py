@@ -245,6 +245,17 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "db",
         ["in groups databases", "needs gpu or gateway"],
     ),
+    "other models behind one gateway": (
+        {
+            **pair(),
+            "gpu2": (
+                "gpu",
+                {**GPU[1], "private_address": "10.0.0.12", "ollama_models": ["gpt-oss:120b"]},
+            ),
+        },
+        "gpu2",
+        ["ollama_models = ['gpt-oss:120b']", "gpu1 has ['gpt-oss:20b']", "need the same models"],
+    ),
     "source that is no network": (
         pair(edge={"gateway_allow_from": ["10.0.0.1/8"]}),
         "edge",
