@@ -68,7 +68,7 @@ class UnitState(FactBase[Unit]):
             ' for c in $(cat "/proc/$pid/task/$pid/children" 2>/dev/null); do'
             ' echo "Worker=$(started "$c")"; done; fi;'
             "for f in ''",
-            *[QuoteString(path) for path in files],
+            *[StringCommand("", QuoteString(path)) for path in files],
             '; do [ -z "$f" ] || echo "File=$(stat -c %.Z -- "$f" 2>/dev/null)"; done',
             _separator="",
         )
