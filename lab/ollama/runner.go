@@ -151,21 +151,6 @@ func (r *Runner) healthy(ctx context.Context) bool {
 	return resp.StatusCode == http.StatusOK
 }
 
-// alive is the quick check before a loaded model is used again: a killed child no longer listens.
-func (r *Runner) alive() bool {
-	select {
-	case <-r.ended:
-		return false
-	default:
-	}
-	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(r.url, "http://"), 10*time.Second)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
-}
-
 func (r *Runner) waitUntilRunning(ctx context.Context) error {
 	deadline := time.Now().Add(envLoadTimeout())
 	for !r.healthy(ctx) {

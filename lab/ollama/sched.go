@@ -34,11 +34,13 @@ type loadedModel struct {
 	keep     time.Duration
 	expires  time.Time
 	timer    *time.Timer
+	doomed   bool // makes room as soon as it is idle
 }
 
 type loadRequest struct {
 	ctx     context.Context
 	model   *Model
+	head    *GGUF
 	options Options
 	keep    *time.Duration
 	answer  chan loadAnswer
@@ -64,9 +66,24 @@ func newScheduler() *Scheduler {
 	return s
 }
 
-// acquire queues a request; its caller must call release. A full queue refuses at once.
+// acquire gives a loaded model; its caller must call release. One that is there is used at once; to
+// load, requests queue, and a full queue refuses.
 func (s *Scheduler) acquire(ctx context.Context, m *Model, o Options, keep *time.Duration) (*loadedModel, error) {
-	req := &loadRequest{ctx, m, o, keep, make(chan loadAnswer, 1)}
+	head, err := readGGUF(m.Weights)
+	if err != nil {
+		return nil, err
+	}
+	if limit := head.contextLimit(); limit > 0 && o.NumCtx > limit {
+		logWarn("server.go", "requested context size too large for model", "num_ctx", o.NumCtx, "n_ctx_train", limit)
+		o.NumCtx = limit
+	}
+	req := &loadRequest{ctx, m, head, o, keep, make(chan loadAnswer, 1)}
+	s.mu.Lock()
+	current := s.loaded[m.Weights]
+	s.mu.Unlock()
+	if current != nil && s.usable(req, current) {
+		return current, nil
+	}
 	select {
 	case s.pending <- req:
 	default:
@@ -87,14 +104,6 @@ func (s *Scheduler) acquire(ctx context.Context, m *Model, o Options, keep *time
 
 // provide runs alone: while it loads, later requests wait in the queue.
 func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
-	head, err := readGGUF(req.model.Weights)
-	if err != nil {
-		return nil, err
-	}
-	if limit := head.contextLimit(); limit > 0 && req.options.NumCtx > limit {
-		logWarn("server.go", "requested context size too large for model", "num_ctx", req.options.NumCtx, "n_ctx_train", limit)
-		req.options.NumCtx = limit
-	}
 	limit := int(envUint("OLLAMA_MAX_LOADED_MODELS", 0))
 	if limit == 0 {
 		limit = standardModels
@@ -114,9 +123,9 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 		}
 		if victim == nil {
 			s.mu.Unlock()
-			return s.load(req, head)
+			return s.load(req)
 		}
-		victim.keep = 0
+		victim.doomed = true
 		if victim.refs == 0 {
 			s.unload(victim)
 		}
@@ -135,12 +144,12 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 	was, now := l.options, req.options
 	if was.NumCtx != now.NumCtx || was.NumBatch != now.NumBatch || was.NumGPU != now.NumGPU || was.NumThread != now.NumThread ||
-		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.alive() {
+		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.healthy(req.ctx) {
 		return false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.loaded[l.model.Weights] != l {
+	if s.loaded[l.model.Weights] != l || l.doomed {
 		return false
 	}
 	l.refs++
@@ -153,7 +162,7 @@ func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 	return true
 }
 
-func (s *Scheduler) load(req *loadRequest, head *GGUF) (*loadedModel, error) {
+func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 	parallel := int(envUint("OLLAMA_NUM_PARALLEL", 1))
 	if parallel < 1 {
 		parallel = 1
@@ -167,7 +176,7 @@ func (s *Scheduler) load(req *loadRequest, head *GGUF) (*loadedModel, error) {
 		keep = *req.keep
 	}
 	l := &loadedModel{model: req.model, runner: runner, options: req.options, parallel: parallel, refs: 1, keep: keep,
-		size: estimate(req.model, head, req.options.NumCtx*parallel)}
+		size: estimate(req.model, req.head, req.options.NumCtx*parallel)}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -193,7 +202,7 @@ func (s *Scheduler) release(l *loadedModel) {
 	if l.refs > 0 || s.loaded[l.model.Weights] != l {
 		return
 	}
-	if l.keep <= 0 {
+	if l.keep <= 0 || l.doomed {
 		s.unload(l)
 		return
 	}

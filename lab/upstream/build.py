@@ -56,7 +56,8 @@ def build(into: Path, packages: Path, given: Path | None) -> None:
         default = release.adopt(root, given)
     else:
         libraries = packages / artifacts.LIBRARIES
-        default, *_ = [release.build(root, libraries, version) for version in release.VERSIONS]
+        go_cache = into.parent / "go-cache"
+        default, *_ = [release.build(root, libraries, v, go_cache) for v in release.VERSIONS]
     (into / STATE).write_text(json.dumps(asdict(default)))
 
 

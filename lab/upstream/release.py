@@ -47,13 +47,13 @@ def publish(tarball: Path) -> str:
     return digest
 
 
-def build(root: Path, libraries: Path, version: str) -> Release:
+def build(root: Path, libraries: Path, version: str, go_cache: Path) -> Release:
     """Build the stand-in's release *version* into the web root."""
     target = folder(root, version)
     target.mkdir(parents=True)
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".release-") as scratch:
         tree = Path(scratch)
-        compile_ollama(tree / "ollama", version, tree / "go-cache")
+        compile_ollama(tree / "ollama", version, go_cache)
         members = {
             "bin/ollama": tree / "ollama",
             "lib/ollama/llama-server": SOURCES / "llama-server",
@@ -69,8 +69,12 @@ def compile_ollama(target: Path, version: str, cache: Path) -> None:
     """Build a static binary that depends on the sources, the version and the compiler only."""
     go = artifacts.ensure_tool("go", "golang-go")
     environment = {**os.environ, "CGO_ENABLED": "0", "GOOS": "linux", "GOARCH": "amd64"}
-    environment |= {"GOFLAGS": "-mod=mod -buildvcs=false", "GOPROXY": "off", "GO111MODULE": "on"}
-    environment.setdefault("GOCACHE", str(cache))
+    environment |= {
+        "GOFLAGS": "-mod=mod -buildvcs=false",
+        "GOPROXY": "off",
+        "GO111MODULE": "on",
+        "GOCACHE": str(cache),
+    }
     link = f"-s -w -X main.Version={version}"
     done = subprocess.run(
         [go, "build", "-trimpath", "-ldflags", link, "-o", target, "."],
