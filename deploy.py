@@ -21,6 +21,6 @@ if me.is_gpu:
     ollama(me)
     models(me)
 
-# Last, so that the door opens when there is something behind it.
+# Hosts go through the list side by side: the door answers 503 until there is something behind it.
 if me.is_gateway:
     gateway(me, fleet)

@@ -53,7 +53,9 @@ class UnitState(FactBase[Unit]):
     def command(self, unit: str, files: list[str]) -> StringCommand:
         # `stat` without -L: a link that was switched counts as changed. Process start times are
         # clock ticks since boot, field 22 of /proc/PID/stat, counted after the parenthesis that
-        # ends the process name. All times are brought to the boot clock: it never steps.
+        # ends the process name. All times are brought to the boot clock: it never steps. It is read
+        # before the wall clock, so that a busy host makes files look older, not younger, than they
+        # are: a unit that was just restarted must not look stale.
         return StringCommand(
             "u=",
             QuoteString(unit),
@@ -61,7 +63,7 @@ class UnitState(FactBase[Unit]):
             ' -p NeedDaemonReload -p ExecMainStartTimestampMonotonic -- "$u";'
             'pid=$(systemctl show -p MainPID --value -- "$u");'
             'echo "Ticks=$(getconf CLK_TCK)";'
-            'echo "Now=$(date +%s.%N) $(cut -d" " -f1 /proc/uptime)";'
+            'echo "Now=$(cut -d" " -f1 /proc/uptime) $(date +%s.%N)";'
             'started() { sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f20; };'
             'if [ "${pid:-0}" != 0 ]; then echo "Started=$(started "$pid")";'
             ' echo "Binary=$(readlink "/proc/$pid/exe")";'
@@ -83,7 +85,7 @@ class UnitState(FactBase[Unit]):
         def first(name: str) -> str:
             return values.get(name, [""])[0]
 
-        now, uptime = (float(part) for part in first("Now").split())
+        uptime, now = (float(part) for part in first("Now").split())
         ticks = float(first("Ticks"))
         starts = [float(tick) / ticks for tick in values.get("Started", []) if tick]
         # A one-shot unit has no process left to ask.

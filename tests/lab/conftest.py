@@ -50,11 +50,13 @@ class LabUnderTest:
         environment = {"LLM_FLEET_LAB_ID": self.id, "PYINFRA_PROGRESS": "off", **environment}
         return _run(command, environment, check=check)
 
-    def deploy(self, *args: str, inventory: Path = LAB_INVENTORY, **environment: str) -> int:
-        """Converge, which must succeed; the number of operations that changed something."""
+    def deploy(
+        self, *args: str, inventory: Path = LAB_INVENTORY, **environment: str
+    ) -> dict[str, list[str]]:
+        """Converge, which must succeed; each operation that changed something, and on which hosts."""
         result = self.pyinfra("-y", "--json", *args, inventory=inventory, **environment)
-        totals: dict[str, int] = json.loads(result.stdout)["totals"]
-        return totals["success"]
+        operations = json.loads(result.stdout)["results"]["operations"]
+        return {item["name"]: item["success"] for item in operations if item["success"]}
 
     def failing(self, inventory: Path = LAB_INVENTORY, **environment: str) -> dict[str, list[str]]:
         """Run the compliance checks: failing claim to the hosts that it fails on."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 import requests
@@ -24,7 +24,7 @@ def lab(bare_lab: LabUnderTest) -> LabUnderTest:
     _assert_dry_run_leaves_bare_hosts_alone(bare_lab)
     _assert_refused_settings_change_nothing(bare_lab)
     _watch_processes(bare_lab)
-    assert bare_lab.deploy(LAB_USER="ops") > 0
+    assert bare_lab.deploy(LAB_USER="ops")
     return bare_lab
 
 
@@ -34,7 +34,7 @@ def healed(lab: LabUnderTest) -> Iterator[LabUnderTest]:
     yield lab
     lab.deploy()
     assert lab.failing() == {}
-    assert lab.deploy() == 0
+    assert lab.deploy() == {}
 
 
 def _assert_dry_run_leaves_bare_hosts_alone(lab: LabUnderTest) -> None:
@@ -110,105 +110,154 @@ def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:
         }
 
     before = invocations()
-    assert lab.deploy() == 0
-    assert lab.deploy(LAB_USER="ops") == 0
+    assert lab.deploy() == {}
+    assert lab.deploy(LAB_USER="ops") == {}
     assert invocations() == before
 
 
+_UNIT_CLAIM = "The unit is the declared one, without additions, and the running one"
+_RULESET_CLAIM = "The kernel's ruleset is exactly the declared one, and is loaded at boot"
+_CLOSED_CLAIM = "Ollama's own port cannot be reached from this machine"
+_CONFIGURATION_CLAIM = "The configuration is the declared one, and the running one"
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something done to a host by hand, and the claims that must then fail for it."""
+
+    what: str
+    host: str
+    command: str
+    claims: frozenset[str]
+
+
+_STOPPED = Damage(
+    "unit stopped",
+    "gpu1",
+    "systemctl stop ollama",
+    frozenset({"The unit is active and starts at boot"}),
+)
+_MODEL_DELETED = Damage(
+    "model deleted",
+    "gpu2",
+    "curl -fsS -X DELETE http://$(hostname -I | cut -d' ' -f1):11434/api/delete"
+    ' -d \'{"model":"gpt-oss:20b"}\'',
+    frozenset(
+        {
+            "Every declared model is present",
+            "Every declared model has all its files, at their full size",
+        }
+    ),
+)
+_KEY_CHECK_REMOVED = Damage(
+    "key check removed",
+    "edge",
+    "sed -i 's/if ($client_name = \"\") { return 401; }//' /etc/llm-fleet/gateway/nginx.conf"
+    " && systemctl reload nginx",
+    frozenset(
+        {
+            _CONFIGURATION_CLAIM,
+            "Without a key, every path is refused with 401",
+            "A key that is not exactly right is refused with 401",
+        }
+    ),
+)
+_PORT_OPENED = Damage(
+    "port opened to all",
+    "gpu1",
+    "nft insert rule inet llm_fleet input tcp dport 11434 accept",
+    frozenset({_RULESET_CLAIM, _CLOSED_CLAIM}),
+)
+_UNIT_CHANGED = Damage(
+    "unit changed and restarted",
+    "gpu2",
+    "sed -i s/OLLAMA_NUM_PARALLEL=1/OLLAMA_NUM_PARALLEL=2/ /etc/systemd/system/ollama.service"
+    " && systemctl daemon-reload && systemctl restart ollama",
+    frozenset({_UNIT_CLAIM, "The running process has exactly the declared environment"}),
+)
+_KEYS_READABLE = Damage(
+    "keys readable",
+    "edge",
+    "chmod 644 /etc/llm-fleet/gateway/keys.conf",
+    frozenset(
+        {
+            _CONFIGURATION_CLAIM,
+            "No key is in a log of the gateway, or readable by others than root",
+        }
+    ),
+)
+_RULESET_DROPPED = Damage(
+    "ruleset dropped",
+    "gpu1",
+    "nft delete table inet llm_fleet",
+    frozenset({_RULESET_CLAIM, _CLOSED_CLAIM}),
+)
+_UNIT_FILE_REPLACED = Damage(
+    "unit not restarted",
+    "gpu2",
+    "sed -i s/ProtectHome=yes/ProtectHome=no/ /etc/systemd/system/ollama.service"
+    " && systemctl daemon-reload",
+    frozenset({_UNIT_CLAIM}),
+)
+_RELOAD_LOST = Damage(
+    "nginx not reloaded",
+    "edge",
+    "touch /etc/llm-fleet/gateway/nginx.conf",
+    frozenset({_CONFIGURATION_CLAIM}),
+)
+
+
 @pytest.mark.parametrize(
-    ("host", "damage", "claims"),
+    "damages",
     [
-        pytest.param(
-            "gpu1",
-            "systemctl stop ollama",
-            {"The unit is active and starts at boot"},
-            id="unit stopped",
-        ),
-        pytest.param(
-            "gpu1",
-            "nft insert rule inet llm_fleet input tcp dport 11434 accept",
-            {
-                "The kernel's ruleset is exactly the declared one, and is loaded at boot",
-                "Ollama's own port cannot be reached from this machine",
-            },
-            id="port opened to all",
-        ),
-        pytest.param(
-            "edge",
-            "sed -i 's/if ($client_name = \"\") { return 401; }//' /etc/llm-fleet/gateway/nginx.conf"
-            " && systemctl reload nginx",
-            {
-                "The configuration is the declared one, and the running one",
-                "Without a key, every path is refused with 401",
-                "A key that is not exactly right is refused with 401",
-            },
-            id="key check removed",
-        ),
-        pytest.param(
-            "gpu2",
-            "curl -fsS -X DELETE http://$(hostname -I | cut -d' ' -f1):11434/api/delete"
-            ' -d \'{"model":"gpt-oss:20b"}\'',
-            {
-                "Every declared model is present",
-                "Every declared model has all its files, at their full size",
-            },
-            id="model deleted",
-        ),
-        pytest.param(
-            "gpu2",
-            "sed -i s/OLLAMA_NUM_PARALLEL=1/OLLAMA_NUM_PARALLEL=2/"
-            " /etc/systemd/system/ollama.service && systemctl daemon-reload && systemctl restart ollama",
-            {
-                "The unit is the declared one, without additions, and the running one",
-                "The running process has exactly the declared environment",
-            },
-            id="unit changed",
-        ),
+        (_STOPPED, _MODEL_DELETED, _KEY_CHECK_REMOVED),
+        (_PORT_OPENED, _UNIT_CHANGED, _KEYS_READABLE),
+        (_RULESET_DROPPED, _UNIT_FILE_REPLACED, _RELOAD_LOST),
+    ],
+    ids=lambda damages: ", ".join(damage.what for damage in damages),
+)
+def test_damage_is_caught_by_the_right_check_and_repaired(
+    healed: LabUnderTest, damages: tuple[Damage, ...]
+) -> None:
+    """One damage a host, so that each claim can only fail for its own reason."""
+    for damage in damages:
+        healed.ssh(damage.host, damage.command)
+    failing = healed.failing()
+    for damage in damages:
+        for claim in damage.claims:
+            assert failing.get(claim) == [damage.host], (damage.what, claim)
+
+
+@pytest.mark.parametrize(
+    ("host", "addition", "removal", "claim"),
+    [
         pytest.param(
             "gpu2",
             "d=/etc/systemd/system/ollama.service.d; mkdir -p $d"
             " && printf '[Service]\\nProtectHome=no\\n' > $d/x.conf && systemctl daemon-reload",
-            {"The unit is the declared one, without additions, and the running one"},
-            id="drop-in added",
+            "rm -r /etc/systemd/system/ollama.service.d && systemctl daemon-reload",
+            _UNIT_CLAIM,
+            id="drop-in",
         ),
         pytest.param(
             "gpu1",
-            "nft delete table inet llm_fleet",
-            {
-                "The kernel's ruleset is exactly the declared one, and is loaded at boot",
-                "Ollama's own port cannot be reached from this machine",
-            },
-            id="ruleset dropped",
-        ),
-        pytest.param(
-            "edge",
-            "chmod 644 /etc/llm-fleet/gateway/keys.conf",
-            {
-                "The configuration is the declared one, and the running one",
-                "No key is in a log of the gateway, or readable by others than root",
-            },
-            id="keys readable",
-        ),
-        pytest.param(
-            "gpu1",
-            "systemd-run --quiet --unit stray python3 -m http.server 9999",
-            {"TCP listens on exactly the declared addresses"},
-            id="stray listener",
+            "systemd-run --quiet --unit stray python3 -m http.server 9999; sleep 1",
+            "systemctl stop stray",
+            "TCP listens on exactly the declared addresses",
+            id="listener",
         ),
     ],
 )
-def test_damage_is_caught_by_the_right_check_and_repaired(
-    healed: LabUnderTest, host: str, damage: str, claims: set[str]
+def test_additions_are_caught(
+    lab: LabUnderTest, host: str, addition: str, removal: str, claim: str
 ) -> None:
-    healed.ssh(host, damage)
+    """What a deploy does not own, it does not remove; but the checks see it."""
+    lab.ssh(host, addition)
     try:
-        failing = healed.failing()
+        failing = lab.failing()
     finally:
-        # What a deploy does not own, it does not undo.
-        healed.ssh(host, "systemctl stop stray 2>/dev/null; true")
-        healed.ssh(host, "rm -rf /etc/systemd/system/ollama.service.d; systemctl daemon-reload")
-    assert set(failing) >= claims
-    assert {name for claim in claims for name in failing[claim]} == {host}
+        lab.ssh(host, removal)
+    assert failing == {claim: [host]}
 
 
 def test_reboot(healed: LabUnderTest) -> None:
@@ -223,42 +272,52 @@ def test_reboot(healed: LabUnderTest) -> None:
     assert healed.failing() == {}
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
+def test_killed_deploys_converge(healed: LabUnderTest) -> None:
+    """A deploy that is killed as it begins a step leaves nothing that the next cannot finish."""
+    steps = [
         "Install the ruleset",
+        "Apply the ruleset",
         "Install Ollama",
         "Install the unit",
         "Run Ollama as declared",
         "Provide the models",
         "Install the configuration",
-    ],
-)
-def test_killed_deploy_converges(healed: LabUnderTest, step: str) -> None:
-    """A deploy that is killed as it begins a step leaves nothing that the next cannot finish."""
-    for host in ("gpu1", "gpu2"):
-        healed.ssh(host, "curl -fsS -X DELETE http://$(hostname -I | cut -d' ' -f1):11434/api/delete"
-                   ' -d \'{"model":"gpt-oss:20b"}\'', check=False)  # fmt: skip
-    changes = ["ollama_keep_alive=7m", "gateway_max_body=65", "firewall_open_tcp=[9998]"]
-    data = [part for change in changes for part in ("--data", change)]
+        "Run nginx as declared",
+    ]
+    for number, step in enumerate(steps):
+        for host in ("gpu1", "gpu2"):
+            healed.ssh(host, _MODEL_DELETED.command)
+        declared = [
+            f"ollama_keep_alive={number + 7}m",
+            f"gateway_max_body={number + 65}",
+            f"firewall_open_tcp=[{number + 9000}]",
+        ]
+        data = [part for item in declared for part in ("--data", item)]
+        _kill_at(healed, step, data)
+        assert healed.deploy(*data), "the killed deploy had left nothing to do"
+        assert healed.deploy(*data) == {}, step
+        environment = "cat /proc/$(systemctl show --value -p MainPID ollama)/environ"
+        assert declared[0].upper() in healed.ssh("gpu1", f"{environment} | tr '\\0' '\\n'").upper()
+
+
+def _kill_at(lab: LabUnderTest, step: str, data: list[str]) -> None:
+    """SIGKILL a deploy the moment it announces `step`."""
     process = subprocess.Popen(
         [BIN / "pyinfra", LAB_INVENTORY, "deploy.py", "-y", *data],
         cwd=ROOT,
-        env={"LLM_FLEET_LAB_ID": healed.id, "PYINFRA_PROGRESS": "off", "PATH": "/usr/bin:/bin"},
+        env={"LLM_FLEET_LAB_ID": lab.id, "PYINFRA_PROGRESS": "off", "PATH": "/usr/bin:/bin"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if line.startswith("--> Starting operation") and step in line:
-            break
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert step in seen[-1], "".join(seen)
+    with process:
+        for line in process.stdout:
+            if line.startswith("--> Starting operation") and step in line:
+                process.kill()
+                return
+    pytest.fail(f"the deploy never came to {step!r}")
 
 
 def test_wrong_checksum_changes_nothing(healed: LabUnderTest) -> None:
