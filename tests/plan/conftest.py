@@ -1,0 +1,84 @@
+"""Fleets and their plans, shared by the tests of all tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
+
+from fleet import pins
+from fleet.operations import jobs
+from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts, own_secrets
+from tests.plan.simulation import Answers, Plan, bare, converged, plan
+
+__all__ = ["own_secrets"]
+
+# The fleets that every task is planned for.
+SCENARIOS: dict[str, Hosts] = {
+    "gpu only": {"gpu1": ("gpu", {})},
+    "both on one": {"box": BOX},
+    "two hosts": {"gpu1": GPU, "edge": EDGE},
+    "alternative": {
+        "gpu1": ("gpu", ALTERNATIVE_GPU),
+        "edge": ("gateway", ALTERNATIVE_GATEWAY),
+    },
+}
+_RELEASE = (pins.OLLAMA_VERSION, pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"])
+# What a converged host of each scenario has.
+DECLARED = {
+    name: {
+        "models_dir": "/var/lib/ollama/models",
+        "release": _RELEASE,
+        "models": ["gpt-oss:20b"],
+    }
+    for name in SCENARIOS
+} | {
+    "alternative": {
+        "models_dir": "/data/models",
+        "release": ("0.40.0-rc1", "ab" * 32),
+        "models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed:latest"],
+    }
+}
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No plan starts or ends with another one's context, and none waits for a host's work."""
+    monkeypatch.setattr(jobs, "POLL", 0.0)
+    managers = (ctx_state, ctx_inventory, ctx_config, ctx_host)
+    assert not any(manager.isset() for manager in managers)
+    yield
+    assert not any(manager.isset() for manager in managers)
+
+
+@pytest.fixture(params=SCENARIOS)
+def scenario(request: pytest.FixtureRequest) -> str:
+    """The name of each scenario in turn."""
+    name: str = request.param
+    return name
+
+
+def from_bare(scenario: str, distribution: str = "debian", release: str = "13") -> Plan:
+    """The plan for a scenario's hosts when nothing of ours is on them."""
+    hosts = SCENARIOS[scenario]
+    return plan(hosts, {name: bare(distribution, release) for name in hosts})
+
+
+def in_declared_state(scenario: str, first: Plan) -> dict[str, Answers]:
+    """What the scenario's hosts answer once `first` has been run."""
+    return {
+        name: converged(first, name, bare(), **DECLARED[scenario]) for name in SCENARIOS[scenario]
+    }
+
+
+@pytest.fixture
+def bare_plan(scenario: str) -> Plan:
+    """The plan for each scenario's bare hosts."""
+    return from_bare(scenario)
+
+
+@pytest.fixture
+def two_hosts() -> Plan:
+    """A GPU host and a gateway, from bare."""
+    return from_bare("two hosts")

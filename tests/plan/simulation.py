@@ -1,0 +1,266 @@
+"""The whole deploy.py planned on fake hosts, inside this process.
+
+pyinfra's two phases are kept: every operation is called first, then each one's commands are made,
+in pyinfra's own order. No command is run: what a host answers to facts is what the test says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyinfra
+from gevent import monkey
+from pyinfra.api import Config, Host, State, StringCommand
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.state import StateStage
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import Directory, File, FileContents
+from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Users, Which
+
+from fleet.facts.files import FileState, FileStates
+from fleet.facts.firewall import Ruleset, RulesetState
+from fleet.facts.jobs import FetchJob, Job, ModelsJob
+from fleet.facts.ollama import OllamaModels, OllamaReleases
+from fleet.facts.units import ABSENT, Unit, UnitState
+from tests.fleets import Hosts, inventory_of
+
+# pyinfra's command line replaces the standard library's sockets and threads when it is imported.
+with mock.patch.object(monkey, "patch_all"):
+    from pyinfra_cli.prints import build_plan_json, jsonify
+    from pyinfra_cli.util import json_encode
+
+DEPLOY = Path(__file__).parents[2] / "deploy.py"
+_CODE = compile(DEPLOY.read_text(), str(DEPLOY), "exec")
+
+Answers = dict[type, Callable[..., Any]]
+
+
+class UnregisteredFact(AssertionError):  # noqa: N818 - a failed test, not an error of the deploy
+    """The deploy asks a host for something that no test has thought of."""
+
+
+def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_64") -> Answers:
+    """What a host answers on which nothing of ours has ever been installed."""
+    meta = {"ID": distribution, "VERSION_ID": release}
+    return {
+        LinuxDistribution: lambda: {"name": distribution, "release_meta": meta},
+        Arch: lambda: machine,
+        Os: lambda: "Linux",
+        Which: lambda command: f"/usr/sbin/{command}",
+        Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
+        File: lambda path: None,
+        FileContents: lambda path: None,
+        FileStates: lambda paths: {},
+        DebPackages: lambda: {"systemd": ["257"]},
+        Groups: lambda: ["root"],
+        Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
+        UnitState: lambda unit, files: ABSENT,
+        RulesetState: lambda table, path: Ruleset("", ""),
+        OllamaReleases: lambda version: {"sha256": "", "current": ""},
+        OllamaModels: lambda url: {},
+        FetchJob: lambda unit, directory: Job(),
+        ModelsJob: lambda unit, path: Job(),
+    }
+
+
+RUNNING = Unit("loaded", "active", "enabled", "success", False, "/usr/bin/x", 100.0, 100.0, 50.0)
+
+
+@dataclass
+class Step:
+    """An operation on a host, and the commands that it would run there."""
+
+    name: str
+    commands: list[PyinfraCommand]
+
+    @property
+    def lines(self) -> list[str]:
+        """The commands as a shell gets them, secrets and all."""
+        return [
+            command.get_raw_value() if isinstance(command, StringCommand) else repr(command)
+            for command in self.commands
+        ]
+
+
+@dataclass
+class Plan:
+    """What `pyinfra ... deploy.py` would do: host to its steps, and what `--dry` shows of it."""
+
+    steps: dict[str, list[Step]]
+    json: str
+    order: list[str] = field(default_factory=list)  # "host: step", all hosts together
+
+    def names(self, host: str) -> list[str]:
+        """The operations of `host` that would change something."""
+        return [step.name for step in self.steps[host] if step.commands]
+
+    def lines(self, host: str) -> list[str]:
+        """Every command of `host`, in order."""
+        return [line for step in self.steps[host] for line in step.lines]
+
+    def step(self, host: str, name: str) -> Step:
+        """The only step of `host` with this name."""
+        [step] = [step for step in self.steps[host] if step.name == name]
+        return step
+
+    def index(self, host: str, pattern: str) -> int:
+        """The place of the first command of `host` that matches `pattern`."""
+        found = [i for i, line in enumerate(self.lines(host)) if re.search(pattern, line)]
+        assert found, f"{host}: no command matches {pattern!r}"
+        return found[0]
+
+    def commands(self, host: str) -> list[PyinfraCommand]:
+        """Every command object of `host`."""
+        return [command for step in self.steps[host] for command in step.commands]
+
+    def files(self, host: str) -> dict[str, tuple[str, FileState]]:
+        """Path to content and state of what the commands would put in place on `host`.
+
+        The commands themselves are followed: what stdin wrote into the stage, and what was then
+        installed from it and renamed.
+        """
+        staged: dict[str, str] = {}
+        installed: dict[str, tuple[str, FileState]] = {}
+        for command in self.commands(host):
+            if not isinstance(command, StringCommand):
+                continue
+            line = command.get_raw_value()
+            if match := re.fullmatch(r"cat > (\S+)", line):
+                stdin = command.connector_arguments["_stdin"]
+                staged[match[1]] = "".join(f"{text}\n" for text in stdin)
+            elif match := re.fullmatch(
+                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new && mv -f \5\.new (\S+)",
+                line,
+            ):
+                user, group, mode, source, target, final = match.groups()
+                assert target == final
+                text = staged[source]
+                sha256 = hashlib.sha256(text.encode()).hexdigest()
+                installed[final] = (text, FileState(sha256, mode, user, group))
+        return installed
+
+
+@contextmanager
+def _contexts(state: State) -> Iterator[None]:
+    """pyinfra's global state, set for a plan and empty again whatever happens in it."""
+    managers = (ctx_state, ctx_inventory, ctx_config, ctx_host)
+    with mock.patch.object(pyinfra, "is_cli", True):
+        ctx_state.set(state)
+        ctx_inventory.set(state.inventory)
+        try:
+            yield
+        finally:
+            for manager in managers:
+                manager.reset()
+
+
+def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) -> Plan:
+    """Plan deploy.py for `hosts`; `answers` has what each of them answers.
+
+    Raises:
+        FleetError: what the deploy refuses.
+        UnregisteredFact: the deploy asked for a fact that is not in `answers`.
+    """
+
+    def get_fact(host: Host, fact: type, *args: Any, **kwargs: Any) -> Any:
+        asked = answers[host.name.removeprefix("@fake/")]
+        if fact not in asked:
+            raise UnregisteredFact(f"{host.name}: {fact.__name__} {args} {kwargs}")
+        return asked[fact](*args, **kwargs)
+
+    inventory = inventory_of({f"@fake/{name}": declared for name, declared in hosts.items()})
+    state = State(inventory, Config(DIFF=diff))
+    state.current_deploy_filename = str(DEPLOY)
+    with mock.patch.object(Host, "get_fact", get_fact), _contexts(state):
+        state.set_stage(StateStage.Prepare)
+        for host in inventory:
+            state.activate_host(host)
+            ctx_host.set(host)
+            ctx_config.set(state.config.copy())
+            exec(_CODE, {"__file__": str(DEPLOY)})  # noqa: S102 - as pyinfra runs a deploy file
+        shown = jsonify(build_plan_json(state), default=json_encode)
+        state.set_stage(StateStage.Execute)
+        state.is_executing = True
+        return _execute(state, shown)
+
+
+def _execute(state: State, shown: str) -> Plan:
+    steps: dict[str, list[Step]] = {
+        host.name.removeprefix("@fake/"): [] for host in state.inventory
+    }
+    order = []
+    for op_hash in state.get_op_order():
+        [name] = state.op_meta[op_hash].names
+        for host in state.inventory:
+            if op_hash not in state.ops[host]:
+                continue
+            ctx_host.set(host)
+            ctx_config.set(state.config.copy())
+            commands = list(state.ops[host][op_hash].command_generator())
+            short = host.name.removeprefix("@fake/")
+            steps[short].append(Step(name, commands))
+            if commands:
+                order.append(f"{short}: {name}")
+    return Plan(steps, shown, order)
+
+
+def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answers:
+    """What `host` answers once `first`, its plan from bare, has been run.
+
+    Its files and packages are those of the plan's commands. The rest is `declared` by the test:
+    `models_dir`, `release` (version and checksum) and `models`.
+    """
+    files = {path: state for path, (_, state) in first.files(host).items()}
+    installs = [line for line in first.lines(host) if "apt-get" in line and " install " in line]
+    packages = {
+        name: ["1"]
+        for line in installs
+        for name in line.split("--no-install-recommends ")[1].split(" ;")[0].split()
+    }
+    directories = {
+        "/run/systemd/system": {"mode": 755, "user": "root", "group": "root"},
+        "/var/lib/ollama": {"mode": 750, "user": "ollama", "group": "ollama"},
+        "/etc/llm-fleet/gateway": {"mode": 700, "user": "root", "group": "root"},
+        declared["models_dir"]: {"mode": 755, "user": "ollama", "group": "ollama"},
+    }
+    ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
+    installed, sha256 = declared["release"]
+    return before | {
+        FileStates: lambda paths: {path: files[path] for path in paths if path in files},
+        FileContents: lambda path: first.files(host)[path][0].splitlines(),
+        DebPackages: lambda: packages,
+        Directory: lambda path: directories[path] if path in directories else None,
+        Groups: lambda: ["root", "ollama"],
+        Users: lambda: {"ollama": ollama},
+        UnitState: lambda unit, files: RUNNING,
+        RulesetState: lambda table, path: Ruleset("table", "table"),
+        OllamaReleases: lambda version: {
+            "sha256": sha256 if version == installed else "",
+            "current": f"/opt/ollama/{installed}",
+        },
+        OllamaModels: lambda url: {name: {} for name in declared["models"]},
+    }
+
+
+def secrets_of(store: Path) -> list[str]:
+    """Every value in the secrets below `store`."""
+    return [path.read_text().strip() for path in store.rglob("*") if path.is_file()]
+
+
+def everything_shown(planned: Plan) -> str:
+    """All that a plan leaves in argv, in logs of commands and in JSON; not what stdin carries."""
+    texts = [planned.json, *planned.order]
+    for steps in planned.steps.values():
+        for step in steps:
+            for command in step.commands:
+                texts += [str(command), repr(command), json.dumps(step.lines)]
+    return "\n".join(texts)
