@@ -68,7 +68,7 @@ Result=success
 NeedDaemonReload=no
 ExecMainStartTimestampMonotonic=900000000
 Ticks=100
-Now=1700000000.500000000 1000.50
+Now=1000.50 1700000000.500000000
 Started=90000
 Binary=/usr/sbin/nginx
 Worker=90010
@@ -103,7 +103,7 @@ Result=success
 NeedDaemonReload=no
 ExecMainStartTimestampMonotonic=0
 Ticks=100
-Now=1700000000.500000000 1000.50
+Now=1000.50 1700000000.500000000
 File="""
         unit = UnitState().process(lines.splitlines())
         assert (unit.load_state, unit.is_active, unit.is_enabled) == ("not-found", False, False)
