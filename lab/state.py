@@ -141,10 +141,22 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     new.replace(path)
 
 
+_held: set[int] = set()  # the locks this process holds, as file descriptors
+
+
 def run(argv: Sequence[str | Path], stdin: str | None = None, check: bool = True) -> str:
-    """Run a program and return what it printed; its own words become the error."""
+    """Run a program and return what it printed; its own words become the error.
+
+    It shares our locks: when we are killed, the next command waits for it to end, and cleans up
+    after it too.
+    """
     result = subprocess.run(
-        [str(part) for part in argv], input=stdin, capture_output=True, text=True, check=False
+        [str(part) for part in argv],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=tuple(_held),
     )
     if check and result.returncode != 0:
         words = (result.stderr.strip() or result.stdout.strip())[-2000:]
@@ -155,7 +167,7 @@ def run(argv: Sequence[str | Path], stdin: str | None = None, check: bool = True
 
 @contextlib.contextmanager
 def lock(name: str, waiting: str) -> Iterator[None]:
-    """Hold a machine-wide lock. The kernel frees it when its holder dies, however it dies."""
+    """Hold a machine-wide lock. The kernel frees it when its holders die, however they die."""
     LOCKS.mkdir(parents=True, exist_ok=True)
     with (LOCKS / name).open("w") as file:
         try:
@@ -163,7 +175,11 @@ def lock(name: str, waiting: str) -> Iterator[None]:
         except BlockingIOError:
             say(waiting)
             fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        _held.add(file.fileno())
+        try:
+            yield
+        finally:
+            _held.discard(file.fileno())
 
 
 def allocate(lab_id: str) -> Lab:

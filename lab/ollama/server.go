@@ -81,7 +81,8 @@ func (s *Server) routes() routes {
 	post := func(h http.HandlerFunc) map[string]http.HandlerFunc {
 		return map[string]http.HandlerFunc{http.MethodPost: h}
 	}
-	return routes{
+	table := absentRoutes()
+	for path, methods := range (routes{
 		"/":                    get(alive),
 		"/api/version":         get(version),
 		"/api/tags":            get(s.tags),
@@ -101,7 +102,10 @@ func (s *Server) routes() routes {
 		"/v1/embeddings":       post(s.v1Embeddings),
 		"/api/blobs/":          {http.MethodPost: s.blobCreate, http.MethodHead: s.blobHead},
 		"/v1/models/":          {http.MethodGet: s.v1Model},
+	}) {
+		table[path] = methods
 	}
+	return table
 }
 
 // handler is the outermost layer: log, then Origin, then Host, then the routes.
@@ -120,7 +124,7 @@ func (s *Server) handler() http.Handler {
 		}
 		path := r.URL.Path
 		methods, ok := table[path]
-		for _, prefix := range []string{"/api/blobs/", "/v1/models/"} {
+		for _, prefix := range []string{"/api/blobs/", "/v1/models/", "/api/user/keys/"} {
 			if rest := strings.TrimPrefix(path, prefix); rest != path {
 				methods, ok = table[prefix], rest != ""
 			}

@@ -14,6 +14,8 @@ from pathlib import Path
 from lab.upstream import artifacts, models, release
 
 STATE = "upstream.json"
+KEPT = 4
+"""How many web roots the cache keeps; each costs about 30 MB beside the model they share."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ def prepare(cache: Path, release: Path | None = None) -> Upstream:
         with locked(store / "lock"):
             once(packages, artifacts.build)
             once(web, lambda root: build(root, packages, given))
+            forget(store, keep=web)
     state = json.loads((web / STATE).read_text())
     return Upstream(web / "root", state["version"], state["sha256"])
 
@@ -92,6 +95,14 @@ def once(target: Path, fill: Callable[[Path], None]) -> None:
         scratch.rename(target)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def forget(store: Path, keep: Path) -> None:
+    """Remove web roots older than the newest few: one may still be served by a running lab."""
+    roots = sorted(store.glob("web-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for root in roots[KEPT:]:
+        if root != keep:
+            shutil.rmtree(root)
 
 
 @contextmanager
