@@ -127,6 +127,13 @@ def test_formats(shared: Server) -> None:
         ("HEAD", "/", None, 200, ""),
         ("POST", "/api/tags", {}, 405, "405 method not allowed"),
         ("GET", "/api/chat", None, 405, "405 method not allowed"),
+        (
+            "POST",
+            "/api/push",
+            {"model": "x"},
+            501,
+            {"error": "/api/push is not in the lab's stand-in"},
+        ),
         ("GET", "/api/nope", None, 404, "404 page not found"),
         ("POST", "/api/chat", {"model": "nope"}, 404, {"error": "model 'nope' not found"}),
         ("POST", "/api/show", {"model": "nope"}, 404, {"error": "model 'nope' not found"}),
