@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|ms|s|m|h)")
 
 
 def seconds(text: str) -> float:
@@ -15,7 +15,7 @@ def seconds(text: str) -> float:
         ValueError: `text` is no duration.
     """
     sign, rest = (-1.0, text[1:]) if text.startswith("-") else (1.0, text)
-    if rest.isdecimal():
+    if re.fullmatch("[0-9]+", rest):
         return sign * int(rest)
     parts = _PART.findall(rest)
     if not parts or "".join(number + unit for number, unit in parts) != rest:

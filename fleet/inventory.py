@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -200,14 +201,26 @@ def _explain(
             yield f"{name}: {text}"
             continue
         field, *place = item["loc"]
-        where = "".join(f"[{part!r}]" for part in place if part in _positions(values[str(field)]))
-        yield f"{name}: {prefix}{field}{where} = {values[str(field)]!r}: {text}"
+        key = f"{prefix}{field}"
+        value: Any = values[str(field)]
+        for part in place:
+            if not isinstance(value, dict | list | tuple) or not _holds(value, part):
+                break
+            key, value = f"{key}[{part!r}]", value[part]
+        yield f"{name}: {key} = {_shown(key, value)}: {text}"
 
 
-def _positions(value: Any) -> set[Any]:
-    if isinstance(value, dict):
-        return set(value)
-    return set(range(len(value))) if isinstance(value, list | tuple) else set()
+def _holds(value: Any, part: Any) -> bool:
+    return part in value if isinstance(value, dict) else part in range(len(value))
+
+
+def _shown(key: str, value: Any) -> str:
+    """A refused value as it may be printed: it could be a password in the wrong place."""
+    if re.search("pass|secret|token", key):
+        return "(not shown)"
+    return re.sub(
+        r"sk-\w+", "sk-(not shown)", re.sub(r"://[^/@]*@", "://(not shown)@", repr(value))
+    )
 
 
 def _unknown_keys(data: Mapping[str, Any]) -> Iterator[str]:
@@ -216,7 +229,8 @@ def _unknown_keys(data: Mapping[str, Any]) -> Iterator[str]:
     for key in sorted(set(data) - known):
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every key"
-        yield f"{key} = {data[key]!r}: unknown setting; {hint}"
+        shown = _shown(" ".join([key, *near]), data[key])
+        yield f"{key} = {shown}: unknown setting; {hint}"
 
 
 def _pyinfra_keys() -> set[str]:
@@ -254,11 +268,17 @@ def _address_problems(host: FleetHost) -> Iterator[str]:
     ]
     if needed_by and address is None:
         yield f"{host.name}: {needed_by[0]} needs private_address; declare it for this host"
-    if address is not None and (address.is_global or address.is_unspecified or address.is_loopback):
+    if address is not None and _unusable(address):
         yield (
             f"{host.name}: private_address = '{address}': not a private address; "
             "declare the one that the fleet uses inside, or gateway_listen = 'any' to be public"
         )
+
+
+def _unusable(address: IPv4Address | IPv6Address) -> bool:
+    return (
+        address.is_global or address.is_unspecified or address.is_loopback or address.is_link_local
+    )
 
 
 def _port_problems(host: FleetHost) -> Iterator[str]:

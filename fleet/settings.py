@@ -50,6 +50,19 @@ def _number_to_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _check_positive(value: str) -> str:
+    if seconds(value) < 1:
+        raise ValueError("shorter than a second; there is no 'for ever' here")
+    return value
+
+
+def _only_text(value: Any) -> Any:
+    # ipaddress takes a number for an address: 17 would be 0.0.0.17.
+    if isinstance(value, int):
+        raise ValueError("not text: write an address or a network, such as '10.0.0.0/8'")
+    return value
+
+
 def _check_sha256(value: str) -> str:
     if not _SHA256.fullmatch(value):
         raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
@@ -87,6 +100,9 @@ def _check_http_url(value: str) -> str:
 
 
 Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_duration)]
+PositiveDuration = Annotated[Duration, AfterValidator(_check_positive)]
+Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text)]
+Network = Annotated[IPvAnyNetwork, BeforeValidator(_only_text)]
 Sha256 = Annotated[str, AfterValidator(_check_sha256)]
 ModelName = Annotated[str, AfterValidator(_check_model_name)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
@@ -113,7 +129,7 @@ class HostSettings(Settings):
 
     prefix = ""
 
-    private_address: IPvAnyAddress | None = Field(
+    private_address: Address | None = Field(
         None,
         description=(
             "The host's address inside the fleet: GPU hosts serve the gateway on it, and gateways "
@@ -267,7 +283,7 @@ class ModelsSettings(Settings):
     wait: bool = Field(
         True, description="Wait until the models are there. `False` leaves the host to it."
     )
-    wait_timeout: Duration = Field(
+    wait_timeout: PositiveDuration = Field(
         "6h",
         description="How long a deploy waits. The host goes on by itself after that.",
         json_schema_extra={"unit": "duration"},
@@ -301,12 +317,12 @@ class GatewaySettings(Settings):
             "as `gateway_key_<name>`, generated when missing."
         ),
     )
-    allow_from: tuple[IPvAnyNetwork, ...] = Field(
+    allow_from: tuple[Network, ...] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that the firewall lets reach the front door.",
     )
-    read_timeout: Duration = Field(
+    read_timeout: PositiveDuration = Field(
         "15m",
         description=(
             "How long a backend may send nothing: a cold load of a large model must fit in it."
@@ -332,7 +348,7 @@ class FirewallSettings(Settings):
             "exposes": "`False` leaves every listening port as reachable as the network makes it."
         },
     )
-    ssh_from: tuple[IPvAnyNetwork, ...] = Field(
+    ssh_from: tuple[Network, ...] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that may reach sshd. Must hold the machine that deploys.",

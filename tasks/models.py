@@ -56,7 +56,9 @@ def loader_config(me: FleetHost) -> dict[str, object]:
             {
                 "name": full_name(model),
                 "source": pull_name(model, me.models.registry),
-                "insecure": me.models.registry_insecure,
+                # Other registries keep TLS, whatever the mirror speaks.
+                "insecure": me.models.registry_insecure
+                and pull_name(model, me.models.registry) != full_name(model),
             }
             for model in me.ollama.models
         ],

@@ -64,7 +64,9 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     for file in files:
         # On stdin: neither argv nor a world-readable temporary file ever holds the content.
         yield StringCommand(
-            "cat >", QuoteString(f"{stage}/{file.staged_name}"), _stdin=file.text.splitlines()
+            "cat >",
+            QuoteString(f"{stage}/{file.staged_name}"),
+            _stdin=file.text.removesuffix("\n").split("\n"),
         )
     if check:
         yield StringCommand("cd", stage, "&&", check)

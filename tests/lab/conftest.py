@@ -53,7 +53,7 @@ class LabUnderTest:
     def deploy(
         self, *args: str, inventory: Path = LAB_INVENTORY, **environment: str
     ) -> dict[str, list[str]]:
-        """Converge, which must succeed; each operation that changed something, and on which hosts."""
+        """Converge, which must succeed; each operation that changed something, and where."""
         result = self.pyinfra("-y", "--json", *args, inventory=inventory, **environment)
         operations = json.loads(result.stdout)["results"]["operations"]
         return {item["name"]: item["success"] for item in operations if item["success"]}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 
 import pytest
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
+import fleet.inventory
 from fleet import pins
 from fleet.operations import jobs
-from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts, own_secrets
+from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
-
-__all__ = ["own_secrets"]
 
 # The fleets that every task is planned for.
 SCENARIOS: dict[str, Hosts] = {
@@ -42,6 +43,19 @@ DECLARED = {
 }
 
 
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Stands for the project's directory where secrets are kept: all plans have the same keys."""
+    return tmp_path_factory.mktemp("project")
+
+
+@pytest.fixture(autouse=True)
+def secrets_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the keys of every planned fleet are kept."""
+    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", project)
+    return project / ".secrets"
+
+
 @pytest.fixture(autouse=True)
 def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plan starts or ends with another one's context, and none waits for a host's work."""
@@ -59,8 +73,9 @@ def scenario(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@cache
 def from_bare(scenario: str, distribution: str = "debian", release: str = "13") -> Plan:
-    """The plan for a scenario's hosts when nothing of ours is on them."""
+    """The plan for a scenario's hosts when nothing of ours is on them; made once a session."""
     hosts = SCENARIOS[scenario]
     return plan(hosts, {name: bare(distribution, release) for name in hosts})
 

@@ -238,7 +238,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
-        Directory: lambda path: directories[path] if path in directories else None,
+        Directory: lambda path: ({None: None} | directories).get(path),
         Groups: lambda: ["root", "ollama"],
         Users: lambda: {"ollama": ollama},
         UnitState: lambda unit, files: RUNNING,
@@ -251,9 +251,9 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     }
 
 
-def secrets_of(store: Path) -> list[str]:
-    """Every value in the secrets below `store`."""
-    return [path.read_text().strip() for path in store.rglob("*") if path.is_file()]
+def secrets_of(store: Path, name: str = "*") -> list[str]:
+    """The values of the secrets below `store` that are called `name`."""
+    return [path.read_text().strip() for path in store.rglob(name) if path.is_file()]
 
 
 def everything_shown(planned: Plan) -> str:

@@ -189,7 +189,6 @@ class TestCut:
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
 
-    @pytest.mark.xfail(strict=True, reason="an answer of 4xx or 5xx throws away what came before")
     def test_passing_error_of_the_server_keeps_what_came(self, fetcher: Fetcher) -> None:
         fetcher.upstream.cuts = [CUT]
         fetcher.run()

@@ -248,7 +248,6 @@ class TestModels:
             "embed:latest": "mirror.internal:5000/library/embed:latest",
         }
 
-    @pytest.mark.xfail(strict=True, reason="every pull is plain HTTP once the mirror is")
     def test_only_the_mirror_is_insecure(self, alternative: Fleet) -> None:
         config = models.loader_config(alternative["gpu1"])
         insecure = {model["name"]: model["insecure"] for model in config["models"]}  # type: ignore[attr-defined]

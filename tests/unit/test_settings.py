@@ -383,7 +383,6 @@ def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
     assert fleet.secrets.root == tmp_path / ".secrets" / "prod"
 
 
-@pytest.mark.xfail(strict=True, reason="the value of a refused key is shown whatever it is")
 @pytest.mark.parametrize(
     "data",
     [
@@ -400,13 +399,11 @@ def test_no_password_in_a_refusal(data: dict[str, str]) -> None:
     assert "hunter2" not in line
 
 
-@pytest.mark.xfail(strict=True, reason="the whole list is shown for one bad item")
 def test_only_the_bad_item_is_shown() -> None:
     [line] = problems(pair({"ollama_models": ["gpt-oss:20b", "gpt oss"]}))
     assert line.startswith("gpu1: ollama_models[1] = 'gpt oss': ")
 
 
-@pytest.mark.xfail(strict=True, reason="accepted now, and fails on the host or does harm there")
 @pytest.mark.parametrize(
     "hosts",
     [

@@ -1,0 +1,159 @@
+"""The gateway's own steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from pyinfra.facts.deb import DebPackages
+
+from fleet.facts.files import FileStates
+from fleet.facts.units import Unit, UnitState
+from tests.fleets import EDGE, GPU
+from tests.plan.conftest import from_bare, in_declared_state
+from tests.plan.simulation import RUNNING, Answers, plan, secrets_of
+
+HOSTS = {"gpu1": GPU, "edge": EDGE}
+RUN = "Gateway | Run nginx as declared"
+
+
+@pytest.fixture
+def answers() -> dict[str, Answers]:
+    """Both hosts converged."""
+    return in_declared_state("two hosts", from_bare("two hosts"))
+
+
+def with_nginx(answers: dict[str, Answers], unit: Unit) -> dict[str, Answers]:
+    """`answers`, but for the state of nginx on the gateway."""
+
+    def state(unit_name: str, files: list[str]) -> Unit:
+        return unit if unit_name == "nginx.service" else RUNNING
+
+    edge = answers["edge"] | {UnitState: lambda unit, files: state(unit, files)}
+    return {**answers, "edge": edge}
+
+
+def test_from_bare() -> None:
+    names = from_bare("two hosts").names("edge")
+    assert [name for name in names if name.startswith("Gateway")] == [
+        "Gateway | Install nginx",
+        "Gateway | Create the directory",
+        "Gateway | Install the configuration",
+        "Gateway | Install the drop-in",
+        RUN,
+    ]
+
+
+def test_package_never_starts_its_own_site() -> None:
+    """Masked before, unmasked after, whatever apt said; and apt's own status is what counts."""
+    [line] = [line for line in from_bare("two hosts").lines("edge") if "curl nginx" in line]
+    parts = [part.strip() for part in line.split(";")]
+    assert parts[0] == "systemctl mask --runtime --quiet nginx.service"
+    assert "apt-get" in parts[1]
+    assert parts[2:] == [
+        "rc=$?",
+        "systemctl unmask --runtime --quiet nginx.service",
+        "exit $rc",
+    ]
+
+
+def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> None:
+    answers["edge"][DebPackages] = lambda: {"nftables": ["1"], "curl": ["8"]}
+    planned = plan(HOSTS, answers)
+    assert planned.names("edge") == ["Gateway | Install nginx"]
+    [install] = [line for line in planned.lines("edge") if " install " in line]
+    assert "--no-install-recommends nginx ;" in install
+
+
+def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
+    planned = from_bare("two hosts")
+    private = planned.index("edge", "chmod 700 /etc/llm-fleet/gateway")
+    assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/keys\.conf")
+
+
+def test_new_key_changes_the_keys_only(answers: dict[str, Answers], secrets_store: Path) -> None:
+    hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_keys": ["team-a", "team-b"]})}
+    planned = plan(hosts, answers)
+    assert planned.order == ["edge: Gateway | Install the configuration"]
+    [(path, (text, _))] = planned.files("edge").items()
+    assert path == "/etc/llm-fleet/gateway/keys.conf"
+    [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-b")
+    assert f"{value} team-b;" in text
+
+
+def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
+    """One of them changed, and still nginx judges it beside the one that it will meet."""
+    known = answers["edge"][FileStates]
+    answers["edge"][FileStates] = lambda paths: {
+        path: state for path, state in known(paths).items() if not path.endswith("/keys.conf")
+    }
+    step = plan(HOSTS, answers).step("edge", "Gateway | Install the configuration")
+    staged = [line for line in step.lines if line.startswith("cat > ")]
+    assert [line.rsplit("/", 1)[-1] for line in staged] == ["nginx.conf", "keys.conf"]
+    installed = [line for line in step.lines if line.startswith("install -D")]
+    assert [line.rsplit("/", 1)[-1] for line in installed] == ["keys.conf"]
+
+
+@pytest.mark.parametrize(
+    ("change", "verb"),
+    [
+        ({"newest_file": 100.5}, "reload"),
+        ({"newest_file": 100.5, "needs_daemon_reload": True}, "restart"),
+        ({"needs_daemon_reload": True}, "restart"),
+        ({"active_state": "inactive"}, "restart"),
+        ({"active_state": "failed", "newest_file": 100.5}, "restart"),
+    ],
+    ids=["files are newer", "drop-in too", "drop-in", "stopped", "failed"],
+)
+def test_running_state_decides(
+    answers: dict[str, Answers], change: dict[str, object], verb: str
+) -> None:
+    """No file is written by this run: an earlier one died before its restart."""
+    planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, **change)))  # type: ignore[arg-type]
+    assert planned.names("edge") == [RUN]
+    lines = planned.lines("edge")
+    assert [line for line in lines if f"systemctl {verb} nginx.service" in line]
+    reloads_units = "systemctl daemon-reload" in lines
+    assert reloads_units == (verb == "restart")
+    assert "http://10.0.0.2:8434/healthz" in lines[-1]
+    assert "journalctl" in lines[-1]
+
+
+def test_workers_that_are_newer_than_the_files_are_enough(answers: dict[str, Answers]) -> None:
+    """A reload leaves the master as old as it was."""
+    unit = replace(RUNNING, started=10.0, worker_started=100.0, newest_file=50.0)
+    assert plan(HOSTS, with_nginx(answers, unit)).order == []
+
+
+def test_disabled_unit_is_enabled_without_a_restart(answers: dict[str, Answers]) -> None:
+    planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, file_state="disabled")))
+    assert planned.lines("edge") == ["systemctl enable --quiet nginx.service"]
+
+
+@pytest.mark.xfail(strict=True, reason="a run that dies after daemon-reload loses nginx's restart")
+def test_newer_drop_in_restarts_though_systemd_has_read_it(answers: dict[str, Answers]) -> None:
+    """systemd forgets NeedDaemonReload at the next reload, whoever asks for it."""
+
+    def state(unit: str, files: list[str]) -> Unit:
+        dropin = "/etc/systemd/system/nginx.service.d/llm-fleet.conf"
+        return replace(RUNNING, newest_file=100.5 if dropin in files else 50.0)
+
+    answers["edge"][UnitState] = state
+    assert plan(HOSTS, answers).names("edge") == [RUN]
+
+
+@pytest.mark.parametrize(
+    ("listen", "url"),
+    [
+        ("private", "http://10.0.0.2:8434/healthz"),
+        ("any", "http://127.0.0.1:8434/healthz"),
+        ("loopback", "http://127.0.0.1:8434/healthz"),
+    ],
+)
+def test_health_is_asked_where_the_door_is(
+    answers: dict[str, Answers], listen: str, url: str
+) -> None:
+    hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_listen": listen})}
+    stopped = with_nginx(answers, replace(RUNNING, active_state="inactive"))
+    assert url in plan(hosts, stopped).lines("edge")[-1]
