@@ -204,14 +204,16 @@ def _explain(
         key = f"{prefix}{field}"
         value: Any = values[str(field)]
         for part in place:
-            if not isinstance(value, dict | list | tuple) or not _holds(value, part):
+            if not _holds(value, part):
                 break
             key, value = f"{key}[{part!r}]", value[part]
         yield f"{name}: {key} = {_shown(key, value)}: {text}"
 
 
 def _holds(value: Any, part: Any) -> bool:
-    return part in value if isinstance(value, dict) else part in range(len(value))
+    if isinstance(value, list | tuple):
+        return part in range(len(value))
+    return isinstance(value, dict) and part in value
 
 
 def _shown(key: str, value: Any) -> str:

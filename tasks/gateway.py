@@ -32,8 +32,8 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     run_unit(
         name="Run nginx as declared",
         unit=paths.GATEWAY_UNIT,
-        files=[paths.GATEWAY_CONFIG, paths.GATEWAY_KEYS],
-        reload=True,
+        files=[paths.GATEWAY_DROPIN],
+        reload_files=[paths.GATEWAY_CONFIG, paths.GATEWAY_KEYS],
         health_url=f"http://{local_endpoint(me)}/healthz",
     )
 

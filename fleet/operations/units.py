@@ -11,16 +11,24 @@ from fleet.operations.commands import Commands, or_journal, when_answers
 
 @operation()
 def run_unit(
-    unit: str, files: list[str], *, reload: bool = False, health_url: str | None = None
+    unit: str,
+    files: list[str],
+    *,
+    reload_files: list[str] | None = None,
+    health_url: str | None = None,
 ) -> Commands:
-    """Have `unit` enabled, active, and started (or reloaded) after the last change of `files`.
+    """Have `unit` enabled, active, and started after the last change of `files`.
 
+    After a change of `reload_files` it is only reloaded; its children are then the younger ones.
     The decision compares the running process with the files, never with what this run changed: a
     run that died between an upload and a restart is finished by the next one. After a start the
     unit must answer on `health_url` within a minute; if not, its journal is shown.
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
-    verb = _verb(current, reload=reload)
+    verb = _verb(current)
+    if verb is None and reload_files:
+        loaded = host.get_fact(UnitState, unit=unit, files=reload_files)
+        verb = "reload" if loaded.newest_file > loaded.worker_started else None
     if verb is None and current.is_enabled:
         host.noop(f"{unit} runs as declared")
         return
@@ -51,13 +59,6 @@ def stop_unit(unit: str) -> Commands:
         yield StringCommand("systemctl disable --now --quiet", QuoteString(unit))
 
 
-def _verb(current: Unit, *, reload: bool) -> str | None:
-    if not current.is_active:
-        return "restart"
-    since = current.worker_started if reload else current.started
-    # A drop-in may have changed the command line, which a reload does not apply.
-    if current.needs_daemon_reload:
-        return "restart"
-    if current.newest_file > since:
-        return "reload" if reload else "restart"
-    return None
+def _verb(current: Unit) -> str | None:
+    stale = current.needs_daemon_reload or current.newest_file > current.started
+    return "restart" if stale or not current.is_active else None

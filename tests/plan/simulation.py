@@ -234,11 +234,15 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     }
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
     installed, sha256 = declared["release"]
+
+    def directory(path: str) -> dict[str, Any] | None:
+        return directories.get(path)
+
     return before | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
-        Directory: lambda path: ({None: None} | directories).get(path),
+        Directory: directory,
         Groups: lambda: ["root", "ollama"],
         Users: lambda: {"ollama": ollama},
         UnitState: lambda unit, files: RUNNING,

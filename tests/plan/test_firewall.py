@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from pyinfra.facts.files import File
 
 from fleet.facts.firewall import Ruleset, RulesetState
 from fleet.facts.units import UnitState
@@ -94,18 +97,10 @@ class TestDisabled:
     def test_stopped_unit_is_still_disabled(self) -> None:
         """... or it would close the host again at the next boot."""
         answers = self.with_files(converged()["gpu1"])
-        stopped = (
-            RUNNING._replace(active_state="inactive") if hasattr(RUNNING, "_replace") else None
-        )
-        assert stopped is None
-        answers[UnitState] = lambda unit, files: type(RUNNING)(
-            **{**RUNNING.__dict__, "active_state": "inactive"}
-        )
+        answers[UnitState] = lambda unit, files: replace(RUNNING, active_state="inactive")
         planned = plan(self.HOSTS, {"gpu1": answers})
         assert "systemctl disable --now --quiet llm-fleet-firewall.service" in planned.lines("gpu1")
 
     @staticmethod
     def with_files(answers: Answers) -> Answers:
-        from pyinfra.facts.files import File
-
         return answers | {File: lambda path: {"mode": 600, "user": "root", "group": "root"}}

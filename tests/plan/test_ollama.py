@@ -1,0 +1,211 @@
+"""Ollama's own steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fleet import pins
+from fleet.facts.jobs import FetchJob, Job
+from fleet.facts.ollama import OllamaReleases
+from fleet.facts.units import Unit, UnitState
+from tests.fleets import GPU
+from tests.plan.conftest import from_bare, in_declared_state
+from tests.plan.simulation import RUNNING, Answers, bare, plan
+
+HOSTS = {"gpu1": ("gpu", {})}
+INSTALL = f"Ollama | Install Ollama {pins.OLLAMA_VERSION}"
+RUN = "Ollama | Run Ollama as declared"
+DIRECTORY = f"/opt/ollama/{pins.OLLAMA_VERSION}"
+FETCH_UNIT = f"llm-fleet-fetch-ollama-{pins.OLLAMA_VERSION}.service"
+
+
+@pytest.fixture
+def answers() -> Answers:
+    """A converged GPU host."""
+    return in_declared_state("gpu only", from_bare("gpu only"))["gpu1"]
+
+
+def one_after_the_other(*jobs: Job) -> Any:
+    """An answer that goes through `jobs` and then stays with the last."""
+    left = list(jobs)
+    return lambda **_: left.pop(0) if len(left) > 1 else left[0]
+
+
+def test_from_bare() -> None:
+    names = from_bare("gpu only").names("gpu1")
+    assert [name for name in names if name.startswith("Ollama")] == [
+        "Ollama | Install tools",
+        "Ollama | Create the group",
+        "Ollama | Create the user",
+        "Ollama | Create the home",
+        "Ollama | Create the models directory",
+        "Ollama | Install the release fetcher",
+        INSTALL,
+        "Ollama | Install the unit",
+        RUN,
+    ]
+
+
+class TestRelease:
+    @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "amd64"), ("aarch64", "arm64")])
+    def test_pinned_tarball_of_the_architecture(self, machine: str, arch: str) -> None:
+        planned = plan(HOSTS, {"gpu1": bare(machine=machine)})
+        fetch, link = planned.step("gpu1", INSTALL).lines
+        url = (
+            "https://github.com/ollama/ollama/releases/download/"
+            f"v{pins.OLLAMA_VERSION}/ollama-linux-{arch}.tar.zst"
+        )
+        sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, arch]
+        assert fetch.endswith(f"/fetch-release {url} {sha256} {DIRECTORY}")
+        assert link == (
+            f"ln -sfn {DIRECTORY} /opt/ollama/current.new "
+            "&& mv -T /opt/ollama/current.new /opt/ollama/current"
+        )
+
+    def test_declared_address_checksum_and_proxy(self) -> None:
+        fetch, _ = from_bare("alternative").step("gpu1", "Ollama | Install Ollama 0.40.0-rc1").lines
+        assert "--setenv HTTPS_PROXY=http://proxy.internal:3128 " in fetch
+        assert fetch.endswith(
+            "/fetch-release http://mirror.internal:8080/releases/v0.40.0-rc1/"
+            f"ollama-linux-amd64.tar.zst {'ab' * 32} /opt/ollama/0.40.0-rc1"
+        )
+
+    def test_host_fetches_in_a_unit_of_its_own(self) -> None:
+        """... that a lost connection does not stop; a failed one of before is in no way."""
+        fetch = from_bare("gpu only").step("gpu1", INSTALL).lines[0]
+        reset, start = fetch.split("; ")
+        assert reset == f"systemctl reset-failed --quiet {FETCH_UNIT} 2>/dev/null"
+        assert start.startswith(f"systemd-run --quiet --unit {FETCH_UNIT} ")
+
+    def test_other_checksum_fetches_again(self, answers: Answers) -> None:
+        """A tarball of the same version is another release."""
+        answers[OllamaReleases] = lambda version: {"sha256": "0" * 64, "current": DIRECTORY}
+        planned = plan(HOSTS, {"gpu1": answers})
+        assert planned.names("gpu1") == [INSTALL]
+        [fetch] = planned.lines("gpu1")
+        assert "fetch-release" in fetch
+
+    def test_release_that_is_there_is_switched_to(self, answers: Answers) -> None:
+        """Back to a version that is still on the disk: nothing is fetched."""
+        sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"]
+        answers[OllamaReleases] = lambda version: {
+            "sha256": sha256,
+            "current": "/opt/ollama/0.40.0",
+        }
+        planned = plan(HOSTS, {"gpu1": answers})
+        [line] = planned.lines("gpu1")
+        assert line.startswith(f"ln -sfn {DIRECTORY} ")
+
+    def test_running_fetch_is_waited_for_and_not_started_again(self, answers: Answers) -> None:
+        answers[OllamaReleases] = lambda version: {}
+        answers[FetchJob] = one_after_the_other(
+            Job(),  # the plan, before the other deploy began
+            *[Job("active", "success", ("5", "10"))] * 4,
+            Job("inactive", "success", ("0", "0")),
+        )
+        [line] = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        assert line.startswith("ln -sfn")
+
+    def test_failed_fetch_shows_its_journal_before_anything_is_switched(
+        self, answers: Answers
+    ) -> None:
+        answers[OllamaReleases] = lambda version: {}
+        failed = Job("failed", "exit-code", ("0", "0"))
+        answers[FetchJob] = one_after_the_other(Job(), Job(), failed)
+        start, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        assert "systemd-run" in start
+        assert evidence == (
+            "{ false ; } || { "
+            f"journalctl --no-pager -o cat -n 20 -u {FETCH_UNIT} >&2; exit 1; }}"
+        )
+        assert link.startswith("ln -sfn")
+
+    def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
+        """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
+        asked = []
+
+        def forever(unit: str, directory: str) -> Job:
+            asked.append(unit)
+            assert len(asked) < 10, "the plan waits"
+            return Job("active", "success", ("5", "10"))
+
+        answers[OllamaReleases] = lambda version: {}
+        answers[FetchJob] = forever
+        with pytest.raises(AssertionError, match="the plan waits") as waited:
+            plan(HOSTS, {"gpu1": answers})
+        assert "_execute" in [entry.name for entry in waited.traceback]
+
+
+class TestUnit:
+    @pytest.mark.parametrize(
+        ("change", "restarts"),
+        [
+            ({"newest_file": 100.5}, True),
+            ({"needs_daemon_reload": True}, True),
+            ({"active_state": "failed"}, True),
+            ({"active_state": "inactive", "load_state": "not-found"}, True),
+            # A process of before, whose youngest child (a loaded model) is newer than the files.
+            ({"newest_file": 100.5, "worker_started": 200.0}, True),
+            ({"newest_file": 99.5}, False),
+        ],
+    )
+    def test_running_state_decides(
+        self, answers: Answers, change: dict[str, Any], restarts: bool
+    ) -> None:
+        """No file is written by this run: an earlier one died before its restart."""
+
+        def state(unit: str, files: list[str]) -> Unit:
+            return replace(RUNNING, **change) if unit == "ollama.service" else RUNNING
+
+        answers[UnitState] = state
+        planned = plan(HOSTS, {"gpu1": answers})
+        assert planned.names("gpu1") == ([RUN] if restarts else [])
+        if restarts:
+            restart, health = planned.lines("gpu1")[-2:]
+            assert restart.startswith("{ systemctl restart ollama.service ; }")
+            assert "http://127.0.0.1:11434/api/version" in health
+
+    def test_switched_release_and_changed_unit_both_count(self, answers: Answers) -> None:
+        asked: dict[str, list[str]] = {}
+
+        def state(unit: str, files: list[str]) -> Unit:
+            asked[unit] = files
+            return RUNNING
+
+        answers[UnitState] = state
+        plan(HOSTS, {"gpu1": answers})
+        assert asked["ollama.service"] == [
+            "/etc/systemd/system/ollama.service",
+            "/opt/ollama/current",
+        ]
+
+    def test_health_is_asked_on_the_declared_address(self) -> None:
+        lines = from_bare("alternative").step("gpu1", RUN).lines
+        assert "'http://[fd00::11]:21434/api/version'" in lines[-1]
+
+    def test_user_owns_the_models_and_cannot_log_in(self) -> None:
+        lines = from_bare("alternative").lines("gpu1")
+        assert "useradd -d /var/lib/ollama -s /usr/sbin/nologin -g ollama -r -M ollama" in lines
+        made = lines.index("mkdir -p /data/models")
+        assert lines[made + 1 : made + 3] == [
+            "chmod 755 /data/models",
+            "chown ollama:ollama /data/models",
+        ]
+
+    def test_own_programs_belong_to_root(self) -> None:
+        files = from_bare("gpu only").files("gpu1")
+        programs = {path: state for path, (_, state) in files.items() if path.startswith("/usr/")}
+        assert {(state.user, state.group, state.mode) for state in programs.values()} == {
+            ("root", "root", "755")
+        }
+
+    def test_another_listen_address_changes_what_depends_on_it(self, answers: Answers) -> None:
+        """The unit, the loader's view of the API, and nothing of the firewall without gateways."""
+        planned = plan({"gpu1": GPU}, {"gpu1": answers})
+        assert sorted(planned.files("gpu1")) == [
+            "/etc/llm-fleet/models.json",
+            "/etc/systemd/system/ollama.service",
+        ]
