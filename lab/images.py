@@ -49,6 +49,10 @@ chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer \
 install -d -m 0755 "$root/var/log/journal"
 echo LANG=C.UTF-8 > "$root/etc/default/locale"
 """
+# The build may have read its keys elsewhere (see _keyring).
+OWN_KEYRING = f"""
+sed -i 's#^Signed-By: .*#Signed-By: {KEYRING}#' "$root"/etc/apt/sources.list.d/*.sources
+"""
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,12 @@ def _build(release: str, image: Path, sources: str, options: str) -> None:
     work.mkdir()
     try:
         root = work / "root"
-        (work / "debian.sources").write_text(sources)
+        keyring = str(_keyring(release))
+        (work / "debian.sources").write_text(sources.replace(str(KEYRING), keyring))
         (work / "options").write_text(options)
-        (work / "customize").write_text(CUSTOMIZE + _certificates(sources))
+        (work / "customize").write_text(
+            CUSTOMIZE + (OWN_KEYRING if sources else "") + _certificates(sources)
+        )
         (work / "customize").chmod(0o755)
         run(
             [
@@ -138,7 +145,7 @@ def _build(release: str, image: Path, sources: str, options: str) -> None:
                 *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
                 *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
                 *("--format=directory", f"--include={','.join(PACKAGES)}"),
-                f"--keyring={_keyring(release)}",
+                f"--keyring={keyring}",
                 f"--aptopt={work / 'options'}",
                 "--setup-hook=cp -a /etc/apt/auth.conf.d /etc/apt/auth.conf $1/etc/apt/ || true",
                 f"--customize-hook={work / 'customize'}",
