@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -14,8 +15,8 @@ from pathlib import Path
 from lab.upstream import artifacts, models, release
 
 STATE = "upstream.json"
-KEPT = 4
-"""How many web roots the cache keeps; each costs about 30 MB beside the model they share."""
+UNUSED = 7 * 24 * 3600
+"""Seconds after which an unused web root goes; each costs 30 MB beside the shared model."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ def prepare(cache: Path, release: Path | None = None) -> Upstream:
         with locked(store / "lock"):
             once(packages, artifacts.build)
             once(web, lambda root: build(root, packages, given))
-            forget(store, keep=web)
+            forget(store)
+    os.utime(web)
     state = json.loads((web / STATE).read_text())
     return Upstream(web / "root", state["version"], state["sha256"])
 
@@ -97,11 +99,10 @@ def once(target: Path, fill: Callable[[Path], None]) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def forget(store: Path, keep: Path) -> None:
-    """Remove web roots older than the newest few: one may still be served by a running lab."""
-    roots = sorted(store.glob("web-*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for root in roots[KEPT:]:
-        if root != keep:
+def forget(store: Path) -> None:
+    """Remove web roots that no ``prepare`` has asked for in a long time."""
+    for root in store.glob("web-*"):
+        if time.time() - root.stat().st_mtime > UNUSED:
             shutil.rmtree(root)
 
 
