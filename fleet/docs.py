@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Le
-from pydantic import IPvAnyAddress, IPvAnyNetwork
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
@@ -27,6 +26,7 @@ PATH = PROJECT_ROOT / "docs" / "settings.md"
 # The named types of fleet.settings, in an operator's words.
 _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.Duration, "duration"),
+    (settings.PositiveDuration, "duration (at least 1s)"),
     (settings.Sha256, "SHA-256"),
     (settings.ModelName, "model name"),
     (settings.AbsolutePath, "absolute path"),
@@ -35,8 +35,8 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.KeyName, "key name"),
     (settings.EnvName, "variable name"),
     (settings.EnvValue, "text"),
-    (IPvAnyAddress, "IP address"),
-    (IPvAnyNetwork, "IP network"),
+    (settings.Address, "IP address"),
+    (settings.Network, "IP network"),
     (bool, "`True` or `False`"),
     (int, "whole number"),
     (str, "text"),
@@ -128,7 +128,7 @@ def _row(key: str, field: FieldInfo, hint: Any) -> str:
         f"`{key}`" + (" ⚠" if "exposes" in extra else ""),
         kind,
         f"`{_literal(field.get_default())}`",
-        "" if unit == kind else unit,
+        "" if kind.startswith(unit) else unit,
         meaning,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

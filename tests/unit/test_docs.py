@@ -76,6 +76,15 @@ def test_type_is_said_in_words(key: str) -> None:
     assert not re.search(r"[\[\]{}|<>]|str|int\b|tuple|Optional|None", words), words
 
 
+def test_every_duration_is_called_one() -> None:
+    """A new kind of duration would be told as text."""
+    durations = {
+        key for key, field in KEYS.items() if re.fullmatch(r"\d+[smh]", str(field.default))
+    }
+    assert {key for key, cells in rows().items() if cells[1].startswith("duration")} == durations
+    assert durations
+
+
 @pytest.mark.parametrize(
     ("hint", "words"),
     [
