@@ -23,14 +23,13 @@ def run_job(
     describe: Callable[[Job], str],
     timeout: float | None = None,
 ) -> Commands:
-    """Start `unit` unless it runs already (then attach to it), and wait for its end.
+    """Start `unit` and wait for its end; `start` must leave a unit that runs already alone.
 
     The host works on by itself: a lost connection or an interrupted deploy stops nothing, and the
     next deploy attaches. `describe` turns what `look` saw into a line of progress, which is shown
     when it changed: at once on a terminal, every ten seconds elsewhere.
     """
-    if not look().is_running:
-        yield start
+    yield start
     every = 1.0 if sys.stderr.isatty() else 10.0
     began = shown_at = time.monotonic()
     shown = ""

@@ -28,9 +28,10 @@ def install_release(
         unit = f"llm-fleet-fetch-ollama-{version}.service"
         proxy = ["--setenv", QuoteString(f"HTTPS_PROXY={https_proxy}")] if https_proxy else []
         start = StringCommand(
+            "systemctl is-active --quiet", unit, "|| {",
             "systemctl reset-failed --quiet", unit, "2>/dev/null;",
             "systemd-run --quiet --unit", unit, *proxy,
-            f"{LIB}/fetch-release", QuoteString(url), sha256, directory,
+            f"{LIB}/fetch-release", QuoteString(url), sha256, directory, "; }",
         )  # fmt: skip
         meter = Meter()
 
