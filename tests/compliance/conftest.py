@@ -33,7 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The inventory whose hosts are checked.",
     )
 
-
     parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
 
 
