@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 from pyinfra.facts.deb import DebPackages
 
 from fleet.facts.files import FileStates
-from fleet import paths
 from fleet.facts.units import Unit, UnitState
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
@@ -25,11 +25,16 @@ def answers() -> dict[str, Answers]:
     return in_declared_state("two hosts", from_bare("two hosts"))
 
 
-def with_nginx(answers: dict[str, Answers], nginx: Unit) -> dict[str, Answers]:
-    """`answers`, but for the state of nginx on the gateway."""
+def with_nginx(
+    answers: dict[str, Answers], nginx: Unit = RUNNING, /, **changed: float
+) -> dict[str, Answers]:
+    """`answers`, but for nginx on the gateway: its state, and when its files were `changed`."""
 
     def state(unit: str, files: list[str]) -> Unit:
-        return nginx if unit == "nginx.service" else RUNNING
+        if unit != "nginx.service":
+            return RUNNING
+        times = [changed.get(PurePosixPath(path).stem.replace("-", "_"), 50.0) for path in files]
+        return replace(nginx, newest_file=max(times))
 
     return {**answers, "edge": answers["edge"] | {UnitState: state}}
 
@@ -96,50 +101,62 @@ def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "verb"),
+    ("state", "changed", "verb"),
     [
-        ({"newest_file": 100.5}, "reload"),
-        ({"newest_file": 100.5, "needs_daemon_reload": True}, "restart"),
-        ({"needs_daemon_reload": True}, "restart"),
-        ({"active_state": "inactive"}, "restart"),
-        ({"active_state": "failed", "newest_file": 100.5}, "restart"),
+        ({}, {"nginx": 100.5}, "reload"),
+        ({}, {"keys": 100.5}, "reload"),
+        ({}, {"llm_fleet": 100.5}, "restart"),
+        ({}, {"llm_fleet": 100.5, "keys": 100.5}, "restart"),
+        ({"needs_daemon_reload": True}, {}, "restart"),
+        ({"active_state": "inactive"}, {}, "restart"),
+        ({"active_state": "failed"}, {"nginx": 100.5}, "restart"),
+        # Its last reload was before the change, and so were its workers.
+        ({"started": 55.0, "worker_started": 60.0}, {"nginx": 61.0}, "reload"),
     ],
-    ids=["files are newer", "drop-in too", "drop-in", "stopped", "failed"],
+    ids=[
+        "configuration",
+        "keys",
+        # systemd forgets NeedDaemonReload at the next reload, whoever asks for it.
+        "drop-in that systemd has read",
+        "drop-in and keys",
+        "drop-in that systemd has not read",
+        "stopped",
+        "failed",
+        "reloaded once before",
+    ],
 )
 def test_running_state_decides(
-    answers: dict[str, Answers], change: dict[str, object], verb: str
+    answers: dict[str, Answers], state: dict[str, Any], changed: dict[str, float], verb: str
 ) -> None:
     """No file is written by this run: an earlier one died before its restart."""
-    planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, **change)))  # type: ignore[arg-type]
+    planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, **state), **changed))
     assert planned.names("edge") == [RUN]
     lines = planned.lines("edge")
     assert [line for line in lines if f"systemctl {verb} nginx.service" in line]
-    reloads_units = "systemctl daemon-reload" in lines
-    assert reloads_units == (verb == "restart")
     assert "http://10.0.0.2:8434/healthz" in lines[-1]
     assert "journalctl" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    "state", [{"needs_daemon_reload": True}, {"active_state": "inactive"}], ids=["stale", "stopped"]
+)
+def test_systemd_reads_the_drop_in_before_the_start(
+    answers: dict[str, Answers], state: dict[str, Any]
+) -> None:
+    lines = plan(HOSTS, with_nginx(answers, replace(RUNNING, **state))).lines("edge")
+    assert lines[0] == "systemctl daemon-reload"
+    assert "systemctl restart nginx.service" in lines[1]
+
+
 def test_workers_that_are_newer_than_the_files_are_enough(answers: dict[str, Answers]) -> None:
     """A reload leaves the master as old as it was."""
-    unit = replace(RUNNING, started=10.0, worker_started=100.0, newest_file=50.0)
-    assert plan(HOSTS, with_nginx(answers, unit)).order == []
+    unit = replace(RUNNING, started=60.0, worker_started=100.0)
+    assert plan(HOSTS, with_nginx(answers, unit, nginx=90.0, keys=95.0)).order == []
 
 
 def test_disabled_unit_is_enabled_without_a_restart(answers: dict[str, Answers]) -> None:
     planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, file_state="disabled")))
     assert planned.lines("edge") == ["systemctl enable --quiet nginx.service"]
-
-
-def test_newer_drop_in_restarts_though_systemd_has_read_it(answers: dict[str, Answers]) -> None:
-    """systemd forgets NeedDaemonReload at the next reload, whoever asks for it."""
-
-    def state(unit: str, files: list[str]) -> Unit:
-        dropin = "/etc/systemd/system/nginx.service.d/llm-fleet.conf"
-        return replace(RUNNING, newest_file=100.5 if dropin in files else 50.0)
-
-    answers["edge"][UnitState] = state
-    assert plan(HOSTS, answers).names("edge") == [RUN]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from fleet.facts.ollama import OllamaReleases
 from fleet.facts.units import Unit, UnitState
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, bare, plan
+from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
 
 HOSTS = {"gpu1": ("gpu", {})}
 INSTALL = f"Ollama | Install Ollama {pins.OLLAMA_VERSION}"
@@ -26,12 +28,6 @@ FETCH_UNIT = f"llm-fleet-fetch-ollama-{pins.OLLAMA_VERSION}.service"
 def answers() -> Answers:
     """A converged GPU host."""
     return in_declared_state("gpu only", from_bare("gpu only"))["gpu1"]
-
-
-def one_after_the_other(*jobs: Job) -> Any:
-    """An answer that goes through `jobs` and then stays with the last."""
-    left = list(jobs)
-    return lambda **_: left.pop(0) if len(left) > 1 else left[0]
 
 
 def test_from_bare() -> None:
@@ -59,7 +55,7 @@ class TestRelease:
             f"v{pins.OLLAMA_VERSION}/ollama-linux-{arch}.tar.zst"
         )
         sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, arch]
-        assert fetch.endswith(f"/fetch-release {url} {sha256} {DIRECTORY}")
+        assert f"/fetch-release {url} {sha256} {DIRECTORY} ;" in fetch
         assert link == (
             f"ln -sfn {DIRECTORY} /opt/ollama/current.new "
             "&& mv -T /opt/ollama/current.new /opt/ollama/current"
@@ -68,17 +64,38 @@ class TestRelease:
     def test_declared_address_checksum_and_proxy(self) -> None:
         fetch, _ = from_bare("alternative").step("gpu1", "Ollama | Install Ollama 0.40.0-rc1").lines
         assert "--setenv HTTPS_PROXY=http://proxy.internal:3128 " in fetch
-        assert fetch.endswith(
+        assert (
             "/fetch-release http://mirror.internal:8080/releases/v0.40.0-rc1/"
-            f"ollama-linux-amd64.tar.zst {'ab' * 32} /opt/ollama/0.40.0-rc1"
-        )
+            f"ollama-linux-amd64.tar.zst {'ab' * 32} /opt/ollama/0.40.0-rc1 ;"
+        ) in fetch
 
-    def test_host_fetches_in_a_unit_of_its_own(self) -> None:
-        """... that a lost connection does not stop; a failed one of before is in no way."""
-        fetch = from_bare("gpu only").step("gpu1", INSTALL).lines[0]
-        reset, start = fetch.split("; ")
-        assert reset == f"systemctl reset-failed --quiet {FETCH_UNIT} 2>/dev/null"
-        assert start.startswith(f"systemd-run --quiet --unit {FETCH_UNIT} ")
+    @pytest.mark.parametrize(
+        ("is_active", "tools"),
+        [
+            (True, ["systemctl is-active"]),
+            (False, ["systemctl is-active", "systemctl reset-failed", "systemd-run --quiet"]),
+        ],
+        ids=["runs already", "does not run, or has failed"],
+    )
+    def test_host_fetches_in_one_unit_of_its_own(
+        self, is_active: bool, tools: list[str], tmp_path: Path
+    ) -> None:
+        """A lost connection does not stop it, and a deploy that comes second attaches to it.
+
+        The command is run for real, with tools that write down how they were called.
+        """
+        log = tmp_path / "calls"
+        for tool, status in (("systemctl", 0 if is_active else 3), ("systemd-run", 0)):
+            path = tmp_path / tool
+            path.write_text(
+                f'#!/bin/sh\necho "{tool} $*" >>{log}\n[ "$1" != is-active ] || exit {status}\n'
+            )
+            path.chmod(0o755)
+        start = from_bare("gpu only").step("gpu1", INSTALL).lines[0]
+        subprocess.run(["sh", "-c", start], check=True, env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+        calls = log.read_text().splitlines()
+        assert [" ".join(call.split()[:2]) for call in calls] == tools
+        assert all(FETCH_UNIT in call for call in calls)
 
     def test_other_checksum_fetches_again(self, answers: Answers) -> None:
         """A tarball of the same version is another release."""
@@ -99,44 +116,33 @@ class TestRelease:
         [line] = planned.lines("gpu1")
         assert line.startswith(f"ln -sfn {DIRECTORY} ")
 
-    def test_running_fetch_is_waited_for_and_not_started_again(self, answers: Answers) -> None:
+    def test_link_is_switched_when_the_fetch_is_done(self, answers: Answers) -> None:
+        running = Job("active", "success", ("5", "10"))
+        done = Job("inactive", "success", ("0", "0"))
+        seen: list[Job] = []
+        look = job(running, running, running, done)
         answers[OllamaReleases] = lambda version: {}
-        answers[FetchJob] = one_after_the_other(
-            Job(),  # the plan, before the other deploy began
-            *[Job("active", "success", ("5", "10"))] * 4,
-            Job("inactive", "success", ("0", "0")),
-        )
-        [line] = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
-        assert line.startswith("ln -sfn")
+        answers[FetchJob] = lambda unit, directory: seen.append(look()) or seen[-1]
+        start, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        assert "systemd-run" in start
+        assert link.startswith("ln -sfn")
+        assert seen[-4:] == [running, running, running, done]
 
     def test_failed_fetch_shows_its_journal_before_anything_is_switched(
         self, answers: Answers
     ) -> None:
         answers[OllamaReleases] = lambda version: {}
-        failed = Job("failed", "exit-code", ("0", "0"))
-        answers[FetchJob] = one_after_the_other(Job(), Job(), failed)
-        start, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
-        assert "systemd-run" in start
-        assert evidence == (
-            "{ false ; } || { "
-            f"journalctl --no-pager -o cat -n 20 -u {FETCH_UNIT} >&2; exit 1; }}"
-        )
+        answers[FetchJob] = job(Job("failed", "exit-code", ("0", "0")))
+        _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        assert evidence.startswith("{ false ; } || { journalctl ")
+        assert evidence.endswith(f"-u {FETCH_UNIT} >&2; exit 1; }}")
         assert link.startswith("ln -sfn")
 
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
         """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
-        asked = []
-
-        def forever(unit: str, directory: str) -> Job:
-            asked.append(unit)
-            assert len(asked) < 10, "the plan waits"
-            return Job("active", "success", ("5", "10"))
-
         answers[OllamaReleases] = lambda version: {}
-        answers[FetchJob] = forever
-        with pytest.raises(AssertionError, match="the plan waits") as waited:
-            plan(HOSTS, {"gpu1": answers})
-        assert "_execute" in [entry.name for entry in waited.traceback]
+        answers[FetchJob] = still_running(Job("active", "success", ("5", "10")))
+        assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [INSTALL]
 
 
 class TestUnit:
