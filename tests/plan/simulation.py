@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import gevent
 import pyinfra
 from gevent import monkey
 from pyinfra.api import Config, Host, State, StringCommand
@@ -210,13 +211,23 @@ def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) ->
         state.set_stage(StateStage.Prepare)
         for host in inventory:
             state.activate_host(host)
-            ctx_host.set(host)
-            ctx_config.set(state.config.copy())
-            exec(_CODE, {"__file__": str(DEPLOY)})  # noqa: S102 - as pyinfra runs a deploy file
+            # In a greenlet of its own, as pyinfra does it: host and config are local to it.
+            if error := gevent.spawn(_load, state, host).get():
+                raise error
         shown = jsonify(build_plan_json(state), default=json_encode)
         state.set_stage(StateStage.Execute)
         state.is_executing = True
         return _execute(state, shown)
+
+
+def _load(state: State, host: Host) -> Exception | None:
+    ctx_host.set(host)
+    ctx_config.set(state.config.copy())
+    try:
+        exec(_CODE, {"__file__": str(DEPLOY)})  # noqa: S102 - as pyinfra runs a deploy file
+    except Exception as error:
+        return error
+    return None
 
 
 def _execute(state: State, shown: str) -> Plan:
