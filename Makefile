@@ -36,7 +36,12 @@ check: .venv/installed ## Format, lint, types and generated files
 	$(BIN)/mypy
 	$(BIN)/python -m fleet.docs --check
 
+# What the unit tests judge with. The lab installs its own tools.
+TOOLS := curl nft systemd-analyze tar unshare zstd
+
 unit: .venv/installed ## Unit and plan tests, in seconds
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || \
+		{ apt-get update -qq && apt-get install -y -qq curl nftables systemd tar util-linux zstd; }
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)

@@ -10,6 +10,7 @@ from pyinfra.operations import files
 
 from fleet import paths
 from fleet.inventory import Fleet, FleetHost
+from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.firewall import apply_ruleset, remove_ruleset
 from fleet.operations.packages import install_packages
@@ -40,7 +41,7 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
     install_files(
         name="Install the unit",
         files=[unit],
-        check=StringCommand("systemd-analyze verify --man=no", f"./{unit.staged_name}"),
+        check=verify_unit(unit.staged_name),
     )
     # The ruleset is compared with the kernel's below, so the unit restarts for its own file only.
     run_unit(

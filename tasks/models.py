@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from pyinfra.api import StringCommand, deploy
+from pyinfra.api import deploy
 
 from fleet import paths
 from fleet.durations import seconds
 from fleet.inventory import FleetHost
+from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.ollama import provide_models
 from fleet.operations.units import enable_unit
@@ -25,7 +26,7 @@ def models(me: FleetHost) -> None:
     install_files(
         name="Install the loader's unit",
         files=managed_files(me)[2:],
-        check=StringCommand("systemd-analyze verify --man=no", f"./{paths.LOADER_UNIT}"),
+        check=verify_unit(paths.LOADER_UNIT),
     )
     enable_unit(name="Run the loader at boot", unit=paths.LOADER_UNIT)
     provide_models(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy
+from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
 from pyinfra.operations import files, server
 
 from fleet import paths
 from fleet.errors import FleetError
 from fleet.inventory import FleetHost
+from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.ollama import install_release
 from fleet.operations.packages import install_packages
@@ -66,7 +67,7 @@ def ollama(me: FleetHost) -> None:
     install_files(
         name="Install the unit",
         files=[unit_file(me)],
-        check=StringCommand("systemd-analyze verify --man=no", f"./{paths.OLLAMA_UNIT}"),
+        check=verify_unit(paths.OLLAMA_UNIT),
     )
     run_unit(
         name="Run Ollama as declared",

@@ -25,6 +25,19 @@ def or_journal(command: StringCommand, unit: str) -> StringCommand:
     )
 
 
+def verify_unit(name: str) -> StringCommand:
+    """A command that refuses the unit file `name` in the current directory, and says why.
+
+    `systemd-analyze verify` only warns of an unknown directive, and exits 0: a misspelt line of
+    hardening would go unnoticed. What it says of other units is none of our business.
+    """
+    unit = QuoteString(name)
+    return StringCommand(
+        "said=$(systemd-analyze verify --man=no", QuoteString(f"./{name}"), "2>&1); rc=$?;",
+        "printf '%s\\n' \"$said\" | grep -F", unit, ">&2 && exit 1; exit $rc",
+    )  # fmt: skip
+
+
 def when_answers(url: str, seconds: int) -> StringCommand:
     """A command that succeeds as soon as `url` answers 2xx, and fails after `seconds`."""
     return StringCommand(

@@ -74,6 +74,17 @@ class LabUnderTest:
         return {row["claim"]: sorted(set(row["failed"])) for row in rows if row["failed"]}
 
 
+def published_sha256(lab: LabUnderTest, version: str) -> str:
+    """The checksum of a release as its publisher states it."""
+    url = f"{lab.state['upstream']['url']}/ollama/ollama/releases/download/v{version}"
+    sums = lab.ssh("gpu1", f"curl -fsS {url}/sha256sum.txt")
+    return next(
+        line.split()[0]
+        for line in sums.splitlines()
+        if line.endswith("/ollama-linux-amd64.tar.zst")
+    )
+
+
 def _run(command: list[Any], environment: dict[str, str], *, check: bool) -> Result:
     result = subprocess.run(
         [str(part) for part in command],

@@ -132,9 +132,9 @@ class TestOrder:
             "firewall.nft": r"^cd \S+ && nft -c -f firewall\.nft$",
             "nginx.conf": r"^cd \S+ && nginx -t ",
             "keys.conf": r"^cd \S+ && nginx -t ",
-            "ollama.service": r"^cd \S+ && systemd-analyze verify .*\./ollama\.service",
-            "ollama-models.service": r"^cd \S+ && systemd-analyze verify",
-            "llm-fleet-firewall.service": r"^cd \S+ && systemd-analyze verify",
+            "ollama.service": r"^cd \S+ && .*systemd-analyze verify .*\./ollama\.service",
+            "ollama-models.service": r"^cd \S+ && .*systemd-analyze verify",
+            "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
         for steps in bare_plan.steps.values():
             for step in steps:

@@ -132,18 +132,21 @@ def test_max_loaded_models(lab: Lab, idle: Path, limit: str, left: int) -> None:
 def test_full_queue(lab: Lab) -> None:
     server = lab.start(OLLAMA_MAX_QUEUE="1")
     body = {"model": MODEL, "messages": FRANCE, "options": {"num_predict": 4}}
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
 
-    def storm(n: int) -> list[tuple[int, Any]]:
-        with concurrent.futures.ThreadPoolExecutor(n) as pool:
-            return [
-                f.result() for f in [pool.submit(server.ask, "/api/chat", body) for _ in range(n)]
-            ]
+        def storm(n: int) -> list[concurrent.futures.Future[tuple[int, Any]]]:
+            return [pool.submit(server.ask, "/api/chat", body) for _ in range(n)]
 
-    cold = storm(8)
-    busy = "server busy, please try again.  maximum pending requests exceeded"
-    assert sorted(status for status, _ in cold) == [200] * 2 + [503] * 6
-    assert {a["error"] for status, a in cold if status == 503} == {busy}
-    assert [status for status, _ in storm(6)] == [200] * 6
+        loading = storm(1)
+        (child,) = until(server.children, "the child starts")
+        os.kill(child, signal.SIGSTOP)
+        refused = storm(7)
+        done, (queued,) = concurrent.futures.wait(refused, 3)
+        error = "server busy, please try again.  maximum pending requests exceeded"
+        assert [future.result() for future in done] == [(503, {"error": error})] * 6
+        os.kill(child, signal.SIGCONT)
+        assert [future.result()[0] for future in (*loading, queued)] == [200, 200]
+        assert [future.result()[0] for future in storm(6)] == [200] * 6
 
 
 # The child's end, and the parent's
