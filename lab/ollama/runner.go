@@ -33,6 +33,10 @@ func libDir() (string, error) {
 	return filepath.Join(filepath.Dir(exe), "..", "lib", "ollama"), nil
 }
 
+// childClient opens a connection for each request: the child closes kept ones when it likes, and a
+// POST that was just sent on one would be lost.
+var childClient = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+
 // Runner is one loaded model's child.
 type Runner struct {
 	cmd      *exec.Cmd
@@ -143,7 +147,7 @@ func (r *Runner) healthy(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := childClient.Do(req)
 	if err != nil {
 		return false
 	}
@@ -186,7 +190,7 @@ func (r *Runner) ask(ctx context.Context, path string, body any) (*http.Response
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := childClient.Do(req)
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ def test_good_unit_is_accepted(tmp_path: Path) -> None:
     [
         ("ProtectHme=yes", "Unknown key"),
         ("ProtectHome=perhaps", "perhaps"),
-        ("ExecStart=/no/such/program", "/no/such/program"),
+        ("ExecStartPre=/no/such/program", "/no/such/program"),
     ],
 )
 def test_line_that_systemd_would_ignore_is_refused(tmp_path: Path, line: str, said: str) -> None:
