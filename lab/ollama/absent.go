@@ -11,17 +11,17 @@ func absentRoutes() routes {
 	}
 	table := routes{}
 	for path, method := range map[string]string{
-		"/api/push":                               http.MethodPost,
-		"/api/me":                                 http.MethodPost,
-		"/api/signout":                            http.MethodPost,
-		"/api/user/keys/":                         http.MethodDelete,
-		"/api/status":                             http.MethodGet,
-		"/api/experimental/web_search":            http.MethodPost,
-		"/api/experimental/web_fetch":             http.MethodPost,
+		"/api/push":                    http.MethodPost,
+		"/api/me":                      http.MethodPost,
+		"/api/signout":                 http.MethodPost,
+		"/api/user/keys/":              http.MethodDelete,
+		"/api/status":                  http.MethodGet,
+		"/api/experimental/web_search": http.MethodPost,
+		"/api/experimental/web_fetch":  http.MethodPost,
 		"/api/experimental/model-recommendations": http.MethodGet,
-		"/v1/responses":                           http.MethodPost,
-		"/v1/messages":                            http.MethodPost,
-		"/v1/audio/transcriptions":                http.MethodPost,
+		"/v1/responses":            http.MethodPost,
+		"/v1/messages":             http.MethodPost,
+		"/v1/audio/transcriptions": http.MethodPost,
 	} {
 		table[path] = map[string]http.HandlerFunc{method: absent}
 	}
