@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -144,8 +144,9 @@ class Fleet:
         return {name: self.secrets.api_key(f"gateway_key_{name}") for name in host.gateway.keys}
 
 
+@lru_cache(maxsize=1)
 def load_fleet(inventory: Inventory) -> Fleet:
-    """Check the whole inventory.
+    """Check the whole inventory; once, though every host's deploy asks for it.
 
     Raises:
         SettingsError: anything declared is unknown, of a wrong type or contradictory; every

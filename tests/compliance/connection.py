@@ -93,7 +93,8 @@ class Target:
             ok, output = self._host.run_shell_command(
                 command, _sudo=bool(self._host.data.get("_sudo")), _stdin=stdin
             )
-            return output.stdout if ok else ""
+            assert ok, output.stderr
+            return str(output.stdout)
         return self.testinfra.check_output(command, *args)
 
     def journal(self, unit: str) -> str:

@@ -236,6 +236,13 @@ def test_damage_is_caught_by_the_right_check_and_repaired(
             "TCP listens on exactly the declared addresses",
             id="listener",
         ),
+        pytest.param(
+            "edge",
+            "grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/keys.conf > /var/log/nginx/x.log",
+            "rm /var/log/nginx/x.log",
+            "No key is in a log of the gateway, or readable by others than root",
+            id="key in a log",
+        ),
     ],
 )
 def test_additions_are_caught(
