@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from lab.state import default_id
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / ".venv" / "bin"
 LAB_INVENTORY = Path("inventory/lab.py")
@@ -105,8 +107,9 @@ def _run(command: list[Any], environment: dict[str, str], *, check: bool) -> Res
     return result
 
 
-def _lab(lab_id: str, *args: str) -> Iterator[LabUnderTest]:
-    lab = LabUnderTest(lab_id)
+def _lab(purpose: str, *args: str) -> Iterator[LabUnderTest]:
+    # Ids count for the whole machine: another checkout may run its tests at the same time.
+    lab = LabUnderTest(f"{default_id()}-{purpose}")
     lab.command("down")
     try:
         lab.command("up", *args)
