@@ -20,7 +20,7 @@ from click.testing import CliRunner
 from lab import cli, machine, processes, state
 from lab.state import CHECKOUT, STATE, Lab
 
-IDS = ("test-hosts", "test-killed")
+IDS = tuple(f"{state.default_id()}-{purpose}" for purpose in ("hosts", "killed"))
 KNOCK = (sys.executable, "-c", "import socket as s, sys; s.create_connection((sys.argv[1], 22), 1)")
 
 
