@@ -83,12 +83,13 @@ def traces() -> dict[str, list[str]]:
 
 
 def _network_namespaces(others: list[str]) -> set[str]:
-    found = set()
+    """Namespaces that something is in, without those of other labs, who else may be in them."""
+    found, theirs = set(), set()
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            if not any(group in (process / "cgroup").read_text() for group in others):
-                found.add(str((process / "ns/net").readlink()))
-    return found
+            of_another_lab = any(group in (process / "cgroup").read_text() for group in others)
+            (theirs if of_another_lab else found).add(str((process / "ns/net").readlink()))
+    return found - theirs
 
 
 def new_since(before: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -92,13 +92,24 @@ def lab(base: Lab, tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture
 def idle(base: Lab, tmp_path: Path) -> Path:
     """A release whose child answers health and nothing else: loads are instant."""
-    tree = tmp_path / "idle"
+    return _release(base, tmp_path / "idle", IDLE_CHILD)
+
+
+@pytest.fixture
+def gated(base: Lab, tmp_path: Path) -> Path:
+    """A release whose child loads its model once there is a file `open` beside the release."""
+    real = base.release / "lib" / "ollama" / "llama-server"
+    wait = f"while [ ! -e {tmp_path}/open ]; do sleep 0.05; done"
+    return _release(base, tmp_path / "gated", f'#!/bin/sh\n{wait}\nexec {real} "$@"\n')
+
+
+def _release(base: Lab, tree: Path, child: str) -> Path:
     (tree / "lib" / "ollama").mkdir(parents=True)
     (tree / "bin").mkdir()
     (tree / "bin" / "ollama").hardlink_to(base.release / "bin" / "ollama")
-    child = tree / "lib" / "ollama" / "llama-server"
-    child.write_text(IDLE_CHILD)
-    child.chmod(0o755)
+    program = tree / "lib" / "ollama" / "llama-server"
+    program.write_text(child)
+    program.chmod(0o755)
     return tree
 
 

@@ -129,8 +129,8 @@ def test_max_loaded_models(lab: Lab, idle: Path, limit: str, left: int) -> None:
     assert server.running()[-1 if left == 1 else 0]["name"].startswith("tiny")
 
 
-def test_full_queue(lab: Lab) -> None:
-    server = lab.start(OLLAMA_MAX_QUEUE="1")
+def test_full_queue(lab: Lab, gated: Path) -> None:
+    server = lab.start(tree=gated, OLLAMA_MAX_QUEUE="1")
     body = {"model": MODEL, "messages": FRANCE, "options": {"num_predict": 4}}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
 
@@ -138,14 +138,13 @@ def test_full_queue(lab: Lab) -> None:
             return [pool.submit(server.ask, "/api/chat", body) for _ in range(n)]
 
         loading = storm(1)
-        (child,) = until(server.children, "the child starts")
-        os.kill(child, signal.SIGSTOP)
+        until(server.children, "the child starts")
         others = storm(7)
         until(lambda: sum(future.done() for future in others) == 6, "six are refused")
         error = "server busy, please try again.  maximum pending requests exceeded"
         refused = [future.result() for future in others if future.done()]
         assert refused == [(503, {"error": error})] * 6
-        os.kill(child, signal.SIGCONT)
+        (gated.parent / "open").touch()
         assert [future.result()[0] for future in (*loading, *others)].count(200) == 2
         assert [future.result()[0] for future in storm(6)] == [200] * 6
 
