@@ -15,13 +15,14 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
+import pyinfra
 from pydantic import SecretStr, ValidationError
 from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
 from fleet import pins
-from fleet.errors import SettingsError
+from fleet.errors import FleetError, SettingsError
 from fleet.secrets import EXAMPLE_KEY, SecretStore
 from fleet.settings import (
     CAPABILITIES,
@@ -152,6 +153,10 @@ def load_fleet(inventory: Inventory) -> Fleet:
         SettingsError: anything declared is unknown, of a wrong type or contradictory; every
             problem of every host is listed.
     """
+    here = Path(__file__).resolve().parent.parent
+    if pyinfra.is_cli and Path.cwd() != here:
+        # pyinfra reads group_data from where it is run, and says nothing when there is none.
+        raise FleetError(f"run pyinfra in {here}, or group_data there is not read")
     problems: list[str] = []
     hosts = []
     for item in inventory:
@@ -340,7 +345,15 @@ def _reach_problems(gateway: FleetHost, gpu_hosts: list[FleetHost]) -> Iterator[
                 f"{gpu.name}: ollama_listen = {gpu.ollama.listen!r}: gateway {gateway.name} could "
                 "not reach it; set ollama_listen = 'private' and private_address"
             )
-        if gateway.host.private_address is None:
+        mine, theirs = gateway.host.private_address, gpu.host.private_address
+        usable = [address for address in (mine, theirs) if address and not _unusable(address)]
+        if len({address.version for address in usable}) > 1:
+            yield (
+                f"{gateway.name}: private_address = '{mine}' and that of {gpu.name}, "
+                f"'{theirs}', are of two families and cannot reach each other; declare addresses "
+                "of one"
+            )
+        if mine is None:
             yield (
                 f"{gateway.name}: private_address is missing; {gpu.name} opens its API only to the "
                 "gateways' addresses"

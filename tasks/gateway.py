@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pydantic import SecretStr
+from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.operations import files
 
 from fleet import paths
 from fleet.durations import seconds
+from fleet.errors import FleetError
+from fleet.facts.files import FileStates
+from fleet.facts.platform import ForeignFiles
 from fleet.inventory import Endpoint, Fleet, FleetHost
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
@@ -18,6 +22,7 @@ from fleet.render import render
 @deploy("Gateway")
 def gateway(me: FleetHost, fleet: Fleet) -> None:
     """Serve the declared keys' owners, and nobody else, from every GPU host."""
+    _refuse_foreign_sites(me)
     # Masked while it is installed: the package's own site would listen on every address.
     install_packages(
         name="Install nginx", packages=["curl", "nginx"], masked_unit=paths.GATEWAY_UNIT
@@ -36,6 +41,21 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         reload_files=[paths.GATEWAY_CONFIG, paths.GATEWAY_KEYS],
         health_url=f"http://{local_endpoint(me)}/healthz",
     )
+
+
+def _refuse_foreign_sites(me: FleetHost) -> None:
+    """nginx serves one configuration: taking a host over would end the sites that it has."""
+    if paths.GATEWAY_DROPIN in host.get_fact(FileStates, paths=[paths.GATEWAY_DROPIN]):
+        return
+    found = host.get_fact(
+        ForeignFiles, patterns=["/etc/nginx/sites-enabled/*", "/etc/nginx/conf.d/*.conf"]
+    )
+    sites = [path for path in found if path != "/etc/nginx/sites-enabled/default"]
+    if sites:
+        raise FleetError(
+            f"{me.name}: nginx serves other sites here ({', '.join(sites)}), which the front door "
+            "would replace; take another host for the gateway, or move the sites away"
+        )
 
 
 def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:

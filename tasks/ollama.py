@@ -11,6 +11,7 @@ from pyinfra.operations import files, server
 
 from fleet import paths
 from fleet.errors import FleetError
+from fleet.facts.platform import ForeignFiles
 from fleet.inventory import FleetHost
 from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
@@ -27,6 +28,7 @@ _FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-rele
 @deploy("Ollama")
 def ollama(me: FleetHost) -> None:
     """Run the declared release with exactly the declared environment."""
+    _refuse_foreign_installation(me)
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
@@ -72,9 +74,29 @@ def ollama(me: FleetHost) -> None:
     run_unit(
         name="Run Ollama as declared",
         unit=paths.OLLAMA_UNIT,
-        files=[paths.OLLAMA_UNIT_FILE, paths.OLLAMA_CURRENT],
+        files=running_files(me),
         health_url=f"http://{me.ollama_endpoint}/api/version",
     )
+
+
+def _refuse_foreign_installation(me: FleetHost) -> None:
+    """Another installer's unit runs as the same user on the same port, and its drop-ins win."""
+    found = host.get_fact(
+        ForeignFiles, patterns=[paths.OLLAMA_UNIT_FILE, f"{paths.OLLAMA_UNIT_FILE}.d/*"]
+    )
+    if found:
+        raise FleetError(
+            f"{me.name}: Ollama was installed here by something else ({', '.join(found)}); to take "
+            f"over, run there: systemctl disable --now ollama; rm {' '.join(found)}; "
+            f"usermod --home {paths.OLLAMA_HOME} ollama. Its models can be kept with "
+            "ollama_models_dir"
+        )
+
+
+def running_files(me: FleetHost) -> list[str]:
+    """What the running server must not be older than."""
+    tarball = f"{paths.OLLAMA_ROOT}/{me.ollama.version}/.sha256"
+    return [paths.OLLAMA_UNIT_FILE, paths.OLLAMA_CURRENT, tarball]
 
 
 def release_source(me: FleetHost, machine: str) -> tuple[str, str]:

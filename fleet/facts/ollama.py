@@ -12,7 +12,7 @@ from fleet.paths import OLLAMA_CURRENT, OLLAMA_ROOT
 
 
 class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
-    """Model name to its entry in `/api/tags`; empty when the API at `url` does not answer."""
+    """Model name to its entry in `/api/tags`; empty when no Ollama answers at `url`."""
 
     default = dict
 
@@ -24,7 +24,11 @@ class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
-        return {model["name"]: model for model in json.loads("\n".join(output))["models"]}
+        try:
+            return {model["name"]: model for model in json.loads("\n".join(output))["models"]}
+        except (ValueError, KeyError, TypeError):
+            # Something else has the port; starting Ollama there will say so.
+            return {}
 
 
 class OllamaReleases(FactBase[dict[str, str]]):

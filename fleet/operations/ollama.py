@@ -43,8 +43,10 @@ def install_release(
             unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe
         )
     if release.get("current") != directory:
-        # Renamed over the old link: there is no moment without one.
+        # A fetch that somebody stopped has not failed either, so look at what there is. The link
+        # is renamed over the old one: there is no moment without one.
         yield StringCommand(
+            f'[ "$(cat {directory}/.sha256)" = {sha256} ] &&',
             "ln -sfn", directory, f"{OLLAMA_CURRENT}.new",
             "&& mv -T", f"{OLLAMA_CURRENT}.new", OLLAMA_CURRENT,
         )  # fmt: skip

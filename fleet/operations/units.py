@@ -32,6 +32,9 @@ def run_unit(
     if verb is None and current.is_enabled:
         host.noop(f"{unit} runs as declared")
         return
+    if current.file_state == "masked-runtime":
+        # A run died while it installed the package.
+        yield StringCommand("systemctl unmask --runtime --quiet", QuoteString(unit))
     if current.needs_daemon_reload or not current.is_active:
         yield StringCommand("systemctl daemon-reload")
     if not current.is_enabled:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.host import Host
 from pyinfra.context import ctx_host
@@ -15,6 +16,13 @@ from fleet.inventory import FleetHost
 from fleet.load import open_inventory
 
 _EXIT_MARK = "llm-fleet-exit:"
+
+
+def _login(host: Host) -> dict[str, Any]:
+    """How commands become root on `host`: what its inventory says of sudo and su."""
+    keys = (*get_type_hints(ConnectorArguments),)
+    data = host.data.dict()
+    return {key: data[key] for key in keys if key in data}
 
 
 class PyinfraBackend(base.BaseBackend):
@@ -29,9 +37,8 @@ class PyinfraBackend(base.BaseBackend):
     def run(self, command: str, *args: str, **_: Any) -> base.CommandResult:
         """Run `command`; pyinfra tells only success or failure, so the status is printed last."""
         line = self.get_command(command, *args)
-        sudo = bool(self._pyinfra_host.data.get("_sudo"))
         _, output = self._pyinfra_host.run_shell_command(
-            f"{{ {line}\n}}; printf '\\n%s%s\\n' {_EXIT_MARK} $?", _sudo=sudo
+            f"{{ {line}\n}}; printf '\\n%s%s\\n' {_EXIT_MARK} $?", **_login(self._pyinfra_host)
         )
         lines = output.stdout_lines
         if not lines or not lines[-1].startswith(_EXIT_MARK):
@@ -90,9 +97,7 @@ class Target:
     def run(self, command: str, *args: str, stdin: str | None = None) -> str:
         """Standard output of `command`, which must succeed; `args` are quoted into its `%s`."""
         if stdin is not None:
-            ok, output = self._host.run_shell_command(
-                command, _sudo=bool(self._host.data.get("_sudo")), _stdin=stdin
-            )
+            ok, output = self._host.run_shell_command(command, **_login(self._host), _stdin=stdin)
             assert ok, output.stderr
             return str(output.stdout)
         return self.testinfra.check_output(command, *args)

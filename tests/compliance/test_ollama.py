@@ -10,7 +10,7 @@ from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.ollama import OllamaReleases
 from fleet.facts.units import UnitState
-from tasks.ollama import release_source, unit_file
+from tasks.ollama import release_source, running_files, unit_file
 from tests.compliance.connection import Target
 
 # What systemd itself adds to a service's environment (systemd.exec(5), "Environment variables").
@@ -39,9 +39,7 @@ def test_unit(gpu_host: Target) -> None:
     assert gpu_host.fact(FileStates, paths=[file.path]).get(file.path) == file.state, (
         f"{file.path} was changed: {gpu_host.testinfra.file(file.path).content_string}"
     )
-    unit = gpu_host.fact(
-        UnitState, unit=paths.OLLAMA_UNIT, files=[paths.OLLAMA_UNIT_FILE, paths.OLLAMA_CURRENT]
-    )
+    unit = gpu_host.fact(UnitState, unit=paths.OLLAMA_UNIT, files=running_files(gpu_host.declared))
     assert not unit.needs_daemon_reload
     assert unit.started > unit.newest_file, "the process is older than its unit or its release"
 

@@ -31,6 +31,7 @@ from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import Ruleset, RulesetState
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
 from fleet.facts.ollama import OllamaModels, OllamaReleases
+from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.units import ABSENT, Unit, UnitState
 from tests.fleets import Hosts, inventory_of
 
@@ -58,6 +59,8 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Os: lambda: "Linux",
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
+        HostAddresses: AnyAddress,
+        ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
         FileStates: lambda paths: {},
@@ -97,6 +100,13 @@ def still_running(running: Job) -> Callable[..., Job]:
         return running
 
     return look
+
+
+class AnyAddress(list[str]):
+    """The addresses of a host that has whichever it is said to have."""
+
+    def __contains__(self, address: object) -> bool:
+        return True
 
 
 RUNNING = Unit("loaded", "active", "enabled", "success", False, "/usr/bin/x", 100.0, 100.0, 50.0)

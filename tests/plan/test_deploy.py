@@ -11,6 +11,7 @@ from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
 from fleet.errors import FleetError, SettingsError
+from fleet.facts.platform import HostAddresses
 from tasks.platform import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state
@@ -253,3 +254,9 @@ class TestSecrets:
         plan({"box": BOX}, {"box": bare()}, diff=True)
         assert "OLLAMA_KEEP_ALIVE=5m" in caplog.text
         assert "keys.conf (secret, content not shown)" in caplog.text
+
+
+def test_address_that_the_host_does_not_have_is_refused() -> None:
+    answers = bare() | {HostAddresses: lambda: ["127.0.0.1", "10.9.9.9"]}
+    with pytest.raises(FleetError, match=r"private_address = '\S+': the host has no such address"):
+        plan({"gpu1": GPU}, {"gpu1": answers})

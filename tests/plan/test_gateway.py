@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from pyinfra.facts.deb import DebPackages
 
+from fleet.errors import FleetError
 from fleet.facts.files import FileStates
+from fleet.facts.platform import ForeignFiles
 from fleet.facts.units import Unit, UnitState
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
@@ -173,3 +175,10 @@ def test_health_is_asked_where_the_door_is(
     hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_listen": listen})}
     stopped = with_nginx(answers, replace(RUNNING, active_state="inactive"))
     assert url in plan(hosts, stopped).lines("edge")[-1]
+
+
+def test_host_with_other_sites_is_refused(answers: dict[str, Answers]) -> None:
+    sites = ["/etc/nginx/sites-enabled/default", "/etc/nginx/sites-enabled/shop"]
+    edge = answers["edge"] | {ForeignFiles: lambda patterns: sites, FileStates: lambda paths: {}}
+    with pytest.raises(FleetError, match=r"other sites here \(/etc/nginx/sites-enabled/shop\)"):
+        plan(HOSTS, {**answers, "edge": edge})

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from fleet import pins
+from fleet.errors import FleetError
 from fleet.facts.jobs import FetchJob, Job
 from fleet.facts.ollama import OllamaReleases
+from fleet.facts.platform import ForeignFiles
 from fleet.facts.units import Unit, UnitState
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
@@ -57,7 +59,8 @@ class TestRelease:
         sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, arch]
         assert f"/fetch-release {url} {sha256} {DIRECTORY} ;" in fetch
         assert link == (
-            f"ln -sfn {DIRECTORY} /opt/ollama/current.new "
+            f'[ "$(cat {DIRECTORY}/.sha256)" = {sha256} ] '
+            f"&& ln -sfn {DIRECTORY} /opt/ollama/current.new "
             "&& mv -T /opt/ollama/current.new /opt/ollama/current"
         )
 
@@ -114,7 +117,7 @@ class TestRelease:
         }
         planned = plan(HOSTS, {"gpu1": answers})
         [line] = planned.lines("gpu1")
-        assert line.startswith(f"ln -sfn {DIRECTORY} ")
+        assert f" && ln -sfn {DIRECTORY} " in line
 
     def test_link_is_switched_when_the_fetch_is_done(self, answers: Answers) -> None:
         running = Job("active", "success", ("5", "10"))
@@ -125,7 +128,7 @@ class TestRelease:
         answers[FetchJob] = lambda unit, directory: seen.append(look()) or seen[-1]
         start, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert "systemd-run" in start
-        assert link.startswith("ln -sfn")
+        assert link.split(" && ", 1)[1].startswith("ln -sfn")
         assert seen[-4:] == [running, running, running, done]
 
     def test_failed_fetch_shows_its_journal_before_anything_is_switched(
@@ -136,7 +139,7 @@ class TestRelease:
         _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert evidence.startswith("{ false ; } || { journalctl ")
         assert evidence.endswith(f"-u {FETCH_UNIT} >&2; exit 1; }}")
-        assert link.startswith("ln -sfn")
+        assert link.split(" && ", 1)[1].startswith("ln -sfn")
 
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
         """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
@@ -186,6 +189,7 @@ class TestUnit:
         assert asked["ollama.service"] == [
             "/etc/systemd/system/ollama.service",
             "/opt/ollama/current",
+            "/opt/ollama/0.32.7/.sha256",
         ]
 
     def test_health_is_asked_on_the_declared_address(self) -> None:
@@ -215,3 +219,10 @@ class TestUnit:
             "/etc/llm-fleet/models.json",
             "/etc/systemd/system/ollama.service",
         ]
+
+
+def test_foreign_installation_is_refused_with_the_way_out() -> None:
+    foreign = ["/etc/systemd/system/ollama.service"]
+    answers = bare() | {ForeignFiles: lambda patterns: foreign}
+    with pytest.raises(FleetError, match="systemctl disable --now ollama; rm /etc/systemd"):
+        plan(HOSTS, {"gpu1": answers})
