@@ -337,6 +337,19 @@ def test_wrong_checksum_changes_nothing(healed: LabUnderTest) -> None:
     assert healed.failing() == {}
 
 
+def test_refused_configuration_leaves_the_running_one(healed: LabUnderTest) -> None:
+    """nginx judges the new files before they replace the old."""
+    healed.ssh("edge", "mv /etc/nginx/mime.types /root/")
+    try:
+        before = healed.ssh("edge", "sha256sum /etc/llm-fleet/gateway/*")
+        result = healed.pyinfra("-y", "--data", "gateway_max_body=70", check=False)
+        assert result.returncode != 0
+        assert "mime.types" in result.stderr
+        assert healed.ssh("edge", "sha256sum /etc/llm-fleet/gateway/*") == before
+    finally:
+        healed.ssh("edge", "mv /root/mime.types /etc/nginx/")
+
+
 def test_upgrade_and_back(healed: LabUnderTest) -> None:
     """A newer release runs after one deploy, the older one after the next; both stay installed."""
     healed.deploy(

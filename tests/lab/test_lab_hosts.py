@@ -18,7 +18,8 @@ import pytest
 from click.testing import CliRunner
 
 from lab import cli, machine, processes, state
-from lab.state import CHECKOUT, STATE, Lab
+from lab.state import CACHE, CHECKOUT, STATE, Lab
+from lab.upstream import prepare
 
 IDS = tuple(f"{state.default_id()}-{purpose}" for purpose in ("hosts", "killed"))
 KNOCK = (sys.executable, "-c", "import socket as s, sys; s.create_connection((sys.argv[1], 22), 1)")
@@ -305,3 +306,15 @@ def test_a_labs_hosts_and_addresses_do_not_depend_on_how_many_there_are() -> Non
         assert all(by_name[host.name] == host for host in state.plan(count))
     assert state.plan(1)[0].groups == ("gpu", "gateway")
     assert Lab("x", 7).address6(11) == "fd77:0:0:7::b"
+
+
+def test_a_given_release_is_served_in_place_of_the_stand_in() -> None:
+    root = prepare(CACHE).root / "ollama/ollama/releases/download/v0.32.8"
+    lab(IDS[1], "up", "--hosts", "1", "--ollama-release", str(root / "ollama-linux-amd64.tar.zst"))
+    try:
+        upstream = described(IDS[1])["upstream"]
+        sums = (root / "sha256sum.txt").read_text()
+        assert upstream["ollama_version"] == "0.32.8"
+        assert f"{upstream['ollama_sha256']}  ./ollama-linux-amd64.tar.zst" in sums
+    finally:
+        lab(IDS[1], "down")
