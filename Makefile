@@ -8,7 +8,7 @@ JOBS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help lab lab-down deploy verify chat test check unit test-lab format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab format docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
 	$(BIN)/pytest tests/lab -v --durations 15
+
+bench-gateway: .venv/installed ## What the front door costs, on the lab's gateway after `make lab` (root)
+	$(BIN)/python -m lab.bench
 
 format: .venv/installed ## Rewrite the code in the project's format
 	$(BIN)/ruff format .

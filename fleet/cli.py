@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ssl
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
 import openai
 
+from fleet import tls
+from fleet.drain import Gateways
+from fleet.durations import seconds
 from fleet.errors import FleetError
 from fleet.inventory import Fleet, FleetHost
 from fleet.load import open_inventory
+from fleet.settings import GatewayKey
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,10 +33,15 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     """Ask QUESTION through the front door, as a client with a key does."""
     fleet = _open(inventory)
     gateway = _gateway(fleet)
-    name, key = next(iter(fleet.gateway_keys(gateway).items()))
+    name = _usable_key(gateway).name
+    key = fleet.gateway_keys(gateway)[name]
     model = model or fleet.gpu_hosts[0].ollama.models[0]
     click.secho(f"{model} at {gateway.gateway_url} with the key {name!r}: {question}", dim=True)
-    client = openai.OpenAI(base_url=f"{gateway.gateway_url}/v1", api_key=key.get_secret_value())
+    client = openai.OpenAI(
+        base_url=f"{gateway.gateway_url}/v1",
+        api_key=key.get_secret_value(),
+        http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
+    )
     began = time.monotonic()
     first = None
     try:
@@ -50,19 +61,157 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
 
 
-@main.command()
+@main.group()
+def key() -> None:
+    """The API keys of the front door: list, show, rotate."""
+
+
+@key.command("list")
 @click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("name")
-def key(inventory: Path, name: str) -> None:
-    """Print the API key NAME, to be handed to its owner."""
+def key_list(inventory: Path) -> None:
+    """List the keys with their roles and ends, without a value."""
     fleet = _open(inventory)
     for gateway in fleet.gateways:
-        keys = fleet.gateway_keys(gateway)
-        if name in keys:
-            click.echo(keys[name].get_secret_value())
-            return
-    known = sorted({name for gateway in fleet.gateways for name in gateway.gateway.keys})
+        for item in gateway.gateway.keys:
+            notes: list[str] = [item.role]
+            if item.expires:
+                word = "expired" if item.has_ended(datetime.now(UTC)) else "until"
+                notes.append(f"{word} {item.expires:%Y-%m-%d %H:%M} UTC")
+            before = fleet.previous_gateway_key(item.name)
+            if before is not None and before.until > datetime.now(UTC):
+                notes.append(f"rotated, the value before until {before.until:%Y-%m-%d %H:%M} UTC")
+            click.echo(f"{gateway.name}  {item.name:<24} {', '.join(notes)}")
+
+
+@key.command("show")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+def key_show(inventory: Path, name: str) -> None:
+    """Print the API key NAME, to be handed to its owner."""
+    fleet = _open(inventory)
+    gateway = _gateway_with(fleet, name)
+    click.echo(fleet.gateway_keys(gateway)[name].get_secret_value())
+
+
+@key.command("rotate")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option(
+    "--overlap", default="7d", show_default=True, help="How long the present value stays valid."
+)
+def key_rotate(inventory: Path, name: str, overlap: str) -> None:
+    """Give the API key NAME a new value and print it; the next deploy lets it in.
+
+    The present value stays valid for the overlap: gateways end it by themselves then.
+    """
+    fleet = _open(inventory)
+    gateway = _gateway_with(fleet, name)
+    fleet.gateway_keys(gateway)
+    try:
+        until = datetime.now(UTC) + _overlap(overlap)
+        value = fleet.secrets.rotate(f"gateway_key_{name}", until)
+    except (FleetError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(value.get_secret_value())
+    click.echo(
+        f"The value before is valid until {until:%Y-%m-%d %H:%M:%S} UTC. Now run: "
+        f"pyinfra {inventory} deploy.py",
+        err=True,
+    )
+
+
+@main.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+def ca(inventory: Path) -> None:
+    """Print the certificate of the fleet's own authority, for clients to trust."""
+    fleet = _open(inventory)
+    if not any(gateway.gateway.tls == "private-ca" for gateway in fleet.gateways):
+        raise click.ClickException("no gateway of this inventory has gateway_tls = 'private-ca'")
+    click.echo(tls.ca_certificate(fleet.secrets), nl=False)
+    click.echo(
+        "Save it as fleet-ca.pem. Python clients: SSL_CERT_FILE=fleet-ca.pem; curl: --cacert "
+        "fleet-ca.pem; a whole Debian host: /usr/local/share/ca-certificates/fleet-ca.crt, then "
+        "update-ca-certificates.",
+        err=True,
+    )
+
+
+@main.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("host")
+@click.option("--timeout", default="15m", show_default=True, help="Longest wait for its requests.")
+@click.option("--force", is_flag=True, help="Even if no other host would be left.")
+def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
+    """Send HOST no more requests, and wait until those in flight have ended.
+
+    It stays drained, through deploys and restarts, until `fleet undrain`.
+    """
+    try:
+        state, fleet = open_inventory(inventory)
+        gpu = _gpu_host(fleet, host)
+        with Gateways(state, fleet) as gateways:
+            for gateway, drained in gateways.drained().items():
+                if not force and {item.name for item in fleet.gpu_hosts} <= {host, *drained}:
+                    raise FleetError(
+                        f"{host}: no other host would be left to {gateway}; --force if meant"
+                    )
+            gateways.change(lambda drained: sorted({*drained, host}))
+            gateways.wait_until_idle(gpu, seconds(timeout), lambda text: click.echo(text, err=True))
+    except (FleetError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{host} is drained: it has no request and gets none")
+
+
+@main.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("host")
+@click.option("--cold", is_flag=True, help="Do not load the model before.")
+def undrain(inventory: Path, host: str, cold: bool) -> None:
+    """Send HOST requests again, once its model is loaded."""
+    try:
+        state, fleet = open_inventory(inventory)
+        gpu = _gpu_host(fleet, host)
+        with Gateways(state, fleet) as gateways:
+            if not cold:
+                gateways.warm(gpu)
+            gateways.change(lambda drained: sorted(set(drained) - {host}))
+    except FleetError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{host} gets requests again")
+
+
+def _overlap(text: str) -> timedelta:
+    days = text.removesuffix("d")
+    if text.endswith("d") and days.isdecimal():
+        return timedelta(days=int(days))
+    return timedelta(seconds=seconds(text))
+
+
+def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
+    for item in fleet.gpu_hosts:
+        if item.name == name:
+            return item
+    known = ", ".join(item.name for item in fleet.gpu_hosts)
+    raise FleetError(f"{name}: no such GPU host; there are {known}")
+
+
+def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
+    for gateway in fleet.gateways:
+        if name in [item.name for item in gateway.gateway.keys]:
+            return gateway
+    known = sorted({item.name for gateway in fleet.gateways for item in gateway.gateway.keys})
     raise click.ClickException(f"{name}: not in gateway_keys; declared: {', '.join(known)}")
+
+
+def _usable_key(gateway: FleetHost) -> GatewayKey:
+    for item in gateway.gateway.usable_keys(datetime.now(UTC)):
+        return item
+    raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
+
+
+def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:
+    trust = fleet.trust_of(gateway)
+    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 def _open(inventory: Path) -> Fleet:

@@ -33,6 +33,12 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.HttpUrl, "http(s) address"),
     (settings.Port, "port"),
     (settings.KeyName, "key name"),
+    (settings.GatewayKeyDeclared, "key name or key"),
+    (settings.Rate, "rate"),
+    (settings.Expiry, "date or time"),
+    (settings.Origin, "origin"),
+    (settings.DnsName, "DNS name"),
+    (settings.EmailAddress, "email address"),
     (settings.EnvName, "variable name"),
     (settings.EnvValue, "text"),
     (settings.Address, "IP address"),
@@ -42,7 +48,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (str, "text"),
     (type(None), "`None`"),
 )
-_PLURALS = {"IP address": "IP addresses", "text": "texts"}
+_PLURALS = {"IP address": "IP addresses", "text": "texts", "key name or key": "key names or keys"}
 
 _INTRODUCTION = """\
 <!-- Generated from fleet/settings.py: change it there and run `make docs`. -->
@@ -81,7 +87,12 @@ host, the key, its value, and what to do.
 def generate() -> str:
     """The whole of docs/settings.md."""
     introduction = _INTRODUCTION.format(gpu=GPU_GROUP, gateway=GATEWAY_GROUP, refusal=_refusal())
-    return "\n".join([introduction, *map(_section, settings.CAPABILITIES)])
+    sections = []
+    for model in settings.CAPABILITIES:
+        sections.append(_section(model))
+        if model is settings.GatewaySettings:
+            sections.append(_key_section())
+    return "\n".join([introduction, *sections])
 
 
 def _refusal() -> str:
@@ -115,6 +126,28 @@ def _section(model: type[settings.Settings]) -> str:
     )
 
 
+def _key_section() -> str:
+    model = settings.GatewayKey
+    hints = get_type_hints(model, include_extras=True)
+    rows = [
+        _row(f"gateway_keys[].{name}", field, hints[name])
+        for name, field in model.model_fields.items()
+    ]
+    return "\n".join(
+        [
+            "### A key of `gateway_keys`",
+            "",
+            'A name alone, `"team-a"`, or what is to hold for it: '
+            '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
+            "",
+            "| field | type | default | unit | meaning |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+        ]
+    )
+
+
 def _row(key: str, field: FieldInfo, hint: Any) -> str:
     extra: Mapping[str, Any] = (
         field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -127,7 +160,7 @@ def _row(key: str, field: FieldInfo, hint: Any) -> str:
     cells = (
         f"`{key}`" + (" ⚠" if "exposes" in extra else ""),
         kind,
-        f"`{_literal(field.get_default())}`",
+        "needed" if field.is_required() else f"`{_literal(field.get_default())}`",
         "" if kind.startswith(unit) else unit,
         meaning,
     )

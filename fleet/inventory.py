@@ -21,15 +21,16 @@ from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
-from fleet import pins
+from fleet import pins, tls
 from fleet.errors import FleetError, SettingsError
-from fleet.secrets import EXAMPLE_KEY, SecretStore
+from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
     CAPABILITIES,
     FirewallSettings,
     GatewaySettings,
     HostSettings,
     ModelsSettings,
+    Network,
     OllamaSettings,
     Settings,
     ollama_environment,
@@ -107,9 +108,49 @@ class FleetHost:
         """Where clients find the front door; None when it is open to its own host only."""
         if self.gateway.listen == "loopback":
             return None
+        scheme = "http" if self.gateway.tls == "off" else "https"
+        if self.gateway.names:
+            return f"{scheme}://{Endpoint(self.gateway.names[0], self.gateway.port)}"
         if self.gateway.listen == "private":
-            return f"http://{self.gateway_endpoints[0]}"
-        return f"http://{Endpoint(self.outside_address, self.gateway.port)}"
+            return f"{scheme}://{self.gateway_endpoints[0]}"
+        return f"{scheme}://{Endpoint(self.outside_address, self.gateway.port)}"
+
+    @property
+    def gateway_names(self) -> tuple[str, ...]:
+        """Every name and address that the front door's own certificate is for."""
+        addresses = [str(self.host.private_address)] if self.host.private_address else []
+        names = {*self.gateway.names, self.name, self.outside_address, *addresses, "localhost"}
+        return tuple(sorted({*names, "127.0.0.1"}))
+
+    @property
+    def redirect_endpoints(self) -> tuple[Endpoint, ...]:
+        """Where plain HTTP is redirected."""
+        port = self.gateway.http_port
+        return tuple(Endpoint(item.address, port) for item in self.gateway_endpoints if port)
+
+    @property
+    def metrics_endpoints(self) -> dict[str, Endpoint]:
+        """Exporter (`requests`, `nginx`, `node`) to where Prometheus finds it."""
+        if self.gateway.metrics == "off":
+            return {}
+        address = self._bind(self.gateway.metrics)
+        ports = {
+            "requests": self.gateway.metrics_port,
+            "nginx": self.gateway.metrics_nginx_port,
+            "node": self.gateway.metrics_node_port,
+        }
+        return {name: Endpoint(address, port) for name, port in ports.items()}
+
+    @property
+    def gateway_openings(self) -> Iterator[tuple[Endpoint, tuple[Network, ...]]]:
+        """What the firewall lets through besides the front door itself, and from where."""
+        if self.is_gateway:
+            if self.gateway.listen != "loopback":
+                for endpoint in self.redirect_endpoints[:1]:
+                    yield endpoint, self.gateway.allow_from
+            if self.gateway.metrics == "private":
+                for endpoint in self.metrics_endpoints.values():
+                    yield endpoint, self.gateway.metrics_from
 
     def _bind(self, listen: str) -> str:
         return "127.0.0.1" if listen == "loopback" else str(self.host.private_address)
@@ -142,7 +183,20 @@ class Fleet:
 
     def gateway_keys(self, host: FleetHost) -> dict[str, SecretStr]:
         """The API keys of a gateway: name to value. Missing ones are generated and kept."""
-        return {name: self.secrets.api_key(f"gateway_key_{name}") for name in host.gateway.keys}
+        return {
+            key.name: self.secrets.api_key(f"gateway_key_{key.name}") for key in host.gateway.keys
+        }
+
+    def previous_gateway_key(self, name: str) -> Previous | None:
+        """The value that the key `name` had before its rotation."""
+        return self.secrets.previous(f"gateway_key_{name}")
+
+    def trust_of(self, host: FleetHost) -> str | bool:
+        """What a client of this machine verifies the gateway with, as `requests` takes it."""
+        if host.gateway.tls != "private-ca":
+            return True
+        tls.ca_certificate(self.secrets)
+        return str(self.secrets.path(tls.CA_CERTIFICATE))
 
 
 @lru_cache(maxsize=1)
@@ -271,6 +325,7 @@ def _address_problems(host: FleetHost) -> Iterator[str]:
         for key, used in (
             ("ollama_listen", host.is_gpu and host.ollama.listen == "private"),
             ("gateway_listen", host.is_gateway and host.gateway.listen == "private"),
+            ("gateway_metrics", host.is_gateway and host.gateway.metrics == "private"),
         )
         if used
     ]
@@ -295,6 +350,14 @@ def _port_problems(host: FleetHost) -> Iterator[str]:
         services.append(("ollama_port", host.ollama.port))
     if host.is_gateway:
         services.append(("gateway_port", host.gateway.port))
+        if host.gateway.http_port is not None:
+            services.append(("gateway_http_port", host.gateway.http_port))
+        if host.gateway.metrics != "off":
+            services += [
+                ("gateway_metrics_port", host.gateway.metrics_port),
+                ("gateway_metrics_nginx_port", host.gateway.metrics_nginx_port),
+                ("gateway_metrics_node_port", host.gateway.metrics_node_port),
+            ]
     services += [("firewall_open_tcp", port) for port in host.firewall.open_tcp]
     for port, count in Counter(port for _, port in services).items():
         if count > 1:
@@ -361,9 +424,10 @@ def _reach_problems(gateway: FleetHost, gpu_hosts: list[FleetHost]) -> Iterator[
 
 
 def _key_problems(fleet: Fleet) -> list[str]:
-    problems = []
+    problems: list[str] = []
     for gateway in fleet.gateways:
-        for name in gateway.gateway.keys:
+        problems += _certificate_problems(gateway, fleet)
+        for name in (key.name for key in gateway.gateway.keys):
             stored = fleet.secrets.read(f"gateway_key_{name}")
             path = fleet.secrets.path(f"gateway_key_{name}")
             if stored is None:
@@ -379,6 +443,24 @@ def _key_problems(fleet: Fleet) -> list[str]:
                     "lower-case hexadecimal digits; delete the file to have one generated"
                 )
     return problems
+
+
+def _certificate_problems(gateway: FleetHost, fleet: Fleet) -> Iterator[str]:
+    if gateway.gateway.tls_certificate is None:
+        return
+    path = PROJECT_ROOT / gateway.gateway.tls_certificate
+    where = f"{gateway.name}: gateway_tls_certificate = {gateway.gateway.tls_certificate!r}"
+    key = fleet.secrets.read(tls.GIVEN_KEY)
+    if not path.is_file():
+        yield f"{where}: no such file; paths are relative to {PROJECT_ROOT}"
+    elif key is None:
+        wanted = fleet.secrets.path(tls.GIVEN_KEY)
+        yield f"{where}: its key is missing; put it, mode 600, at {wanted}"
+    else:
+        try:
+            tls.check_given(path.read_text(), key)
+        except FleetError as error:
+            yield f"{where}: {error}"
 
 
 def _secrets_root(inventory: Inventory) -> Path:

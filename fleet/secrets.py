@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import SecretStr
 
@@ -17,6 +20,13 @@ from fleet.errors import FleetError
 
 # Printed in the documentation, so never accepted as a real value.
 EXAMPLE_KEY = "sk-" + "0123456789abcdef" * 4
+
+
+class Previous(NamedTuple):
+    """The value that a key had before its rotation, and until when it is still let in."""
+
+    value: SecretStr
+    until: datetime
 
 
 class SecretStore:
@@ -49,13 +59,68 @@ class SecretStore:
         """The API key `name`, generated when missing: `sk-` and 64 lower-case hex digits."""
         return self.read(name) or self._keep(name, f"sk-{secrets.token_hex(32)}")
 
+    def pem(self, name: str, make: Callable[[], str]) -> SecretStr:
+        """The secret text `name`, made by `make` when missing."""
+        return self.read(name) or self._keep(name, make())
+
+    def previous(self, name: str) -> Previous | None:
+        """What `rotate` kept of the API key `name`, be it still valid or not.
+
+        Raises:
+            FleetError: the file is not one that `rotate` writes.
+        """
+        kept = self.read(f"{name}.previous")
+        if kept is None:
+            return None
+        try:
+            value, until = kept.get_secret_value().split()
+            return Previous(SecretStr(value), datetime.fromisoformat(until).astimezone(UTC))
+        except ValueError:
+            path = self.path(f"{name}.previous")
+            raise FleetError(
+                f"{path}: not a key and the time until when it is valid; delete the file to end "
+                "the overlap"
+            ) from None
+
+    def rotate(self, name: str, until: datetime) -> SecretStr:
+        """Give the API key `name` a new value; the present one is kept as valid `until` then.
+
+        Raises:
+            FleetError: there is no present value, or the one before it is still valid.
+        """
+        present, before = self.read(name), self.previous(name)
+        if present is None:
+            raise FleetError(f"{self.path(name)}: no such key yet; the next deploy makes it")
+        if before is not None and before.until > datetime.now(UTC) and before.value != present:
+            raise FleetError(
+                f"{name}: rotated before, and its value from then is promised until "
+                f"{before.until.isoformat(timespec='seconds')}; to end that overlap now, delete "
+                f"{self.path(name)}.previous"
+            )
+        # First what is kept: cut short here, the key has one value twice, and never none.
+        kept = f"{present.get_secret_value()} {until.isoformat(timespec='seconds')}"
+        self.replace(f"{name}.previous", kept)
+        value = f"sk-{secrets.token_hex(32)}"
+        self.replace(name, value)
+        return SecretStr(value)
+
+    def replace(self, name: str, value: str) -> None:
+        """Have `value` as the secret `name`, whatever it was before."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{name}.")
+        with os.fdopen(descriptor, "w") as file:
+            file.write(value.rstrip("\n") + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).rename(self.path(name))
+
     def _keep(self, name: str, value: str) -> SecretStr:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         # mkstemp makes the file 0600. link() fails when another deploy was first: its value counts.
         descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{name}.")
         try:
             with os.fdopen(descriptor, "w") as file:
-                file.write(value + "\n")
+                file.write(value.rstrip("\n") + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             os.link(temporary, self.path(name))
@@ -68,4 +133,4 @@ class SecretStore:
             return kept
         finally:
             Path(temporary).unlink()
-        return SecretStr(value)
+        return SecretStr(value.strip())

@@ -46,7 +46,14 @@ gpu = (
         "models_registry_insecure": True,
     },
 )
-gateway = (_group("gateway"), {"gateway_keys": ["lab"]})
+gateway = (
+    _group("gateway"),
+    {
+        "gateway_keys": ["lab"],
+        # Declared: nothing leaves this machine, and clients need no authority.
+        "gateway_tls": "off",
+    },
+)
 all = (  # noqa: A001 - pyinfra's name for the data of every host
     [host for host, _ in gpu[0] + gateway[0]],
     {

@@ -29,8 +29,16 @@ gpu = (
 gateway = (
     [("edge.example.internal", {"private_address": "10.20.0.10"})],
     {
-        # One name a client. `fleet key inventory/prod.py research` prints its value.
-        "gateway_keys": ["research", "ci"],
+        # One name a client. `fleet key show inventory/prod.py research` prints its value.
+        "gateway_keys": [
+            "research",
+            {"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"},
+            # Pulls and deletes models, below /hosts/<name>/, from one network only.
+            {"name": "operators", "role": "admin", "allow_from": ["10.1.0.0/16"]},
+        ],
+        # HTTPS with a certificate of the fleet's own authority; `fleet ca inventory/prod.py`
+        # prints what clients must trust. docs/operating.md says how to use your own, or ACME.
+        "gateway_tls": "private-ca",
         "gateway_allow_from": ["10.0.0.0/8"],
     },
 )

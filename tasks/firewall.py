@@ -74,6 +74,8 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
     yield from _accept(me.host.ssh_port, me.firewall.ssh_from, "ssh")
     if me.is_gateway and me.gateway.listen != "loopback":
         yield from _accept(me.gateway.port, me.gateway.allow_from, "front door")
+    for endpoint, sources in me.gateway_openings:
+        yield from _accept(endpoint.port, sources, "gateway")
     if me.is_gpu and me.ollama.listen == "private":
         addresses = [
             ip_network(gateway.host.private_address)

@@ -51,6 +51,8 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     accepts them are the changed ones renamed over what was there. A run that dies in between
     leaves each file either old or new, never half, and the next run finishes the job.
     """
+    if len({file.staged_name for file in files}) != len(files):
+        raise ValueError("two files of one name would be one in the stage")
     current = host.get_fact(FileStates, paths=[file.path for file in files])
     changed = [file for file in files if current.get(file.path) != file.state]
     if not changed:

@@ -58,7 +58,8 @@ def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:
     if host.is_gpu:
         endpoints.append(host.ollama_endpoint)
     if host.is_gateway:
-        endpoints += host.gateway_endpoints
+        endpoints += host.gateway_endpoints + host.redirect_endpoints
+        endpoints += host.metrics_endpoints.values()
     return {(endpoint.address, endpoint.port) for endpoint in endpoints}
 
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
+import ssl
 import time
+import warnings
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import openai
 import pytest
@@ -11,8 +17,17 @@ import requests
 
 from fleet import paths
 from fleet.facts.files import FileStates
+from fleet.facts.gateway import DrainedHosts, OpensslVersion
 from fleet.facts.units import UnitState
-from tasks.gateway import config_files, dropin_file
+from fleet.settings import GatewayKey
+from tasks.gateway import (
+    KERNEL,
+    config_files,
+    dropin_file,
+    loaded_files,
+    metrics_files,
+    sysctl_file,
+)
 from tests.compliance.connection import Target
 
 _QUESTION = "What is the capital of France?"
@@ -26,25 +41,34 @@ def test_active(gateway_host: Target) -> None:
     assert service.is_enabled
 
 
-def test_configuration(gateway_host: Target) -> None:
+def test_configuration(gateway_host: Target, measured) -> None:
     """The configuration is the declared one, and the running one."""
-    files = [*config_files(gateway_host.declared, gateway_host.fleet), dropin_file()]
+    declared = gateway_host.declared
+    drained = gateway_host.fact(DrainedHosts)
+    openssl = gateway_host.fact(OpensslVersion)
+    files = [
+        *config_files(declared, gateway_host.fleet, openssl, drained),
+        dropin_file(),
+        sysctl_file(),
+    ]
     states = gateway_host.fact(FileStates, paths=[file.path for file in files])
     # Names only: the content of one of them is secret.
     assert [file.path for file in files if states.get(file.path) != file.state] == []
-    unit = gateway_host.fact(
-        UnitState, unit=paths.GATEWAY_UNIT, files=[paths.GATEWAY_CONFIG, paths.GATEWAY_KEYS]
-    )
+    unit = gateway_host.fact(UnitState, unit=paths.GATEWAY_UNIT, files=loaded_files(declared))
     assert not unit.needs_daemon_reload
     assert unit.worker_started > unit.newest_file, "nginx has not been reloaded since"
     command = gateway_host.run("tr '\\0' ' ' < /proc/$(cat /run/nginx.pid)/cmdline")
     assert paths.GATEWAY_CONFIG in command
+    kernel = {name: int(gateway_host.run("sysctl -n %s", name)) for name in KERNEL}
+    assert kernel == KERNEL
+    if drained:
+        measured(f"drained, gets no requests: {', '.join(drained)}")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/tags", "/api/pull", "/"])
 def test_no_key(gateway_host: Target, path: str) -> None:
     """Without a key, every path is refused with 401."""
-    answer = requests.get(_url(gateway_host, path), timeout=10)
+    answer = _call(gateway_host, "GET", path)
     assert (answer.status_code, answer.headers.get("WWW-Authenticate", "")[:6]) == (401, "Bearer")
     assert answer.json()["error"]["code"] == "invalid_api_key"
 
@@ -59,36 +83,157 @@ def test_wrong_key(gateway_host: Target, change: str) -> None:
         "cut short": f"Bearer {key[:-1]}",
         "other scheme": f"Basic {key}",
     }[change]
-    answer = requests.get(
-        _url(gateway_host, "/v1/models"), headers={"Authorization": header}, timeout=10
-    )
+    answer = _call(gateway_host, "GET", "/v1/models", headers={"Authorization": header})
     assert answer.status_code == 401
 
 
-def test_every_key(gateway_host: Target) -> None:
-    """Every declared key is let in."""
-    statuses = {
-        name: requests.get(
-            _url(gateway_host, "/v1/models"),
-            headers={"Authorization": f"Bearer {key.get_secret_value()}"},
-            timeout=30,
-        ).status_code
-        for name, key in gateway_host.fleet.gateway_keys(gateway_host.declared).items()
-    }
-    assert statuses == dict.fromkeys(gateway_host.declared.gateway.keys, 200)
+@pytest.mark.parametrize("header", ["Authorization", "x-api-key"])
+def test_every_key(gateway_host: Target, header: str) -> None:
+    """Every declared key is let in, until its end and from its networks only."""
+    now = datetime.now(UTC)
+    expected, seen = {}, {}
+    for key in gateway_host.declared.gateway.keys:
+        # 429 is an answer to a key that is let in. Which address the gateway sees this machine
+        # with is not known here, so a key that is bound to networks may be refused for it.
+        let_in = {200, 429} | ({403} if key.allow_from else set())
+        expected[key.name] = {401} if key.has_ended(now) else let_in
+        value = gateway_host.fleet.gateway_keys(gateway_host.declared)[key.name]
+        headers = {header: _presented(header, value.get_secret_value())}
+        seen[key.name] = _call(gateway_host, "GET", "/v1/models", headers=headers).status_code
+    assert {name: seen[name] for name in seen if seen[name] not in expected[name]} == {}
+
+
+def test_values_before_rotation(gateway_host: Target) -> None:
+    """The value that a key had before its rotation is let in until its date, and not after."""
+    wrong = []
+    for key in gateway_host.declared.gateway.keys:
+        before = gateway_host.fleet.previous_gateway_key(key.name)
+        if before is None:
+            continue
+        ended = key.has_ended(datetime.now(UTC)) or before.until <= datetime.now(UTC)
+        headers = {"x-api-key": before.value.get_secret_value()}
+        status = _call(gateway_host, "GET", "/v1/models", headers=headers).status_code
+        if (status == 401) != ended:
+            wrong.append(f"{key.name}: {status}, the overlap is until {before.until}")
+    assert wrong == []
+
+
+_MANAGEMENT = [
+    ("POST", "/api/pull"),
+    ("POST", "/api/push"),
+    ("POST", "/api/create"),
+    ("POST", "/api/copy"),
+    ("POST", "/api/show"),
+    ("POST", "/api/me"),
+    ("POST", "/api/blobs/sha256:0"),
+    ("DELETE", "/api/delete"),
+    ("GET", "/api/ps"),
+    ("GET", "/metrics"),
+    ("GET", "/stub_status"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), _MANAGEMENT)
+def test_inference_only(gateway_host: Target, method: str, path: str) -> None:
+    """A key opens inference, and nothing that manages models."""
+    # An empty body: should the path be open after all, Ollama answers 400 and changes nothing.
+    answer = _call(gateway_host, method, path, headers=_headers(gateway_host), data="")
+    assert answer.status_code == 404
 
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [("POST", "/api/pull"), ("DELETE", "/api/delete"), ("POST", "/api/create"), ("GET", "/api/ps")],
+    [("POST", "pull"), ("POST", "create"), ("POST", "show"), ("DELETE", "delete"), ("GET", "ps")],
 )
-def test_inference_only(gateway_host: Target, method: str, path: str) -> None:
-    """A key opens inference, and nothing that manages models."""
-    # An empty body: should the path be open after all, Ollama answers 400 and changes nothing.
-    answer = requests.request(
-        method, _url(gateway_host, path), headers=_headers(gateway_host), data="", timeout=10
+def test_management_needs_the_role(gateway_host: Target, method: str, path: str) -> None:
+    """What manages a host's models is for admin keys: others get 403."""
+    name = next(
+        (key.name for key in _usable(gateway_host) if key.role == "inference"),
+        None,
     )
-    assert answer.status_code == 404
+    if name is None:
+        pytest.skip("every usable key is an admin key, by declaration")
+    value = gateway_host.fleet.gateway_keys(gateway_host.declared)[name].get_secret_value()
+    for gpu in gateway_host.fleet.gpu_hosts:
+        answer = _call(
+            gateway_host, method, f"/hosts/{gpu.name}/api/{path}",
+            headers={"x-api-key": value}, data="",
+        )  # fmt: skip
+        assert answer.status_code == 403, gpu.name
+
+
+def test_no_client_unloads_models(gateway_host: Target) -> None:
+    """A key without `overrides` cannot have models unloaded, or loaded in another way."""
+    keys = [key.name for key in _usable(gateway_host) if not key.may_override]
+    if not keys:
+        pytest.skip("every usable key may override, by declaration")
+    value = gateway_host.fleet.gateway_keys(gateway_host.declared)[keys[0]].get_secret_value()
+    # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
+    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}):
+        answer = _call(
+            gateway_host, "POST", "/api/generate",
+            headers={"x-api-key": value}, json={"model": "llm-fleet-no-such-model", **extra},
+        )  # fmt: skip
+        assert (answer.status_code, "not for this key" in answer.text) == (400, True), extra
+
+
+def test_tls(gateway_host: Target, measured) -> None:
+    """TLS 1.2 and 1.3 only, with a trusted certificate that has a month left, and HSTS."""
+    declared = gateway_host.declared
+    if declared.gateway.tls == "off":
+        pytest.skip("gateway_tls = 'off': plain HTTP, by declaration")
+    url = urlsplit(_url(gateway_host, "/healthz"))
+    address = (url.hostname or "", url.port or 443)
+    trust = gateway_host.fleet.trust_of(declared)
+    context = ssl.create_default_context(cafile=trust if isinstance(trust, str) else None)
+    with (
+        socket.create_connection(address, 10) as plain,
+        context.wrap_socket(plain, server_hostname=url.hostname) as secured,
+    ):
+        certificate, version = secured.getpeercert(), secured.version()
+    assert certificate is not None
+    left = (ssl.cert_time_to_seconds(str(certificate["notAfter"])) - time.time()) / 86400
+    measured(f"{version}, {left:.0f} days left")
+    assert left > 30, "the next deploy renews a certificate of the fleet's own authority"
+    assert _call(gateway_host, "GET", "/healthz").headers["Strict-Transport-Security"]
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        _handshake_with_tls_1_1(address)
+
+
+def test_plain_http_is_redirected(gateway_host: Target) -> None:
+    """Plain HTTP is answered by a redirect to HTTPS, and nothing else."""
+    declared = gateway_host.declared
+    if declared.gateway.tls == "off":
+        pytest.skip("gateway_tls = 'off': plain HTTP, by declaration")
+    url = urlsplit(_url(gateway_host, "/v1/models"))
+    ports = {url.port, declared.gateway.http_port} - {None}
+    for port in ports:
+        plain = urlunsplit(("http", url.netloc.rsplit(":", 1)[0] + f":{port}", url.path, "", ""))
+        answer = requests.get(plain, allow_redirects=False, timeout=10)
+        assert answer.status_code == 308, plain
+        assert answer.headers["Location"].startswith("https://")
+
+
+def test_metrics(gateway_host: Target) -> None:
+    """The exporters run as declared, answer on their declared address, and count requests."""
+    endpoints = gateway_host.declared.metrics_endpoints
+    if not endpoints:
+        pytest.skip("gateway_metrics = 'off'")
+    files = metrics_files(gateway_host.declared)
+    states = gateway_host.fact(FileStates, paths=[file.path for file in files])
+    assert [file.path for file in files if states.get(file.path) != file.state] == []
+    _call(gateway_host, "GET", "/v1/models", headers=_headers(gateway_host))
+    time.sleep(2)  # the log is written once a second
+    expected = {
+        "requests": f'llm_gateway_requests_total{{key="{_name(gateway_host)}",path="/v1/models"',
+        "nginx": "nginx_up 1",
+        "node": "node_load1 ",
+    }
+    for name, endpoint in endpoints.items():
+        text = gateway_host.run(
+            "curl -fsS --noproxy '*' --max-time 10 %s", f"http://{endpoint}/metrics"
+        )
+        assert expected[name] in text, f"{name} at {endpoint}"
 
 
 def test_streamed_chat(gateway_host: Target, measured) -> None:
@@ -102,6 +247,7 @@ def test_streamed_chat(gateway_host: Target, measured) -> None:
         json={**body, "options": {"num_predict": 32}},
         stream=True,
         timeout=_PATIENCE,
+        verify=gateway_host.fleet.trust_of(gateway_host.declared),
     ) as answer:
         assert answer.status_code == 200, answer.text
         for line in answer.iter_lines():
@@ -118,7 +264,10 @@ def test_streamed_chat(gateway_host: Target, measured) -> None:
 def test_openai_client(gateway_host: Target) -> None:
     """The OpenAI client gets an answer, streamed and whole."""
     client = openai.OpenAI(
-        base_url=_url(gateway_host, "/v1"), api_key=_key(gateway_host), timeout=_PATIENCE
+        base_url=_url(gateway_host, "/v1"),
+        api_key=_key(gateway_host),
+        timeout=_PATIENCE,
+        http_client=openai.DefaultHttpxClient(verify=_context(gateway_host)),
     )
     request = {
         "model": _model(gateway_host),
@@ -155,9 +304,49 @@ def _url(target: Target, path: str) -> str:
     return f"{url}{path}"
 
 
+def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.Response:
+    return requests.request(
+        method,
+        _url(target, path),
+        verify=target.fleet.trust_of(target.declared),
+        timeout=30,
+        **arguments,
+    )
+
+
+def _context(target: Target) -> ssl.SSLContext | bool:
+    trust = target.fleet.trust_of(target.declared)
+    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
+
+
+def _handshake_with_tls_1_1(address: tuple[str, int]) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(address, 10) as plain, context.wrap_socket(plain):
+        pass
+
+
+def _presented(header: str, value: str) -> str:
+    return f"Bearer {value}" if header == "Authorization" else value
+
+
+def _usable(target: Target) -> list[GatewayKey]:
+    return target.declared.gateway.usable_keys(datetime.now(UTC))
+
+
+def _name(target: Target) -> str:
+    usable = _usable(target)
+    if not usable:
+        pytest.skip("every key has ended or is bound to networks")
+    return usable[0].name
+
+
 def _key(target: Target) -> str:
-    keys = target.fleet.gateway_keys(target.declared)
-    return next(iter(keys.values())).get_secret_value()
+    return target.fleet.gateway_keys(target.declared)[_name(target)].get_secret_value()
 
 
 def _headers(target: Target) -> dict[str, str]:

@@ -25,14 +25,16 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import Directory, File, FileContents
-from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Users, Which
+from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Users, Which
 
 from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import Ruleset, RulesetState
+from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
 from fleet.facts.ollama import OllamaModels, OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.units import ABSENT, Unit, UnitState
+from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -70,6 +72,10 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         UnitState: lambda unit, files: ABSENT,
         RulesetState: lambda table, path: Ruleset("", ""),
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
+        OpensslVersion: lambda: (3, 5),
+        DrainedHosts: list,
+        AcmeNames: list,
+        Sysctl: lambda keys: dict.fromkeys(keys, 0),
         OllamaModels: lambda url: {},
         FetchJob: lambda unit, directory: Job(),
         ModelsJob: lambda unit, path: Job(),
@@ -267,6 +273,8 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     `models_dir`, `release` (version and checksum) and `models`.
     """
     files = {path: state for path, (_, state) in first.files(host).items()}
+    kept = declared.get("kept", [])  # made on the host itself
+    files |= {path: FileState("0" * 64, "600", "root", "root") for path in kept}
     installs = [line for line in first.lines(host) if "apt-get" in line and " install " in line]
     packages = {
         name: ["1"]
@@ -277,10 +285,13 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         "/run/systemd/system": {"mode": 755, "user": "root", "group": "root"},
         "/var/lib/ollama": {"mode": 750, "user": "ollama", "group": "ollama"},
         "/etc/llm-fleet/gateway": {"mode": 700, "user": "root", "group": "root"},
+        "/var/lib/llm-fleet-acme": {"mode": 755, "user": "root", "group": "root"},
         declared["models_dir"]: {"mode": 755, "user": "ollama", "group": "ollama"},
     }
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
     installed, sha256 = declared["release"]
+
+    log = {"mode": 640, "user": "www-data", "group": "adm"}
 
     def directory(path: str) -> dict[str, Any] | None:
         return directories.get(path)
@@ -290,6 +301,9 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
         Directory: directory,
+        File: lambda path: log if path == "/var/log/nginx/gateway.log" else None,
+        Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
+        AcmeNames: lambda: declared.get("acme_names", []),
         Groups: lambda: ["root", "ollama"],
         Users: lambda: {"ollama": ollama},
         UnitState: lambda unit, files: RUNNING,

@@ -46,15 +46,28 @@ def test_from_bare() -> None:
     assert [name for name in names if name.startswith("Gateway")] == [
         "Gateway | Install nginx",
         "Gateway | Create the directory",
+        "Gateway | Create the log",
         "Gateway | Install the configuration",
+        "Gateway | Install the kernel's settings",
+        "Gateway | Run the kernel as declared",
         "Gateway | Install the drop-in",
         RUN,
+        "Gateway | Install the exporters' drop-ins",
+        "Gateway | Install the exporters",
+        "Gateway | Run prometheus-nginx-exporter",
+        "Gateway | Run prometheus-node-exporter",
+        "Gateway | Install the metrics of keys",
+        "Gateway | Run the metrics of keys",
     ]
 
 
 def test_package_never_starts_its_own_site() -> None:
     """Masked before, unmasked after, whatever apt said; and apt's own status is what counts."""
-    [line] = [line for line in from_bare("two hosts").lines("edge") if "curl nginx" in line]
+    [line] = [
+        line
+        for line in from_bare("two hosts").lines("edge")
+        if "nginx.service" in line and " install " in line
+    ]
     parts = [part.strip() for part in line.split(";")]
     assert parts[0] == "systemctl mask --runtime --quiet nginx.service"
     assert "apt-get" in parts[1]
@@ -66,7 +79,13 @@ def test_package_never_starts_its_own_site() -> None:
 
 
 def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> None:
-    answers["edge"][DebPackages] = lambda: {"nftables": ["1"], "curl": ["8"]}
+    answers["edge"][DebPackages] = lambda: {
+        name: ["1"]
+        for name in (
+            "curl", "logrotate", "nftables", "procps", "prometheus-nginx-exporter",
+            "prometheus-node-exporter",
+        )
+    }  # fmt: skip
     planned = plan(HOSTS, answers)
     assert planned.names("edge") == ["Gateway | Install nginx"]
     [install] = [line for line in planned.lines("edge") if " install " in line]
@@ -86,7 +105,7 @@ def test_new_key_changes_the_keys_only(answers: dict[str, Answers], secrets_stor
     [(path, (text, _))] = planned.files("edge").items()
     assert path == "/etc/llm-fleet/gateway/keys.conf"
     [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-b")
-    assert f"{value} team-b;" in text
+    assert f'{value} "team-b";' in text
 
 
 def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
@@ -97,7 +116,12 @@ def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
     }
     step = plan(HOSTS, answers).step("edge", "Gateway | Install the configuration")
     staged = [line for line in step.lines if line.startswith("cat > ")]
-    assert [line.rsplit("/", 1)[-1] for line in staged] == ["nginx.conf", "keys.conf"]
+    assert [line.rsplit("/", 1)[-1] for line in staged] == [
+        "nginx.conf",
+        "keys.conf",
+        "tls.crt",
+        "tls.key",
+    ]
     installed = [line for line in step.lines if line.startswith("install -D")]
     assert [line.rsplit("/", 1)[-1] for line in installed] == ["keys.conf"]
 
@@ -135,7 +159,7 @@ def test_running_state_decides(
     assert planned.names("edge") == [RUN]
     lines = planned.lines("edge")
     assert [line for line in lines if f"systemctl {verb} nginx.service" in line]
-    assert "http://10.0.0.2:8434/healthz" in lines[-1]
+    assert "https://10.0.0.2:8434/healthz" in lines[-1]
     assert "journalctl" in lines[-1]
 
 
@@ -164,9 +188,9 @@ def test_disabled_unit_is_enabled_without_a_restart(answers: dict[str, Answers])
 @pytest.mark.parametrize(
     ("listen", "url"),
     [
-        ("private", "http://10.0.0.2:8434/healthz"),
-        ("any", "http://127.0.0.1:8434/healthz"),
-        ("loopback", "http://127.0.0.1:8434/healthz"),
+        ("private", "https://10.0.0.2:8434/healthz"),
+        ("any", "https://127.0.0.1:8434/healthz"),
+        ("loopback", "https://127.0.0.1:8434/healthz"),
     ],
 )
 def test_health_is_asked_where_the_door_is(

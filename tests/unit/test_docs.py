@@ -9,13 +9,13 @@ from typing import Literal
 import pytest
 
 from fleet import docs
-from fleet.settings import CAPABILITIES, Port
+from fleet.settings import CAPABILITIES, GatewayKey, GatewaySettings, Port
 
-KEYS = {
-    f"{model.prefix}{name}": field
-    for model in CAPABILITIES
-    for name, field in model.model_fields.items()
-}
+KEYS = {}
+for model in CAPABILITIES:
+    KEYS |= {f"{model.prefix}{name}": field for name, field in model.model_fields.items()}
+    if model is GatewaySettings:
+        KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def rows() -> dict[str, list[str]]:
     """Key to its cells, as a reader of the table splits them."""
     found = {}
     for line in docs.PATH.read_text().splitlines():
-        if re.match(r"\| `[a-z0-9_]+`( ⚠)? \|", line):
+        if re.match(r"\| `[a-z0-9_.\[\]]+`( ⚠)? \|", line):
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
             found[cells[0].split("`")[1]] = cells
     return found
@@ -58,6 +58,12 @@ EXPOSING = {
     "ollama_no_cloud",
     "models_registry_insecure",
     "gateway_listen",
+    "gateway_tls",
+    "gateway_http_port",
+    "gateway_cors_origins",
+    "gateway_metrics",
+    "gateway_keys[].role",
+    "gateway_keys[].overrides",
     "firewall_enabled",
     "firewall_open_tcp",
 }

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import jinja2
 import pytest
 
 from fleet import paths
-from fleet.inventory import Fleet
+from fleet.front_door import key_tables
+from fleet.inventory import Endpoint, Fleet
 from fleet.render import TEMPLATES, render, systemd_assignment
+from fleet.settings import GatewaySettings
 from tasks import firewall, gateway, models, ollama
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 
@@ -32,14 +35,33 @@ SCENARIOS: dict[str, Hosts] = {
 VALUES: dict[str, dict[str, Any]] = {
     "firewall/firewall.nft.j2": {"table": "inet t", "rules": ["tcp dport 22 accept"]},
     "firewall/llm-fleet-firewall.service.j2": {"ruleset": "/etc/x.nft"},
-    "gateway/keys.conf.j2": {"keys": {"team-a": "sk-1"}},
-    "gateway/nginx.conf.j2": {
-        "endpoints": [],
-        "max_body": 64,
-        "read_timeout": 900,
-        "upstreams": [],
+    "gateway/exporter.dropin.conf.j2": {
+        "name": "nginx",
+        "endpoint": "127.0.0.1:1",
+        "status_socket": "/run/x.sock",
     },
-    "gateway/nginx.dropin.conf.j2": {"config": "/etc/x.conf"},
+    "gateway/keys.conf.j2": {"entries": {"sk-1": "team-a"}, "internal": "sk-2"},
+    "gateway/metrics.service.j2": {
+        "program": "/usr/lib/x.py",
+        "log": "/var/log/x.log",
+        "endpoint": Endpoint("127.0.0.1", 1),
+    },
+    "gateway/nginx.conf.j2": {
+        "settings": GatewaySettings(http_port=80),
+        "endpoints": [],
+        "redirect_endpoints": [Endpoint("127.0.0.1", 80)],
+        "redirect_host": "$host",
+        "acme_root": "/var/lib/x",
+        "inspect_socket": "/run/x.sock",
+        "status_socket": "/run/y.sock",
+        "read_timeout": 900,
+        "next_timeout": 20,
+        "upstreams": [],
+        "tables": key_tables([], {}),
+        "tls": None,
+    },
+    "gateway/sysctl.conf.j2": {"values": {"net.x": 1}},
+    "gateway/nginx.dropin.conf.j2": {"config": "/etc/x.conf", "sockets": ["/run/x.sock"]},
     "models/ollama-models.service.j2": {"program": "/usr/lib/x.py", "config": "/etc/x.json"},
     "ollama/ollama.service.j2": {
         "binary": "/opt/ollama",
@@ -136,13 +158,21 @@ class TestOllamaUnit:
 class TestGateway:
     @staticmethod
     def config(fleet: Fleet) -> list[str]:
-        return lines(gateway.config_files(fleet["edge"], fleet)[0].text)
+        return lines(TestGateway.text(fleet))
+
+    @staticmethod
+    def text(fleet: Fleet, *drained: str) -> str:
+        return gateway.config_files(fleet["edge"], fleet, (3, 5), list(drained))[0].text
 
     def test_default(self, default: Fleet) -> None:
         config = self.config(default)
-        assert [line for line in config if line.startswith("listen ")] == ["listen 10.0.0.2:8434;"]
+        assert [line for line in config if line.startswith("listen ")] == [
+            "listen unix:/run/llm-fleet-inspect.sock;",
+            "listen unix:/run/llm-fleet-status.sock;",
+            "listen 10.0.0.2:8434 ssl;",
+        ]
         assert [line for line in config if line.startswith("server 1")] == [
-            "server 10.0.0.11:11434;"
+            "server 10.0.0.11:11434 max_fails=1 fail_timeout=5s;"
         ]
         assert "client_max_body_size 64m;" in config
         assert "proxy_read_timeout 900s;" in config
@@ -150,11 +180,15 @@ class TestGateway:
     def test_alternative(self, alternative: Fleet) -> None:
         config = self.config(alternative)
         assert [line for line in config if line.startswith("listen ")] == [
-            "listen 0.0.0.0:8443;",
-            "listen [::]:8443 ipv6only=on;",
+            "listen unix:/run/llm-fleet-inspect.sock;",
+            "listen unix:/run/llm-fleet-status.sock;",
+            "listen 0.0.0.0:80;",
+            "listen [::]:80 ipv6only=on;",
+            "listen 0.0.0.0:8443 ssl;",
+            "listen [::]:8443 ssl ipv6only=on;",
         ]
         assert [line for line in config if re.match(r"server [\d\[]", line)] == [
-            "server [fd00::11]:21434;"
+            "server [fd00::11]:21434 max_fails=1 fail_timeout=5s;"
         ]
         assert "client_max_body_size 256m;" in config
         assert "proxy_read_timeout 5400s;" in config
@@ -165,18 +199,36 @@ class TestGateway:
         }
         config = self.config(fleet_of({**gpus, "edge": EDGE}))
         assert [line for line in config if line.startswith("server 1")] == [
-            f"server 10.0.0.{n}:11434;" for n in range(11, 14)
+            f"server 10.0.0.{n}:11434 max_fails=1 fail_timeout=5s;" for n in range(11, 14)
         ]
+
+    def test_drained_host_gets_nothing(self) -> None:
+        gpus = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in (11, 12)}
+        text = self.text(fleet_of({**gpus, "edge": EDGE}), "gpu12")
+        assert "server 10.0.0.11:11434 max_fails=1 fail_timeout=5s;" in text
+        assert "server 10.0.0.12:11434 max_fails=1 fail_timeout=5s down;" in text
+
+    @pytest.mark.parametrize(
+        ("openssl", "first"), [((3, 0), "X25519"), ((3, 4), "X25519"), ((3, 5), "X25519MLKEM768")]
+    )
+    def test_curves_are_those_that_openssl_knows(
+        self, openssl: tuple[int, int], first: str
+    ) -> None:
+        """OpenSSL 3.0 refuses the whole list for one name that it does not know."""
+        assert gateway.curves(openssl).split(":")[0] == first
 
     def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
         """Each location that can be asked for refuses first, whatever it does then."""
-        text = gateway.config_files(fleet["edge"], fleet)[0].text
-        public = re.findall(r"^ +location ([^@{]+) \{\n +(.+)$", text, flags=re.MULTILINE)
-        assert len(public) == 4
-        for place, first in public:
+        door = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
+        public = re.findall(r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", door, flags=re.MULTILINE)
+        assert len(public) == 6
+        for place, *checks in public:
             if place == "= /healthz":
                 continue
-            assert first == 'if ($client_name = "") { return 401; }', place
+            assert checks == [
+                'if ($client_name = "") { return 401; }',
+                "if ($source_ok = 0) { return 403; }",
+            ], place
 
     def test_key_never_goes_further(self, fleet: Fleet) -> None:
         config = self.config(fleet)
@@ -185,26 +237,28 @@ class TestGateway:
         assert "$http_authorization" not in log
         assert "$bearer" not in log
         assert "$token" not in log
-        # Headers of a location replace all of the server's, so none may be set there.
-        assert [line for line in config if line.startswith("proxy_set_header")] == [
-            line
-            for line in lines(
-                gateway.config_files(fleet["edge"], fleet)[0].text.split("# Tokens reach")[1]
-            )
-            if line.startswith("proxy_set_header")
-        ]
+        assert "$presented_key" not in log
+        # Headers of a location replace all that are set further out.
+        passing = [text for text in self.text(fleet).split(" location ") if "proxy_pass" in text]
+        assert len(passing) >= 5
+        for text in passing:
+            for header in ("Authorization", "X-Api-Key", "Origin", "Connection"):
+                assert f'proxy_set_header {header} "";' in text, text
 
     def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:
-        config, keys = gateway.config_files(alternative["edge"], alternative)
+        config, keys = gateway.config_files(alternative["edge"], alternative, (3, 5), [])
         values = {
             name: key.get_secret_value()
             for name, key in alternative.gateway_keys(alternative["edge"]).items()
         }
-        assert lines(keys.text)[1:] == [f"{key} {name};" for name, key in values.items()]
-        assert keys.mode == "600"
-        assert list(values) == ["team-a", "team-b"]
-        for value in values.values():
+        assert list(values) == ["team-a", "team-b", "team-c", "team-d"]
+        end = int(datetime(2027, 1, 31, 11, tzinfo=UTC).timestamp())
+        for name, value in values.items():
+            entry = f"{name}$ended_{end}" if name == "team-b" else name
+            assert f'{value} "{entry}";' in lines(keys.text)
             assert value not in f"{keys!r} {config!r}"
+            assert value not in config.text
+        assert keys.mode == "600"
 
     def test_drop_in_reads_our_configuration_only(self) -> None:
         commands = [line for line in lines(gateway.dropin_file().text) if line.startswith("Exec")]

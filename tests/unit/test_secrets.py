@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import stat
+from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -107,3 +108,62 @@ def test_second_writer_takes_the_first_value(
     monkeypatch.setattr(store, "read", lambda name: None if next(calls, False) else read(name))
     assert store.api_key("a").get_secret_value() == first
     assert list(store.root.iterdir()) == [store.path("a")]
+
+
+class TestRotation:
+    """Two values of one key, until a date."""
+
+    def test_both_values_are_kept(self, store: SecretStore) -> None:
+        first = store.api_key("a")
+        until = datetime.now(UTC) + timedelta(days=7)
+        second = store.rotate("a", until)
+        assert FORM.fullmatch(second.get_secret_value())
+        assert second != first
+        assert store.read("a") == second
+        before = store.previous("a")
+        assert before is not None
+        assert before.value == first
+        assert abs(before.until - until) < timedelta(seconds=1)
+        assert {mode(path) for path in store.root.iterdir()} == {0o600}
+
+    def test_promised_overlap_is_not_cut_short(self, store: SecretStore) -> None:
+        store.api_key("a")
+        second = store.rotate("a", datetime.now(UTC) + timedelta(days=7))
+        with pytest.raises(FleetError, match=r"promised until .* delete .*a\.previous"):
+            store.rotate("a", datetime.now(UTC) + timedelta(days=7))
+        assert store.read("a") == second
+
+    def test_ended_overlap_makes_room(self, store: SecretStore) -> None:
+        store.api_key("a")
+        second = store.rotate("a", datetime.now(UTC) - timedelta(seconds=1))
+        store.rotate("a", datetime.now(UTC) + timedelta(days=1))
+        before = store.previous("a")
+        assert before is not None
+        assert before.value == second
+
+    def test_interrupted_rotation_can_be_repeated(
+        self, store: SecretStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = store.api_key("a")
+        replace = store.replace
+
+        def die(name: str, value: str) -> None:
+            if name == "a":
+                raise KeyboardInterrupt
+            replace(name, value)
+
+        monkeypatch.setattr(store, "replace", die)
+        with pytest.raises(KeyboardInterrupt):
+            store.rotate("a", datetime.now(UTC) + timedelta(days=7))
+        assert store.read("a") == first
+        monkeypatch.undo()
+        assert store.rotate("a", datetime.now(UTC) + timedelta(days=7)) != first
+
+    def test_unknown_key(self, store: SecretStore) -> None:
+        with pytest.raises(FleetError, match="no such key yet"):
+            store.rotate("a", datetime.now(UTC))
+
+    def test_file_of_another_form_is_refused(self, store: SecretStore) -> None:
+        store.replace("a.previous", "hello")
+        with pytest.raises(FleetError, match="delete the file to end the overlap"):
+            store.previous("a")
