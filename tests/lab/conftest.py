@@ -125,6 +125,12 @@ def bare_lab() -> Iterator[LabUnderTest]:
 
 
 @pytest.fixture(scope="module")
+def door_lab() -> Iterator[LabUnderTest]:
+    """Three bare GPU hosts and a gateway."""
+    yield from _lab("door", "--hosts", "4")
+
+
+@pytest.fixture(scope="module")
 def single_host_lab() -> Iterator[LabUnderTest]:
     """One bare Debian 12 host that is both GPU host and gateway."""
     yield from _lab("single", "--hosts", "1", "--debian-12", "gpu1")

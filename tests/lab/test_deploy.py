@@ -63,7 +63,7 @@ def _watch_processes(lab: LabUnderTest) -> None:
 
 def _key(lab: LabUnderTest) -> str:
     result = subprocess.run(
-        [BIN / "fleet", "key", LAB_INVENTORY, "lab"],
+        [BIN / "fleet", "key", "show", LAB_INVENTORY, "lab"],
         cwd=ROOT, capture_output=True, text=True, check=True,
         env={"LLM_FLEET_LAB_ID": lab.id, "PATH": "/usr/bin:/bin"},
     )  # fmt: skip
