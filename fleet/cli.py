@@ -28,7 +28,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     fleet = _open(inventory)
     gateway = _gateway(fleet)
     name, key = next(iter(fleet.gateway_keys(gateway).items()))
-    model = model or fleet.gpu_hosts[0].ollama.models[0]
+    model = model or fleet.gpu_hosts[0].ollama.model_names[0]
     click.secho(f"{model} at {gateway.gateway_url} with the key {name!r}: {question}", dim=True)
     client = openai.OpenAI(base_url=f"{gateway.gateway_url}/v1", api_key=key.get_secret_value())
     began = time.monotonic()

@@ -38,7 +38,7 @@ DECLARED = {
     "alternative": {
         "models_dir": "/data/models",
         "release": ("0.40.0-rc1", "ab" * 32),
-        "models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed:latest"],
+        "models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed:latest", "analyst:latest"],
     }
 }
 
