@@ -35,7 +35,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name
     key = fleet.gateway_keys(gateway)[name]
-    model = model or fleet.gpu_hosts[0].ollama.models[0]
+    model = model or fleet.gpu_hosts[0].ollama.model_names[0]
     click.secho(f"{model} at {gateway.gateway_url} with the key {name!r}: {question}", dim=True)
     client = openai.OpenAI(
         base_url=f"{gateway.gateway_url}/v1",

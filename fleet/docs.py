@@ -17,7 +17,7 @@ from annotated_types import Ge, Le
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
-from fleet import settings
+from fleet import model_declarations, settings
 from fleet.errors import SettingsError
 from fleet.inventory import GATEWAY_GROUP, GPU_GROUP, PROJECT_ROOT, load_fleet
 
@@ -28,7 +28,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.Duration, "duration"),
     (settings.PositiveDuration, "duration (at least 1s)"),
     (settings.Sha256, "SHA-256"),
-    (settings.ModelName, "model name"),
+    (model_declarations.Model, "model"),
     (settings.AbsolutePath, "absolute path"),
     (settings.HttpUrl, "http(s) address"),
     (settings.Port, "port"),
@@ -45,6 +45,8 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.Network, "IP network"),
     (bool, "`True` or `False`"),
     (int, "whole number"),
+    (float, "number"),
+    (model_declarations.ModelParameters, "parameters"),
     (str, "text"),
     (type(None), "`None`"),
 )
@@ -92,7 +94,7 @@ def generate() -> str:
         sections.append(_section(model))
         if model is settings.GatewaySettings:
             sections.append(_key_section())
-    return "\n".join([introduction, *sections])
+    return "\n".join([introduction, *sections, _models()])
 
 
 def _refusal() -> str:
@@ -148,6 +150,45 @@ def _key_section() -> str:
     )
 
 
+_MODELS = """\
+## A model's declaration
+
+An item of `ollama_models` is a name, or `{"name": ..., ...}` with the keys below. How to add, pin
+and change models is in [operating.md](operating.md#models).
+
+```python
+ollama_models = [
+    "gpt-oss:20b",
+    {
+        "name": "analyst",
+        "base": "gpt-oss:20b",
+        "system": "You answer in one sentence.",
+        "parameters": {"num_ctx": 48000, "temperature": 0.2},
+        "load": True,
+    },
+]
+```
+"""
+
+
+def _models() -> str:
+    """The keys of a declaration and of its parameters, written with quotes as they are in one."""
+    parts = [_MODELS]
+    for model, title in (
+        (model_declarations.ModelDeclaration, ""),
+        (model_declarations.ModelParameters, "The keys of `parameters`:\n"),
+    ):
+        hints = get_type_hints(model, include_extras=True)
+        parts += [title] if title else []
+        parts += ["| key | type | default | meaning |", "|---|---|---|---|"]
+        for name, field in model.model_fields.items():
+            default = "required" if field.is_required() else f"`{_literal(field.get_default())}`"
+            kind = describe_type(hints[name], field.metadata)
+            parts.append(f'| `"{name}"` | {kind} | {default} | {field.description} |')
+        parts.append("")
+    return "\n".join(parts)
+
+
 def _row(key: str, field: FieldInfo, hint: Any) -> str:
     extra: Mapping[str, Any] = (
         field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
@@ -175,7 +216,7 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
     """
     for known, words in _WORDS:
         if hint is known:
-            return words + (_bounds(constraints) if known is int else "")
+            return words + (_bounds(constraints) if known in (int, float) else "")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return describe_type(arguments[0], constraints or arguments[1:])
@@ -204,6 +245,10 @@ def _bounds(constraints: Iterable[Any]) -> str:
 
 def _literal(value: Any) -> str:
     """A value as it is written in an inventory."""
+    if isinstance(value, model_declarations.ModelParameters):
+        return _literal(value.declared())
+    if isinstance(value, model_declarations.ModelDeclaration):
+        return _literal(value.name)
     if isinstance(value, tuple):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):

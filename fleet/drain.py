@@ -118,7 +118,7 @@ class Gateways:
         Raises:
             FleetError: Ollama does not answer, or has not loaded it in its own time.
         """
-        body = json.dumps({"model": gpu.ollama.models[0], "stream": False})
+        body = json.dumps({"model": gpu.ollama.model_names[0], "stream": False})
         limit = round(seconds(gpu.ollama.load_timeout)) * 2
         self._run(
             gpu.name,

@@ -386,17 +386,31 @@ def _fleet_problems(hosts: list[FleetHost]) -> Iterator[str]:
     for gateway in gateways:
         yield from _reach_problems(gateway, gpu_hosts)
     for host in gpu_hosts[1:] if gateways else []:
-        if set(host.ollama.models) != set(gpu_hosts[0].ollama.models):
-            yield (
-                f"{host.name}: ollama_models = {list(host.ollama.models)}, but {gpu_hosts[0].name} "
-                f"has {list(gpu_hosts[0].ollama.models)}: a gateway sends any request to any host, "
-                "so all hosts behind it need the same models"
-            )
+        yield from _model_problems(host, gpu_hosts[0])
     addresses = Counter(host.host.private_address for host in hosts if host.host.private_address)
     for address, count in addresses.items():
         if count > 1:
             names = ", ".join(host.name for host in hosts if host.host.private_address == address)
             yield f"{names}: private_address = '{address}' is declared for {count} hosts"
+
+
+def _model_problems(host: FleetHost, first: FleetHost) -> Iterator[str]:
+    why = "a gateway sends any request to any host, so all hosts behind it need the same models"
+    mine, theirs = (
+        {model.full_name: model.served for model in item.ollama.models} for item in (host, first)
+    )
+    if set(mine) != set(theirs):
+        yield (
+            f"{host.name}: ollama_models = {list(host.ollama.model_names)}, but {first.name} has "
+            f"{list(first.ollama.model_names)}: {why}"
+        )
+        return
+    for name in sorted(mine):
+        if mine[name] != theirs[name]:
+            yield (
+                f"{host.name}: ollama_models: {name!r} is declared in another way than for "
+                f"{first.name}: {why}"
+            )
 
 
 def _reach_problems(gateway: FleetHost, gpu_hosts: list[FleetHost]) -> Iterator[str]:

@@ -15,8 +15,11 @@ OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
 
 LOADER_UNIT = "ollama-models.service"
 LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
+LOADER_PROGRAM = f"{LIB}/model_loader.py"
 LOADER_CONFIG = f"{ETC}/models.json"
 LOADER_STATE = "/run/llm-fleet-models/state.json"
+LOADER_MEMORY = "/var/lib/llm-fleet-models/memory.json"
+MODEL_CHOICE = f"{ETC}/model-choice.json"
 
 GATEWAY_UNIT = "nginx.service"
 GATEWAY_DIR = f"{ETC}/gateway"

@@ -27,6 +27,7 @@ from pydantic import (
 
 from fleet import pins
 from fleet.durations import seconds
+from fleet.model_declarations import Model, ModelDeclaration, contradictions, hidden_from_units
 
 Listen = Literal["loopback", "private"]
 GatewayListen = Literal["loopback", "private", "any"]
@@ -36,13 +37,7 @@ Role = Literal["inference", "admin"]
 Architecture = Literal["amd64", "arm64"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-# What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
-_MODEL_NAME = re.compile(
-    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?"
-)
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
-# The unit hides these or gives them a private copy (ProtectHome, PrivateTmp).
-_HIDDEN_FROM_UNIT = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # noqa: S108
 
 
 def _check_duration(value: str) -> str:
@@ -70,12 +65,6 @@ def _only_text(value: Any) -> Any:
 def _check_sha256(value: str) -> str:
     if not _SHA256.fullmatch(value):
         raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
-    return value
-
-
-def _check_model_name(value: str) -> str:
-    if not _MODEL_NAME.fullmatch(value):
-        raise ValueError("not a model name: write [host/][namespace/]model[:tag]")
     return value
 
 
@@ -145,7 +134,6 @@ PositiveDuration = Annotated[Duration, AfterValidator(_check_positive)]
 Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text)]
 Network = Annotated[IPvAnyNetwork, BeforeValidator(_only_text)]
 Sha256 = Annotated[str, AfterValidator(_check_sha256)]
-ModelName = Annotated[str, AfterValidator(_check_model_name)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -222,8 +210,10 @@ class OllamaSettings(Settings):
         "/var/lib/ollama/models",
         description="OLLAMA_MODELS: where weights are kept. May be another mount.",
     )
-    models: tuple[ModelName, ...] = Field(
-        ("gpt-oss:20b",), strict=False, description="Models that the host serves."
+    models: tuple[Model, ...] = Field(
+        (ModelDeclaration.named("gpt-oss:20b"),),
+        strict=False,
+        description="Models that the host serves: names, or declarations as described below.",
     )
     origins: tuple[EnvValue, ...] = Field(
         (), strict=False, description="OLLAMA_ORIGINS: browser origins allowed besides localhost."
@@ -289,12 +279,9 @@ class OllamaSettings(Settings):
             )
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
-        hidden = [
-            path for path in _HIDDEN_FROM_UNIT if f"{self.models_dir}/".startswith(f"{path}/")
-        ]
-        if hidden:
+        if hidden := hidden_from_units(self.models_dir):
             raise ValueError(
-                f"ollama_models_dir: {self.models_dir} is under {hidden[0]}, which the "
+                f"ollama_models_dir: {self.models_dir} is under {hidden}, which the "
                 "hardened unit cannot see; use a directory under /var, /srv, /data or /mnt"
             )
         if self.kv_cache_type != "f16" and self.flash_attention is False:
@@ -302,7 +289,14 @@ class OllamaSettings(Settings):
                 f"ollama_kv_cache_type: {self.kv_cache_type} needs flash attention; set "
                 "ollama_flash_attention = True or leave it unset"
             )
+        if problems := contradictions(self.models, self.max_loaded_models):
+            raise ValueError("; ".join(f"ollama_models: {line}" for line in problems))
         return self
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """The models by name alone, as they are declared; `auto` where the host chooses."""
+        return tuple(model.name for model in self.models)
 
     def tarball_sha256(self, arch: Architecture) -> str | None:
         """SHA-256 of the release tarball: `ollama_sha256`, else the pin, else None."""
@@ -335,8 +329,65 @@ class ModelsSettings(Settings):
         json_schema_extra={"unit": "duration"},
     )
 
+    prune: bool = Field(
+        False,
+        description=(
+            "Remove models that are not declared, but never one that is loaded. `False` only "
+            "reports them."
+        ),
+    )
+    no_progress: PositiveDuration = Field(
+        "3m",
+        description=(
+            "A pull without a new byte for so long is given up and begun anew; it goes on from "
+            "where it was. Ollama by itself can wait for ever."
+        ),
+        json_schema_extra={"unit": "duration"},
+    )
+    slow_rate: Annotated[float, Field(ge=0)] = Field(
+        0.0,
+        description=(
+            "A pull slower than this is interrupted and resumed at once, as fresh connections "
+            "often are faster. 0 is never."
+        ),
+        json_schema_extra={"unit": "MB/s"},
+    )
+    slow_window: PositiveDuration = Field(
+        "2m",
+        description="Over how long `models_slow_rate` is averaged; also the least time between two "
+        "such interruptions.",
+        json_schema_extra={"unit": "duration"},
+    )
+    attempts: Annotated[int, Field(ge=1, le=100)] = Field(
+        5,
+        description=(
+            "Attempts for a model, one after the other and without a new byte, before it counts "
+            "as failed. The host begins anew by itself `models_retry_delay_max` later."
+        ),
+    )
+    retry_delay: PositiveDuration = Field(
+        "5s",
+        description="Pause after a first failed attempt; doubled after each further one.",
+        json_schema_extra={"unit": "duration"},
+    )
+    retry_delay_max: PositiveDuration = Field(
+        "5m",
+        description="Longest pause between two attempts, and between two runs of the loader.",
+        json_schema_extra={"unit": "duration"},
+    )
+    disk_reserve: Annotated[float, Field(ge=0)] = Field(
+        5.0,
+        description="What a pull must leave free in `ollama_models_dir`; checked before it begins.",
+        json_schema_extra={"unit": "GB"},
+    )
+
     @model_validator(mode="after")
     def _relations(self) -> ModelsSettings:
+        if seconds(self.retry_delay) > seconds(self.retry_delay_max):
+            raise ValueError(
+                f"models_retry_delay: {self.retry_delay} is longer than models_retry_delay_max = "
+                f"{self.retry_delay_max}; exchange them"
+            )
         if self.registry_insecure and not self.registry:
             raise ValueError(
                 "models_registry_insecure: only a mirror can be plain HTTP; set models_registry"
@@ -611,6 +662,9 @@ def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
         "OLLAMA_KV_CACHE_TYPE": settings.kv_cache_type,
         "OLLAMA_SCHED_SPREAD": _flag(settings.sched_spread),
         "OLLAMA_NO_CLOUD": _flag(settings.no_cloud),
+        # A restart would delete partial downloads older than an hour; the loader removes what
+        # nothing uses instead (docs/decisions/0007-models.md).
+        "OLLAMA_NOPRUNE": _flag(True),
         "OLLAMA_DEBUG": _flag(settings.debug),
         "HTTPS_PROXY": settings.https_proxy or "",
         "NO_PROXY": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)) if settings.https_proxy else "",

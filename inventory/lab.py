@@ -42,6 +42,7 @@ gpu = (
         "ollama_sha256": _lab["upstream"]["ollama_sha256"],
         "ollama_release_url": f"{_lab['upstream']['url']}/ollama/ollama/releases/download",
         "ollama_models": ["gpt-oss:20b"],
+        "models_disk_reserve": 0.5,
         "models_registry": _lab["upstream"]["url"].removeprefix("http://"),
         "models_registry_insecure": True,
     },

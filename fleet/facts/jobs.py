@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
@@ -63,11 +63,26 @@ class FetchJob(_JobFact):
 
 
 class ModelsJob(_JobFact):
-    """The run of `model_loader.py` whose state file is `path`."""
+    """The run of `model_loader.py` whose state file is `path`.
+
+    A run that failed and waits to be started again has failed, as far as anybody waits for it.
+    """
 
     @override
     def command(self, unit: str, path: str) -> StringCommand:
-        return StringCommand(self.show(unit), "cat", QuoteString(path), "2>/dev/null || echo '{}'")
+        return StringCommand(
+            self.show(unit),
+            "cat",
+            QuoteString(path),
+            "2>/dev/null || echo '{}'; echo; systemctl show --value -p SubState --",
+            QuoteString(unit),
+        )
+
+    @override
+    def process(self, output: list[str]) -> Job:
+        *lines, sub_state = output
+        job = super().process(lines)
+        return replace(job, active_state="failed") if sub_state == "auto-restart" else job
 
 
 def model_progress(job: Job) -> dict[str, dict[str, Any]]:

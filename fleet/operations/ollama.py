@@ -1,17 +1,15 @@
-"""Ollama's releases and models on a host."""
+"""Ollama's releases on a host."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.facts.jobs import FetchJob, Job, ModelsJob, model_progress
-from fleet.facts.ollama import OllamaModels, OllamaReleases
+from fleet.facts.jobs import FetchJob, Job
+from fleet.facts.ollama import OllamaReleases
 from fleet.operations.commands import Commands
-from fleet.operations.jobs import Meter, progress, run_job
-from fleet.paths import LIB, LOADER_STATE, LOADER_UNIT, OLLAMA_CURRENT, OLLAMA_ROOT
+from fleet.operations.jobs import Meter, run_job
+from fleet.paths import LIB, OLLAMA_CURRENT, OLLAMA_ROOT
 
 
 @operation()
@@ -50,37 +48,3 @@ def install_release(
             "ln -sfn", directory, f"{OLLAMA_CURRENT}.new",
             "&& mv -T", f"{OLLAMA_CURRENT}.new", OLLAMA_CURRENT,
         )  # fmt: skip
-
-
-@operation()
-def provide_models(url: str, models: list[str], wait_timeout: float | None) -> Commands:
-    """Have `models` (names with tags) on the host, by a run of the loader unit.
-
-    `wait_timeout` is in seconds; None starts the loader and does not wait for it.
-    """
-    present: dict[str, Any] = host.get_fact(OllamaModels, url=url)
-    missing = sorted(set(models) - set(present))
-    if not missing:
-        host.noop(f"{', '.join(models)} present")
-        return
-    start = StringCommand(
-        "systemctl reset-failed --quiet", LOADER_UNIT, "2>/dev/null;",
-        "systemctl start --no-block", LOADER_UNIT,
-    )  # fmt: skip
-    if wait_timeout is None:
-        yield start
-        return
-
-    def describe(job: Job) -> str:
-        parts = [
-            f"{name}: {entry['phase']} "
-            f"{progress(entry['completed'], entry['total'], entry['rate'])}"
-            for name, entry in model_progress(job).items()
-            if entry["phase"] not in ("waiting", "ready")
-        ]
-        return "; ".join(parts) or "models: starting"
-
-    def look() -> Job:
-        return host.get_fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE)
-
-    yield from run_job(LOADER_UNIT, start, look, describe, wait_timeout)

@@ -47,8 +47,9 @@ def run_unit(
 
 @operation()
 def enable_unit(unit: str) -> Commands:
-    """Have `unit` start at boot, whether or not it runs now."""
-    if not host.get_fact(UnitState, unit=unit, files=[]).is_enabled:
+    """Have `unit` start at boot, whether or not it runs now, and systemd know its newest file."""
+    current = host.get_fact(UnitState, unit=unit, files=[])
+    if not current.is_enabled or current.needs_daemon_reload:
         yield StringCommand(
             "systemctl daemon-reload && systemctl enable --quiet", QuoteString(unit)
         )

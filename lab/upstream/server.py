@@ -8,6 +8,7 @@ response"). It logs one line a request: method, path, status, bytes sent, range.
 
 import json
 import re
+import socket
 import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from lab.upstream.faults import CONTROL, Fault, Faults
 from lab.upstream.models import MANIFEST_TYPE
 
 REGISTRY = re.compile(r"/v2/(?P<name>[^/]+/[^/]+)/(?P<kind>manifests|blobs)/(?P<reference>[^/]+)")
@@ -62,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
     server: "Server"
     sent = 0
     status = 0
+    fault: Fault | None = None
 
     def do_GET(self) -> None:
         """Answer with headers and body."""
@@ -71,16 +74,34 @@ class Handler(BaseHTTPRequestHandler):
         """Answer with the headers alone."""
         self.answer(body=False)
 
+    def do_PUT(self) -> None:
+        """Take orders from a test; nothing else is ever written."""
+        self.control()
+
+    do_DELETE = do_PUT  # noqa: N815 - a name of the base class
+
+    def control(self) -> None:
+        """Answer a test: what to do wrong, and what was served."""
+        length = int(self.headers.get("Content-Length") or 0)
+        status, answer = self.server.faults.control(
+            self.command, self.path, self.rfile.read(length)
+        )
+        content = json.dumps(answer).encode()
+        self.send(status, {"Content-Type": "application/json"}, content, body=True)
+
     def log_message(self, *_: object) -> None:
         """Leave the log to ``answer``; what is no HTTP at all (TLS, say) is not logged."""
 
     def answer(self, *, body: bool) -> None:
-        """Answer a request and log it, whatever becomes of it.
-
-        Faults to inject (a stall, a cut, a 500, wrong bytes) belong here, around ``respond``.
-        """
+        """Answer a request and log it, whatever becomes of it."""
         self.sent = self.status = 0
         path = unquote(urlsplit(self.path).path)
+        if path.startswith(CONTROL):
+            self.control()
+            return
+        self.fault = self.server.faults.take(
+            path, self.client_address[0], is_range="Range" in self.headers
+        )
         try:
             self.respond(path, body=body)
         except (BrokenPipeError, ConnectionResetError):
@@ -92,10 +113,15 @@ class Handler(BaseHTTPRequestHandler):
     def respond(self, path: str, *, body: bool) -> None:
         """Send the file of a path, or the error of its protocol."""
         registry = REGISTRY.fullmatch(path)
+        if self.fault and self.fault.status:
+            headers = {"Content-Type": "application/json"}
+            error = json.dumps({"errors": [{"code": "LAB", "message": "on purpose"}]})
+            self.send(HTTPStatus(self.fault.status), headers, error.encode(), body=body)
+            return
         if path in {"/v2", "/v2/"}:
             self.send(HTTPStatus.OK, {"Content-Type": "application/json"}, b"{}", body=body)
             return
-        file = self.server.find(path)
+        file = self.server.find((self.fault and self.fault.serve) or path)
         if file is None:
             self.missing(registry, body=body)
             return
@@ -104,8 +130,11 @@ class Handler(BaseHTTPRequestHandler):
             headers["Content-Type"] = MANIFEST_TYPE
         elif registry:
             headers["Location"] = path
+        size = file.stat().st_size
+        if self.fault and self.fault.size is not None:
+            size = min(size, self.fault.size)
         with file.open("rb") as content:
-            self.send_file(content, file.stat().st_size, headers, body=body)
+            self.send_file(content, size, headers, body=body)
 
     def missing(self, registry: re.Match[str] | None, *, body: bool) -> None:
         """Answer 404, as JSON inside the registry."""
@@ -142,13 +171,33 @@ class Handler(BaseHTTPRequestHandler):
         if not body:
             return
         self.wfile.flush()
+        if self.fault and self.fault.is_in_the_body:
+            self.send_faulty(self.fault, content, span)
+            return
         while self.sent < span.length:
             done = self.connection.sendfile(
                 content, span.first + self.sent, min(span.length - self.sent, 1 << 22)
             )
             if not done:
                 break
-            self.sent += done
+            self.count(done)
+
+    def count(self, length: int) -> None:
+        """Note bytes of a file that went out, for the log and for tests."""
+        self.sent += length
+        if "Range" in self.headers:
+            self.server.faults.count(unquote(urlsplit(self.path).path), length)
+
+    def send_faulty(self, fault: Fault, content: BinaryIO, span: Span) -> None:
+        """Send a span as its fault wants it; small buffers, so that what is sent has arrived."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+
+        def write(block: bytes) -> None:
+            self.wfile.write(block)
+            self.count(len(block))
+
+        if not self.server.faults.send(fault, content, span.first, span.length, write):
+            self.close_connection = True
 
     def send(
         self, status: HTTPStatus, headers: dict[str, str], content: bytes, *, body: bool
@@ -179,6 +228,7 @@ class Server(ThreadingHTTPServer):
         """Listen at once; ``serve_forever`` answers."""
         super().__init__((host, port), Handler)
         self.root = root.resolve(strict=True)
+        self.faults = Faults()
 
     def find(self, path: str) -> Path | None:
         """Return the file of a path, or None; nothing outside the root is ever found."""

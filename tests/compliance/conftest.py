@@ -33,6 +33,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The inventory whose hosts are checked.",
     )
 
+    parser.addoption(
+        "--all-blobs",
+        action="store_true",
+        help="Hash every file of every declared model, whatever its size.",
+    )
+    parser.addoption(
+        "--hash-up-to",
+        type=int,
+        default=512,
+        metavar="MB",
+        help="Hash files of models up to this size; of larger ones, ask whether they changed.",
+    )
     parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
 
 

@@ -19,6 +19,7 @@ from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.gateway import DrainedHosts, OpensslVersion
 from fleet.facts.units import UnitState
+from fleet.model_declarations import AUTO
 from fleet.settings import GatewayKey
 from tasks.gateway import (
     KERNEL,
@@ -354,4 +355,10 @@ def _headers(target: Target) -> dict[str, str]:
 
 
 def _model(target: Target) -> str:
-    return target.fleet.gpu_hosts[0].ollama.models[0]
+    """A model to chat with: one that is loaded, as any other could push it out of memory."""
+    models = target.fleet.gpu_hosts[0].ollama.models
+    name = next((model for model in models if model.load), models[0]).name
+    if name != AUTO:
+        return name
+    answer = requests.get(_url(target, "/v1/models"), headers=_headers(target), timeout=30)
+    return min(model["id"] for model in answer.json()["data"] if model["id"].startswith("gpt-oss:"))

@@ -1,50 +1,214 @@
-"""The declared models are there."""
+"""The declared models are there, whole, as declared, in memory where they should be, and answer."""
 
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
 
 from fleet import paths
+from fleet.facts.files import FileStates
+from fleet.facts.models import HostMemory
 from fleet.facts.ollama import OllamaModels
-from tasks.models import full_name
+from fleet.facts.units import UnitState
+from fleet.model_choice import choose
+from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name
+from tasks.models import managed_files, with_bases
 from tests.compliance.connection import Target
+
+_PATIENCE = 900  # seconds; a cold load of a large model is part of a first answer
+_QUESTION = "The capital of France is"
 
 
 def test_present(gpu_host: Target) -> None:
     """Every declared model is present."""
-    url = f"http://{gpu_host.declared.ollama_endpoint}"
-    present = gpu_host.fact(OllamaModels, url=url)
-    missing = [name for name in gpu_host.declared.ollama.models if full_name(name) not in present]
+    present = _tags(gpu_host)
+    missing = [name for name in _declared(gpu_host) if name not in present]
     assert missing == [], (
         f"present: {sorted(present)}; run the deploy to pull{gpu_host.journal(paths.LOADER_UNIT)}"
     )
 
 
+def test_digest(gpu_host: Target) -> None:
+    """Every pinned model has the declared digest."""
+    pinned = {name: model.digest for name, model in _declared(gpu_host).items() if model.digest}
+    if not pinned:
+        pytest.skip("no digest is declared")
+    present = _tags(gpu_host)
+    assert {name: present.get(name, {}).get("digest") for name in pinned} == pinned
+
+
 def test_complete(gpu_host: Target) -> None:
     """Every declared model has all its files, at their full size."""
-    directory = gpu_host.declared.ollama.models_dir
     problems = []
-    for name in gpu_host.declared.ollama.models:
-        path = f"{directory}/manifests/{_manifest_path(full_name(name))}"
-        text = gpu_host.testinfra.run("cat %s", path).stdout
-        if not text:
-            problems.append(f"{name}: no manifest {path}")
-            continue
-        manifest = json.loads(text)
-        for layer in [manifest["config"], *manifest["layers"]]:
-            blob = f"{directory}/blobs/{layer['digest'].replace(':', '-')}"
+    for name in _declared(gpu_host):
+        layers = list(_layers(gpu_host, name))
+        if not layers:
+            problems.append(f"{name}: no manifest")
+        for blob, layer in layers:
             size = gpu_host.testinfra.run("stat -c %%s %s", blob).stdout.strip()
             if size != str(layer["size"]):
                 problems.append(f"{name}: {blob} has {size or 'no'} bytes of {layer['size']}")
     assert problems == []
 
 
+def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured) -> None:
+    """Every file of the declared models hashes to its name, or is unchanged since it did."""
+    everything = request.config.getoption("--all-blobs")
+    limit = request.config.getoption("--hash-up-to") * 1_000_000
+    blobs = {blob: layer for name in _declared(gpu_host) for blob, layer in _layers(gpu_host, name)}
+    memory = json.loads(gpu_host.run("cat %s", paths.LOADER_MEMORY))["blobs"]
+    hashed, problems = 0, []
+    for blob, layer in blobs.items():
+        if everything or layer["size"] <= limit:
+            hashed += layer["size"]
+            actual = gpu_host.testinfra.run("sha256sum %s", blob).stdout[:64]
+            if f"sha256:{actual}" != layer["digest"]:
+                problems.append(f"{blob} has the SHA-256 {actual}")
+        elif not _is_unchanged(gpu_host, blob, memory):
+            problems.append(f"{blob} was changed since the loader hashed it")
+    total = sum(layer["size"] for layer in blobs.values())
+    measured(f"{hashed / 1e9:.1f} of {total / 1e9:.1f} GB hashed")
+    assert problems == []
+
+
+def test_custom(gpu_host: Target) -> None:
+    """Every custom model has exactly the declared parameters, system prompt and template."""
+    problems = {}
+    custom = {name: model for name, model in _declared(gpu_host).items() if model.base}
+    if not custom:
+        pytest.skip("no custom model is declared")
+    for name, model in custom.items():
+        own, base = (_show(gpu_host, item) for item in (name, _resolved(gpu_host, model.base)))
+        declared = {key: _as_set(value) for key, value in model.definition["parameters"].items()}
+        wanted = {
+            "parameters": _parameters(base) | declared,
+            "system": model.system or base.get("system"),
+            "template": model.template or base.get("template"),
+        }
+        actual = {**{key: own.get(key) for key in wanted}, "parameters": _parameters(own)}
+        if actual != wanted:
+            problems[name] = {"declared": wanted, "actual": actual}
+    assert problems == {}
+
+
+def test_loaded(gpu_host: Target) -> None:
+    """Models that are to stay in memory are there, pinned, and with the declared context."""
+    kept = {
+        name: model
+        for name, model in _declared(gpu_host).items()
+        if model.load and (model.keep_alive or FOR_EVER).startswith("-")
+    }
+    if not kept:
+        pytest.skip("no model is declared with load")
+    _wait_for_the_loader(gpu_host)
+    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps")["models"]}
+    problems = []
+    for name, model in kept.items():
+        context = model.parameters.num_ctx or gpu_host.declared.ollama.context_length
+        info = _show(gpu_host, name).get("model_info", {})
+        limits = [value for key, value in info.items() if key.endswith(".context_length")]
+        entry = running.get(name) or _sharing(gpu_host, name, running)
+        if entry is None:
+            problems.append(f"{name} is not loaded")
+        elif context and entry["context_length"] != min([context, *limits]):
+            problems.append(f"{name} is loaded with a context of {entry['context_length']}")
+        elif int(entry["expires_at"][:4]) < 2100:
+            problems.append(f"{name} expires at {entry['expires_at']}")
+    assert problems == [], f"running: {running}{gpu_host.journal(paths.LOADER_UNIT)}"
+
+
+def test_answers(gpu_host: Target, measured) -> None:
+    """Every declared model answers, asked on its own host."""
+    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps")["models"]}
+    slowest = 0.0
+    for name in _declared(gpu_host):
+        began = time.monotonic()
+        body: dict[str, Any] = {"model": name, "prompt": _QUESTION, "stream": False}
+        body["options"] = {"num_predict": 16}
+        # Leave the memory as it was found. A process that is there for the same weights would be
+        # started anew for another context, and what was pinned would be gone.
+        if entry := _sharing(gpu_host, name, running):
+            body["options"]["num_ctx"] = entry["context_length"]
+        else:
+            body["keep_alive"] = 0
+        answer = _ask(gpu_host, "/api/generate", body)
+        assert (answer.get("response") or answer.get("thinking") or "").strip(), f"{name}: {answer}"
+        slowest = max(slowest, time.monotonic() - began)
+    measured(f"slowest answer after {slowest:.1f} s, a cold load included")
+
+
 def test_loader(gpu_host: Target) -> None:
-    """The loader runs at boot, and its last run did not fail."""
-    service = gpu_host.testinfra.service(paths.LOADER_UNIT)
-    assert service.is_enabled
-    state = gpu_host.run("systemctl show --value -p ActiveState %s", paths.LOADER_UNIT)
-    assert state != "failed", gpu_host.journal(paths.LOADER_UNIT)
+    """The loader is the declared one, starts with Ollama, and its last run did not fail."""
+    files = managed_files(gpu_host.declared)
+    states = gpu_host.fact(FileStates, paths=[file.path for file in files])
+    assert states == {file.path: file.state for file in files}
+    unit = gpu_host.fact(UnitState, unit=paths.LOADER_UNIT, files=[])
+    assert unit.is_enabled
+    assert not unit.needs_daemon_reload
+    state = gpu_host.run("systemctl show --value -p ActiveState -p SubState %s", paths.LOADER_UNIT)
+    assert "failed" not in state, gpu_host.journal(paths.LOADER_UNIT)
+    assert "auto-restart" not in state, gpu_host.journal(paths.LOADER_UNIT)
+
+
+def _declared(target: Target) -> dict[str, ModelDeclaration]:
+    """Full name to declaration: bases that nobody declared too, and `auto` by its choice."""
+    models = with_bases(target.declared.ollama.models)
+    return {_resolved(target, model.name): model for model in models}
+
+
+def _resolved(target: Target, name: str) -> str:
+    if name not in (AUTO, full_name(AUTO)):
+        return full_name(name)
+    choice = choose(target.fact(HostMemory))
+    assert choice, "an NVIDIA GPU is on the bus, but nvidia-smi does not answer"
+    return choice.model
+
+
+def _tags(target: Target) -> dict[str, dict[str, Any]]:
+    tags: dict[str, dict[str, Any]] = target.fact(
+        OllamaModels, url=f"http://{target.declared.ollama_endpoint}"
+    )
+    return tags
+
+
+def _ask(target: Target, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Ollama's answer, asked on its host: its port is closed to this machine."""
+    url = f"http://{target.declared.ollama_endpoint}{path}"
+    data = ["-d", json.dumps(body)] if body is not None else []
+    command = f"curl -sS --noproxy '*' --max-time {_PATIENCE} %s {'%s ' * len(data)}"
+    answer: dict[str, Any] = json.loads(target.run(command, url, *data))
+    return answer
+
+
+def _show(target: Target, name: str) -> dict[str, Any]:
+    return _ask(target, "/api/show", {"model": name})
+
+
+def _parameters(shown: dict[str, Any]) -> dict[str, set[Any]]:
+    """What `/api/show` lists, a value a line."""
+    values: dict[str, set[Any]] = {}
+    for line in (shown.get("parameters") or "").splitlines():
+        key, value = line.split(maxsplit=1)
+        values.setdefault(key, set()).add(json.loads(value))
+    return values
+
+
+def _as_set(value: Any) -> set[Any]:
+    return set(value) if isinstance(value, list) else {value}
+
+
+def _layers(target: Target, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Path of each blob of a model, and what its manifest says of it."""
+    directory = target.declared.ollama.models_dir
+    text = target.testinfra.run("cat %s", f"{directory}/manifests/{_manifest_path(name)}").stdout
+    if text:
+        manifest = json.loads(text)
+        for layer in [manifest["config"], *manifest["layers"]]:
+            yield f"{directory}/blobs/{layer['digest'].replace(':', '-')}", layer
 
 
 def _manifest_path(name: str) -> str:
@@ -53,3 +217,34 @@ def _manifest_path(name: str) -> str:
     parts = model.split("/")
     defaults = ["registry.ollama.ai", "library"]
     return "/".join([*defaults[: 3 - len(parts)], *parts, tag])
+
+
+def _is_unchanged(target: Target, blob: str, memory: dict[str, list[int]]) -> bool:
+    """Whether the loader hashed the file in its present state: size and both times."""
+    script = "import os,sys;s=os.stat(sys.argv[1]);print(s.st_size,s.st_mtime_ns,s.st_ctime_ns)"
+    now = target.testinfra.run("python3 -c %s %s", script, blob).stdout.split()
+    return [int(part) for part in now] == memory.get(blob.rsplit("/", 1)[-1])
+
+
+def _sharing(target: Target, name: str, running: dict[str, Any]) -> dict[str, Any] | None:
+    """A loaded model with the same weights: Ollama shows a process that two share once."""
+    weights = _weights(target, name)
+    return next(
+        (entry for other, entry in running.items() if weights == _weights(target, other)), None
+    )
+
+
+def _weights(target: Target, name: str) -> str:
+    """Path of a model's largest blob; the name itself while it has none."""
+    sizes = [(layer["size"], blob) for blob, layer in _layers(target, name)]
+    return max(sizes, default=(0, name))[1]
+
+
+def _wait_for_the_loader(target: Target) -> None:
+    """After a boot it may still be at work; reading on would blame what is under way."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        state = target.testinfra.run("systemctl show --value -p SubState %s", paths.LOADER_UNIT)
+        if state.stdout.strip() != "running":
+            return
+        time.sleep(1)

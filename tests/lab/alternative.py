@@ -33,6 +33,9 @@ gpu = (
         "ollama_release_url": f"{_lab['upstream']['url']}/ollama/ollama/releases/download",
         "models_registry": _lab["upstream"]["url"].removeprefix("http://"),
         "models_registry_insecure": True,
+        "models_disk_reserve": 0.2,
+        "models_prune": True,
+        "models_no_progress": "1m",
     },
 )
 gateway = (

@@ -38,9 +38,9 @@ DECLARED = {
     "alternative": {
         "models_dir": "/data/models",
         "release": ("0.40.0-rc1", "ab" * 32),
-        "models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed:latest"],
         "kept": ["/etc/llm-fleet/gateway/tls.crt", "/etc/llm-fleet/gateway/tls.key"],
         "acme_names": ["llm.example.com", "llm.example.internal"],
+        "models": ["gpt-oss:120b", "hf.co/team/model:Q4", "embed:latest", "analyst:latest"],
     }
 }
 

@@ -31,9 +31,11 @@ from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import Ruleset, RulesetState
 from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
-from fleet.facts.ollama import OllamaModels, OllamaReleases
+from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
+from fleet.facts.ollama import OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.units import ABSENT, Unit, UnitState
+from fleet.model_choice import GIB, Memory
 from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 
@@ -76,7 +78,8 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DrainedHosts: list,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
-        OllamaModels: lambda url: {},
+        ModelsState: lambda config: ModelsCheck(),
+        HostMemory: lambda: Memory((), 64 * GIB),
         FetchJob: lambda unit, directory: Job(),
         ModelsJob: lambda unit, path: Job(),
     }
@@ -312,7 +315,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
             "sha256": sha256 if version == installed else "",
             "current": f"/opt/ollama/{installed}",
         },
-        OllamaModels: lambda url: {name: {} for name in declared["models"]},
+        ModelsState: lambda config: ModelsCheck(True, tuple(declared["models"])),
     }
 
 

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from pyinfra.context import ctx_state
 
 from fleet.facts.jobs import Job, ModelsJob
-from fleet.facts.ollama import OllamaModels
+from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.units import Unit, UnitState
+from fleet.model_choice import GIB, Memory
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
 
 HOSTS = {"gpu1": ("gpu", {})}
 PROVIDE = "Models | Provide the models"
 START = (
-    "systemctl reset-failed --quiet ollama-models.service 2>/dev/null; "
-    "systemctl start --no-block ollama-models.service"
+    'systemctl daemon-reload; if [ "$(systemctl show --value -p SubState ollama-models.service)"'
+    " = auto-restart ]; then systemctl restart --no-block ollama-models.service;"
+    " else systemctl start ollama-models.service; fi"
 )
+DONE = ModelsCheck(True, ("gpt-oss:20b",))
+MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 
 
 def report(phase: str, completed: int = 0) -> tuple[str, ...]:
@@ -29,9 +35,21 @@ def report(phase: str, completed: int = 0) -> tuple[str, ...]:
 
 @pytest.fixture
 def answers() -> Answers:
-    """A converged GPU host, but for its only model."""
+    """A converged GPU host, but for its only model, which is there after a run of the loader."""
     host = in_declared_state("gpu only", from_bare("gpu only"))["gpu1"]
-    return host | {OllamaModels: lambda url: {}}
+    return host | {ModelsState: checks(MISSING, DONE), ModelsJob: job(READY)}
+
+
+def checks(*seen: ModelsCheck) -> Callable[..., ModelsCheck]:
+    """The first while the deploy is planned; all in turn when it is executed."""
+    left = list(seen)
+
+    def look(config: str) -> ModelsCheck:
+        if not ctx_state.get().is_executing:
+            return seen[0]
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return look
 
 
 def provide(answers: Answers, **settings: Any) -> list[str]:
@@ -41,9 +59,10 @@ def provide(answers: Answers, **settings: Any) -> list[str]:
 def test_from_bare() -> None:
     planned = from_bare("gpu only")
     assert [name for name in planned.names("gpu1") if name.startswith("Models")] == [
+        "Models | Install Python",
         "Models | Install the loader",
         "Models | Install the loader's unit",
-        "Models | Run the loader at boot",
+        "Models | Run the loader whenever Ollama starts",
         PROVIDE,
     ]
     assert planned.step("gpu1", PROVIDE).lines == [START]
@@ -54,30 +73,64 @@ def test_ollama_runs_before_the_loader() -> None:
         planned = from_bare(scenario)
         [host] = [name for name in planned.steps if name != "edge"]
         ready = planned.index(host, r"curl .*/api/version")
-        assert ready < planned.index(host, r"systemctl start --no-block ollama-models\.service")
+        assert ready < planned.index(host, r"systemctl start ollama-models\.service")
 
 
-def test_present_model_starts_nothing(answers: Answers) -> None:
-    answers[OllamaModels] = lambda url: {"gpt-oss:20b": {}, "other:1": {}}
+def test_converged_models_start_nothing(answers: Answers) -> None:
+    answers[ModelsState] = lambda config: DONE
     assert plan(HOSTS, {"gpu1": answers}).order == []
 
 
-def test_one_missing_model_starts_the_loader(answers: Answers) -> None:
-    answers[OllamaModels] = lambda url: {"gpt-oss:20b": {}}
-    lines = provide(answers, ollama_models=["gpt-oss:20b", "embed"])
-    assert lines == [START]
+def test_undeclared_models_are_reported(answers: Answers, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pyinfra")
+    undeclared = {"stray:1": {"size": 7_000_000, "in_use": False}}
+    answers[ModelsState] = lambda config: replace(DONE, undeclared=undeclared)
+    assert plan(HOSTS, {"gpu1": answers}).order == []
+    assert "stray:1 (7.0 MB) is not declared: models_prune = True removes it" in caplog.text
 
 
-def test_name_without_a_tag_is_found_as_ollama_lists_it(answers: Answers) -> None:
-    answers[OllamaModels] = lambda url: {"embed:latest": {}}
-    assert provide(answers, ollama_models=["embed"]) == []
-
-
-def test_api_is_asked_where_it_listens() -> None:
+def test_host_is_compared_with_what_is_declared_now(answers: Answers) -> None:
+    """Not with the configuration that an earlier deploy left there."""
     asked = []
-    host = bare() | {OllamaModels: lambda url: asked.append(url) or {}}
-    plan({"gpu1": ("gpu", {"ollama_port": 12000})}, {"gpu1": host})
-    assert set(asked) == {"http://127.0.0.1:12000"}
+
+    def look(config: str) -> ModelsCheck:
+        asked.append(json.loads(config))
+        return DONE
+
+    answers[ModelsState] = look
+    plan({"gpu1": ("gpu", {"ollama_port": 12000})}, {"gpu1": answers})
+    assert {config["api"] for config in asked} == {"http://127.0.0.1:12000"}
+
+
+def test_what_the_running_loader_was_not_told_of_is_done_by_another(answers: Answers) -> None:
+    answers[ModelsState] = checks(MISSING, MISSING, DONE)
+    assert provide(answers) == [START, START]
+
+
+def test_what_is_left_in_the_end_is_an_error(answers: Answers) -> None:
+    answers[ModelsState] = checks(MISSING)
+    *starts, error = provide(answers)
+    assert starts == [START, START]
+    assert "@fake/gpu1: gpt-oss:20b is not there" in error
+
+
+class TestAuto:
+    HOSTS: ClassVar = {"gpu1": ("gpu", {"ollama_models": ["auto"]})}
+    CHOOSE = "Models | Choose the model by the host's memory"
+
+    def test_choice_is_written_down_with_its_reason(self) -> None:
+        host = bare() | {HostMemory: lambda: Memory((80 * GIB,), 64 * GIB)}
+        [command] = plan(self.HOSTS, {"gpu1": host}).step("gpu1", self.CHOOSE).commands
+        assert json.loads(command.connector_arguments["_stdin"][0]) == {
+            "model": "gpt-oss:120b",
+            "why": "1 GPU with 80 GiB: at least the 68 GiB that gpt-oss:120b needs",
+        }
+
+    def test_silent_gpu_is_an_error_of_its_host(self) -> None:
+        host = bare() | {HostMemory: lambda: Memory((), 64 * GIB, has_silent_gpu=True)}
+        [line] = plan(self.HOSTS, {"gpu1": host}).step("gpu1", self.CHOOSE).lines
+        assert "needs nvidia-smi" in line
+        assert line.endswith(">&2; exit 1")
 
 
 PULLING = [Job("activating", "success", report("pulling", n)) for n in (10, 50, 90)]
@@ -99,8 +152,9 @@ def test_loader_is_followed_to_its_end(answers: Answers) -> None:
 
 
 def test_failed_loader_fails_the_host_with_its_journal(answers: Answers) -> None:
+    answers[ModelsState] = lambda config: MISSING
     answers[ModelsJob] = job(Job("failed", "exit-code", report("failed")))
-    start, evidence = provide(answers)
+    start, evidence, *_ = provide(answers)
     assert start == START
     assert evidence.startswith("{ false ; } || { journalctl")
     assert "-u ollama-models.service >&2; exit 1; }" in evidence
@@ -132,9 +186,9 @@ def test_loader_starts_at_boot(answers: Answers) -> None:
         return replace(RUNNING, file_state=enabled)
 
     answers[UnitState] = state
-    answers[OllamaModels] = lambda url: {"gpt-oss:20b": {}}
+    answers[ModelsState] = lambda config: DONE
     planned = plan(HOSTS, {"gpu1": answers})
-    assert planned.names("gpu1") == ["Models | Run the loader at boot"]
+    assert planned.names("gpu1") == ["Models | Run the loader whenever Ollama starts"]
     assert planned.lines("gpu1") == [
         "systemctl daemon-reload && systemctl enable --quiet ollama-models.service"
     ]
@@ -148,6 +202,8 @@ def test_configuration_on_the_host_is_the_declared_one() -> None:
         "mirror.internal:5000/library/gpt-oss:120b",
         "hf.co/team/model:Q4",
         "mirror.internal:5000/library/embed:latest",
+        "analyst:latest",
+        "house:latest",
     ]
     assert (state.mode, state.user) == ("644", "root")
 

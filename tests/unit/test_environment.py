@@ -27,6 +27,7 @@ def test_defaults() -> None:
         "OLLAMA_KV_CACHE_TYPE": "f16",
         "OLLAMA_SCHED_SPREAD": "0",
         "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_NOPRUNE": "1",
         "OLLAMA_DEBUG": "0",
     }
 
@@ -50,6 +51,7 @@ def test_alternative() -> None:
         "OLLAMA_KV_CACHE_TYPE": "q8_0",
         "OLLAMA_SCHED_SPREAD": "1",
         "OLLAMA_NO_CLOUD": "0",
+        "OLLAMA_NOPRUNE": "1",
         "OLLAMA_DEBUG": "1",
         "HTTPS_PROXY": "http://proxy.internal:3128",
         "NO_PROXY": "127.0.0.1,::1,localhost,mirror.internal,10.0.0.0/8",

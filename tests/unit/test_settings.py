@@ -85,6 +85,147 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_models[1]", "gpt oss", "write [host/][namespace/]model[:tag]"],
     ),
+    **{
+        f"model: {why}": (
+            pair({"ollama_models": ["gpt-oss:20b", declaration]}),
+            "gpu1",
+            ["ollama_models[1]", *parts],
+        )
+        for why, declaration, parts in (
+            ("without a name", {"load": True}, ["Field required"]),
+            ("unknown key", {"name": "a", "bas": "b"}, ["Extra inputs are not permitted"]),
+            ("short digest", {"name": "a", "digest": "17052f91a42e"}, ["64 lower-case"]),
+            (
+                "base and gguf",
+                {"name": "a", "base": "b", "gguf": "/srv/x", "sha256": "ab" * 32},
+                ["import the file as one model"],
+            ),
+            (
+                "gguf without a checksum",
+                {"name": "a", "gguf": "/srv/x.gguf"},
+                ["gguf needs sha256", "run sha256sum"],
+            ),
+            ("checksum without a gguf", {"name": "a", "sha256": "ab" * 32}, ["sha256 is for gguf"]),
+            (
+                "gguf of no place",
+                {"name": "a", "gguf": "x.gguf", "sha256": "ab" * 32},
+                ["'x.gguf'", "neither an absolute path on the host nor an http(s) address"],
+            ),
+            (
+                "gguf with a password",
+                {"name": "a", "gguf": "http://u:hunter2@x/y", "sha256": "ab" * 32},
+                ["without a password"],
+            ),
+            (
+                "gguf that the unit cannot see",
+                {"name": "a", "gguf": "/home/x.gguf", "sha256": "ab" * 32},
+                ["is under /home", "put the file under /var, /srv, /data or /mnt"],
+            ),
+            (
+                "pinned custom model",
+                {"name": "a", "base": "b", "digest": "ab" * 32},
+                ["pin the base"],
+            ),
+            (
+                "parameters without a base",
+                {"name": "a", "parameters": {"num_ctx": 4096}},
+                ["need base", "write base = 'a' and a name of its own"],
+            ),
+            (
+                "unknown parameter",
+                {"name": "a", "base": "b", "parameters": {"num_cxt": 4096}},
+                ["['parameters']", "Extra inputs are not permitted"],
+            ),
+            (
+                "text for a parameter",
+                {"name": "a", "base": "b", "parameters": {"num_ctx": "48k"}},
+                ["['num_ctx'] = '48k'", "valid integer"],
+            ),
+            (
+                "parameter out of bounds",
+                {"name": "a", "base": "b", "parameters": {"top_p": 1.5}},
+                ["['top_p'] = 1.5", "less than or equal to 1"],
+            ),
+            ("its own base", {"name": "a", "base": "a:latest"}, ["is its own base"]),
+            ("pinned auto", {"name": "auto", "digest": "ab" * 32}, ["declare the model itself"]),
+            ("made auto", {"name": "auto", "base": "b"}, ["auto is chosen, not made"]),
+            (
+                "keep_alive alone",
+                {"name": "a", "keep_alive": "-1"},
+                ["keep_alive acts on load only", "add load = True"],
+            ),
+            (
+                "keep_alive in words",
+                {"name": "a", "load": True, "keep_alive": "for ever"},
+                ["['keep_alive'] = 'for ever'", "not a duration"],
+            ),
+            ("keep_alive 0", {"name": "a", "load": True, "keep_alive": 0}, ["0 unloads at once"]),
+        )
+    },
+    "model declared twice": (
+        pair({"ollama_models": ["embed", {"name": "embed:latest", "load": True}]}),
+        "gpu1",
+        ["ollama_models: embed:latest is declared twice", "keep one"],
+    ),
+    "custom model of a custom model": (
+        pair({"ollama_models": [{"name": "a", "base": "b"}, {"name": "c", "base": "a"}]}),
+        "gpu1",
+        ["ollama_models: c: its base a is a custom model itself", "write base = 'b'"],
+    ),
+    "more to load than Ollama keeps": (
+        pair(
+            {
+                "ollama_models": [{"name": "a", "load": True}, {"name": "b", "load": True}],
+                "ollama_max_loaded_models": 1,
+            }
+        ),
+        "gpu1",
+        ["ollama_models: a, b are to be loaded", "ollama_max_loaded_models = 1", "raise it"],
+    ),
+    "one file of weights in two contexts": (
+        pair(
+            {
+                "ollama_models": [
+                    {"name": "a", "load": True},
+                    {"name": "b", "base": "a", "parameters": {"num_ctx": 4096}, "load": True},
+                ]
+            }
+        ),
+        "gpu1",
+        ["a and b share the weights of a:latest", "the same num_ctx, or load one"],
+    ),
+    "models that differ behind one gateway": (
+        {
+            "gpu1": ("gpu", {**GPU[1], "ollama_models": [{"name": "a", "digest": "ab" * 32}]}),
+            "gpu2": (
+                "gpu",
+                {**GPU[1], "private_address": "10.0.0.12", "ollama_models": ["a"]},
+            ),
+            "edge": EDGE,
+        },
+        "gpu2",
+        ["ollama_models: 'a:latest' is declared in another way than for gpu1"],
+    ),
+    "retry that begins above its bound": (
+        pair({"models_retry_delay": "10m"}),
+        "gpu1",
+        ["models_retry_delay: 10m is longer than models_retry_delay_max = 5m"],
+    ),
+    "no patience at all": (
+        pair({"models_no_progress": 0}),
+        "gpu1",
+        ["models_no_progress = 0", "shorter than a second"],
+    ),
+    "no attempt at all": (
+        pair({"models_attempts": 0}),
+        "gpu1",
+        ["models_attempts = 0", "greater than or equal to 1"],
+    ),
+    "reserve below nothing": (
+        pair({"models_disk_reserve": -1}),
+        "gpu1",
+        ["models_disk_reserve = -1", "greater than or equal to 0"],
+    ),
     "duration in words": (
         pair({"ollama_keep_alive": "5 minutes"}),
         "gpu1",

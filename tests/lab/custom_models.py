@@ -1,0 +1,11 @@
+"""The inventory of test_models.py: the lab's own, with the models that LAB_MODELS holds as JSON."""
+
+import json
+import os
+import runpy
+from pathlib import Path
+
+_lab = runpy.run_path(str(Path(__file__).resolve().parents[2] / "inventory" / "lab.py"))
+gpu = (_lab["gpu"][0], {**_lab["gpu"][1], "ollama_models": json.loads(os.environ["LAB_MODELS"])})
+gateway = _lab["gateway"]
+all = _lab["all"]  # noqa: A001 - pyinfra's name for the data of every host
