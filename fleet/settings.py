@@ -346,8 +346,8 @@ class FirewallSettings(Settings):
     backend: FirewallBackend = Field(
         "auto",
         description=(
-            "`auto` is a table of this project's own, `inet llm_fleet`, or the rules of ufw or "
-            "firewalld on a host where one of them is active. `none` leaves filtering to others."
+            "What closes the host: `auto` is a table of this project's own, `inet llm_fleet`, or "
+            "ufw or firewalld where one of them is active. `none` leaves filtering to others."
         ),
         json_schema_extra={
             "exposes": "`none` leaves every listening port as reachable as the network makes it."

@@ -97,8 +97,8 @@ def refuse_lockout(me: FleetHost, login: Login | None) -> None:
 
 
 def managed_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
-    """Every file of the firewall: the ruleset, the guard, the unit and the drop-in."""
-    return [ruleset_file(me, fleet), guard_file(), *unit_files()]
+    """Every file of the firewall: the ruleset, the unit, the drop-in and the guard."""
+    return [ruleset_file(me, fleet), *unit_files(), guard_file()]
 
 
 def ruleset_file(me: FleetHost, fleet: Fleet) -> ManagedFile:

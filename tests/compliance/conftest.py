@@ -33,6 +33,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="The inventory whose hosts are checked.",
     )
 
+    parser.addoption(
+        "--full-scan",
+        action="store_true",
+        help="Try every TCP port of every host from here, not only the well-known ones.",
+    )
+    parser.addoption(
+        "--scan-rate",
+        type=float,
+        default=1000,
+        help="Connections a second, for each host, that the port scan makes (1000).",
+    )
     parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
 
 

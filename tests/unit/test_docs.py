@@ -58,8 +58,9 @@ EXPOSING = {
     "ollama_no_cloud",
     "models_registry_insecure",
     "gateway_listen",
-    "firewall_enabled",
+    "firewall_backend",
     "firewall_open_tcp",
+    "firewall_open_to_containers",
 }
 
 
