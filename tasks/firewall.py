@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.api import StringCommand, deploy
+from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from fleet import paths
@@ -67,7 +67,12 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
 def _remove() -> None:
     """Leave nothing of ours to those who filter elsewhere."""
     stop_unit(name="Stop the firewall unit", unit=paths.FIREWALL_UNIT)
-    for path in (paths.NFTABLES_DROPIN, paths.FIREWALL_RULESET, paths.FIREWALL_UNIT_FILE):
+    for path in (
+        paths.NFTABLES_DROPIN,
+        paths.FIREWALL_RULESET,
+        paths.FIREWALL_UNIT_FILE,
+        paths.FIREWALL_GUARD,
+    ):
         files.file(name=f"Remove {path}", path=path, present=False)
     remove_ruleset(name="Remove our table", table=paths.FIREWALL_TABLE, path=paths.FIREWALL_RULESET)
 

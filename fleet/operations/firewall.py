@@ -37,7 +37,7 @@ def apply_ruleset(ruleset: ManagedFile, table: str, guard: str, confirm_within: 
     yield StringCommand(
         QuoteString(guard), f"try {token} {confirm_within:.0f}", _stdin=ruleset.text.splitlines()
     )
-    problem = _run_anew(host, StringCommand(QuoteString(guard), "confirm", token), confirm_within)
+    problem = run_anew(host, StringCommand(QuoteString(guard), "confirm", token), confirm_within)
     if problem:
         yield fail(_put_back(guard, problem, confirm_within))
 
@@ -67,7 +67,7 @@ def _put_back(guard: str, problem: str, confirm_within: float) -> str:
     )
 
 
-def _run_anew(host: Host, command: StringCommand, timeout: float) -> str:
+def run_anew(host: Host, command: StringCommand, timeout: float) -> str:
     """Run `command` over a second connection of the host's own kind; why it failed, or nothing."""
     connection = type(host.connector)(host.state, host)
     try:

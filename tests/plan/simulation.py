@@ -28,7 +28,7 @@ from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Users, Which
 
 from fleet.facts.files import FileState, FileStates
-from fleet.facts.firewall import Ruleset, RulesetState
+from fleet.facts.firewall import Ruleset, RulesetState, SshLogin
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
 from fleet.facts.ollama import OllamaModels, OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
@@ -69,6 +69,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
         UnitState: lambda unit, files: ABSENT,
         RulesetState: lambda table, path: Ruleset("", ""),
+        SshLogin: lambda _sudo: None,
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
         OllamaModels: lambda url: {},
         FetchJob: lambda unit, directory: Job(),
@@ -183,6 +184,12 @@ class Plan:
                 text = staged[source]
                 sha256 = hashlib.sha256(text.encode()).hexdigest()
                 installed[final] = (text, FileState(sha256, mode, user, group))
+            elif re.fullmatch(r"\S+/firewall-guard try \S+ \d+", line):
+                # Tried, and kept as soon as a new login succeeds, which here it does.
+                text = "".join(f"{text}\n" for text in command.connector_arguments["_stdin"])
+                sha256 = hashlib.sha256(text.encode()).hexdigest()
+                state = FileState(sha256, "600", "root", "root")
+                installed["/etc/llm-fleet/firewall.nft"] = (text, state)
         return installed
 
 
