@@ -30,7 +30,7 @@ from fleet.durations import seconds
 Listen = Literal["loopback", "private"]
 GatewayListen = Literal["loopback", "private", "any"]
 Architecture = Literal["amd64", "arm64"]
-FirewallBackend = Literal["auto", "none"]
+FirewallBackend = Literal["nftables", "none"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
@@ -344,10 +344,11 @@ class FirewallSettings(Settings):
     prefix = "firewall_"
 
     backend: FirewallBackend = Field(
-        "auto",
+        "nftables",
         description=(
-            "What closes the host: `auto` is a table of this project's own, `inet llm_fleet`, or "
-            "ufw or firewalld where one of them is active. `none` leaves filtering to others."
+            "What closes the host: `nftables` is a table of this project's own, `inet llm_fleet`; "
+            "a host where ufw or firewalld is in force is refused. `none` leaves filtering to "
+            "others."
         ),
         json_schema_extra={
             "exposes": "`none` leaves every listening port as reachable as the network makes it."

@@ -13,7 +13,7 @@ from pyinfra.operations import files
 from fleet import paths
 from fleet.durations import seconds
 from fleet.errors import FleetError
-from fleet.facts.firewall import Login, SshLogin
+from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
 from fleet.inventory import Fleet, FleetHost
 from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
@@ -24,6 +24,14 @@ from fleet.render import render
 
 Network = IPv4Network | IPv6Network
 
+_CANNOT = {
+    "ufw": "it does not see the ports that Docker publishes",
+    "firewalld": "it lets through every port that Docker publishes",
+}
+_TURN_OFF = {
+    "ufw": "`ufw disable`",
+    "firewalld": "`systemctl disable --now firewalld`",
+}
 _GUARD = Path(__file__).resolve().parent.parent / "fleet" / "host" / "firewall-guard"
 
 
@@ -32,11 +40,13 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
     """Close the host and its containers but for sshd and what is declared.
 
     Raises:
-        FleetError: the declared rules would shut out the machine that deploys.
+        FleetError: another firewall is in force, or the declared rules would shut out the machine
+            that deploys.
     """
     if me.firewall.backend == "none":
         _remove()
         return
+    refuse_other_firewalls(me, fleet, host.get_fact(OtherFirewalls))
     refuse_lockout(me, host.get_fact(SshLogin, _sudo=False))
     install_packages(name="Install nftables", packages=["nftables"])
     install_files(
@@ -75,6 +85,27 @@ def _remove() -> None:
     ):
         files.file(name=f"Remove {path}", path=path, present=False)
     remove_ruleset(name="Remove our table", table=paths.FIREWALL_TABLE, path=paths.FIREWALL_RULESET)
+
+
+def refuse_other_firewalls(me: FleetHost, fleet: Fleet, active: list[str]) -> None:
+    """Refuse a host that somebody else's firewall closes: a packet would need the leave of both.
+
+    docs/decisions/0006-other-firewalls.md has the reasons why none is managed from here.
+
+    Raises:
+        FleetError: `active` names one.
+    """
+    for name in active:
+        ports = ", ".join(
+            sorted(
+                {rule.split("dport ")[1].split()[0] for rule in accept_rules(me, fleet)}, key=int
+            )
+        )
+        raise FleetError(
+            f"{me.name}: {name} is in force here, and {_CANNOT[name]}; {_TURN_OFF[name]} to have "
+            f"this project's own table instead, or keep it with firewall_backend = 'none' and open "
+            f"TCP {ports} in it yourself"
+        )
 
 
 def refuse_lockout(me: FleetHost, login: Login | None) -> None:

@@ -77,3 +77,24 @@ class SshLogin(FactBase[Login | None]):
         source = ip_address(parts[0])
         mapped = source.ipv4_mapped if isinstance(source, IPv6Address) else None
         return Login(mapped or source, int(parts[3]))
+
+
+class OtherFirewalls(FactBase[list[str]]):
+    """Which of `ufw` and `firewalld` filter now, or will from the next boot on."""
+
+    default = list
+
+    @override
+    def command(self) -> str:
+        # ufw's unit is active on a host where ufw itself is not: its configuration decides.
+        return (
+            "if grep -qsx 'ENABLED=yes' /etc/ufw/ufw.conf || "
+            "{ command -v ufw >/dev/null && LC_ALL=C ufw status | grep -qx 'Status: active'; }; "
+            "then echo ufw; fi; "
+            "if systemctl -q is-active firewalld.service || "
+            "systemctl -q is-enabled firewalld.service 2>/dev/null; then echo firewalld; fi"
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return output

@@ -246,6 +246,33 @@ def test_rules_that_exclude_the_controller_are_refused(walls: Firewalled) -> Non
     assert walls.rules() == before
 
 
+@pytest.mark.parametrize(
+    ("package", "enable", "disable"),
+    [
+        ("ufw", "ufw allow 22/tcp && ufw --force enable", "ufw disable"),
+        ("firewalld", "systemctl enable --now firewalld", "systemctl disable --now firewalld"),
+    ],
+)
+def test_two_firewalls_on_one_host_are_refused(
+    walls: Firewalled, package: str, enable: str, disable: str
+) -> None:
+    lab = walls.lab
+    before = lab.ssh("gpu2", "nft --stateless list table inet llm_fleet")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
+    lab.ssh("gpu2", f"apt-get -qq update; {install} iptables {package} && {enable}")
+    try:
+        result = lab.pyinfra("-y", "--limit", "gpu2", check=False)
+        assert result.returncode != 0
+        assert f"gpu2: {package} is in force here" in result.stderr
+        # A reason, and both ways out.
+        assert f"`{disable}`" in result.stderr
+        assert "firewall_backend = 'none'" in result.stderr
+    finally:
+        lab.ssh("gpu2", disable)
+    assert lab.ssh("gpu2", "nft --stateless list table inet llm_fleet") == before
+    assert lab.deploy("--limit", "gpu2") == {}
+
+
 def test_rules_nobody_can_log_in_under_are_put_back(healed: Firewalled) -> None:
     before = healed.rules()
     healed.lab.ssh("gpu1", _MASQUERADE)

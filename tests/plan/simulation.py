@@ -28,7 +28,7 @@ from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Users, Which
 
 from fleet.facts.files import FileState, FileStates
-from fleet.facts.firewall import Ruleset, RulesetState, SshLogin
+from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
 from fleet.facts.ollama import OllamaModels, OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
@@ -69,6 +69,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
         UnitState: lambda unit, files: ABSENT,
         RulesetState: lambda table, path: Ruleset("", ""),
+        OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
         OllamaModels: lambda url: {},

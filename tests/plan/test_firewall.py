@@ -12,7 +12,7 @@ from pyinfra.api import Host
 from pyinfra.facts.files import File
 
 from fleet.errors import FleetError
-from fleet.facts.firewall import Login, Ruleset, RulesetState, SshLogin
+from fleet.facts.firewall import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.units import UnitState
 from fleet.operations import firewall as operations
 from tests.fleets import GPU
@@ -76,6 +76,21 @@ def test_rules_without_a_new_login_fail_the_host(monkeypatch: pytest.MonkeyPatch
     assert "firewall-guard try" in tried
     assert "no new login from this machine succeeded (timed out); the old rules are back" in failed
     assert failed.endswith("exit 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ufw", "gpu1: ufw is in force here, .*`ufw disable` .*'none' and open TCP 22, 9100 in it"),
+        ("firewalld", "gpu1: firewalld is in force here, .*`systemctl disable --now firewalld`"),
+    ],
+)
+def test_two_firewalls_on_one_host_are_refused(name: str, words: str) -> None:
+    answers = bare() | {OtherFirewalls: lambda: [name]}
+    with pytest.raises(FleetError, match=words):
+        plan({"gpu1": ("gpu", {"firewall_open_tcp": [9100]})}, {"gpu1": answers})
+    elsewhere = {"gpu1": ("gpu", {"firewall_backend": "none"})}
+    assert plan(elsewhere, {"gpu1": answers}).names("gpu1")
 
 
 @pytest.mark.parametrize(
