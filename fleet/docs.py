@@ -32,6 +32,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.AbsolutePath, "absolute path"),
     (settings.HttpUrl, "http(s) address"),
     (settings.Port, "port"),
+    (settings.InterfaceName, "interface name"),
     (settings.KeyName, "key name"),
     (settings.GatewayKeyDeclared, "key name or key"),
     (settings.Rate, "rate"),

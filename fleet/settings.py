@@ -35,6 +35,7 @@ GatewayTls = Literal["private-ca", "given", "acme", "off"]
 MetricsListen = Literal["off", "loopback", "private"]
 Role = Literal["inference", "admin"]
 Architecture = Literal["amd64", "arm64"]
+FirewallBackend = Literal["nftables", "none"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
@@ -137,6 +138,7 @@ Sha256 = Annotated[str, AfterValidator(_check_sha256)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,14}\*?$")]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
@@ -603,15 +605,19 @@ class GatewaySettings(Settings):
 
 
 class FirewallSettings(Settings):
-    """The host's own nftables table."""
+    """What may reach a host and its containers: everything else is dropped."""
 
     prefix = "firewall_"
 
-    enabled: bool = Field(
-        True,
-        description="Manage the table `inet llm_fleet`.",
+    backend: FirewallBackend = Field(
+        "nftables",
+        description=(
+            "What closes the host: `nftables` is a table of this project's own, `inet llm_fleet`; "
+            "a host where ufw or firewalld is in force is refused. `none` leaves filtering to "
+            "others."
+        ),
         json_schema_extra={
-            "exposes": "`False` leaves every listening port as reachable as the network makes it."
+            "exposes": "`none` leaves every listening port as reachable as the network makes it."
         },
     )
     ssh_from: tuple[Network, ...] = Field(
@@ -622,9 +628,50 @@ class FirewallSettings(Settings):
     open_tcp: tuple[Port, ...] = Field(
         (),
         strict=False,
-        description="Further TCP ports to open, for services that this project does not manage.",
+        description=(
+            "Further TCP ports to open, for services that this project does not manage. A port "
+            "that a container publishes is closed unless it is listed here, by its number on the "
+            "host."
+        ),
         json_schema_extra={"exposes": "Each port is opened to every address."},
     )
+    open_to_containers: tuple[Port, ...] = Field(
+        (),
+        strict=False,
+        description="TCP ports of the host that its own containers may reach.",
+        json_schema_extra={"exposes": "Each port is opened to every container on the host."},
+    )
+    container_interfaces: tuple[InterfaceName, ...] = Field(
+        ("docker0", "br-*", "podman*"),
+        strict=False,
+        description=(
+            "The host's interfaces with containers behind them; a `*` at the end stands for any "
+            "ending. A network card behind a bridge of such a name needs the exact names instead."
+        ),
+    )
+    log_drops: bool = Field(
+        True,
+        description=(
+            "Write dropped packets to the kernel's log, ten a minute, as `llm-fleet drop:`."
+        ),
+    )
+    confirm_within: Duration = Field(
+        "60s",
+        description=(
+            "New rules are put back by the host itself unless this machine logs in anew within "
+            "this time."
+        ),
+        json_schema_extra={"unit": "duration"},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> FirewallSettings:
+        if not 5 <= seconds(self.confirm_within) <= 600:
+            raise ValueError(
+                f"firewall_confirm_within = {self.confirm_within!r}: 5s to 10m: a login must fit "
+                "in it, and a host that shuts everybody out must come back"
+            )
+        return self
 
 
 CAPABILITIES: tuple[type[Settings], ...] = (

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
 
-from pyinfra.api import StringCommand, deploy
+from pyinfra import host
+from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from fleet import paths
+from fleet.durations import seconds
+from fleet.errors import FleetError
+from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
 from fleet.inventory import Fleet, FleetHost
 from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
@@ -19,53 +24,144 @@ from fleet.render import render
 
 Network = IPv4Network | IPv6Network
 
+_CANNOT = {
+    "ufw": "it does not see the ports that Docker publishes",
+    "firewalld": "it lets through every port that Docker publishes",
+}
+_TURN_OFF = {
+    "ufw": "`ufw disable`",
+    "firewalld": "`systemctl disable --now firewalld`",
+}
+_GUARD = Path(__file__).resolve().parent.parent / "fleet" / "host" / "firewall-guard"
+
 
 @deploy("Firewall")
 def firewall(me: FleetHost, fleet: Fleet) -> None:
-    """Close the host but for sshd, the front door and, from the gateways, Ollama."""
-    if not me.firewall.enabled:
-        stop_unit(name="Stop the firewall unit", unit=paths.FIREWALL_UNIT)
-        remove_ruleset(
-            name="Remove our table", table=paths.FIREWALL_TABLE, path=paths.FIREWALL_RULESET
-        )
-        files.file(name="Remove the ruleset", path=paths.FIREWALL_RULESET, present=False)
-        files.file(name="Remove the unit", path=paths.FIREWALL_UNIT_FILE, present=False)
+    """Close the host and its containers but for sshd and what is declared.
+
+    Raises:
+        FleetError: another firewall is in force, or the declared rules would shut out the machine
+            that deploys.
+    """
+    if me.firewall.backend == "none":
+        _remove()
         return
+    refuse_other_firewalls(me, fleet, host.get_fact(OtherFirewalls))
+    refuse_lockout(me, host.get_fact(SshLogin, _sudo=False))
     install_packages(name="Install nftables", packages=["nftables"])
-    ruleset, unit = managed_files(me, fleet)
     install_files(
-        name="Install the ruleset",
-        files=[ruleset],
-        check=StringCommand("nft -c -f", ruleset.staged_name),
+        name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]
     )
+    apply_ruleset(
+        name="Apply the ruleset, and keep it if a new login succeeds",
+        ruleset=ruleset_file(me, fleet),
+        table=paths.FIREWALL_TABLE,
+        guard=paths.FIREWALL_GUARD,
+        confirm_within=seconds(me.firewall.confirm_within),
+    )
+    unit, dropin = unit_files()
     install_files(
         name="Install the unit",
         files=[unit],
         check=verify_unit(unit.staged_name),
     )
-    # The ruleset is compared with the kernel's below, so the unit restarts for its own file only.
+    install_files(name="Install the drop-in that survives nftables.service", files=[dropin])
+    # The ruleset is compared with the kernel's above, so the unit restarts for its own files only.
     run_unit(
-        name="Load the ruleset now and at boot",
+        name="Load the ruleset at boot",
         unit=paths.FIREWALL_UNIT,
-        files=[paths.FIREWALL_UNIT_FILE],
-    )
-    apply_ruleset(
-        name="Apply the ruleset",
-        table=paths.FIREWALL_TABLE,
-        path=paths.FIREWALL_RULESET,
-        unit=paths.FIREWALL_UNIT,
+        files=[paths.FIREWALL_UNIT_FILE, paths.NFTABLES_DROPIN],
     )
 
 
-def managed_files(me: FleetHost, fleet: Fleet) -> tuple[ManagedFile, ManagedFile]:
-    """The ruleset and the unit that loads it."""
+def _remove() -> None:
+    """Leave nothing of ours to those who filter elsewhere."""
+    stop_unit(name="Stop the firewall unit", unit=paths.FIREWALL_UNIT)
+    for path in (
+        paths.NFTABLES_DROPIN,
+        paths.FIREWALL_RULESET,
+        paths.FIREWALL_UNIT_FILE,
+        paths.FIREWALL_GUARD,
+    ):
+        files.file(name=f"Remove {path}", path=path, present=False)
+    remove_ruleset(name="Remove our table", table=paths.FIREWALL_TABLE, path=paths.FIREWALL_RULESET)
+
+
+def refuse_other_firewalls(me: FleetHost, fleet: Fleet, active: list[str]) -> None:
+    """Refuse a host that somebody else's firewall closes: a packet would need the leave of both.
+
+    docs/decisions/0006-other-firewalls.md has the reasons why none is managed from here.
+
+    Raises:
+        FleetError: `active` names one.
+    """
+    for name in active:
+        ports = ", ".join(
+            sorted(
+                {rule.split("dport ")[1].split()[0] for rule in accept_rules(me, fleet)}, key=int
+            )
+        )
+        raise FleetError(
+            f"{me.name}: {name} is in force here, and {_CANNOT[name]}; {_TURN_OFF[name]} to have "
+            f"this project's own table instead, or keep it with firewall_backend = 'none' and open "
+            f"TCP {ports} in it yourself"
+        )
+
+
+def refuse_lockout(me: FleetHost, login: Login | None) -> None:
+    """Refuse rules that obviously exclude the connection that would apply them.
+
+    What this cannot see, such as address translation on the way, the guard on the host undoes.
+
+    Raises:
+        FleetError: `login` would not be let in.
+    """
+    if login is None or login.port in me.firewall.open_tcp:
+        return
+    if login.port != me.host.ssh_port:
+        raise FleetError(
+            f"{me.name}: ssh_port = {me.host.ssh_port}, but sshd took this connection on port "
+            f"{login.port}, which the firewall would close; set ssh_port to it, or behind a "
+            f"port forwarding add it to firewall_open_tcp"
+        )
+    if not any(login.source in network for network in me.firewall.ssh_from):
+        listed = [str(network) for network in me.firewall.ssh_from]
+        raise FleetError(
+            f"{me.name}: firewall_ssh_from = {listed} would shut out this machine, which the host "
+            f'sees as {login.source}; add "{login.source}" or its network'
+        )
+
+
+def managed_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
+    """Every file of the firewall: the ruleset, the unit, the drop-in and the guard."""
+    return [ruleset_file(me, fleet), *unit_files(), guard_file()]
+
+
+def ruleset_file(me: FleetHost, fleet: Fleet) -> ManagedFile:
+    """The whole table, as it is loaded at boot."""
     ruleset = render(
-        "firewall/firewall.nft.j2", table=paths.FIREWALL_TABLE, rules=list(accept_rules(me, fleet))
+        "firewall/firewall.nft.j2",
+        table=paths.FIREWALL_TABLE,
+        rules=list(accept_rules(me, fleet)),
+        published_rules=list(published_rules(me)),
+        container_interfaces=me.firewall.container_interfaces,
+        log_drops=me.firewall.log_drops,
     )
-    unit = render("firewall/llm-fleet-firewall.service.j2", ruleset=paths.FIREWALL_RULESET)
+    return ManagedFile(paths.FIREWALL_RULESET, ruleset, mode="600")
+
+
+def guard_file() -> ManagedFile:
+    """The program on the host that tries, keeps and undoes rulesets."""
+    return ManagedFile(paths.FIREWALL_GUARD, _GUARD.read_text(), mode="755")
+
+
+def unit_files() -> tuple[ManagedFile, ManagedFile]:
+    """The unit that loads the ruleset at boot, and what ties it to Debian's nftables.service."""
+    unit = render("firewall/llm-fleet-firewall.service.j2", guard=paths.FIREWALL_GUARD)
+    dropin = render("firewall/nftables.dropin.conf.j2", guard=paths.FIREWALL_GUARD)
     return (
-        ManagedFile(paths.FIREWALL_RULESET, ruleset, mode="600"),
         ManagedFile(paths.FIREWALL_UNIT_FILE, unit),
+        ManagedFile(paths.NFTABLES_DROPIN, dropin),
     )
 
 
@@ -85,6 +181,19 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from _accept(me.ollama.port, addresses, "ollama, from the gateways")
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
+    for port in me.firewall.open_to_containers:
+        for name in me.firewall.container_interfaces:
+            yield f'iifname "{name}" tcp dport {port} accept comment "containers"'
+
+
+def published_rules(me: FleetHost) -> Iterator[str]:
+    """Which published ports of containers may be reached, as nft rules: by their original port."""
+    published = "meta l4proto tcp ct original proto-dst"
+    for port in me.firewall.open_tcp:
+        yield f'{published} {port} accept comment "declared"'
+    for port in me.firewall.open_to_containers:
+        for name in me.firewall.container_interfaces:
+            yield f'iifname "{name}" {published} {port} accept comment "containers"'
 
 
 def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str]:

@@ -84,6 +84,10 @@ ALTERNATIVE_GPU: dict[str, Any] = {
     "models_disk_reserve": 50.0,
     "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
     "firewall_open_tcp": [9100, 9400],
+    "firewall_open_to_containers": [21434],
+    "firewall_container_interfaces": ["docker0", "dify0"],
+    "firewall_log_drops": False,
+    "firewall_confirm_within": "2m",
 }
 ALTERNATIVE_GATEWAY: dict[str, Any] = {
     "private_address": "fd00::2",

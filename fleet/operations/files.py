@@ -60,7 +60,7 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
         return
     if state.config.DIFF:
         for file in changed:
-            _show_diff(file)
+            show_diff(file)
     stage = "/run/llm-fleet/stage"
     yield StringCommand("rm -rf", stage, "&& install -d -m 700 /run/llm-fleet", stage)
     for file in files:
@@ -84,7 +84,8 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     yield StringCommand("rm -rf", stage)
 
 
-def _show_diff(file: ManagedFile) -> None:
+def show_diff(file: ManagedFile) -> None:
+    """Say how `file` would change what is on the host, but for a secret content."""
     if isinstance(file.content, SecretStr):
         host.log(f"Will modify {file.path} (secret, content not shown)")
         return

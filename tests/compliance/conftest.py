@@ -45,6 +45,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MB",
         help="Hash files of models up to this size; of larger ones, ask whether they changed.",
     )
+    parser.addoption(
+        "--full-scan",
+        action="store_true",
+        help="Try every TCP port of every host from here, not only the well-known ones.",
+    )
+    parser.addoption(
+        "--scan-rate",
+        type=float,
+        default=1000,
+        help="Connections a second, for each host, that the port scan makes (1000).",
+    )
     parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
 
 

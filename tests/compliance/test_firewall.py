@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
+import ipaddress
+import json
 import re
+import socket
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -10,7 +16,8 @@ from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.firewall import RulesetState
 from fleet.inventory import FleetHost
-from tasks.firewall import managed_files
+from fleet.scan import ALL_PORTS, WELL_KNOWN, scan
+from tasks.firewall import accept_rules, managed_files
 from tests.compliance.conftest import can_connect
 from tests.compliance.connection import Target
 
@@ -48,9 +55,76 @@ def test_ollama_is_closed_to_others(gpu_host: Target) -> None:
     assert reached == [], f"port {declared.ollama.port} answers; the API has no authentication"
 
 
+def test_nothing_undeclared_answers(
+    each_host: Target, request: pytest.FixtureRequest, measured: Callable[[str], None]
+) -> None:
+    """No TCP port but the declared ones answers this machine, over IPv4 and IPv6."""
+    addresses = _scanned_addresses(each_host)
+    if not addresses:
+        pytest.skip("this machine has no address of the host to scan")
+    declared = _declared_ports(each_host)
+    full = request.config.getoption("--full-scan")
+    ports = ALL_PORTS if full else sorted({*WELL_KNOWN, *declared})
+    began = time.monotonic()
+    found = scan(addresses, ports, rate=request.config.getoption("--scan-rate"))
+    measured(f"{len(ports)} ports of {len(addresses)} in {time.monotonic() - began:.0f} s")
+    if not any(found.values()):
+        pytest.skip("nothing answers this machine, not even sshd: verify from where it does")
+    surplus = {address: sorted(ports - declared) for address, ports in found.items()}
+    assert not any(surplus.values()), f"{surplus}; {each_host.run('ss -Hltnp')}"
+
+
+def _scanned_addresses(target: Target) -> list[str]:
+    """Addresses that are surely this host's, seen from here.
+
+    Those that are declared; and of what the host has itself, those that are unique in the world: a
+    private IPv4 address, such as Docker's, may be somebody else where we are.
+    """
+    outside = target.declared.outside_address
+    if outside.startswith("@"):
+        return []  # the host is this machine: every packet would stay on its loopback
+    addresses = {
+        str(item[4][0]) for item in socket.getaddrinfo(outside, None, type=socket.SOCK_STREAM)
+    }
+    if target.declared.host.private_address:
+        addresses.add(str(target.declared.host.private_address))
+    links = json.loads(target.run("ip -json address show up scope global"))
+    own = [
+        ipaddress.ip_address(item["local"])
+        for link in links
+        if not _has_containers(link["ifname"], target.declared.firewall.container_interfaces)
+        for item in link.get("addr_info", [])
+        if "local" in item
+    ]
+    addresses |= {str(item) for item in own if item.is_global or item.version == 6}
+    return [item for item in sorted(addresses) if _has_route(item)]
+
+
+def _has_containers(interface: str, declared: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(interface, name) for name in declared)
+
+
+def _has_route(address: str) -> bool:
+    """Whether this machine has any way to `address`; a UDP connect sends nothing."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((address, 9))
+        except OSError:
+            return False
+    return True
+
+
+def _declared_ports(target: Target) -> set[int]:
+    """TCP ports that anybody but the host's own containers may reach."""
+    rules = accept_rules(target.declared, target.fleet)
+    matches = [re.search(r"^(?!iifname).*tcp dport (\d+)", rule) for rule in rules]
+    return {int(match[1]) for match in matches if match}
+
+
 def _needs_firewall(target: Target) -> None:
-    if not target.declared.firewall.enabled:
-        pytest.skip("firewall_enabled = False")
+    if target.declared.firewall.backend == "none":
+        pytest.skip('firewall_backend = "none"')
 
 
 def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:

@@ -35,7 +35,7 @@ def test_without_a_firewall_of_ours(
     """Switched off, nothing of the firewall is left, and nobody else's rules were touched."""
     lab = single_host_lab
     lab.ssh("gpu1", "nft add table inet somebody_else")
-    data = ["--data", "firewall_enabled=False"]
+    data = ["--data", "firewall_backend=none"]
     assert lab.deploy(*data, inventory=_INVENTORY, **environment)
     assert lab.ssh("gpu1", "nft list tables") == "table inet somebody_else"
     assert lab.deploy(*data, inventory=_INVENTORY, **environment) == {}

@@ -11,7 +11,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 import fleet.inventory
 from fleet import pins
-from fleet.operations import jobs
+from fleet.operations import firewall, jobs
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
 
@@ -62,6 +62,8 @@ def secrets_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plan starts or ends with another one's context, and none waits for a host's work."""
     monkeypatch.setattr(jobs, "POLL", 0.0)
+    # No host is there to log in to anew.
+    monkeypatch.setattr(firewall, "run_anew", lambda *_: "")
     managers = (ctx_state, ctx_inventory, ctx_config, ctx_host)
     assert not any(manager.isset() for manager in managers)
     yield

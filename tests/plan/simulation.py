@@ -28,7 +28,7 @@ from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Users, Which
 
 from fleet.facts.files import FileState, FileStates
-from fleet.facts.firewall import Ruleset, RulesetState
+from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.facts.jobs import FetchJob, Job, ModelsJob
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
@@ -73,6 +73,8 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
         UnitState: lambda unit, files: ABSENT,
         RulesetState: lambda table, path: Ruleset("", ""),
+        OtherFirewalls: list,
+        SshLogin: lambda _sudo: None,
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
@@ -192,6 +194,12 @@ class Plan:
                 text = staged[source]
                 sha256 = hashlib.sha256(text.encode()).hexdigest()
                 installed[final] = (text, FileState(sha256, mode, user, group))
+            elif re.fullmatch(r"\S+/firewall-guard try \S+ \d+", line):
+                # Tried, and kept as soon as a new login succeeds, which here it does.
+                text = "".join(f"{text}\n" for text in command.connector_arguments["_stdin"])
+                sha256 = hashlib.sha256(text.encode()).hexdigest()
+                state = FileState(sha256, "600", "root", "root")
+                installed["/etc/llm-fleet/firewall.nft"] = (text, state)
         return installed
 
 

@@ -95,7 +95,7 @@ class TestOrder:
 
     def test_firewall_is_up_before_anything_listens(self, bare_plan: Plan) -> None:
         for host in bare_plan.steps:
-            wall = bare_plan.index(host, r"systemctl restart llm-fleet-firewall\.service")
+            wall = bare_plan.index(host, r"firewall-guard try ")
             for listens in (r"apt-get .* nginx", r"systemctl restart (ollama|nginx)\.service"):
                 if any(re.search(listens, line) for line in bare_plan.lines(host)):
                     assert wall < bare_plan.index(host, listens), host
@@ -133,7 +133,6 @@ class TestOrder:
     def test_every_stage_is_judged_before_it_replaces_anything(self, bare_plan: Plan) -> None:
         """What has a judge is judged in the stage; a check after the fact would be too late."""
         judges = {
-            "firewall.nft": r"^cd \S+ && nft -c -f firewall\.nft$",
             "nginx.conf": r"^cd \S+ && nginx -t ",
             "keys.conf": r"^cd \S+ && nginx -t ",
             "tls.crt": r"^cd \S+ && nginx -t ",
@@ -161,6 +160,7 @@ class TestOrder:
         assert installed == {
             "firewall.nft",
             "llm-fleet-firewall.service",
+            "firewall-guard",
             "fetch-release",
             "ollama.service",
             "model_loader.py",

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
 
 import pytest
+from pyinfra.api import Host
 from pyinfra.facts.files import File
 
-from fleet.facts.firewall import Ruleset, RulesetState
+from fleet.errors import FleetError
+from fleet.facts.firewall import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.units import UnitState
+from fleet.operations import firewall as operations
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, plan
 
 HOSTS = {"gpu1": ("gpu", {})}
+APPLY = "Apply the ruleset, and keep it if a new login succeeds"
 
 
 def converged() -> dict[str, Answers]:
@@ -25,10 +31,11 @@ def test_from_bare() -> None:
     planned = from_bare("gpu only")
     assert [name for name in planned.names("gpu1") if name.startswith("Firewall")] == [
         "Firewall | Install nftables",
-        "Firewall | Install the ruleset",
+        "Firewall | Install the guard that undoes rules nobody can log in under",
+        f"Firewall | {APPLY}",
         "Firewall | Install the unit",
-        "Firewall | Load the ruleset now and at boot",
-        "Firewall | Apply the ruleset",
+        "Firewall | Install the drop-in that survives nftables.service",
+        "Firewall | Load the ruleset at boot",
     ]
 
 
@@ -55,23 +62,92 @@ def test_live_rules_are_compared_with_the_declared(ruleset: Ruleset) -> None:
     answers = converged()
     answers["gpu1"][RulesetState] = lambda table, path: ruleset
     planned = plan(HOSTS, answers)
-    assert planned.names("gpu1") == ["Firewall | Apply the ruleset"]
+    assert planned.names("gpu1") == [f"Firewall | {APPLY}"]
     [line] = planned.lines("gpu1")
-    assert "systemctl reload-or-restart llm-fleet-firewall.service" in line
-    assert "journalctl" in line
+    assert re.fullmatch(r"/usr/local/lib/llm-fleet/firewall-guard try [0-9a-f]{16} 60", line)
+
+
+def test_rules_without_a_new_login_fail_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "run_anew", lambda *_: "timed out")
+    monkeypatch.setattr(Host, "run_shell_command", lambda *_, **__: (True, None))
+    answers = converged()
+    answers["gpu1"][RulesetState] = lambda table, path: Ruleset("", "declared")
+    tried, failed = plan(HOSTS, answers).lines("gpu1")
+    assert "firewall-guard try" in tried
+    assert "no new login from this machine succeeded (timed out); the old rules are back" in failed
+    assert failed.endswith("exit 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("ufw", "gpu1: ufw is in force here, .*`ufw disable` .*'none' and open TCP 22, 9100 in it"),
+        ("firewalld", "gpu1: firewalld is in force here, .*`systemctl disable --now firewalld`"),
+    ],
+)
+def test_two_firewalls_on_one_host_are_refused(name: str, words: str) -> None:
+    answers = bare() | {OtherFirewalls: lambda: [name]}
+    with pytest.raises(FleetError, match=words):
+        plan({"gpu1": ("gpu", {"firewall_open_tcp": [9100]})}, {"gpu1": answers})
+    elsewhere = {"gpu1": ("gpu", {"firewall_backend": "none"})}
+    assert plan(elsewhere, {"gpu1": answers}).names("gpu1")
+
+
+@pytest.mark.parametrize(
+    ("login", "data", "words"),
+    [
+        (
+            Login(ip_address("192.0.2.7"), 22),
+            {"firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"]},
+            r"firewall_ssh_from = \['10.0.0.0/8', 'fd00::/8'\] would shut out this machine, which "
+            'the host sees as 192.0.2.7; add "192.0.2.7" or its network',
+        ),
+        (
+            Login(ip_address("fe80::1"), 22),
+            {"firewall_ssh_from": ["0.0.0.0/0"]},
+            "would shut out this machine, which the host sees as fe80::1",
+        ),
+        (
+            Login(ip_address("10.0.0.9"), 2022),
+            {},
+            "ssh_port = 22, but sshd took this connection on port 2022",
+        ),
+    ],
+    ids=["other network", "other family", "other port"],
+)
+def test_rules_that_shut_this_machine_out_are_refused(
+    login: Login, data: dict[str, Any], words: str
+) -> None:
+    answers = bare() | {SshLogin: lambda _sudo: login}
+    with pytest.raises(FleetError, match=words):
+        plan({"gpu1": ("gpu", data)}, {"gpu1": answers})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"firewall_ssh_from": ["10.0.0.9/32"]},
+        {"ssh_port": 2222, "firewall_open_tcp": [22]},
+        {"firewall_backend": "none", "firewall_ssh_from": ["192.0.2.0/24"]},
+    ],
+    ids=["exact address", "behind a port forwarding", "filtered elsewhere"],
+)
+def test_rules_that_let_this_machine_in_are_not_refused(data: dict[str, Any]) -> None:
+    answers = bare() | {SshLogin: lambda _sudo: Login(ip_address("10.0.0.9"), 22)}
+    assert plan({"gpu1": ("gpu", data)}, {"gpu1": answers}).names("gpu1")
 
 
 def test_other_port_of_ssh_replaces_the_ruleset_only() -> None:
     answers = converged()
     planned = plan({"gpu1": ("gpu", {"ssh_port": 2222})}, answers)
-    assert planned.names("gpu1") == ["Firewall | Install the ruleset"]
+    assert planned.names("gpu1") == [f"Firewall | {APPLY}"]
     [(text, _)] = planned.files("gpu1").values()
     assert 'tcp dport 2222 accept comment "ssh"' in text
     assert "dport 22 " not in text
 
 
 class TestDisabled:
-    HOSTS = {"gpu1": ("gpu", {**GPU[1], "firewall_enabled": False})}  # noqa: RUF012
+    HOSTS = {"gpu1": ("gpu", {**GPU[1], "firewall_backend": "none"})}  # noqa: RUF012
 
     def test_nothing_of_ours_is_made(self) -> None:
         planned = plan(self.HOSTS, {"gpu1": bare()})
@@ -90,9 +166,11 @@ class TestDisabled:
         ]
         assert lines == [
             "systemctl disable --now --quiet llm-fleet-firewall.service",
-            "nft delete table inet llm_fleet",
+            "rm -f /etc/systemd/system/nftables.service.d/llm-fleet.conf",
             "rm -f /etc/llm-fleet/firewall.nft",
             "rm -f /etc/systemd/system/llm-fleet-firewall.service",
+            "rm -f /usr/local/lib/llm-fleet/firewall-guard",
+            "nft delete table inet llm_fleet",
         ]
 
     def test_stopped_unit_is_still_disabled(self) -> None:

@@ -64,8 +64,9 @@ EXPOSING = {
     "gateway_metrics",
     "gateway_keys[].role",
     "gateway_keys[].overrides",
-    "firewall_enabled",
+    "firewall_backend",
     "firewall_open_tcp",
+    "firewall_open_to_containers",
 }
 
 

@@ -33,8 +33,15 @@ SCENARIOS: dict[str, Hosts] = {
 
 # Template to what it needs; a template that is not listed here is one that no test renders.
 VALUES: dict[str, dict[str, Any]] = {
-    "firewall/firewall.nft.j2": {"table": "inet t", "rules": ["tcp dport 22 accept"]},
-    "firewall/llm-fleet-firewall.service.j2": {"ruleset": "/etc/x.nft"},
+    "firewall/firewall.nft.j2": {
+        "table": "inet t",
+        "rules": ["tcp dport 22 accept"],
+        "published_rules": ["meta l4proto tcp ct original proto-dst 80 accept"],
+        "container_interfaces": ["docker0", "br-*"],
+        "log_drops": True,
+    },
+    "firewall/llm-fleet-firewall.service.j2": {"guard": "/usr/bin/true"},
+    "firewall/nftables.dropin.conf.j2": {"guard": "/usr/bin/true"},
     "gateway/exporter.dropin.conf.j2": {
         "name": "nginx",
         "endpoint": "127.0.0.1:1",
@@ -373,7 +380,8 @@ class TestJudgedByTheirTools:
                 assert re.search(rf"dport {port} accept comment {comment}", listed), rule
 
     def test_nft_refuses_a_bad_rule(self, tmp_path: Path) -> None:
-        bad = render("firewall/firewall.nft.j2", table="inet t", rules=["tcp dport x accept"])
+        template = "firewall/firewall.nft.j2"
+        bad = render(template, **{**VALUES[template], "rules": ["tcp dport x accept"]})
         with pytest.raises(subprocess.CalledProcessError):
             self.load(tmp_path, bad)
 
@@ -416,7 +424,7 @@ class TestJudgedByTheirTools:
     @staticmethod
     def lay(directory: Path, name: str, unit: str) -> None:
         # systemd-analyze wants the programs, which this machine has no reason to have.
-        programs = ((paths.OLLAMA_BINARY, "/bin/true"), ("/usr/sbin/nft", "/bin/true"))
+        programs = ((paths.OLLAMA_BINARY, "/bin/true"), (paths.FIREWALL_GUARD, "/bin/true"))
         for program, stand_in in programs:
             unit = unit.replace(f"={program}", f"={stand_in}")
         (directory / name).write_text(unit)

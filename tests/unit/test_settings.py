@@ -442,7 +442,7 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
             if getattr(loaded, name) == field.default
         ]
     # Off, it leaves nothing to plan; tests of its own cover it.
-    assert same == ["gateway_tls_certificate", "firewall_enabled"]
+    assert same == ["gateway_tls_certificate", "firewall_backend"]
 
 
 def test_all_problems_of_all_hosts_at_once() -> None:

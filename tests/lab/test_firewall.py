@@ -1,0 +1,375 @@
+"""Walls that hold against Docker, IPv6, other rulesets and the operator's own mistakes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest
+
+_APPLY = "Apply the ruleset"
+_NF_LOG = Path("/proc/sys/net/netfilter/nf_log_all_netns")
+
+# Debian's Docker and an image of one static program: no registry is asked.
+_DOCKER = """set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get -qq update
+apt-get -qq install -y --no-install-recommends \
+    busybox-static docker.io docker-cli iptables >/dev/null
+mkdir -p /tmp/image/bin /tmp/image/www
+cp /bin/busybox /tmp/image/bin/
+echo hello > /tmp/image/www/index.html
+tar -C /tmp/image -c . | docker import - lab/box >/dev/null
+docker run -d --restart=always --name web -p 8080:80 -p 8081:80 lab/box \
+    /bin/busybox httpd -f -p 80 -h /www >/dev/null
+docker inspect -f '{{.NetworkSettings.IPAddress}}' web
+"""
+
+# What the host's own address translation makes of the controller's address: sshd, and so the
+# deploy's own check, sees 10.99.0.1; the input chain, which comes before it, the real one.
+_MASQUERADE = (
+    "nft 'table ip disguise { chain c { type nat hook input priority 100; "
+    "tcp dport 22 snat to 10.99.0.1; }; }'"
+)
+_SHUT_OUT = ("--data", 'firewall_ssh_from=["10.99.0.1/32"]')
+
+
+class Firewalled:
+    """The lab, and what of it this file looks at: gpu1 has a container that publishes ports."""
+
+    def __init__(self, lab: LabUnderTest, container: str) -> None:
+        self.lab = lab
+        self.container = container
+
+    def addresses(self, *names: str) -> list[str]:
+        hosts = self.lab.state["hosts"]
+        return [hosts[name][family] for name in names for family in ("address", "address6")]
+
+    def scan(self, *names: str) -> dict[str, list[int]]:
+        """Every TCP port of the hosts, over both families, from a host outside the fleet."""
+        scanner = [BIN / "python", "-m", "fleet.scan", "--rate", "100000", "--timeout", "0.6"]
+        result = self.lab.command("exec-foreign", *map(str, scanner), *self.addresses(*names))
+        found: dict[str, list[int]] = json.loads(result.stdout)
+        return found
+
+    def foreign_get(self, address: str, port: int) -> str:
+        """What a foreign host is answered to GET /; empty when there is no connection."""
+        url = f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
+        command = f"curl -s --max-time 2 '{url}'; true"
+        return self.lab.command("exec-foreign", "sh", "-c", command).stdout.strip()
+
+    def from_container(self, url: str) -> str:
+        """What another container on gpu1 is answered; empty when there is no connection."""
+        return self.lab.ssh(
+            "gpu1",
+            f"docker run --rm lab/box /bin/busybox wget -T 2 -qO- {url} 2>/dev/null; true",
+        )
+
+    def rules(self) -> tuple[str, str]:
+        """The live table, and the file that is loaded at boot."""
+        live = self.lab.ssh("gpu1", "nft --stateless list table inet llm_fleet")
+        return live, self.lab.ssh("gpu1", "cat /etc/llm-fleet/firewall.nft")
+
+    def reboot(self) -> None:
+        started = self.lab.ssh("gpu1", "stat -c %Y /proc/1")
+        self.lab.ssh("gpu1", "systemctl reboot", check=False)
+        self.wait_for_boot(started)
+
+    def wait_for_boot(self, started: str) -> None:
+        deadline = time.monotonic() + 60
+        while self.lab.ssh("gpu1", "stat -c %Y /proc/1", check=False) in ("", started):
+            assert time.monotonic() < deadline, "gpu1 did not come back"
+            time.sleep(0.5)
+        self.lab.ssh("gpu1", "systemctl is-system-running --wait", check=False)
+
+
+@pytest.fixture(scope="module")
+def walls(bare_lab: LabUnderTest) -> Firewalled:
+    """The deployed fleet; what the tests below find closed was seen open before."""
+    container = bare_lab.ssh("gpu1", _DOCKER)
+    walls = Firewalled(bare_lab, container)
+    address, address6 = walls.addresses("gpu1")
+    assert walls.foreign_get(address, 8080) == "hello"
+    assert walls.foreign_get(address6, 8080) == "hello"
+    _route_to_containers(bare_lab, address)
+    assert walls.foreign_get(container, 80) == "hello"
+    bare_lab.deploy()
+    return walls
+
+
+@pytest.fixture
+def healed(walls: Firewalled) -> Iterator[Firewalled]:
+    """The fleet for a test that changes it; a deploy must bring it back and then have no work."""
+    yield walls
+    walls.lab.deploy("--limit", "gpu1")
+    assert walls.lab.deploy("--limit", "gpu1") == {}
+
+
+def _route_to_containers(lab: LabUnderTest, via: str) -> None:
+    """A neighbour that knows where the containers are, and needs no published port."""
+    lab.command("exec-foreign", "ip", "route", "replace", "172.17.0.0/16", "via", via)
+
+
+def test_only_declared_ports_are_open(walls: Firewalled) -> None:
+    hosts = walls.lab.state["hosts"]
+    expected = {address: [22] for address in walls.addresses("gpu1", "gpu2", "edge")}
+    expected[hosts["edge"]["address"]] = [22, 8434]
+    assert walls.scan("gpu1", "gpu2", "edge") == expected
+    # The container serves all the while.
+    assert walls.lab.ssh("gpu1", "curl -s http://127.0.0.1:8080/") == "hello"
+
+
+def test_still_closed_when_docker_or_nftables_starts_anew(walls: Firewalled) -> None:
+    """Debian's nftables.service flushes everybody's rules when it starts, reloads and stops."""
+    walls.lab.ssh("gpu1", "systemctl start nftables")
+    try:
+        for event in ("restart docker", "restart nftables", "reload nftables"):
+            walls.lab.ssh("gpu1", f"systemctl {event}")
+            assert set(map(tuple, walls.scan("gpu1").values())) == {(22,)}, event
+        walls.lab.ssh("gpu1", "systemctl stop nftables")
+        assert walls.lab.deploy("--limit", "gpu1") == {}
+    finally:
+        # Docker's own rules went with those of everybody else.
+        walls.lab.ssh("gpu1", "systemctl stop nftables; systemctl restart docker")
+
+
+def test_still_closed_after_a_reboot(walls: Firewalled) -> None:
+    walls.reboot()
+    assert walls.lab.ssh("gpu1", "curl -s http://127.0.0.1:8080/") == "hello"
+    assert set(map(tuple, walls.scan("gpu1").values())) == {(22,)}
+
+
+def test_container_cannot_be_reached_past_its_published_port(walls: Firewalled) -> None:
+    assert walls.foreign_get(walls.container, 80) == ""
+
+
+def test_containers_reach_each_other_and_the_world(walls: Firewalled) -> None:
+    assert walls.from_container(f"http://{walls.container}/") == "hello"
+    upstream = walls.lab.state["upstream"]["url"]
+    address = walls.lab.ssh("gpu1", "getent ahostsv4 upstream.lab | cut -d' ' -f1 | head -1")
+    url = upstream.replace("upstream.lab", address) + "/v2/"
+    status = f"docker run --rm lab/box /bin/busybox wget -T 2 -S -O- {url} 2>&1 | grep -c HTTP/"
+    assert walls.lab.ssh("gpu1", status) == "1"
+
+
+def test_errors_and_echo_get_through(walls: Firewalled) -> None:
+    for address in walls.addresses("gpu1"):
+        walls.lab.ssh("gpu2", f"ping -c1 -W2 {address}")
+
+
+def test_ports_are_opened_by_declaring_them(healed: Firewalled) -> None:
+    """A published one to everybody, over both families; a service of the host to its containers."""
+    address, address6 = healed.addresses("gpu1")
+    ollama = f"http://{address}:11434/api/version"
+    assert healed.from_container(ollama) == ""
+    healed.lab.deploy(
+        "--limit", "gpu1",
+        "--data", "firewall_open_tcp=[8080]",
+        "--data", "firewall_open_to_containers=[11434]",
+    )  # fmt: skip
+    assert healed.foreign_get(address, 8080) == "hello"
+    assert healed.foreign_get(address6, 8080) == "hello"
+    assert healed.foreign_get(address, 8081) == ""
+    assert "version" in healed.from_container(ollama)
+    assert healed.scan("gpu1") == {address: [22, 8080], address6: [22, 8080]}
+
+
+def test_filtering_elsewhere_leaves_nothing_and_is_still_checked(healed: Firewalled) -> None:
+    tables = "nft list tables | grep -v llm_fleet"
+    before = healed.lab.ssh("gpu1", tables)
+    nothing = ("--limit", "gpu1", "--data", "firewall_backend=none")
+    assert healed.lab.deploy(*nothing) != {}
+    assert healed.lab.deploy(*nothing) == {}
+    assert healed.lab.ssh("gpu1", tables) == before
+    assert healed.lab.ssh("gpu1", "nft list tables | grep -c llm_fleet; true") == "0"
+    assert (
+        healed.lab.ssh("gpu1", "ls /etc/llm-fleet /etc/systemd/system | grep -c firewall; true")
+        == "0"
+    )
+    checks = _verify(healed.lab)
+    assert "No TCP port but the declared ones" in checks.stdout
+    assert "[8080, 8081" in checks.stdout
+
+
+def _verify(lab: LabUnderTest) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            BIN / "pytest", "tests/compliance/test_firewall.py", "-k", "undeclared and gpu1",
+            "--inventory", LAB_INVENTORY, "-q", "-p", "no:cacheprovider",
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        env={"LLM_FLEET_LAB_ID": lab.id, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
+    )  # fmt: skip
+
+
+def test_drops_are_logged_but_not_all(walls: Firewalled) -> None:
+    """Twenty at once and ten a minute; the kernel tells of hosts in namespaces when asked to."""
+    before = _NF_LOG.read_text()
+    mark = f"firewall test {time.time()}"
+    _NF_LOG.write_text("1")
+    try:
+        Path("/dev/kmsg").write_text(mark)
+        address = walls.addresses("gpu1")[0]
+        probe = (
+            "import socket\n"
+            "for port in range(20000, 20300):\n"
+            "    s = socket.socket(); s.setblocking(False)\n"
+            f"    s.connect_ex(('{address}', port)); s.close()\n"
+        )
+        walls.lab.command("exec-foreign", "python3", "-c", probe)
+        time.sleep(0.5)
+        log = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    finally:
+        _NF_LOG.write_text(before)
+    lines = [line for line in log.split(mark)[1].splitlines() if "llm-fleet drop:" in line]
+    source = walls.lab.state["foreign"]["address"]
+    assert 5 <= len(lines) <= 25
+    assert all(f"SRC={source}" in line and "DPT=20" in line for line in lines)
+
+
+def test_rules_that_exclude_the_controller_are_refused(walls: Firewalled) -> None:
+    before = walls.rules()
+    result = walls.lab.pyinfra(
+        "-y", "--limit", "gpu1", "--data", 'firewall_ssh_from=["192.0.2.0/24"]', check=False
+    )
+    assert result.returncode != 0
+    controller = walls.lab.state["controller"]["address"]
+    assert f"would shut out this machine, which the host sees as {controller}" in result.stderr
+    assert walls.rules() == before
+
+
+@pytest.mark.parametrize(
+    ("package", "enable", "disable"),
+    [
+        ("ufw", "ufw allow 22/tcp && ufw --force enable", "ufw disable"),
+        ("firewalld", "systemctl enable --now firewalld", "systemctl disable --now firewalld"),
+    ],
+)
+def test_two_firewalls_on_one_host_are_refused(
+    walls: Firewalled, package: str, enable: str, disable: str
+) -> None:
+    lab = walls.lab
+    before = lab.ssh("gpu2", "nft --stateless list table inet llm_fleet")
+    install = "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends"
+    lab.ssh("gpu2", f"apt-get -qq update; {install} iptables {package} && {enable}")
+    try:
+        result = lab.pyinfra("-y", "--limit", "gpu2", check=False)
+        assert result.returncode != 0
+        assert f"gpu2: {package} is in force here" in result.stderr
+        # A reason, and both ways out.
+        assert f"`{disable}`" in result.stderr
+        assert "firewall_backend = 'none'" in result.stderr
+    finally:
+        lab.ssh("gpu2", disable)
+    assert lab.ssh("gpu2", "nft --stateless list table inet llm_fleet") == before
+    assert lab.deploy("--limit", "gpu2") == {}
+
+
+def test_rules_nobody_can_log_in_under_are_put_back(healed: Firewalled) -> None:
+    before = healed.rules()
+    healed.lab.ssh("gpu1", _MASQUERADE)
+    result = healed.lab.pyinfra("-y", "--limit", "gpu1", *_SHUT_OUT, check=False)
+    assert result.returncode != 0
+    assert "gpu1: under the new firewall rules no new login from this machine succeeded" in (
+        result.stderr
+    )
+    assert "the old rules are back" in result.stderr
+    assert healed.rules() == before
+    healed.lab.ssh("gpu1", "nft delete table ip disguise")
+    assert healed.lab.deploy("--limit", "gpu1") == {}
+
+
+@contextmanager
+def _trial_without_controller(walls: Firewalled, seconds: int) -> Iterator[subprocess.Popen[str]]:
+    """A deploy of rules that shut everybody out, killed while they are tried.
+
+    Yields a session that was open before, the only way in.
+    """
+    walls.lab.ssh("gpu1", _MASQUERADE)
+    environment = {"LLM_FLEET_LAB_ID": walls.lab.id, "PATH": "/usr/bin:/bin"}
+    session = subprocess.Popen(
+        [BIN / "lab", "ssh", "gpu1", "sh"],
+        cwd=ROOT, env=environment, text=True, bufsize=1,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    deploy = subprocess.Popen(
+        [
+            BIN / "pyinfra", LAB_INVENTORY, "deploy.py", "-y", "--limit", "gpu1", *_SHUT_OUT,
+            "--data", f"firewall_confirm_within={seconds}s",
+        ],
+        cwd=ROOT, env={**environment, "PYINFRA_PROGRESS": "off"},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(
+            "until nft list table inet llm_fleet | grep -q 10.99.0.1; do sleep 0.1; done; echo on\n"
+        )
+        assert session.stdout.readline() == "on\n"
+        deploy.send_signal(signal.SIGKILL)
+        deploy.wait()
+        yield session
+    finally:
+        deploy.kill()
+        session.kill()
+        session.wait()
+
+
+def _can_log_in(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), 0.5):
+            return True
+    except OSError:
+        return False
+
+
+def test_killed_deploy_is_undone_by_the_host(healed: Firewalled) -> None:
+    before = healed.rules()
+    address = healed.addresses("gpu1")[0]
+    began = time.monotonic()
+    with _trial_without_controller(healed, seconds=8):
+        assert not _can_log_in(address)
+        while not _can_log_in(address):
+            assert time.monotonic() - began < 20, "the host stays shut"
+            time.sleep(0.2)
+    assert healed.rules() == before
+    assert "the old rules are back" in healed.lab.ssh(
+        "gpu1", "journalctl -o cat -u llm-fleet-firewall-rollback"
+    )
+    healed.lab.ssh("gpu1", "nft delete table ip disguise")
+
+
+def test_reboot_during_a_trial_boots_the_kept_rules(healed: Firewalled) -> None:
+    before = healed.rules()
+    started = healed.lab.ssh("gpu1", "stat -c %Y /proc/1")
+    with _trial_without_controller(healed, seconds=600) as session:
+        assert not _can_log_in(healed.addresses("gpu1")[0])
+        assert session.stdin is not None
+        session.stdin.write("systemctl reboot\n")
+        time.sleep(1)
+        healed.wait_for_boot(started)
+    assert healed.rules() == before
+
+
+def test_trial_survives_nftables_and_ends(healed: Firewalled) -> None:
+    """Another unit's flush neither opens the host in the middle of a trial nor ends it."""
+    before = healed.rules()
+    with _trial_without_controller(healed, seconds=8) as session:
+        assert session.stdin is not None
+        assert session.stdout is not None
+        session.stdin.write(
+            "systemctl restart nftables; nft list table inet llm_fleet | grep -c 10.99.0.1\n"
+        )
+        assert session.stdout.readline() == "1\n"
+        time.sleep(8)
+    assert healed.rules() == before
+    healed.lab.ssh("gpu1", "systemctl stop nftables; systemctl restart docker")
