@@ -38,6 +38,10 @@ Architecture = Literal["amd64", "arm64"]
 FirewallBackend = Literal["nftables", "none"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Nothing below these, and none of the others themselves, is a place for a user's files.
+_SYSTEM_DIRECTORY = re.compile(
+    r"/((bin|boot|etc|lib\w*|sbin|usr|var/log)/.*|(var|var/lib|srv|opt|mnt)/)$"
+)
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
@@ -79,6 +83,12 @@ def _check_absolute(value: str) -> str:
     ):
         raise ValueError("not an absolute path without spaces, quotes, '%' or '..'")
     return value.rstrip("/")
+
+
+def _check_not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("empty, so nobody could get in; name at least one network")
+    return value
 
 
 def _check_http_url(value: str) -> str:
@@ -215,6 +225,7 @@ class OllamaSettings(Settings):
     models: tuple[Model, ...] = Field(
         (ModelDeclaration.named("gpt-oss:20b"),),
         strict=False,
+        min_length=1,
         description="Models that the host serves: names, or declarations as described below.",
     )
     origins: tuple[EnvValue, ...] = Field(
@@ -261,7 +272,11 @@ class OllamaSettings(Settings):
         description="OLLAMA_NO_CLOUD: refuse `:cloud` models.",
         json_schema_extra={"exposes": "`False` lets prompts leave the host for Ollama's cloud."},
     )
-    debug: bool = Field(False, description="OLLAMA_DEBUG: verbose logs.")
+    debug: bool = Field(
+        False,
+        description="OLLAMA_DEBUG: verbose logs.",
+        json_schema_extra={"exposes": "`True` may write prompts to the journal."},
+    )
     https_proxy: HttpUrl | None = Field(
         None, description="HTTPS_PROXY of the server, for pulls. Must not hold a password."
     )
@@ -281,6 +296,18 @@ class OllamaSettings(Settings):
             )
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
+        if _SYSTEM_DIRECTORY.match(f"{self.models_dir}/"):
+            raise ValueError(
+                f"ollama_models_dir: {self.models_dir} belongs to the system, and would be given "
+                "to the user ollama; use a directory of its own under /var/lib, /srv, /data or /mnt"
+            )
+        exposed = sorted(name for name in self.env if re.search("TOKEN|SECRET|PASS|_KEY$", name))
+        exposed += sorted(name for name, value in self.env.items() if re.search("://[^/]*@", value))
+        if exposed:
+            raise ValueError(
+                f"ollama_env: {', '.join(exposed)} looks like a secret, and a unit's environment "
+                "can be read by every user of the host; leave it out"
+            )
         if hidden := hidden_from_units(self.models_dir):
             raise ValueError(
                 f"ollama_models_dir: {self.models_dir} is under {hidden}, which the "
@@ -547,7 +574,7 @@ class GatewaySettings(Settings):
     metrics_from: tuple[Network, ...] = Field(
         (), strict=False, description="Source networks that the firewall lets read the metrics."
     )
-    allow_from: tuple[Network, ...] = Field(
+    allow_from: Annotated[tuple[Network, ...], AfterValidator(_check_not_empty)] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that the firewall lets reach the front door.",
@@ -620,7 +647,7 @@ class FirewallSettings(Settings):
             "exposes": "`none` leaves every listening port as reachable as the network makes it."
         },
     )
-    ssh_from: tuple[Network, ...] = Field(
+    ssh_from: Annotated[tuple[Network, ...], AfterValidator(_check_not_empty)] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that may reach sshd. Must hold the machine that deploys.",

@@ -65,6 +65,7 @@ EXPOSING = {
     "gateway_keys[].role",
     "gateway_keys[].overrides",
     "firewall_backend",
+    "ollama_debug",
     "firewall_open_tcp",
     "firewall_open_to_containers",
 }

@@ -45,6 +45,42 @@ def problems(hosts: Hosts) -> list[str]:
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
 REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
+    "models in a system directory": (
+        pair({"ollama_models_dir": "/etc"}),
+        "gpu1",
+        ["ollama_models_dir", "/etc belongs to the system", "under /var/lib"],
+    ),
+    "models below a system directory": (
+        pair({"ollama_models_dir": "/usr/lib/models"}),
+        "gpu1",
+        ["ollama_models_dir", "/usr/lib/models belongs to the system"],
+    ),
+    "no model": (pair({"ollama_models": []}), "gpu1", ["ollama_models", "at least 1"]),
+    "front door for nobody": (
+        pair(edge={"gateway_allow_from": []}),
+        "edge",
+        ["gateway_allow_from", "at least one network"],
+    ),
+    "sshd for nobody": (
+        pair({"firewall_ssh_from": []}),
+        "gpu1",
+        ["firewall_ssh_from", "at least one network"],
+    ),
+    "token in the environment": (
+        pair({"ollama_env": {"HF_TOKEN": "x"}}),
+        "gpu1",
+        ["ollama_env", "HF_TOKEN looks like a secret"],
+    ),
+    "password in the environment": (
+        pair({"ollama_env": {"ALL_PROXY": "http://user:word@proxy:3128"}}),
+        "gpu1",
+        ["ollama_env", "ALL_PROXY looks like a secret"],
+    ),
+    "door that closes before a model is loaded": (
+        pair({"ollama_load_timeout": "30m"}),
+        "edge",
+        ["gateway_read_timeout = '15m'", "ollama_load_timeout = '30m'", "raise"],
+    ),
     "typo": (
         pair({"ollama_prot": 11435}),
         "gpu1",
