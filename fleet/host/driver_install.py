@@ -58,7 +58,7 @@ def install(options: argparse.Namespace) -> None:
         run(["dpkg", "--purge", "--force-depends", *left], check=False)
     run([*APT, "update"])
     if options.dkms:
-        install_headers(kernel)
+        install_headers(kernel, options.logs)
     before = installed_versions([*wanted, *options.fabric])
     for names in (options.pinning, options.package):
         if names and not apt_install(names):
@@ -83,7 +83,7 @@ def install(options: argparse.Namespace) -> None:
     print(f"driver {version} is installed for kernel {kernel}")  # noqa: T201
 
 
-def install_headers(kernel: str) -> None:
+def install_headers(kernel: str, logs: Path) -> None:
     """Have the running kernel's headers, and those of later kernels of the same flavor."""
     packages = [f"linux-headers-{kernel}"]
     flavor = kernel_flavor(kernel)
@@ -96,8 +96,10 @@ def install_headers(kernel: str) -> None:
             f"{packages[0]} is not in the package lists, so no module can be built for the running "
             "kernel. Upgrade the kernel, reboot, and deploy again."
         )
+    before = installed_versions(packages)
     if not apt_install(packages):
-        raise Failure(f"{' '.join(packages)} cannot be installed; apt says why above.")
+        # They have DKMS build what is there already, and fail with it.
+        give_up(kernel, packages, before, logs)
 
 
 def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) -> NoReturn:

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
+from paramiko import SSHException
 from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
@@ -16,7 +17,6 @@ from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 
 from fleet.driver import Plan, Repository, kernel_flavor
-from fleet.errors import FleetError
 from fleet.facts.gpu import BootId, DriverState, DriverStateFact, KeyFingerprint
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail
@@ -92,7 +92,7 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     )  # fmt: skip
 
     def describe(job: Job) -> str:
-        return f"driver: {(job.report or ('starting',))[-1][:100]}"
+        return f"driver: {' '.join(job.report[-1:])[:100] or 'working'}"
 
     yield from run_job(
         DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe
@@ -170,21 +170,30 @@ def _turn(alone: bool) -> Iterator[None]:
 
 
 def wait_for_boot(state: State, host: Host, before: str, timeout: float) -> bool:
-    """Connect again, to another boot than `before`.
-
-    Raises:
-        FleetError: it is not back within `timeout` seconds.
-    """
+    """Connect again, to another boot than `before`; whether it was back in `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         gevent.sleep(2)
-        # Twice the same session would ask the host that is going down.
+        # A new session each time: the old one may be of a host that is still going down.
         host.disconnect()
         host.connect(show_errors=False)
-        if host.connected and host.get_fact(BootId) not in ("", before):
+        if host.connected and _boot_id(host) not in ("", before):
             return True
     _LOST.append(host.name)
-    raise FleetError(f"{host.name} did not come back within {timeout:.0f} s; look at its console")
+    host.log(
+        f"{host.name} did not come back within {timeout:.0f} s; look at its console",
+        log_func=logger.error,
+    )
+    return False
+
+
+def _boot_id(host: Host) -> str:
+    """The running boot's id; empty when the session ends meanwhile, which for a fact is fatal."""
+    try:
+        ok, output = host.run_shell_command("cat /proc/sys/kernel/random/boot_id")
+    except (OSError, EOFError, SSHException):
+        return ""
+    return output.stdout.strip() if ok else ""
 
 
 @operation()

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 from gevent.lock import BoundedSemaphore
 from pyinfra.api import FunctionCommand
+from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File
 
@@ -394,3 +395,50 @@ class TestReboot:
         operations._LOST.append("gpu0")
         done = planned(converged(self.OTHER), driver_reboot="together")
         assert "systemctl reboot" in done.step("gpu1", "Driver | Reboot into the driver").lines[0]
+
+
+class Machine:
+    """A host that reboots: each look at it shows the next of its boots; None is no answer."""
+
+    name = "gpu1"
+
+    def __init__(self, *boots: str | None) -> None:
+        self.boots = list(boots)
+        self.connected = False
+        self.sessions = 0
+        self.said: list[str] = []
+
+    def disconnect(self) -> None:
+        self.connected = False
+
+    def connect(self, *, show_errors: bool) -> None:
+        self.connected = True
+        self.sessions += 1
+
+    def run_shell_command(self, command: str) -> tuple[bool, CommandOutput]:
+        boot = self.boots.pop(0) if len(self.boots) > 1 else self.boots[0]
+        if boot is None:
+            raise OSError("Socket is closed")
+        return True, CommandOutput([OutputLine("stdout", boot)])
+
+    def log(self, message: str, log_func: object) -> None:
+        self.said.append(message)
+
+
+class TestWaitForBoot:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(operations.gevent, "sleep", lambda _: None)
+
+    def test_the_boot_before_is_not_taken_for_the_next(self) -> None:
+        """... nor is a session that ends in the middle of the answer an error."""
+        machine = Machine("old", "old", None, "new")
+        assert operations.wait_for_boot(None, machine, "old", 60.0)  # type: ignore[arg-type]
+        assert machine.sessions == 4
+        assert operations._LOST == []
+
+    def test_lost(self) -> None:
+        machine = Machine("old")
+        assert not operations.wait_for_boot(None, machine, "old", 0.05)  # type: ignore[arg-type]
+        assert operations._LOST == ["gpu1"]
+        assert machine.said == ["gpu1 did not come back within 0 s; look at its console"]
