@@ -52,10 +52,10 @@ def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
     kernel = output(["uname", "-r"])
     wanted = [*options.pinning, *options.package]
-    # A run that was cut short; what does not configure is dealt with below.
-    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+    # A run that was cut short. To configure a module's package is to build it: it begins anew.
     if left := half_installed(wanted):
         run(["dpkg", "--purge", "--force-depends", *left], check=False)
+    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
     run([*APT, "update"])
     if options.dkms:
         install_headers(kernel, options.logs)
@@ -126,13 +126,14 @@ def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) 
             "version or branch; Debian's own driver needs the components contrib, non-free and "
             "non-free-firmware in the apt sources."
         )
-    run(["dpkg", "--configure", "-a"], check=False)
+    # First what does not build: to configure it is to try once more.
     new = sorted(set(present(wanted)) - set(before))
     if new:
         run([*APT, "purge", "-y", *new], check=False)
     if before:
         again = [f"{name}={version}" for name, version in before.items()]
         run([*APT, "install", "-y", *CHANGE, "--no-install-recommends", *again], check=False)
+    run(["dpkg", "--configure", "-a"], check=False)
     run([*APT, "install", "-y", "--fix-broken"], check=False)
     audit = output(["dpkg", "--audit"])
     message += f"\ndpkg needs a hand:\n{audit}" if audit else "\nThe packages were taken back."
