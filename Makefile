@@ -8,7 +8,7 @@ JOBS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab test-driver format docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,7 +45,10 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -v --durations 15
+	$(BIN)/pytest tests/lab -v --durations 15 --ignore tests/lab/test_driver_build.py
+
+test-driver: .venv/installed ## Build Debian's own NVIDIA driver on real hosts: where it works, where it fails (root, slow)
+	$(BIN)/pytest tests/lab/test_driver_build.py -v --durations 5
 
 bench-gateway: .venv/installed ## What the front door costs, on the lab's gateway after `make lab` (root)
 	$(BIN)/python -m lab.bench

@@ -3,6 +3,7 @@
 from pyinfra import host, inventory
 
 from fleet.inventory import load_fleet
+from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gateway import gateway
 from tasks.models import models
@@ -18,6 +19,8 @@ platform(me)
 firewall(me, fleet)
 
 if me.is_gpu:
+    # Before what uses the GPU; may reboot the host.
+    driver(me)
     ollama(me)
     models(me)
 

@@ -27,6 +27,7 @@ from fleet.errors import FleetError, SettingsError
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
     CAPABILITIES,
+    DriverSettings,
     FirewallSettings,
     GatewaySettings,
     HostSettings,
@@ -76,6 +77,7 @@ class FleetHost:
     models: ModelsSettings
     gateway: GatewaySettings
     firewall: FirewallSettings
+    driver: DriverSettings
 
     @property
     def is_gpu(self) -> bool:

@@ -9,3 +9,14 @@ OLLAMA_SHA256: dict[tuple[str, str], str] = {
     ("0.32.7", "amd64"): "ed1e39fe8fea90bd7f4c723bd949a2cea3153e111220ec0a183ea5b8dc8b2cae",
     ("0.32.7", "arm64"): "413cb50f2fd201b65e17e563c082607bc0ade60d700132c563c7a1c0cd529fde",
 }
+
+# Distribution's folder in NVIDIA's repository -> fingerprint of the key that signs its index.
+NVIDIA_FINGERPRINTS: dict[str, str] = {
+    "ubuntu2204": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "ubuntu2404": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "ubuntu2604": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "debian12": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "debian13": "02182E60104FCDC26EAE1B8597A5D4CB8793F200",
+}
+# The key is published as <end of the fingerprint>.pub; here in capitals.
+NVIDIA_UPPER_CASE_KEYS = frozenset({"debian13"})

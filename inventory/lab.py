@@ -45,6 +45,8 @@ gpu = (
         "models_disk_reserve": 0.5,
         "models_registry": _lab["upstream"]["url"].removeprefix("http://"),
         "models_registry_insecure": True,
+        "driver_repository_url": f"{_lab['upstream']['url']}/compute/cuda/repos",
+        "driver_repository_fingerprint": _lab["upstream"]["driver_fingerprint"],
     },
 )
 gateway = (

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from lab import hosts, images, machine, network, processes, services, state
+from lab import gpu, hosts, images, machine, network, processes, services, state
 from lab.state import Host, Lab, LabError, say, timed
 
 of_lab = click.pass_obj  # the id of the lab that is meant
@@ -31,11 +31,25 @@ def main(context: click.Context, lab_id: str | None) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Serve this release tarball instead of the lab's own stand-in.",
 )
+@click.option(
+    "--gpu",
+    "gpus",
+    multiple=True,
+    metavar="HOST=PROFILE",
+    help=f"The GPUs that HOST shows: {', '.join(gpu.PROFILES)}.",
+)
 @of_lab
-def up(lab_id: str, count: int, debian_12: Sequence[str], ollama_release: Path | None) -> None:
+def up(
+    lab_id: str,
+    count: int,
+    debian_12: Sequence[str],
+    ollama_release: Path | None,
+    gpus: Sequence[str],
+) -> None:
     """Boot the hosts that are missing: gpu1, gpu2 ... and edge, the gateway."""
     plan = state.plan(count)
     releases = _releases(plan, debian_12)
+    profiles = _profiles(plan, gpus)
     machine.prepare(count)
     with _locked(lab_id):
         lab = state.allocate(lab_id)
@@ -45,6 +59,8 @@ def up(lab_id: str, count: int, debian_12: Sequence[str], ollama_release: Path |
             _boot(lab, plan, releases)
             services.up(lab, upstream.result())
         _write_json(lab)
+        for name, profile in profiles.items():
+            _give_gpus(lab, name, profile, None)
         say(f"the lab is up: {', '.join(host.name for host in plan)} (`lab ssh gpu1`)")
 
 
@@ -113,6 +129,19 @@ def reset(lab_id: str, host: str, debian_12: bool) -> None:
         _write_json(lab)
 
 
+@main.command("gpu")
+@click.argument("host")
+@click.argument("profile", type=click.Choice(list(gpu.PROFILES)))
+@click.option("--kernel", metavar="RELEASE", help="What `uname -r` says; by default the newest.")
+@of_lab
+def gpu_(lab_id: str, host: str, profile: str, kernel: str | None) -> None:
+    """Let HOST show the GPUs of PROFILE, from now on."""
+    with _locked(lab_id):
+        lab = _existing(lab_id)
+        _known(lab, host)
+        _give_gpus(lab, host, profile, kernel)
+
+
 @main.command("exec-foreign", context_settings={"ignore_unknown_options": True})
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @of_lab
@@ -145,6 +174,23 @@ def _releases(plan: Sequence[Host], debian_12: Sequence[str]) -> dict[str, str]:
     for name in set(debian_12) - set(names):
         raise LabError(f"--debian-12 {name}: this lab's hosts are {', '.join(names)}.")
     return {name: "bookworm" if name in debian_12 else "trixie" for name in names}
+
+
+def _profiles(plan: Sequence[Host], gpus: Sequence[str]) -> dict[str, str]:
+    chosen = dict(text.partition("=")[::2] for text in gpus)
+    names = [host.name for host in plan]
+    for name, profile in chosen.items():
+        if name not in names or profile not in gpu.PROFILES:
+            raise LabError(
+                f"--gpu {name}={profile}: write HOST=PROFILE with a host of {', '.join(names)} and "
+                f"a profile of {', '.join(gpu.PROFILES)}."
+            )
+    return chosen
+
+
+def _give_gpus(lab: Lab, name: str, profile: str, kernel: str | None) -> None:
+    with timed(f"{name}: shows the GPUs of {profile}"):
+        gpu.install(lab, name, profile, kernel)
 
 
 def _refuse_other_release(lab: Lab, debian_12: Sequence[str]) -> None:

@@ -9,7 +9,9 @@ from lab.state import STATE, Lab, LabError, lock, read_json, run, say, write_jso
 
 # A program the lab runs, and the Debian or Ubuntu package that has it.
 PROGRAMS = {
+    "dpkg-deb": "dpkg",
     "go": "golang-go",
+    "gpg": "gpg",
     "ip": "iproute2",
     "mmdebstrap": "mmdebstrap",
     "nft": "nftables",

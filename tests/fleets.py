@@ -88,6 +88,16 @@ ALTERNATIVE_GPU: dict[str, Any] = {
     "firewall_container_interfaces": ["docker0", "dify0"],
     "firewall_log_drops": False,
     "firewall_confirm_within": "2m",
+    "driver_source": "nvidia",
+    "driver_branch": 595,
+    "driver_version": "595.91.07",
+    "driver_modules": "proprietary",
+    "driver_hold": False,
+    "driver_reboot": "together",
+    "driver_reboot_timeout": "1h",
+    "driver_mok_enrolled": True,
+    "driver_repository_url": "http://mirror.internal:8080/cuda/repos",
+    "driver_repository_fingerprint": "AB" * 20,
 }
 ALTERNATIVE_GATEWAY: dict[str, Any] = {
     "private_address": "fd00::2",

@@ -62,6 +62,16 @@ class FetchJob(_JobFact):
         )
 
 
+class LoggedJob(_JobFact):
+    """Any unit that tells how far it is in its journal: the report is the last line of it."""
+
+    @override
+    def command(self, unit: str) -> StringCommand:
+        return StringCommand(
+            self.show(unit), "journalctl --no-pager -q -o cat -n 1 -u", QuoteString(unit)
+        )
+
+
 class ModelsJob(_JobFact):
     """The run of `model_loader.py` whose state file is `path`.
 

@@ -30,7 +30,15 @@ from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Us
 from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
-from fleet.facts.jobs import FetchJob, Job, ModelsJob
+from fleet.facts.gpu import (
+    BootId,
+    DriverState,
+    DriverStateFact,
+    GpuHardware,
+    GpuHardwareFact,
+    KeyFingerprint,
+)
+from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.ollama import OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
@@ -84,6 +92,11 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         HostMemory: lambda: Memory((), 64 * GIB),
         FetchJob: lambda unit, directory: Job(),
         ModelsJob: lambda unit, path: Job(),
+        GpuHardwareFact: GpuHardware,
+        DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
+        KeyFingerprint: lambda path: "",
+        BootId: lambda: "boot",
+        LoggedJob: lambda unit: Job(),
     }
 
 

@@ -33,6 +33,13 @@ SCENARIOS: dict[str, Hosts] = {
 
 # Template to what it needs; a template that is not listed here is one that no test renders.
 VALUES: dict[str, dict[str, Any]] = {
+    "driver/llm-fleet-gpu-devices.service.j2": {"program": "/usr/lib/x"},
+    "driver/nouveau.conf.j2": {},
+    "driver/nvidia-fabricmanager.dropin.conf.j2": {"devices_unit": "x.service"},
+    "driver/nvidia-persistenced.service.j2": {"devices_unit": "x.service"},
+    "driver/nvidia.sources.j2": {"url": "http://x", "keyring": "/x.gpg"},
+    "driver/preferences.j2": {"version": "580.*"},
+    "driver/unattended.conf.j2": {},
     "firewall/firewall.nft.j2": {
         "table": "inet t",
         "rules": ["tcp dport 22 accept"],

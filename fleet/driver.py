@@ -1,0 +1,259 @@
+"""Which driver a host gets: packages, modules and repository, as data and as pure functions.
+
+Names and rules: NVIDIA's driver installation guide ("Kernel modules", "Compute-only and
+desktop-only installation", "Version locking") and Ubuntu's and Debian's own archives.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from fleet import pins
+from fleet.facts.gpu import Generation, GpuHardware
+from fleet.settings import DriverSettings
+
+Flavor = Literal["open", "proprietary"]
+
+# Ollama drops a device whose driver is older, and goes on with the CPU (discover/cuda_compat.go).
+OLLAMA_FLOOR = 550
+OLLAMA_FLOOR_PASCAL = 570
+# The last branch for the generations without a GPU System Processor (GSP).
+LAST_BRANCH_WITHOUT_GSP = 580
+# "R620: Proprietary Kernel Modules Removed" (release notes of the driver guide).
+LAST_PROPRIETARY_BRANCH = 610
+# From this branch on Ubuntu's packages in NVIDIA's repository have no branch in their names.
+UBUNTU_UNSUFFIXED = 590
+
+_NO_GSP = frozenset({Generation.MAXWELL, Generation.PASCAL, Generation.VOLTA})
+_OPEN_ONLY = frozenset({Generation.BLACKWELL, Generation.GRACE_HOPPER})
+# What each distribution's own archive has. Debian's carries one branch a release.
+DEBIAN_BRANCH = {"12": 535, "13": 550}
+
+
+class Refusal(Exception):  # noqa: N818 - not an error of the deploy: a host that cannot be served
+    """Why a host cannot get a working driver, and what to do, in an operator's words."""
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What decides the names: `debian` or `ubuntu`, its release, and `uname -m`."""
+
+    distribution: str
+    release: str
+    machine: str = "x86_64"
+
+    @property
+    def nvidia_name(self) -> str:
+        """The distribution's folder in NVIDIA's repository, such as `ubuntu2404`."""
+        return f"{self.distribution}{self.release.replace('.', '')}"
+
+    @property
+    def nvidia_arch(self) -> str:
+        """The architecture's folder there; Arm servers are `sbsa`."""
+        return {"x86_64": "x86_64", "aarch64": "sbsa"}[self.machine]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is installed. `fabric` gets exactly the version of the driver."""
+
+    flavor: Flavor
+    branch: int
+    pinning: tuple[str, ...]
+    packages: tuple[str, ...]
+    fabric: tuple[str, ...] = ()
+    dkms: bool = True
+
+
+@dataclass(frozen=True)
+class Repository:
+    """An apt repository of NVIDIA's, and the key that it must be signed with."""
+
+    url: str
+    key_url: str
+    fingerprint: str
+
+
+def repository(settings: DriverSettings, platform: Platform) -> Repository:
+    """NVIDIA's repository for a platform."""
+    url = f"{settings.repository_url}/{platform.nvidia_name}/{platform.nvidia_arch}"
+    fingerprint = settings.repository_fingerprint or pins.NVIDIA_FINGERPRINTS[platform.nvidia_name]
+    # The key's file is named by the end of its fingerprint: 3bf863cc.pub, but 8793F200.pub.
+    name = fingerprint[-8:]
+    name = name if platform.nvidia_name in pins.NVIDIA_UPPER_CASE_KEYS else name.lower()
+    return Repository(url, f"{url}/{name}.pub", fingerprint)
+
+
+def flavor_of(settings: DriverSettings, hardware: GpuHardware, branch: int) -> Flavor:
+    """Open or proprietary modules for these GPUs.
+
+    Raises:
+        Refusal: no modules of this branch drive all of them.
+    """
+    old = [gpu for gpu in hardware.gpus if gpu.generation in _NO_GSP]
+    new = [gpu for gpu in hardware.gpus if gpu.generation in _OPEN_ONLY]
+    ancient = [gpu for gpu in hardware.gpus if gpu.generation is Generation.OLDER]
+    if ancient:
+        raise Refusal(
+            f"{_list(ancient)}: Ollama needs compute capability 5.0, which came with Maxwell; take "
+            "the card out, or take the host out of the group gpu"
+        )
+    if old and new:
+        raise Refusal(
+            f"{_list(old)} need proprietary modules and {_list(new)} open ones, never both; "
+            "put them into two hosts"
+        )
+    if old and branch > LAST_BRANCH_WITHOUT_GSP:
+        raise Refusal(
+            f"{_list(old)}: branch {branch} no longer drives this generation; set driver_branch = "
+            f"{LAST_BRANCH_WITHOUT_GSP}, the last one that does"
+        )
+    pascal = [g for g in old if g.generation is not Generation.VOLTA]
+    if pascal and branch < OLLAMA_FLOOR_PASCAL:
+        raise Refusal(
+            f"{_list(pascal)}: Ollama needs driver {OLLAMA_FLOOR_PASCAL} or newer for this "
+            f"generation, and this source has {branch}; set driver_source = 'nvidia'"
+        )
+    chosen: Flavor = "proprietary" if old else "open"
+    if settings.modules == "auto":
+        return chosen
+    if settings.modules == "open" and old:
+        raise Refusal(
+            f"driver_modules = 'open': {_list(old)} have no GPU System Processor, which open "
+            "modules need; set driver_modules = 'auto'"
+        )
+    if settings.modules == "proprietary" and new:
+        raise Refusal(
+            f"driver_modules = 'proprietary': {_list(new)} work with open modules only; set "
+            "driver_modules = 'auto'"
+        )
+    return settings.modules
+
+
+def make_plan(settings: DriverSettings, platform: Platform, hardware: GpuHardware) -> Plan:
+    """What is installed on a host with this hardware.
+
+    Raises:
+        Refusal: it cannot work.
+    """
+    if hardware.nvlink5:
+        raise Refusal(
+            "an NVLink 5 fabric (HGX B200 and later) needs nvlsm besides the fabric manager, which "
+            "this project does not set up; install the driver by NVIDIA's guide and set "
+            "driver_source = 'none'"
+        )
+    native = settings.source == "distribution"
+    branch = settings.branch
+    if native and platform.distribution == "debian":
+        branch = DEBIAN_BRANCH[platform.release]
+        if branch < OLLAMA_FLOOR:
+            raise Refusal(
+                f"Debian {platform.release}'s own driver is {branch}, and Ollama needs "
+                f"{OLLAMA_FLOOR} or newer; set driver_source = 'nvidia'"
+            )
+    flavor = flavor_of(settings, hardware, branch)
+    if flavor == "proprietary" and branch > LAST_PROPRIETARY_BRANCH:
+        raise Refusal(
+            f"driver_modules = 'proprietary': branch {branch} has open modules only; set "
+            f"driver_branch = {LAST_BRANCH_WITHOUT_GSP}"
+        )
+    if hardware.secure_boot and not settings.mok_enrolled and not _is_signed(settings, platform):
+        raise Refusal(
+            "Secure Boot is on, and the kernel would refuse a module that was built on this host: "
+            + (
+                "set driver_source = 'distribution' for Ubuntu's signed modules, "
+                if platform.distribution == "ubuntu"
+                else ""
+            )
+            + "enrol the host's DKMS key at its console (mokutil --import /var/lib/dkms/mok.pub, "
+            "reboot, confirm) and set driver_mok_enrolled = True, or turn Secure Boot off"
+        )
+    if native:
+        plan = _native(platform, flavor, branch, hardware)
+    elif platform.distribution == "debian":
+        plan = _nvidia_debian(settings, flavor)
+    else:
+        plan = _nvidia_ubuntu(settings, flavor)
+    if not hardware.nvswitches:
+        return Plan(plan.flavor, plan.branch, plan.pinning, plan.packages, (), plan.dkms)
+    if native and platform.distribution == "debian":
+        raise Refusal(
+            "NVSwitches need NVIDIA's fabric manager, which Debian does not have; set "
+            "driver_source = 'nvidia'"
+        )
+    return plan
+
+
+def _is_signed(settings: DriverSettings, platform: Platform) -> bool:
+    return settings.source == "distribution" and platform.distribution == "ubuntu"
+
+
+def _nvidia_debian(settings: DriverSettings, flavor: Flavor) -> Plan:
+    module = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
+    return Plan(
+        flavor,
+        settings.branch,
+        (_pinning(settings),),
+        ("nvidia-driver-cuda", module, "nvidia-persistenced"),
+        ("nvidia-fabricmanager", "libnvidia-nscq"),
+    )
+
+
+def _nvidia_ubuntu(settings: DriverSettings, flavor: Flavor) -> Plan:
+    suffix = "-open" if flavor == "open" else ""
+    if settings.branch >= UBUNTU_UNSUFFIXED:
+        packages = (
+            "libnvidia-compute",
+            "nvidia-utils",
+            f"nvidia-dkms{suffix}",
+            "nvidia-persistenced",
+        )
+    else:
+        branch = settings.branch
+        packages = (
+            f"libnvidia-compute-{branch}",
+            f"nvidia-utils-{branch}",
+            f"nvidia-dkms-{branch}{suffix}",
+            # nvidia-persistenced is in it.
+            f"nvidia-compute-utils-{branch}",
+        )
+    fabric = ("nvidia-fabricmanager", "libnvidia-nscq")
+    return Plan(flavor, settings.branch, (_pinning(settings),), packages, fabric)
+
+
+def _native(platform: Platform, flavor: Flavor, branch: int, hardware: GpuHardware) -> Plan:
+    if platform.distribution == "debian":
+        module = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
+        packages: tuple[str, ...] = (module, "nvidia-smi", "libcuda1", "nvidia-persistenced")
+        return Plan(flavor, branch, (), packages)
+    # Ubuntu's server branch: its names hold the branch, so an upgrade stays in it.
+    server = f"{branch}-server"
+    suffix = "-open" if flavor == "open" else ""
+    user_space = (f"nvidia-utils-{server}", f"nvidia-compute-utils-{server}")
+    if hardware.secure_boot:
+        packages = (
+            f"linux-modules-nvidia-{server}{suffix}-@flavor@",
+            f"nvidia-headless-no-dkms-{server}{suffix}",
+            *user_space,
+        )
+    else:
+        packages = (f"nvidia-dkms-{server}{suffix}", f"libnvidia-compute-{server}", *user_space)
+    fabric = (f"nvidia-fabricmanager-{branch}", f"libnvidia-nscq-{branch}")
+    return Plan(flavor, branch, (), packages, fabric, dkms=not hardware.secure_boot)
+
+
+def _pinning(settings: DriverSettings) -> str:
+    """NVIDIA's package that keeps apt to a branch, or to one version."""
+    return f"nvidia-driver-pinning-{settings.version or settings.branch}"
+
+
+def _list(gpus: Iterable[object]) -> str:
+    return ", ".join(str(gpu) for gpu in gpus)
+
+
+def kernel_flavor(kernel: str) -> str:
+    """`generic` of `6.8.0-45-generic`, `cloud-amd64` of `6.12.94+deb13-cloud-amd64`."""
+    return re.sub(r"^[0-9.]+(\+[a-z0-9.]+|-[0-9.]+)*-?", "", kernel)

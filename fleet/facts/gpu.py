@@ -1,0 +1,232 @@
+"""NVIDIA hardware on the PCI bus, and the state of its driver, read from sysfs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+
+class Generation(Enum):
+    """Architectures of NVIDIA's GPUs, in the order of their appearance."""
+
+    OLDER = "older than Maxwell"
+    MAXWELL = "Maxwell"
+    PASCAL = "Pascal"
+    VOLTA = "Volta"
+    TURING = "Turing"
+    AMPERE = "Ampere"
+    ADA = "Ada"
+    HOPPER = "Hopper"
+    GRACE_HOPPER = "Grace Hopper"
+    BLACKWELL = "Blackwell"
+    UNKNOWN = "unknown"
+
+
+# First and last device id of each range. Source: the PCI ID database (pci.ids, vendor 10de), by the
+# chip's name: GM* Maxwell, GP* Pascal, GV* Volta, TU* Turing, GA* Ampere, AD* Ada, GH* Hopper,
+# GB* Blackwell; the Grace Hopper and Blackwell ids also in NVIDIA's list of products that its open
+# modules support (open-gpu-kernel-modules, README.md, "Compatible GPUs"). A range ends where the
+# next chip's begins, so that an id which was given out later falls into its neighbours' range.
+_RANGES: tuple[tuple[int, int, Generation], ...] = (
+    (0x0001, 0x133F, Generation.OLDER),  # Kepler and before end with GK* 12ba
+    (0x1340, 0x15EF, Generation.MAXWELL),  # GM108, GM107, GM204, GM206
+    (0x15F0, 0x15FF, Generation.PASCAL),  # GP100
+    (0x1600, 0x171F, Generation.MAXWELL),  # GM204 mobile
+    (0x1720, 0x173F, Generation.PASCAL),  # GP100
+    (0x1740, 0x1AFF, Generation.MAXWELL),  # GM108, GM200
+    (0x1B00, 0x1D7F, Generation.PASCAL),  # GP102 to GP108
+    (0x1D80, 0x1DFF, Generation.VOLTA),  # GV100
+    (0x1E00, 0x1FFF, Generation.TURING),  # TU102 to TU107
+    (0x2080, 0x20FF, Generation.AMPERE),  # GA100
+    (0x2180, 0x21FF, Generation.TURING),  # TU116
+    (0x2200, 0x22B9, Generation.AMPERE),  # GA102
+    (0x2300, 0x233F, Generation.HOPPER),  # GH100
+    (0x2340, 0x237F, Generation.GRACE_HOPPER),  # GH200: 2342, 2345, 2348
+    (0x2400, 0x25FF, Generation.AMPERE),  # GA103 to GA107
+    (0x2600, 0x28FF, Generation.ADA),  # AD102 to AD107
+    (0x2900, 0x29FF, Generation.BLACKWELL),  # GB100: B200 2901, GB200 2941
+    (0x2B00, 0x2FFF, Generation.BLACKWELL),  # GB202 to GB207, GB20B
+    (0x3180, 0x31FF, Generation.BLACKWELL),  # GB110: B300 3182
+)
+# pci.ids: 1ac2 HGX-2, 1af1 "A100 NVSwitch", 22a3 "H100 NVSwitch". The switches of NVLink 5 (HGX
+# B200) are no PCI devices of the host: they show as ConnectX functions, see `nvlink5`.
+NVSWITCHES = (0x1AC2, 0x1AF1, 0x22A3)
+
+
+def generation_of(device: int) -> Generation:
+    """The architecture of the GPU with this PCI device id."""
+    for first, last, generation in _RANGES:
+        if first <= device <= last:
+            return generation
+    return Generation.UNKNOWN
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU: its PCI address, device id and architecture."""
+
+    address: str
+    device: int
+
+    @property
+    def generation(self) -> Generation:
+        """Its architecture."""
+        return generation_of(self.device)
+
+    def __str__(self) -> str:
+        """`0000:17:00.0 [10de:2330] (Hopper)`."""
+        return f"{self.address} [10de:{self.device:04x}] ({self.generation.value})"
+
+
+@dataclass(frozen=True)
+class GpuHardware:
+    """What no deploy can change: GPUs and NVSwitches on the bus, and the firmware's Secure Boot."""
+
+    gpus: tuple[Gpu, ...] = ()
+    nvswitches: int = 0
+    nvlink5: bool = False
+    secure_boot: bool = False
+
+
+class GpuHardwareFact(FactBase[GpuHardware]):
+    """The NVIDIA hardware of a host."""
+
+    default = GpuHardware
+
+    @override
+    def command(self) -> StringCommand:
+        # NVLink 5 is recognised as NVIDIA's own containers do it: by the switch's management
+        # function (SW_MNG) among the InfiniBand devices. The fifth byte of the EFI variable is its
+        # value; without EFI there is no Secure Boot.
+        return StringCommand(
+            "for d in /sys/bus/pci/devices/*; do"
+            ' [ "$(cat "$d/vendor" 2>/dev/null)" = 0x10de ] || continue;'
+            ' echo "pci ${d##*/} $(cat "$d/device") $(cat "$d/class")"; done;'
+            " grep -qs SW_MNG /sys/class/infiniband/*/device/vpd && echo nvlink5;"
+            ' echo "secure-boot $(od -An -tu1 -j4 -N1'
+            " /sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
+            ' 2>/dev/null | tr -d " ")"'
+        )
+
+    @override
+    def process(self, output: list[str]) -> GpuHardware:
+        gpus, switches, nvlink5, secure_boot = [], 0, False, False
+        for line in output:
+            kind, *values = line.split()
+            if kind == "pci":
+                device, device_class = int(values[1], 16), int(values[2], 16)
+                # 0300 VGA and 0302 3D controllers; sound and USB functions of a card are others.
+                if device_class >> 16 == 0x03:
+                    gpus.append(Gpu(values[0], device))
+                switches += device in NVSWITCHES
+            nvlink5 |= kind == "nvlink5"
+            secure_boot |= kind == "secure-boot" and values == ["1"]
+        return GpuHardware(tuple(gpus), switches, nvlink5, secure_boot)
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """The driver as it is loaded and as it lies on disk for the running kernel.
+
+    Versions are NVIDIA's (`580.178.04`), empty where there is none. `flavor` is that of the loaded
+    module. `stale_initramfs`: it is older than the file that keeps nouveau away.
+    """
+
+    kernel: str = ""
+    headers: bool = False
+    loaded: str = ""
+    flavor: str = ""
+    installed: str = ""
+    nouveau: bool = False
+    stale_initramfs: bool = False
+    held: frozenset[str] = frozenset()
+
+    @property
+    def needs_reboot(self) -> bool:
+        """Whether only a boot can bring the installed module to the GPUs."""
+        if not self.installed:
+            return False
+        return self.nouveau or bool(self.loaded and self.loaded != self.installed)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the installed module is the loaded one."""
+        return bool(self.installed) and self.loaded == self.installed and not self.nouveau
+
+
+class DriverStateFact(FactBase[DriverState]):
+    """The driver's state; `nouveau_conf` is the file whose change an initramfs must follow."""
+
+    default = DriverState
+
+    @override
+    def command(self, nouveau_conf: str) -> StringCommand:
+        # Debian installs the module as nvidia-current(-open).ko and gives it its name by an
+        # "install" line of modprobe, which modinfo does not follow.
+        return StringCommand(
+            'k=$(uname -r); echo "kernel $k";'
+            ' [ -e "/lib/modules/$k/build/Makefile" ] && echo headers;'
+            ' echo "loaded $(cat /sys/module/nvidia/version 2>/dev/null)";'
+            " for m in nvidia nvidia-current-open nvidia-current; do"
+            ' v=$(modinfo -k "$k" -F version "$m" 2>/dev/null) && [ -n "$v" ]'
+            ' && { echo "installed $v"; break; }; done;'
+            " [ -d /sys/module/nouveau ] && echo nouveau;"
+            " grep -qs 'Open Kernel Module' /proc/driver/nvidia/version && echo open;"
+            f" i=/boot/initrd.img-$k; [ -e $i ] && [ {nouveau_conf} -nt $i ] && echo stale;"
+            " apt-mark showhold 2>/dev/null | sed 's/^/held /'; true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> DriverState:
+        values: dict[str, list[str]] = {}
+        for line in output:
+            name, _, value = line.partition(" ")
+            values.setdefault(name, []).append(value)
+
+        def first(name: str) -> str:
+            return values.get(name, [""])[0]
+
+        loaded = first("loaded")
+        return DriverState(
+            kernel=first("kernel"),
+            headers="headers" in values,
+            loaded=loaded,
+            flavor=("open" if "open" in values else "proprietary") if loaded else "",
+            installed=first("installed"),
+            nouveau="nouveau" in values,
+            stale_initramfs="stale" in values,
+            held=frozenset(name.split(":")[0] for name in values.get("held", [])),
+        )
+
+
+class BootId(FactBase[str]):
+    """The random id of the running boot; empty when it cannot be read."""
+
+    default = str
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand("cat /proc/sys/kernel/random/boot_id 2>/dev/null || true")
+
+    @override
+    def process(self, output: list[str]) -> str:
+        return output[0].strip() if output else ""
+
+
+class KeyFingerprint(FactBase[str]):
+    """Fingerprint of the first key in a keyring; empty without a keyring, or without gpg."""
+
+    default = str
+
+    @override
+    def command(self, path: str) -> StringCommand:
+        return StringCommand(
+            "gpg --batch --show-keys --with-colons", QuoteString(path), "2>/dev/null || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> str:
+        return next((line.split(":")[9] for line in output if line.startswith("fpr:")), "")

@@ -1,0 +1,134 @@
+"""The NVIDIA driver: of the declared branch, held there, loaded, and with its nodes in place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.facts.server import Arch, LinuxDistribution
+from pyinfra.operations import files
+
+from fleet import paths
+from fleet.driver import Platform, Refusal, Repository, make_plan, repository
+from fleet.durations import seconds
+from fleet.facts.gpu import GpuHardwareFact
+from fleet.inventory import FleetHost
+from fleet.operations.commands import verify_unit
+from fleet.operations.driver import (
+    INSTALLER,
+    install_driver,
+    reboot_into_driver,
+    refuse,
+    run_with_driver,
+    trust_key,
+)
+from fleet.operations.files import ManagedFile, install_files
+from fleet.operations.packages import install_packages
+from fleet.render import render
+
+_HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
+_DEVICES = f"{paths.LIB}/nvidia-devices"
+
+
+@deploy("Driver")
+def driver(me: FleetHost) -> None:
+    """Have the GPUs driven by the declared driver; a host without NVIDIA GPUs is left alone."""
+    hardware = host.get_fact(GpuHardwareFact)
+    if not hardware.gpus or me.driver.source == "none":
+        return
+    release = host.get_fact(LinuxDistribution)["release_meta"]
+    platform = Platform(release["ID"], release["VERSION_ID"], host.get_fact(Arch))
+    try:
+        plan = make_plan(me.driver, platform, hardware)
+    except Refusal as refusal:
+        refuse(name="Refuse what cannot work", message=str(refusal))
+        return
+    install_files(name="Keep nouveau and unattended upgrades away", files=guard_files())
+    if me.driver.source == "nvidia":
+        source = repository(me.driver, platform)
+        install_packages(name="Install tools", packages=["ca-certificates", "curl", "gpg"])
+        trust_key(name="Trust NVIDIA's key", repository=source, keyring=paths.DRIVER_KEYRING)
+        install_files(name="Add NVIDIA's repository", files=repository_files(me, source))
+    else:
+        for path in (paths.DRIVER_SOURCES, paths.DRIVER_PREFERENCES):
+            files.file(name=f"Remove {path}", path=path, present=False)
+    install_files(name="Install the programs", files=programs())
+    install_driver(
+        name=f"Install driver {me.driver.version or plan.branch} ({plan.flavor} modules)",
+        plan=plan,
+        version=me.driver.version,
+        hold=me.driver.hold,
+    )
+    devices, persistenced = unit_files()
+    install_files(
+        name="Install the unit of the device nodes",
+        files=[devices],
+        check=verify_unit(devices.staged_name),
+    )
+    install_files(
+        name="Install the persistence daemon's unit",
+        files=[persistenced],
+        check=verify_unit(persistenced.staged_name),
+    )
+    if plan.fabric:
+        install_files(name="Order the fabric manager", files=[fabric_file()])
+    reboot_into_driver(
+        name="Reboot into the driver",
+        policy=me.driver.reboot,
+        timeout=seconds(me.driver.reboot_timeout),
+    )
+    run_with_driver(
+        name="Make the device nodes", unit=paths.DEVICES_UNIT, files=[devices.path, _DEVICES]
+    )
+    run_with_driver(
+        name="Run the persistence daemon", unit=paths.PERSISTENCED_UNIT, files=[persistenced.path]
+    )
+    if plan.fabric:
+        run_with_driver(
+            name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
+        )
+
+
+def guard_files() -> list[ManagedFile]:
+    """What keeps others from the GPUs and from the driver's packages."""
+    return [
+        ManagedFile(paths.DRIVER_NOUVEAU, render("driver/nouveau.conf.j2")),
+        ManagedFile(paths.DRIVER_UNATTENDED, render("driver/unattended.conf.j2")),
+    ]
+
+
+def repository_files(me: FleetHost, source: Repository) -> list[ManagedFile]:
+    """The apt source, and the preferences that let it give the declared driver only."""
+    version = f"{me.driver.version}*" if me.driver.version else f"{me.driver.branch}.*"
+    sources = render("driver/nvidia.sources.j2", url=source.url, keyring=paths.DRIVER_KEYRING)
+    return [
+        ManagedFile(paths.DRIVER_SOURCES, sources),
+        ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version)),
+    ]
+
+
+def programs() -> list[ManagedFile]:
+    """What the host runs by itself."""
+    return [
+        ManagedFile(INSTALLER, (_HOST / "driver_install.py").read_text(), mode="755"),
+        ManagedFile(_DEVICES, (_HOST / "nvidia-devices").read_text(), mode="755"),
+    ]
+
+
+def unit_files() -> tuple[ManagedFile, ManagedFile]:
+    """The units of the device nodes and of the persistence daemon."""
+    devices = render("driver/llm-fleet-gpu-devices.service.j2", program=_DEVICES)
+    persistenced = render("driver/nvidia-persistenced.service.j2", devices_unit=paths.DEVICES_UNIT)
+    return (
+        ManagedFile(paths.DEVICES_UNIT_FILE, devices),
+        ManagedFile(paths.PERSISTENCED_UNIT_FILE, persistenced),
+    )
+
+
+def fabric_file() -> ManagedFile:
+    """The drop-in that starts the fabric manager between the driver and Ollama."""
+    return ManagedFile(
+        paths.FABRIC_DROPIN,
+        render("driver/nvidia-fabricmanager.dropin.conf.j2", devices_unit=paths.DEVICES_UNIT),
+    )

@@ -1,0 +1,147 @@
+"""The GPUs are driven by the declared driver, and stay so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from pyinfra.facts.server import Arch, LinuxDistribution
+
+from fleet import paths
+from fleet.driver import (
+    OLLAMA_FLOOR,
+    OLLAMA_FLOOR_PASCAL,
+    Plan,
+    Platform,
+    kernel_flavor,
+    make_plan,
+    repository,
+)
+from fleet.facts.files import FileStates
+from fleet.facts.gpu import (
+    DriverState,
+    DriverStateFact,
+    Generation,
+    GpuHardware,
+    GpuHardwareFact,
+    KeyFingerprint,
+)
+from tasks.driver import guard_files, repository_files, unit_files
+from tests.compliance.connection import Target
+
+_EARLY = {Generation.MAXWELL, Generation.PASCAL}
+
+
+def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
+    """The loaded driver is the installed one, and new enough for Ollama."""
+    hardware = _hardware(gpu_host)
+    state = _state(gpu_host)
+    measured(f"{state.loaded or 'none'} ({state.flavor or 'not loaded'})")
+    assert not state.nouveau, "nouveau holds the GPU; reboot this host"
+    assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
+    assert state.loaded == state.installed, (
+        f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
+        f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
+    )
+    early = any(gpu.generation in _EARLY for gpu in hardware.gpus)
+    floor = OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
+    assert int(state.loaded.split(".")[0]) >= floor, "Ollama would use the CPU without a word"
+
+
+def test_declared_driver(gpu_host: Target) -> None:
+    """The driver is of the declared branch, and its modules of the declared kind."""
+    plan, state = _plan(gpu_host), _state(gpu_host)
+    version = gpu_host.declared.driver.version
+    assert state.installed.split(".")[0] == str(plan.branch)
+    assert version in (None, state.installed)
+    assert state.flavor == plan.flavor
+
+
+def test_every_gpu_answers(gpu_host: Target) -> None:
+    """nvidia-smi lists each GPU that is on the bus."""
+    hardware = _hardware(gpu_host)
+    listed = gpu_host.testinfra.run("nvidia-smi --query-gpu=pci.bus_id --format=csv,noheader")
+    assert listed.rc == 0, listed.stdout + listed.stderr
+    # nvidia-smi writes the domain with eight digits, sysfs with four.
+    answering = {line.strip().lower()[-12:] for line in listed.stdout.splitlines()}
+    assert answering == {gpu.address for gpu in hardware.gpus}
+
+
+def test_packages(gpu_host: Target) -> None:
+    """The driver's packages are whole, held as declared, and left alone by unattended upgrades."""
+    plan, state = _plan(gpu_host), _state(gpu_host)
+    flavor = kernel_flavor(state.kernel)
+    names = {name.replace("@flavor@", flavor) for name in (*plan.packages, *plan.fabric)}
+    assert gpu_host.run("dpkg --audit") == ""
+    missing = [n for n in sorted(names) if not gpu_host.testinfra.package(n).is_installed]
+    assert missing == []
+    assert state.held & names == (names if gpu_host.declared.driver.hold else set())
+    excluded = gpu_host.run("apt-config dump Unattended-Upgrade::Package-Blacklist")
+    assert '"^libnvidia-"' in excluded
+
+
+def test_source(gpu_host: Target) -> None:
+    """The driver's repository is the declared one, with the pinned key, and gives nothing else."""
+    _plan(gpu_host)
+    settings = gpu_host.declared.driver
+    files = guard_files()
+    if settings.source == "nvidia":
+        source = repository(settings, _platform(gpu_host))
+        files += repository_files(gpu_host.declared, source)
+        assert gpu_host.fact(KeyFingerprint, path=paths.DRIVER_KEYRING) == source.fingerprint
+    states = gpu_host.fact(FileStates, paths=[file.path for file in files])
+    assert states == {file.path: file.state for file in files}
+
+
+def test_ready_before_ollama(gpu_host: Target) -> None:
+    """The device nodes and the persistence daemon are there, at boot before Ollama starts."""
+    _plan(gpu_host)
+    units = unit_files()
+    states = gpu_host.fact(FileStates, paths=[file.path for file in units])
+    assert states == {file.path: file.state for file in units}
+    after = gpu_host.run("systemctl show --value -p After %s", paths.OLLAMA_UNIT).split()
+    for unit in (paths.DEVICES_UNIT, paths.PERSISTENCED_UNIT):
+        service = gpu_host.testinfra.service(unit)
+        assert service.is_running, gpu_host.journal(unit)
+        assert service.is_enabled
+        assert unit in after
+    for node in ("nvidiactl", "nvidia-uvm", "nvidia0"):
+        assert gpu_host.run("stat -c %%F /dev/%s", node) == "character special file"
+
+
+def test_fabric_manager(gpu_host: Target) -> None:
+    """The fabric manager has exactly the driver's version and runs, where there are NVSwitches."""
+    plan, state = _plan(gpu_host), _state(gpu_host)
+    if not plan.fabric:
+        pytest.skip("no NVSwitches")
+    for name in plan.fabric:
+        version = gpu_host.testinfra.package(name).version
+        assert version.rpartition(":")[2].partition("-")[0] == state.loaded
+    service = gpu_host.testinfra.service(paths.FABRIC_UNIT)
+    assert service.is_running, gpu_host.journal(paths.FABRIC_UNIT)
+    assert service.is_enabled
+
+
+def _hardware(target: Target) -> GpuHardware:
+    hardware: GpuHardware = target.fact(GpuHardwareFact)
+    if not hardware.gpus:
+        pytest.skip("no NVIDIA GPU on the bus")
+    return hardware
+
+
+def _state(target: Target) -> DriverState:
+    state: DriverState = target.fact(DriverStateFact, nouveau_conf=paths.DRIVER_NOUVEAU)
+    return state
+
+
+def _platform(target: Target) -> Platform:
+    release = target.fact(LinuxDistribution)["release_meta"]
+    return Platform(release["ID"], release["VERSION_ID"], target.fact(Arch))
+
+
+def _plan(target: Target) -> Plan:
+    """What is declared for the host; somebody else's driver is not ours to judge further."""
+    hardware = _hardware(target)
+    if target.declared.driver.source == "none":
+        pytest.skip("driver_source = 'none'")
+    return make_plan(target.declared.driver, _platform(target), hardware)

@@ -1,0 +1,444 @@
+"""The driver's own steps: for every distribution and GPU, from bare and from each broken state."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+from gevent.lock import BoundedSemaphore
+from pyinfra.api import FunctionCommand
+from pyinfra.connectors.util import CommandOutput, OutputLine
+from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import File
+
+from fleet import pins
+from fleet.facts.files import FileStates
+from fleet.facts.gpu import (
+    DriverState,
+    DriverStateFact,
+    Gpu,
+    GpuHardware,
+    GpuHardwareFact,
+    KeyFingerprint,
+)
+from fleet.facts.jobs import Job, LoggedJob
+from fleet.facts.units import UnitState
+from fleet.operations import driver as operations
+from tasks.platform import SUPPORTED
+from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
+
+RELEASES = [(name, release) for name, releases in SUPPORTED.items() for release in releases]
+H100 = GpuHardware((Gpu("0000:17:00.0", 0x2330),))
+HGX = GpuHardware(tuple(Gpu(f"0000:{i:02x}:00.0", 0x2330) for i in range(8)), nvswitches=4)
+T4 = GpuHardware((Gpu("0000:17:00.0", 0x1EB8),))
+PASCAL = GpuHardware((Gpu("0000:17:00.0", 0x15F8),))
+MIXED = GpuHardware((*PASCAL.gpus, Gpu("0000:65:00.0", 0x1EB8)))
+BLACKWELL = GpuHardware((Gpu("0000:17:00.0", 0x2B85),))
+KERNEL = "6.12.94+deb13-amd64"
+CURRENT = DriverState(
+    kernel=KERNEL,
+    headers=True,
+    loaded="580.178.04",
+    flavor="open",
+    installed="580.178.04",
+    held=frozenset({"nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"}),
+)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_lost() -> Iterator[None]:
+    operations._LOST.clear()
+    yield
+    operations._LOST.clear()
+
+
+def planned(answers: Answers | None = None, hardware: GpuHardware = H100, **settings: Any) -> Plan:
+    base = (answers or bare()) | {GpuHardwareFact: lambda: hardware}
+    return plan({"gpu1": ("gpu", settings)}, {"gpu1": base})
+
+
+def install_words(done: Plan) -> list[str]:
+    [line] = [
+        line for line in done.lines("gpu1") if "driver_install.py" in line and "systemd-run" in line
+    ]
+    return shlex.split(line.split("driver_install.py ")[1].removesuffix("; }"))
+
+
+def options(done: Plan, name: str) -> list[str]:
+    words = install_words(done)
+    return [value for option, value in itertools.pairwise(words) if option == name]
+
+
+def driver_names(done: Plan) -> list[str]:
+    return [name for name in done.names("gpu1") if name.startswith("Driver")]
+
+
+def converged(state: DriverState = CURRENT, **packages: str) -> Answers:
+    """A Debian 13 host with an H100 whose driver is as declared."""
+    first = planned()
+    files = {path: state for path, (_, state) in first.files("gpu1").items()}
+    names = [*options(first, "--package"), *options(first, "--pinning"), "nftables", "curl"]
+    names += ["ca-certificates", "gpg", "zstd"]
+    installed = {name: ["580.178.04-1"] for name in names} | {k: [v] for k, v in packages.items()}
+    return bare() | {
+        FileStates: lambda paths: {path: files[path] for path in paths if path in files},
+        DebPackages: lambda: installed,
+        DriverStateFact: lambda nouveau_conf: state,
+        KeyFingerprint: lambda path: pins.NVIDIA_FINGERPRINTS["debian13"],
+        UnitState: lambda unit, files: RUNNING,
+    }
+
+
+class TestNothingToDo:
+    def test_no_gpu_on_the_bus(self) -> None:
+        assert driver_names(planned(hardware=GpuHardware())) == []
+
+    def test_somebody_elses_driver(self) -> None:
+        assert driver_names(planned(driver_source="none")) == []
+
+    def test_converged(self) -> None:
+        assert driver_names(planned(converged())) == []
+
+    def test_gateway_with_a_gpu_of_its_own(self) -> None:
+        """Only the group gpu is for models."""
+        hosts = {
+            "gpu1": ("gpu", {"private_address": "10.0.0.1", "ollama_listen": "private"}),
+            "edge": ("gateway", {"private_address": "10.0.0.2", "gateway_keys": ["a"]}),
+        }
+        answers = bare() | {GpuHardwareFact: lambda: H100}
+        done = plan(hosts, {"gpu1": bare(), "edge": answers})
+        assert not [name for name in done.names("edge") if name.startswith("Driver")]
+
+
+DEBIAN = ("nvidia-driver-cuda", "{}", "nvidia-persistenced")
+UBUNTU = ("libnvidia-compute-580", "nvidia-utils-580", "{}", "nvidia-compute-utils-580")
+NATIVE_DEBIAN = ("{}", "nvidia-smi", "libcuda1", "nvidia-persistenced")
+NATIVE_UBUNTU = (
+    "{}",
+    "libnvidia-compute-580-server",
+    "nvidia-utils-580-server",
+    "nvidia-compute-utils-580-server",
+)
+
+
+class TestPackages:
+    # Source, platform, hardware, the set, and the package of the modules in it.
+    CASES: ClassVar[list[tuple[str, tuple[str, str], GpuHardware, tuple[str, ...], str]]] = [
+        *(
+            ("nvidia", ("debian", release), hardware, DEBIAN, module)
+            for release in ("12", "13")
+            for hardware, module in (
+                (H100, "nvidia-kernel-open-dkms"),
+                (HGX, "nvidia-kernel-open-dkms"),
+                (T4, "nvidia-kernel-open-dkms"),
+                (BLACKWELL, "nvidia-kernel-open-dkms"),
+                (PASCAL, "nvidia-kernel-dkms"),
+                (MIXED, "nvidia-kernel-dkms"),
+            )
+        ),
+        *(
+            ("nvidia", ("ubuntu", release), hardware, UBUNTU, module)
+            for release in ("22.04", "24.04", "26.04")
+            for hardware, module in (
+                (H100, "nvidia-dkms-580-open"),
+                (HGX, "nvidia-dkms-580-open"),
+                (T4, "nvidia-dkms-580-open"),
+                (PASCAL, "nvidia-dkms-580"),
+                (MIXED, "nvidia-dkms-580"),
+            )
+        ),
+        ("distribution", ("debian", "13"), T4, NATIVE_DEBIAN, "nvidia-open-kernel-dkms"),
+        *(
+            ("distribution", ("ubuntu", release), hardware, NATIVE_UBUNTU, module)
+            for release in ("22.04", "24.04", "26.04")
+            for hardware, module in (
+                (H100, "nvidia-dkms-580-server-open"),
+                (PASCAL, "nvidia-dkms-580-server"),
+            )
+        ),
+    ]
+
+    @pytest.mark.parametrize(("source", "platform", "hardware", "names", "module"), CASES)
+    def test_headless_set(
+        self,
+        source: str,
+        platform: tuple[str, str],
+        hardware: GpuHardware,
+        names: tuple[str, ...],
+        module: str,
+    ) -> None:
+        done = planned(bare(*platform), hardware, driver_source=source)
+        assert options(done, "--package") == [name.format(module) for name in names]
+        assert "--dkms" in install_words(done)
+        assert "--hold" in install_words(done)
+        assert options(done, "--pinning") == (
+            ["nvidia-driver-pinning-580"] if source == "nvidia" else []
+        )
+
+    def test_ubuntu_from_590_on(self) -> None:
+        done = planned(bare("ubuntu", "24.04"), driver_branch=595)
+        assert options(done, "--package") == [
+            "libnvidia-compute",
+            "nvidia-utils",
+            "nvidia-dkms-open",
+            "nvidia-persistenced",
+        ]
+        assert options(done, "--pinning") == ["nvidia-driver-pinning-595"]
+
+    @pytest.mark.parametrize(("distribution", "release"), RELEASES)
+    def test_fabric_manager_on_nvswitches_only(self, distribution: str, release: str) -> None:
+        done = planned(bare(distribution, release), HGX)
+        assert options(done, "--fabric") == ["nvidia-fabricmanager", "libnvidia-nscq"]
+        assert "Driver | Run the fabric manager" in driver_names(done)
+        alone = planned(bare(distribution, release), H100)
+        assert options(alone, "--fabric") == []
+        assert not [name for name in driver_names(alone) if "fabric" in name]
+
+    def test_ubuntus_own_fabric_manager(self) -> None:
+        done = planned(bare("ubuntu", "24.04"), HGX, driver_source="distribution")
+        assert options(done, "--fabric") == ["nvidia-fabricmanager-580", "libnvidia-nscq-580"]
+
+    def test_signed_modules_under_secure_boot(self) -> None:
+        answers = bare("ubuntu", "24.04") | {
+            DriverStateFact: lambda nouveau_conf: DriverState("6.8.0-45-generic")
+        }
+        done = planned(answers, replace(H100, secure_boot=True), driver_source="distribution")
+        assert options(done, "--package")[:2] == [
+            "linux-modules-nvidia-580-server-open-generic",
+            "nvidia-headless-no-dkms-580-server-open",
+        ]
+        assert "--dkms" not in install_words(done)
+
+    def test_one_version(self) -> None:
+        done = planned(driver_version="580.159.03")
+        assert options(done, "--pinning") == ["nvidia-driver-pinning-580.159.03"]
+        text, _ = done.files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
+        assert "Pin: version 580.159.03*\nPin-Priority: 1001" in text
+
+    def test_not_held(self) -> None:
+        assert "--hold" not in install_words(planned(driver_hold=False))
+
+
+class TestRepository:
+    @pytest.mark.parametrize(("distribution", "release"), RELEASES)
+    @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "x86_64"), ("aarch64", "sbsa")])
+    def test_key_and_source(self, distribution: str, release: str, machine: str, arch: str) -> None:
+        done = planned(bare(distribution, release, machine))
+        name = f"{distribution}{release.replace('.', '')}"
+        text, state = done.files("gpu1")["/etc/apt/sources.list.d/llm-fleet-nvidia.sources"]
+        base = f"https://developer.download.nvidia.com/compute/cuda/repos/{name}/{arch}/"
+        assert f"URIs: {base}\n" in text
+        assert "Signed-By: /usr/share/keyrings/llm-fleet-nvidia.gpg" in text
+        assert state.mode == "644"
+        lines = done.step("gpu1", "Driver | Trust NVIDIA's key").lines
+        assert base in lines[0]
+        assert f"= {pins.NVIDIA_FINGERPRINTS[name]} ]" in lines[1]
+        # What is not the pinned key never becomes the keyring.
+        assert "exit 1" in lines[1]
+        assert "--dearmor" in lines[2]
+
+    def test_key_comes_before_the_source_and_the_source_before_the_driver(self) -> None:
+        names = driver_names(planned())
+        assert names == [
+            "Driver | Keep nouveau and unattended upgrades away",
+            "Driver | Install tools",
+            "Driver | Trust NVIDIA's key",
+            "Driver | Add NVIDIA's repository",
+            "Driver | Install the programs",
+            "Driver | Install driver 580 (open modules)",
+            "Driver | Install the unit of the device nodes",
+            "Driver | Install the persistence daemon's unit",
+            "Driver | Make the device nodes",
+            "Driver | Run the persistence daemon",
+        ]
+
+    def test_repository_gives_the_branch_and_nothing_else(self) -> None:
+        text, _ = planned().files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
+        assert "Pin: version 580.*\nPin-Priority: 1001" in text
+        assert text.endswith("Package: *\nPin: release l=NVIDIA CUDA\nPin-Priority: -1\n")
+        [patterns] = [
+            line for line in text.splitlines() if line.startswith("Package: nvidia-driver*")
+        ]
+        # The container toolkit has a repository and versions of its own.
+        assert "container" not in patterns
+        assert "libnvidia-*" not in patterns
+        assert " nvidia-* " not in patterns
+
+    def test_other_key_is_replaced(self) -> None:
+        answers = converged() | {KeyFingerprint: lambda path: "F" * 40}
+        assert driver_names(planned(answers)) == ["Driver | Trust NVIDIA's key"]
+
+    def test_distributions_own_driver_leaves_no_repository_of_ours(self) -> None:
+        there = {"mode": 644, "user": "root", "group": "root"}
+        answers = bare() | {File: lambda path: there}
+        done = planned(answers, T4, driver_source="distribution")
+        assert "rm -f /etc/apt/sources.list.d/llm-fleet-nvidia.sources" in done.lines("gpu1")
+        assert "rm -f /etc/apt/preferences.d/llm-fleet-nvidia" in done.lines("gpu1")
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("hardware", "settings", "words"),
+        [
+            (replace(H100, secure_boot=True), {}, "Secure Boot is on"),
+            (PASCAL, {"driver_branch": 595}, "set driver_branch = 580"),
+            (replace(H100, nvlink5=True), {}, "nvlsm"),
+        ],
+    )
+    def test_host_fails_alone_and_unharmed(
+        self, hardware: GpuHardware, settings: dict[str, Any], words: str
+    ) -> None:
+        done = planned(hardware=hardware, **settings)
+        assert driver_names(done) == ["Driver | Refuse what cannot work"]
+        [line] = done.step("gpu1", "Driver | Refuse what cannot work").lines
+        assert words in line
+        assert line.endswith(">&2; exit 1")
+
+
+class TestInstalledState:
+    """Each way in which a host can differ from what is declared leads to an installation."""
+
+    @pytest.mark.parametrize(
+        ("state", "settings"),
+        [
+            (replace(CURRENT, installed=""), {}),  # the kernel is newer than the module
+            (replace(CURRENT, installed="595.91.07", loaded="595.91.07"), {}),
+            (CURRENT, {"driver_version": "580.159.03"}),
+            (replace(CURRENT, stale_initramfs=True), {}),
+            (replace(CURRENT, held=frozenset({"nvidia-driver-cuda"})), {}),
+            (CURRENT, {"driver_hold": False}),
+            (CURRENT, {"driver_modules": "proprietary"}),
+        ],
+        ids=["kernel", "branch", "version", "initramfs", "hold", "unhold", "modules"],
+    )
+    def test_is_installed_again(self, state: DriverState, settings: dict[str, Any]) -> None:
+        done = planned(converged(state), **settings)
+        assert [name for name in driver_names(done) if "Install driver" in name]
+
+    def test_holds_of_others_are_left(self) -> None:
+        state = replace(CURRENT, held=CURRENT.held | {"postgresql"})
+        assert driver_names(planned(converged(state))) == []
+
+    def test_fabric_manager_of_another_version(self) -> None:
+        held = CURRENT.held | {"nvidia-fabricmanager", "libnvidia-nscq"}
+        fabric = {"nvidia-fabricmanager": "580.159.03-1", "libnvidia-nscq": "580.178.04-1"}
+        answers = converged(replace(CURRENT, held=held), **fabric)
+        assert "Driver | Install driver 580 (open modules)" in driver_names(planned(answers, HGX))
+        same = dict.fromkeys(fabric, "580.178.04-1")
+        answers = converged(replace(CURRENT, held=held), **same)
+        assert not [n for n in driver_names(planned(answers, HGX)) if "Install driver" in n]
+
+    def test_failed_installation_shows_the_journal_and_fails(self) -> None:
+        answers = bare() | {LoggedJob: lambda unit: Job("failed", "exit-code", ("why",))}
+        lines = planned(answers).step("gpu1", "Driver | Install driver 580 (open modules)").lines
+        assert "journalctl" in lines[-1]
+        assert "llm-fleet-driver-install.service" in lines[-1]
+        assert lines[-1].endswith("exit 1; }")
+
+
+class TestReboot:
+    OTHER = replace(CURRENT, loaded="580.159.03")
+    NOUVEAU = replace(CURRENT, loaded="", nouveau=True)
+
+    @pytest.mark.parametrize("state", [OTHER, NOUVEAU], ids=["other module", "nouveau"])
+    def test_state_alone_decides(self, state: DriverState) -> None:
+        """Nothing is changed by this run: it was a former one that was cut short."""
+        done = planned(converged(state))
+        assert driver_names(done) == ["Driver | Reboot into the driver"]
+        reboot, wait = done.step("gpu1", "Driver | Reboot into the driver").commands
+        assert "systemctl reboot" in str(reboot)
+        assert isinstance(wait, FunctionCommand)
+        assert wait.args == ("boot", 900.0)
+
+    def test_module_that_is_not_loaded_needs_none(self) -> None:
+        state = replace(CURRENT, loaded="")
+        assert "Driver | Reboot into the driver" not in driver_names(planned(converged(state)))
+
+    def test_never(self, caplog: pytest.LogCaptureFixture) -> None:
+        done = planned(converged(self.OTHER), driver_reboot="never")
+        assert driver_names(done) == []
+        assert (
+            "driver 580.178.04 is installed, 580.159.03 is still loaded; reboot this host yourself"
+            in caplog.text
+        )
+
+    def test_services_wait_for_the_operators_reboot(self) -> None:
+        answers = converged(self.NOUVEAU)
+        answers[UnitState] = lambda unit, files: replace(RUNNING, active_state="inactive")
+        done = planned(answers, driver_reboot="never")
+        assert not [n for n in driver_names(done) if "nodes" in n or "persistence" in n]
+
+    @pytest.mark.parametrize(("policy", "taken"), [("one-at-a-time", True), ("together", False)])
+    def test_turn_is_held_while_a_host_is_away(
+        self, monkeypatch: pytest.MonkeyPatch, policy: str, taken: bool
+    ) -> None:
+        """... and given back before the next host's."""
+        turn = BoundedSemaphore(1)
+        monkeypatch.setattr(operations, "_TURN", turn)
+        with operations._turn(policy == "one-at-a-time"):
+            assert turn.locked() is taken
+        assert not turn.locked()
+
+    def test_nobody_follows_a_host_that_was_lost(self) -> None:
+        operations._LOST.append("gpu0")
+        [line] = (
+            planned(converged(self.OTHER)).step("gpu1", "Driver | Reboot into the driver").lines
+        )
+        assert "gpu0 did not come back" in line
+        assert "exit 1" in line
+
+    def test_together_does_not_ask(self) -> None:
+        operations._LOST.append("gpu0")
+        done = planned(converged(self.OTHER), driver_reboot="together")
+        assert "systemctl reboot" in done.step("gpu1", "Driver | Reboot into the driver").lines[0]
+
+
+class Machine:
+    """A host that reboots: each look at it shows the next of its boots; None is no answer."""
+
+    name = "gpu1"
+
+    def __init__(self, *boots: str | None) -> None:
+        self.boots = list(boots)
+        self.connected = False
+        self.sessions = 0
+        self.said: list[str] = []
+
+    def disconnect(self) -> None:
+        self.connected = False
+
+    def connect(self, *, show_errors: bool) -> None:
+        self.connected = True
+        self.sessions += 1
+
+    def run_shell_command(self, command: str) -> tuple[bool, CommandOutput]:
+        boot = self.boots.pop(0) if len(self.boots) > 1 else self.boots[0]
+        if boot is None:
+            raise OSError("Socket is closed")
+        return True, CommandOutput([OutputLine("stdout", boot)])
+
+    def log(self, message: str, log_func: object) -> None:
+        self.said.append(message)
+
+
+class TestWaitForBoot:
+    @pytest.fixture(autouse=True)
+    def _at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(operations.gevent, "sleep", lambda _: None)
+
+    def test_the_boot_before_is_not_taken_for_the_next(self) -> None:
+        """... nor is a session that ends in the middle of the answer an error."""
+        machine = Machine("old", "old", None, "new")
+        assert operations.wait_for_boot(None, machine, "old", 60.0)  # type: ignore[arg-type]
+        assert machine.sessions == 4
+        assert operations._LOST == []
+
+    def test_lost(self) -> None:
+        machine = Machine("old")
+        assert not operations.wait_for_boot(None, machine, "old", 0.05)  # type: ignore[arg-type]
+        assert operations._LOST == ["gpu1"]
+        assert machine.said == ["gpu1 did not come back within 0 s; look at its console"]
