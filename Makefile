@@ -45,10 +45,10 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -v --durations 15 --ignore tests/lab/test_driver_build.py
+	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*'
 
-test-driver: .venv/installed ## Build Debian's own NVIDIA driver on real hosts: where it works, where it fails (root, slow)
-	$(BIN)/pytest tests/lab/test_driver_build.py -v --durations 5
+test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Debian's own built for real (root, slow)
+	$(BIN)/pytest tests/lab/test_driver.py tests/lab/test_driver_build.py -v --durations 5
 
 bench-gateway: .venv/installed ## What the front door costs, on the lab's gateway after `make lab` (root)
 	$(BIN)/python -m lab.bench
