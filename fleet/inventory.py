@@ -22,7 +22,6 @@ from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
 from fleet import pins, tls
-from fleet.durations import seconds
 from fleet.errors import FleetError, SettingsError
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
@@ -424,12 +423,6 @@ def _reach_problems(gateway: FleetHost, gpu_hosts: list[FleetHost]) -> Iterator[
             yield (
                 f"{gpu.name}: ollama_listen = {gpu.ollama.listen!r}: gateway {gateway.name} could "
                 "not reach it; set ollama_listen = 'private' and private_address"
-            )
-        if seconds(gateway.gateway.read_timeout) < seconds(gpu.ollama.load_timeout):
-            yield (
-                f"{gateway.name}: gateway_read_timeout = {gateway.gateway.read_timeout!r} is "
-                f"shorter than ollama_load_timeout = {gpu.ollama.load_timeout!r} of {gpu.name}: a "
-                "first request would be cut off while its model loads; raise gateway_read_timeout"
             )
         mine, theirs = gateway.host.private_address, gpu.host.private_address
         usable = [address for address in (mine, theirs) if address and not _unusable(address)]

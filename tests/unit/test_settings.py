@@ -76,11 +76,6 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_env", "ALL_PROXY looks like a secret"],
     ),
-    "door that closes before a model is loaded": (
-        pair({"ollama_load_timeout": "30m"}),
-        "edge",
-        ["gateway_read_timeout = '15m'", "ollama_load_timeout = '30m'", "raise"],
-    ),
     "typo": (
         pair({"ollama_prot": 11435}),
         "gpu1",
