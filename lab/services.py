@@ -17,7 +17,7 @@ from typing import Any
 
 from lab import network, processes
 from lab.state import CACHE, Lab, LabError, read_json, say, timed, write_json
-from lab.upstream import Upstream, driver, prepare
+from lab.upstream import Upstream, driver, prepare, toolkit
 
 PORT = 8080
 UNIT, BUILD = "upstream", "upstream-build"
@@ -106,12 +106,14 @@ def describe(lab: Lab) -> dict[str, Any]:
     """Return what the inventory needs to know of the upstream."""
     record = lab.read("upstream")
     drivers = Path(record.get("root", "/nonexistent")) / driver.PATH / "fingerprint"
+    toolkits = Path(record.get("root", "/nonexistent")) / toolkit.PATH / "fingerprint"
     return {
         "url": f"http://upstream.lab:{PORT}",
         "address": lab.address(network.UPSTREAM),
         "ollama_version": record.get("ollama_version"),
         "ollama_sha256": record.get("ollama_sha256"),
         "driver_fingerprint": drivers.read_text() if drivers.exists() else None,
+        "toolkit_fingerprint": toolkits.read_text() if toolkits.exists() else None,
     }
 
 

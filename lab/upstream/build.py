@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.upstream import apt, artifacts, driver, models, release
+from lab.upstream import apt, artifacts, driver, models, release, toolkit
 
 STATE = "upstream.json"
 DRIVER_KEY = "driver-key"
+TOOLKIT_KEY = "toolkit-key"
 UNUSED = 7 * 24 * 3600
 """Seconds after which an unused web root goes; each costs 30 MB beside the shared model."""
 
@@ -47,6 +48,7 @@ def prepare(cache: Path, release: Path | None = None) -> Upstream:
         with locked(store / "lock"):
             once(packages, artifacts.build)
             once(store / DRIVER_KEY, driver.key)
+            once(store / TOOLKIT_KEY, toolkit.key)
             once(web, lambda root: build(root, packages, given))
             forget(store)
     os.utime(web)
@@ -60,6 +62,7 @@ def build(into: Path, packages: Path, given: Path | None) -> None:
     root.mkdir()
     models.build(root, packages / artifacts.GGUF, artifacts.GGUF_SHA256)
     driver.build(root, into.parent / DRIVER_KEY)
+    toolkit.build(root, into.parent / TOOLKIT_KEY)
     if given:
         default = release.adopt(root, given)
     else:
@@ -80,8 +83,9 @@ def key(*files: Path, extra: str = "") -> str:
 
 def web_key(packages: Path, given: Path | None) -> str:
     """Name the web root by what goes into it; a given tarball by its place, size and date."""
-    code = [Path(m.__file__ or "") for m in (apt, driver, models, release)] + [Path(__file__)]
-    code += sorted(driver.SOURCES.iterdir())
+    modules = (apt, driver, models, release, toolkit)
+    code = [Path(m.__file__ or "") for m in modules] + [Path(__file__)]
+    code += [*sorted(driver.SOURCES.iterdir()), *sorted(toolkit.SOURCES.iterdir())]
     if given is None:
         return key(*code, *release.sources(), extra=packages.name)
     stat = given.stat()
