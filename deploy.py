@@ -3,6 +3,8 @@
 from pyinfra import host, inventory
 
 from fleet.inventory import load_fleet
+from tasks.container_toolkit import container_toolkit
+from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gateway import gateway
@@ -21,6 +23,12 @@ firewall(me, fleet)
 if me.is_gpu:
     # Before what uses the GPU; may reboot the host.
     driver(me)
+
+if me.has_docker:
+    docker(me)
+    container_toolkit(me)
+
+if me.is_gpu:
     ollama(me)
     models(me)
 

@@ -31,6 +31,10 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (model_declarations.Model, "model"),
     (settings.AbsolutePath, "absolute path"),
     (settings.HttpUrl, "http(s) address"),
+    (settings.Fingerprint, "key (its 40 capital hexadecimal digits)"),
+    (settings.Version, "version (three numbers)"),
+    (settings.UserName, "user name"),
+    (settings.RegistryName, "host (`name:port`) or network"),
     (settings.Port, "port"),
     (settings.InterfaceName, "interface name"),
     (settings.KeyName, "key name"),
@@ -51,7 +55,13 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (str, "text"),
     (type(None), "`None`"),
 )
-_PLURALS = {"IP address": "IP addresses", "text": "texts", "key name or key": "key names or keys"}
+_PLURALS = {
+    "key name or key": "key names or keys",
+    "http(s) address": "http(s) addresses",
+    "host (`name:port`) or network": "hosts (`name:port`) or networks",
+    "IP address": "IP addresses",
+    "text": "texts",
+}
 
 _INTRODUCTION = """\
 <!-- Generated from fleet/settings.py: change it there and run `make docs`. -->

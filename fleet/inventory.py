@@ -26,6 +26,7 @@ from fleet.errors import FleetError, SettingsError
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
     CAPABILITIES,
+    DockerSettings,
     DriverSettings,
     FirewallSettings,
     GatewaySettings,
@@ -34,6 +35,7 @@ from fleet.settings import (
     Network,
     OllamaSettings,
     Settings,
+    ToolkitSettings,
     ollama_environment,
 )
 
@@ -77,6 +79,8 @@ class FleetHost:
     gateway: GatewaySettings
     firewall: FirewallSettings
     driver: DriverSettings
+    docker: DockerSettings
+    toolkit: ToolkitSettings
 
     @property
     def is_gpu(self) -> bool:
@@ -87,6 +91,11 @@ class FleetHost:
     def is_gateway(self) -> bool:
         """Whether the host runs the front door."""
         return GATEWAY_GROUP in self.groups
+
+    @property
+    def has_docker(self) -> bool:
+        """Whether the host runs containers."""
+        return self.docker.enabled
 
     @property
     def ollama_endpoint(self) -> Endpoint:
@@ -304,15 +313,16 @@ def _pyinfra_keys() -> set[str]:
 
 
 def _host_problems(host: FleetHost) -> Iterator[str]:
-    if not (host.is_gpu or host.is_gateway):
+    if not (host.is_gpu or host.is_gateway or host.has_docker):
         groups = ", ".join(sorted(host.groups)) or "none"
         yield (
-            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} "
-            "to have anything to do"
+            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP}, "
+            "or docker_enabled = True, to have anything to do"
         )
     yield from _address_problems(host)
     yield from _port_problems(host)
     yield from _gpu_problems(host)
+    yield from _docker_problems(host)
     if host.is_gateway and not host.gateway.keys:
         yield (
             f"{host.name}: gateway_keys = (): nobody could use the front door; declare a "
@@ -377,6 +387,23 @@ def _gpu_problems(host: FleetHost) -> Iterator[str]:
             f"{host.name}: ollama_version = {host.ollama.version!r}: no checksum; set "
             f"ollama_sha256 to the one in the release's sha256sum.txt, or use a pinned version "
             f"({versions})"
+        )
+
+
+def _docker_problems(host: FleetHost) -> Iterator[str]:
+    """What would have no effect on the host."""
+    if host.has_docker and host.docker.source == "distribution":
+        unused = ("version", "containerd_version", "compose_version")
+        idle = sorted(f"docker_{name}" for name in host.docker.model_fields_set & set(unused))
+        if idle:
+            yield (
+                f"{host.name}: {', '.join(idle)}: the distribution has one version only; leave it "
+                "out, or set docker_source = 'docker'"
+            )
+    if host.toolkit.runtime and not host.has_docker:
+        yield (
+            f"{host.name}: toolkit_runtime = True: there is no Docker to register it with; set "
+            "docker_enabled = True"
         )
 
 

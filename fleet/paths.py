@@ -68,3 +68,13 @@ PERSISTENCED_UNIT = "nvidia-persistenced.service"
 PERSISTENCED_UNIT_FILE = f"/etc/systemd/system/{PERSISTENCED_UNIT}"
 FABRIC_UNIT = "nvidia-fabricmanager.service"
 FABRIC_DROPIN = f"/etc/systemd/system/{FABRIC_UNIT}.d/llm-fleet.conf"
+
+DOCKER_UNIT = "docker.service"
+DOCKER_CONFIG = "/etc/docker/daemon.json"
+# Where Docker CE and the distributions have the daemon.
+DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")
+# Which keys of daemon.json are ours.
+DOCKER_OWNED = f"{ETC}/docker-owned.json"
+TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
+CDI_UNIT = "nvidia-cdi-refresh.service"
+CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"

@@ -20,3 +20,14 @@ NVIDIA_FINGERPRINTS: dict[str, str] = {
 }
 # The key is published as <end of the fingerprint>.pub; here in capitals.
 NVIDIA_UPPER_CASE_KEYS = frozenset({"debian13"})
+
+# One set that others run together; on Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04.
+DOCKER_VERSION = "29.7.2"
+CONTAINERD_VERSION = "2.3.3"
+COMPOSE_VERSION = "5.5.0"
+# Docker Release (CE deb) <docker@docker.com>
+DOCKER_KEY = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
+
+TOOLKIT_VERSION = "1.20.0-1"
+# NVIDIA CORPORATION (Open Source Projects) <cudatools@nvidia.com>
+TOOLKIT_KEY = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"

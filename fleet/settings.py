@@ -91,6 +91,12 @@ def _check_not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
+def _check_compose(value: str) -> str:
+    if tuple(int(part) for part in value.split(".")) < (2, 24, 0):
+        raise ValueError("older than 2.24, the first Compose with what the stacks here need")
+    return value
+
+
 def _check_http_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -150,6 +156,10 @@ HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,14}\*?$")]
 KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+RegistryName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$|^[0-9a-f.:]+/\d+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
 Rate = Annotated[str, AfterValidator(_check_rate)]
@@ -785,6 +795,142 @@ class DriverSettings(Settings):
         return self
 
 
+class DockerSettings(Settings):
+    """Docker Engine and Compose."""
+
+    prefix = "docker_"
+
+    enabled: bool = Field(
+        False,
+        description="Run Docker on the host. A host that needs no containers stays without it.",
+    )
+    source: Literal["docker", "distribution"] = Field(
+        "docker",
+        description=(
+            "Where the packages are from: `docker` is Docker CE at the versions below, held; "
+            "`distribution` is `docker.io` and Compose as the distribution has them."
+        ),
+    )
+    version: Version = Field(
+        pins.DOCKER_VERSION, description="Docker CE to run, engine and command line."
+    )
+    containerd_version: Version = Field(
+        pins.CONTAINERD_VERSION, description="Version of `containerd.io` under Docker CE."
+    )
+    compose_version: Annotated[Version, AfterValidator(_check_compose)] = Field(
+        pins.COMPOSE_VERSION, description="Compose plugin of Docker CE; 2.24 or newer."
+    )
+    repository_url: HttpUrl = Field(
+        "https://download.docker.com/linux",
+        description="Docker's repositories, or a mirror: `<url>/debian`, `<url>/ubuntu`.",
+    )
+    repository_fingerprint: Fingerprint = Field(
+        pins.DOCKER_KEY,
+        description=(
+            "Fingerprint of the key that signs the repository; it is fetched from "
+            "`<url>/<distribution>/gpg` and trusted only when it is this one."
+        ),
+    )
+    log_driver: Literal["local", "json-file", "journald"] = Field(
+        "local",
+        description=(
+            "Where containers' output is kept. `local` and `json-file` are rotated by the sizes "
+            "below; running containers keep the driver that they were created with."
+        ),
+    )
+    log_max_size: Annotated[int, Field(ge=1, le=4096)] = Field(
+        10,
+        description="Size at which a container's log is rotated.",
+        json_schema_extra={"unit": "MiB"},
+    )
+    log_max_files: Annotated[int, Field(ge=1, le=100)] = Field(
+        5, description="Log files kept for each container."
+    )
+    live_restore: bool = Field(
+        True, description="Containers go on while the daemon restarts or is upgraded."
+    )
+    data_root: AbsolutePath | None = Field(
+        None,
+        description=(
+            "Where images, containers and volumes are kept. Unset leaves it as it is "
+            "(`/var/lib/docker`). A host whose containers are elsewhere is refused."
+        ),
+    )
+    registry_mirrors: tuple[HttpUrl, ...] = Field(
+        (), strict=False, description="Mirrors of Docker Hub, asked before it."
+    )
+    insecure_registries: tuple[RegistryName, ...] = Field(
+        (),
+        strict=False,
+        description="Registries (`host:port`, or a network) spoken to without verified TLS.",
+        json_schema_extra={"exposes": "The network can read and alter what is pulled from them."},
+    )
+    http_proxy: HttpUrl | None = Field(
+        None, description="HTTP_PROXY of the daemon. Must not hold a password."
+    )
+    https_proxy: HttpUrl | None = Field(
+        None, description="HTTPS_PROXY of the daemon, for pulls. Must not hold a password."
+    )
+    no_proxy: tuple[EnvValue, ...] = Field(
+        (), strict=False, description="NO_PROXY of the daemon; localhost is always added."
+    )
+    users: tuple[UserName, ...] = Field(
+        (),
+        strict=False,
+        description="Members of the group `docker`, exactly. They must exist.",
+        json_schema_extra={"exposes": "A member of this group is root on the host."},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> DockerSettings:
+        if self.no_proxy and not (self.http_proxy or self.https_proxy):
+            raise ValueError(
+                "docker_no_proxy: there is no proxy to leave out; set docker_https_proxy"
+            )
+        sized = {"log_max_size", "log_max_files"} & self.model_fields_set
+        if self.log_driver == "journald" and sized:
+            raise ValueError(
+                f"docker_{min(sized)}: journald rotates by journald.conf; leave it out, or set "
+                "docker_log_driver = 'local'"
+            )
+        return self
+
+
+class ToolkitSettings(Settings):
+    """NVIDIA Container Toolkit, on hosts with Docker and an NVIDIA GPU."""
+
+    prefix = "toolkit_"
+
+    enabled: bool = Field(
+        True,
+        description=(
+            "Give containers the GPUs, by CDI (`--device nvidia.com/gpu=all`). Hosts without "
+            "Docker or without an NVIDIA GPU have nothing to give, and are left alone."
+        ),
+    )
+    version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")] = Field(
+        pins.TOOLKIT_VERSION, description="Version of all four packages, held."
+    )
+    runtime: bool = Field(
+        False,
+        description=(
+            "Also register the runtime `nvidia`, for `--gpus` and `--runtime=nvidia`. Containers "
+            "started that way lose their GPUs at every `systemctl daemon-reload`; CDI's do not."
+        ),
+    )
+    repository_url: HttpUrl = Field(
+        "https://nvidia.github.io/libnvidia-container",
+        description="NVIDIA's repository, or a mirror: `<url>/stable/deb/<architecture>/`.",
+    )
+    repository_fingerprint: Fingerprint = Field(
+        pins.TOOLKIT_KEY,
+        description=(
+            "Fingerprint of the key that signs the repository; it is fetched from `<url>/gpgkey` "
+            "and trusted only when it is this one."
+        ),
+    )
+
+
 CAPABILITIES: tuple[type[Settings], ...] = (
     HostSettings,
     OllamaSettings,
@@ -792,6 +938,8 @@ CAPABILITIES: tuple[type[Settings], ...] = (
     GatewaySettings,
     FirewallSettings,
     DriverSettings,
+    DockerSettings,
+    ToolkitSettings,
 )
 
 
@@ -802,6 +950,35 @@ def ollama_environment(settings: OllamaSettings, address: str) -> dict[str, str]
     """
     env = _own_environment(settings, address) | settings.env
     return {name: value for name, value in env.items() if value}
+
+
+def docker_configuration(settings: DockerSettings) -> dict[str, Any]:
+    """What of `daemon.json` is declared; what is left at Docker's own default is left out."""
+    proxies = {
+        "http-proxy": settings.http_proxy,
+        "https-proxy": settings.https_proxy,
+        "no-proxy": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)),
+    }
+    declared: dict[str, Any] = {
+        "live-restore": settings.live_restore,
+        "log-driver": settings.log_driver,
+        # Docker before 28.3 has CDI switched off; without a specification it gives nothing.
+        "features": {"cdi": True},
+    }
+    if settings.log_driver != "journald":
+        declared["log-opts"] = {
+            "max-size": f"{settings.log_max_size}m",
+            "max-file": str(settings.log_max_files),
+        }
+    if settings.data_root:
+        declared["data-root"] = settings.data_root
+    if settings.registry_mirrors:
+        declared["registry-mirrors"] = list(settings.registry_mirrors)
+    if settings.insecure_registries:
+        declared["insecure-registries"] = list(settings.insecure_registries)
+    if settings.http_proxy or settings.https_proxy:
+        declared["proxies"] = {name: value for name, value in proxies.items() if value}
+    return declared
 
 
 def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:

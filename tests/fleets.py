@@ -126,6 +126,30 @@ ALTERNATIVE_GATEWAY: dict[str, Any] = {
     "gateway_max_body": 256,
     "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
 }
+# A host for containers alone.
+ALTERNATIVE_CONTAINERS: dict[str, Any] = {
+    "docker_enabled": True,
+    "docker_version": "28.5.2",
+    "docker_containerd_version": "1.7.29",
+    "docker_compose_version": "2.24.0",
+    "docker_repository_url": "http://mirror.internal/docker/",
+    "docker_repository_fingerprint": "AB" * 20,
+    "docker_log_driver": "json-file",
+    "docker_log_max_size": 50,
+    "docker_log_max_files": 3,
+    "docker_live_restore": False,
+    "docker_data_root": "/srv/docker",
+    "docker_registry_mirrors": ["https://mirror.internal:5000"],
+    "docker_insecure_registries": ["registry.internal:5000", "10.0.0.0/8"],
+    "docker_http_proxy": "http://proxy.internal:3128",
+    "docker_https_proxy": "http://proxy.internal:3128",
+    "docker_no_proxy": ["mirror.internal"],
+    "docker_users": ["ops"],
+    "toolkit_version": "1.19.1-1",
+    "toolkit_runtime": True,
+    "toolkit_repository_url": "http://mirror.internal/toolkit/",
+    "toolkit_repository_fingerprint": "CD" * 20,
+}
 
 
 def inventory_of(hosts: Hosts) -> Inventory:

@@ -16,13 +16,15 @@ def run_unit(
     *,
     reload_files: list[str] | None = None,
     health_url: str | None = None,
+    uncounted: bool = False,
 ) -> Commands:
     """Have `unit` enabled, active, and started after the last change of `files`.
 
     After a change of `reload_files` it is only reloaded; its children are then the younger ones.
     The decision compares the running process with the files, never with what this run changed: a
     run that died between an upload and a restart is finished by the next one. After a start the
-    unit must answer on `health_url` within a minute; if not, its journal is shown.
+    unit must answer on `health_url` within a minute; if not, its journal is shown. `uncounted` is
+    for a unit that allows itself few starts in a time: what a deploy asks for is no crash.
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
     verb = _verb(current)
@@ -39,6 +41,10 @@ def run_unit(
         yield StringCommand("systemctl daemon-reload")
     if not current.is_enabled:
         yield StringCommand("systemctl enable --quiet", QuoteString(unit))
+    if verb and uncounted:
+        yield StringCommand(
+            "systemctl reset-failed --quiet", QuoteString(unit), "2>/dev/null || true"
+        )
     if verb:
         yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
         if health_url:

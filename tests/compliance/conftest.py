@@ -22,6 +22,7 @@ _ROLES: dict[str, Callable[[FleetHost], bool]] = {
     "each_host": lambda host: True,
     "gpu_host": lambda host: host.is_gpu,
     "gateway_host": lambda host: host.is_gateway,
+    "docker_host": lambda host: host.has_docker,
 }
 
 
@@ -87,7 +88,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(name, hosts, indirect=True)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    # A claim about a role that no host has is no claim about this fleet.
+    empty = [item for item in items if _is_about_nobody(item)]
+    if empty:
+        config.hook.pytest_deselected(items=empty)
+        items[:] = [item for item in items if item not in empty]
     for item in items:
         assert isinstance(item, pytest.Function)
         claim = (item.function.__doc__ or item.name).strip().split("\n")[0].rstrip(".")
@@ -103,6 +109,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 ),
             ),
         ]
+
+
+def _is_about_nobody(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    params = item.callspec.params
+    return not any(isinstance(params.get(role), FleetHost) for role in _ROLES)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -144,6 +156,11 @@ def gpu_host(request: pytest.FixtureRequest, connections: Connections) -> Target
 
 @pytest.fixture(scope="session")
 def gateway_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture(scope="session")
+def docker_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
     return _target(connections, request.param)
 
 

@@ -49,6 +49,7 @@ def to_json(table: dict[tuple[str, str], Row]) -> str:
 def render(table: dict[tuple[str, str], Row]) -> list[str]:
     """The table's lines."""
     width = max((len(claim) for _, claim in table), default=0)
+    names = max([9, *(len(capability) for capability, _ in table)])
     lines = []
     for (capability, claim), row in table.items():
         failed = sorted(set(row.failed))
@@ -58,7 +59,7 @@ def render(table: dict[tuple[str, str], Row]) -> list[str]:
         notes = [f"FAILED on {', '.join(failed)}"] if failed else []
         notes += sorted(row.measured)
         lines.append(
-            f"{mark:<4}  {capability:<9} {claim:<{width}}  {len(passed)}/{total}  "
+            f"{mark:<4}  {capability:<{names}} {claim:<{width}}  {len(passed)}/{total}  "
             f"{'; '.join(notes)}".rstrip()
         )
     return lines

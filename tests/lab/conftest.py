@@ -134,3 +134,9 @@ def door_lab() -> Iterator[LabUnderTest]:
 def single_host_lab() -> Iterator[LabUnderTest]:
     """One bare Debian 12 host that is both GPU host and gateway."""
     yield from _lab("single", "--hosts", "1", "--debian-12", "gpu1")
+
+
+@pytest.fixture(scope="module")
+def containers_lab() -> Iterator[LabUnderTest]:
+    """One bare Debian 13 host, for containers."""
+    yield from _lab("containers", "--hosts", "1")

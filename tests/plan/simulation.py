@@ -27,6 +27,8 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Users, Which
 
+from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.facts.docker import DockerInfo, GroupMembers, OwnedFile, OwnedText
 from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
@@ -42,6 +44,7 @@ from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.ollama import OllamaReleases
 from fleet.facts.platform import ForeignFiles, HostAddresses
+from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import ABSENT, Unit, UnitState
 from fleet.model_choice import GIB, Memory
 from tasks.gateway import KERNEL
@@ -64,7 +67,7 @@ class UnregisteredFact(AssertionError):  # noqa: N818 - a failed test, not an er
 
 def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_64") -> Answers:
     """What a host answers on which nothing of ours has ever been installed."""
-    meta = {"ID": distribution, "VERSION_ID": release}
+    meta = {"ID": distribution, "VERSION_ID": release, "VERSION_CODENAME": "codename"}
     return {
         LinuxDistribution: lambda: {"name": distribution, "release_meta": meta},
         Arch: lambda: machine,
@@ -97,6 +100,13 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         KeyFingerprint: lambda path: "",
         BootId: lambda: "boot",
         LoggedJob: lambda unit: Job(),
+        KeyringFingerprints: lambda path: (),
+        ExistingFiles: lambda paths: [],
+        PackageVersions: lambda packages: {},
+        OwnedFile: lambda path, record: OwnedText(),
+        DockerInfo: dict,
+        GroupMembers: lambda group: None,
+        CdiDevices: Cdi,
     }
 
 

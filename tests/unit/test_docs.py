@@ -68,6 +68,8 @@ EXPOSING = {
     "ollama_debug",
     "firewall_open_tcp",
     "firewall_open_to_containers",
+    "docker_insecure_registries",
+    "docker_users",
 }
 
 

@@ -14,6 +14,7 @@ from fleet.inventory import load_fleet
 from fleet.secrets import EXAMPLE_KEY
 from fleet.settings import CAPABILITIES
 from tests.fleets import (
+    ALTERNATIVE_CONTAINERS,
     ALTERNATIVE_GATEWAY,
     ALTERNATIVE_GPU,
     BOX,
@@ -417,6 +418,55 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "db",
         ["in groups databases", "needs gpu or gateway"],
     ),
+    "compose that is too old": (
+        {"box": ("", {"docker_enabled": True, "docker_compose_version": "2.23.3"})},
+        "box",
+        ["docker_compose_version = '2.23.3'", "older than 2.24"],
+    ),
+    "version of the distribution's Docker": (
+        {
+            "box": (
+                "",
+                {
+                    "docker_enabled": True,
+                    "docker_source": "distribution",
+                    "docker_version": "28.5.2",
+                },
+            )
+        },
+        "box",
+        ["docker_version", "set docker_source = 'docker'"],
+    ),
+    "rotation of the journal": (
+        {
+            "box": (
+                "",
+                {"docker_enabled": True, "docker_log_driver": "journald", "docker_log_max_size": 5},
+            )
+        },
+        "box",
+        ["docker_log_max_size", "set docker_log_driver = 'local'"],
+    ),
+    "exception from no proxy": (
+        pair({"docker_no_proxy": ["mirror"]}),
+        "gpu1",
+        ["docker_no_proxy", "set docker_https_proxy"],
+    ),
+    "password in Docker's proxy": (
+        pair({"docker_https_proxy": "http://me:secret@proxy:3128"}),
+        "gpu1",
+        ["docker_https_proxy", "holds a user or password"],
+    ),
+    "short fingerprint": (
+        pair({"docker_repository_fingerprint": "0EBFCD88"}),
+        "gpu1",
+        ["docker_repository_fingerprint = '0EBFCD88'"],
+    ),
+    "runtime without Docker": (
+        pair({"toolkit_runtime": True}),
+        "gpu1",
+        ["toolkit_runtime = True", "set docker_enabled = True"],
+    ),
     "other models behind one gateway": (
         {
             **pair(),
@@ -461,20 +511,28 @@ def test_sound_fleets_are_accepted(hosts: Hosts) -> None:
 
 def test_alternative_scenario_differs_in_every_setting() -> None:
     """... or a setting could be without effect and no rendering would show it."""
-    fleet = fleet_of(pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY))
+    hosts = pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY)
+    fleet = fleet_of({**hosts, "box": ("containers", ALTERNATIVE_CONTAINERS)})
+    places = {"gateway": "edge", "docker": "box", "toolkit": "box"}
     same = []
     for model in CAPABILITIES:
         capability = model.prefix.rstrip("_") or "host"
-        host = fleet["edge" if capability == "gateway" else "gpu1"]
+        host = fleet[places.get(capability, "gpu1")]
         loaded = getattr(host, capability)
         same += [
             f"{model.prefix}{name}"
             for name, field in model.model_fields.items()
             if getattr(loaded, name) == field.default
         ]
-    # Off, the firewall leaves nothing to plan, and only NVIDIA's repository has versions to choose
-    # from; tests of their own cover them.
-    assert same == ["gateway_tls_certificate", "firewall_backend", "driver_source"]
+    # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
+    # choose from; tests of their own cover them.
+    assert same == [
+        "gateway_tls_certificate",
+        "firewall_backend",
+        "driver_source",
+        "docker_source",
+        "toolkit_enabled",
+    ]
 
 
 def test_all_problems_of_all_hosts_at_once() -> None:

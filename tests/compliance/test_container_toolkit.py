@@ -1,0 +1,66 @@
+"""Containers can have the host's GPUs, and in the way that is declared."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet import paths
+from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.facts.docker import DockerInfo
+from fleet.facts.gpu import GpuHardwareFact
+from fleet.facts.toolkit import CdiDevices
+from tasks.container_toolkit import PACKAGES, repository
+from tests.compliance.connection import Target
+
+
+def test_packages(docker_host: Target) -> None:
+    """All four packages of the toolkit have the declared version, held."""
+    _needs_toolkit(docker_host)
+    installed = docker_host.fact(PackageVersions, packages=list(PACKAGES))
+    versions = {name: package.version for name, package in installed.items()}
+    assert versions == dict.fromkeys(PACKAGES, docker_host.declared.toolkit.version)
+    assert [name for name, package in installed.items() if not package.held] == []
+
+
+def test_repository(docker_host: Target) -> None:
+    """NVIDIA's repository is trusted by the pinned key, and named by no other source."""
+    _needs_toolkit(docker_host)
+    declared = docker_host.declared
+    trusted = repository(declared, docker_host.run("uname -m"))
+    assert docker_host.fact(KeyringFingerprints, path=trusted.keyring) == (
+        declared.toolkit.repository_fingerprint,
+    )
+    assert docker_host.testinfra.file(trusted.source.path).content_string == trusted.source.text
+    assert docker_host.fact(ExistingFiles, paths=trusted.replaced) == []
+
+
+def test_cdi(docker_host: Target, measured) -> None:
+    """CDI describes every GPU of the host, and does so again at boot and for a new driver."""
+    count = _needs_toolkit(docker_host)
+    cdi = docker_host.fact(CdiDevices)
+    assert cdi.has_driver, "no NVIDIA driver is loaded"
+    assert "nvidia.com/gpu=all" in cdi.devices, docker_host.journal(paths.CDI_UNIT)
+    assert {f"nvidia.com/gpu={index}" for index in range(count)} <= set(cdi.devices), cdi.devices
+    measured(f"{count} GPUs")
+    for unit in (paths.CDI_UNIT, paths.CDI_WATCH_UNIT):
+        assert docker_host.testinfra.service(unit).is_enabled, unit
+    assert docker_host.testinfra.service(paths.CDI_WATCH_UNIT).is_running
+
+
+def test_runtime(docker_host: Target) -> None:
+    """Docker has the runtime nvidia when it is declared."""
+    _needs_toolkit(docker_host)
+    if not docker_host.declared.toolkit.runtime:
+        pytest.skip("toolkit_runtime = False: an operator may have one of their own")
+    runtimes = docker_host.fact(DockerInfo).get("Runtimes", {})
+    assert runtimes.get("nvidia", {}).get("path", "").endswith("nvidia-container-runtime")
+
+
+def _needs_toolkit(target: Target) -> int:
+    """How many GPUs containers can have; skips hosts where that is none by declaration."""
+    if not target.declared.toolkit.enabled:
+        pytest.skip("toolkit_enabled = False")
+    count = len(target.fact(GpuHardwareFact).gpus)
+    if not count:
+        pytest.skip("no NVIDIA GPU on the bus")
+    return count
