@@ -243,14 +243,14 @@ def test_back_to_a_single_server_and_forth(two: Servers) -> None:
 
 def test_run_that_died_on_the_way_is_finished(two: Servers) -> None:
     two.deploy()
-    dropin = "/run/systemd/system/ollama.service.d/dies.conf"
+    folder = "/run/systemd/system/ollama.service.d"
     two.ssh(
-        f"mkdir -p {dropin.rsplit('/', 1)[0]}; printf '[Unit]\\nRefuseManualStop=yes\\n' > {dropin};"
+        f"mkdir -p {folder}; printf '[Unit]\\nRefuseManualStop=yes\\n' > {folder}/dies.conf;"
         " systemctl daemon-reload"
     )
     assert "ollama.service" in two.refused(A, B)
     assert "./ollama@a.service" in two.units, "it died after the units were laid down"
-    two.ssh(f"rm -r {dropin.rsplit('/', 1)[0]} && systemctl daemon-reload")
+    two.ssh(f"rm -r {folder} && systemctl daemon-reload")
     two.deploy(A, B)
     assert two.units == _TWO
 
