@@ -22,7 +22,8 @@ MODEL = {"name": "gpt-oss:20b", "load": True}
 # All that systemd knows of Ollama's servers, and what starts the loader.
 _UNITS = (
     "cd /etc/systemd/system && find . -name '*ollama*' | sort;"
-    " systemctl list-units --all --plain --no-legend 'ollama*.service' | grep -v not-found | cut -d' ' -f1"
+    " systemctl list-units --all --plain --no-legend 'ollama*.service' | grep -v not-found"
+    " | cut -d' ' -f1"
 )
 _SINGLE = [
     "./multi-user.target.wants/ollama.service",
