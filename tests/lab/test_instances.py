@@ -73,10 +73,10 @@ class Servers:
         """The claims that fail."""
         return set(self.lab.failing(inventory=INVENTORY, **_settings(*instances)))
 
-    def fleet(self, *args: str) -> Result:
+    def fleet(self, *args: Any) -> Result:
         """`fleet ARGS` for two instances."""
         return subprocess.run(
-            [str(BIN / "fleet"), args[0], str(INVENTORY), *args[1:]],
+            [str(part) for part in (BIN / "fleet", *args)],
             cwd=ROOT,
             env={"LLM_FLEET_LAB_ID": self.lab.id, "PATH": "/usr/bin:/bin", **_settings(A, B)},
             capture_output=True, text=True, check=False, timeout=120,
@@ -172,7 +172,7 @@ def test_unit_opens_its_devices_and_no_other(servers: Servers) -> None:
 def test_gateway_sends_to_both_and_goes_on_with_one(two: Servers) -> None:
     address = two.lab.state["hosts"]["gpu1"]["address"]
     url = f"http://{two.lab.state['hosts']['edge']['address']}:8434/v1/chat/completions"
-    key = two.fleet("key", "show", "lab").stdout.strip()
+    key = two.fleet("key", "show", INVENTORY, "lab").stdout.strip()
     body = {"model": "gpt-oss:20b", "messages": [{"role": "user", "content": "hi"}]}
 
     def served(count: int) -> set[str]:
@@ -193,14 +193,14 @@ def test_gateway_sends_to_both_and_goes_on_with_one(two: Servers) -> None:
 
 
 def test_drain_is_of_all_servers_of_a_host(servers: Servers) -> None:
-    said = servers.fleet("drain", "gpu1")
+    said = servers.fleet("drain", INVENTORY, "gpu1")
     assert "no other host would be left" in said.stderr
-    assert servers.fleet("drain", "gpu1", "--force").returncode == 0
+    assert servers.fleet("drain", INVENTORY, "gpu1", "--force").returncode == 0
     config = servers.lab.ssh("edge", "grep -E '^ *server 10.* down;' /etc/llm-fleet/gateway/*.conf")
     assert len(config.splitlines()) == 2
     for unit in ("a", "b"):
         servers.ssh(f"systemctl restart ollama@{unit}")
-    assert servers.fleet("undrain", "gpu1").returncode == 0
+    assert servers.fleet("undrain", INVENTORY, "gpu1").returncode == 0
     assert servers.loaded(11434) == servers.loaded(11435) == ["gpt-oss:20b"]
     assert servers.failing(A, B) == set()
 
