@@ -37,7 +37,9 @@ class Containers:
         assert result.returncode == 0, result.stderr
         self.image = result.stdout.strip()
         # The toolkit's unit looks below the kernel that runs, which the lab's uname is not.
-        lab.ssh("gpu1", "ln -sfn $(uname -r) /lib/modules/$(/usr/bin/uname -r)")
+        lab.ssh(
+            "gpu1", "mkdir -p /lib/modules; ln -sfn $(uname -r) /lib/modules/$(/usr/bin/uname -r)"
+        )
 
     def ssh(self, command: str) -> str:
         """Standard output of a command on the host, which must succeed."""
