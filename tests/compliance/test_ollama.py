@@ -11,7 +11,7 @@ from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.ollama import OllamaReleases, OllamaServers
 from fleet.facts.units import UnitState
-from fleet.instances import container_name, running_files, unit_file
+from fleet.instances import SHOWN_TO_CONTAINERS, container_name, running_files, unit_file
 from tasks.ollama import release_source
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
@@ -113,8 +113,9 @@ def test_container(instance: Server) -> None:
     assert "no-new-privileges" in config["SecurityOpt"]
     user = instance.target.run("echo $(id -u ollama):$(id -g ollama)")
     assert container["Config"]["User"] == user
-    mounts = sorted(item["Source"] for item in container["Mounts"])
-    assert mounts == sorted({paths.OLLAMA_HOME, instance.declared.settings.models_dir})
+    mounts = {item["Source"]: item["RW"] for item in container["Mounts"]}
+    written = {paths.OLLAMA_HOME, instance.declared.settings.models_dir}
+    assert mounts == dict.fromkeys(written, True) | dict.fromkeys(SHOWN_TO_CONTAINERS, False)
     endpoint = instance.declared.endpoint
     published = {port: to for port, to in container["NetworkSettings"]["Ports"].items() if to}
     assert published == {
