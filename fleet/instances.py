@@ -15,8 +15,7 @@ from fleet.operations.files import ManagedFile
 from fleet.render import render
 from fleet.settings import ALL_GPUS
 
-# A registry that the host knows by a name of its own, or by an authority of its own, is known in the
-# container too.
+# A registry that the host knows by a name or an authority of its own is known in the container too.
 SHOWN_TO_CONTAINERS = ("/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 
 Bound = Mapping[str, tuple[str, ...]]
