@@ -128,10 +128,11 @@ def test_container_answers_and_a_second_run_changes_nothing(host: Containers) ->
 
 def test_it_is_given_its_gpu_and_no_other(host: Containers) -> None:
     """The lab's CDI gives a null device under the GPU's name."""
-    assert host.ssh("docker top ollama-c -o user | sort -u | grep -v USER") == "ollama"
-    found = host.ssh("nsenter -t $(docker inspect -f '{{.State.Pid}}' ollama-c) -m ls /dev")
-    assert [name for name in found.split() if name.startswith("nvidia")] == ["nvidia0"]
+    users = host.ssh("docker top ollama-c -o pid,user | awk 'NR > 1 { print $2 }' | sort -u")
+    assert users == "ollama"
     pid = host.ssh("docker inspect -f '{{.State.Pid}}' ollama-c")
+    devices = host.ssh(f"ls /proc/{pid}/root/dev").split()
+    assert [name for name in devices if name.startswith("nvidia")] == ["nvidia0"]
     environment = host.ssh(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
     assert f"CUDA_VISIBLE_DEVICES={UUIDS[0]}" in environment
 
