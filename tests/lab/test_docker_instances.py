@@ -182,7 +182,7 @@ def test_container_that_is_less_closed_is_seen(healed: Containers) -> None:
         CLOSED,
         "The unit is active and starts at boot",
         "TCP listens on exactly the declared addresses",
-        "The running process has exactly the declared environment, and so sees its GPUs alone",
+        "The running process has exactly the declared environment",
     }
 
 
