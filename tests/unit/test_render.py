@@ -99,7 +99,6 @@ VALUES: dict[str, dict[str, Any]] = {
         "shown": ["/etc/hosts"],
         "loader": "x.service",
         "devices": "y.service",
-        "cdi": "z.service",
     },
     "ollama/ollama.service.j2": {
         "name": "a",
