@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet import pins
 from fleet.facts.gpu import Generation, GpuHardware
 from fleet.settings import DriverSettings
 
@@ -66,25 +65,6 @@ class Plan:
     packages: tuple[str, ...]
     fabric: tuple[str, ...] = ()
     dkms: bool = True
-
-
-@dataclass(frozen=True)
-class Repository:
-    """An apt repository of NVIDIA's, and the key that it must be signed with."""
-
-    url: str
-    key_url: str
-    fingerprint: str
-
-
-def repository(settings: DriverSettings, platform: Platform) -> Repository:
-    """NVIDIA's repository for a platform."""
-    url = f"{settings.repository_url}/{platform.nvidia_name}/{platform.nvidia_arch}"
-    fingerprint = settings.repository_fingerprint or pins.NVIDIA_FINGERPRINTS[platform.nvidia_name]
-    # The key's file is named by the end of its fingerprint: 3bf863cc.pub, but 8793F200.pub.
-    name = fingerprint[-8:]
-    name = name if platform.nvidia_name in pins.NVIDIA_UPPER_CASE_KEYS else name.lower()
-    return Repository(url, f"{url}/{name}.pub", fingerprint)
 
 
 def flavor_of(settings: DriverSettings, hardware: GpuHardware, branch: int) -> Flavor:

@@ -9,11 +9,12 @@ from pyinfra.api import deploy
 from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
-from fleet import paths
-from fleet.driver import Platform, Refusal, Repository, make_plan, repository
+from fleet import paths, pins
+from fleet.driver import Platform, Refusal, make_plan
 from fleet.durations import seconds
 from fleet.facts.gpu import GpuHardwareFact
 from fleet.inventory import FleetHost
+from fleet.operations.apt import AptRepository, forget_repository, trust_repository
 from fleet.operations.commands import verify_unit
 from fleet.operations.driver import (
     INSTALLER,
@@ -21,7 +22,6 @@ from fleet.operations.driver import (
     reboot_into_driver,
     refuse,
     run_with_driver,
-    trust_key,
 )
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
@@ -45,14 +45,15 @@ def driver(me: FleetHost) -> None:
         refuse(name="Refuse what cannot work", message=str(refusal))
         return
     install_files(name="Keep nouveau and unattended upgrades away", files=guard_files())
+    source = repository(me, platform)
     if me.driver.source == "nvidia":
-        source = repository(me.driver, platform)
-        install_packages(name="Install tools", packages=["ca-certificates", "curl", "gpg"])
-        trust_key(name="Trust NVIDIA's key", repository=source, keyring=paths.DRIVER_KEYRING)
-        install_files(name="Add NVIDIA's repository", files=repository_files(me, source))
+        install_packages(name="Install tools", packages=["ca-certificates", "gpg"])
+        # The preferences first: at no moment does apt see the repository without them.
+        install_files(name="Pin the branch", files=[preferences_file(me)])
+        trust_repository(name="Trust NVIDIA's repository", repository=source)
     else:
-        for path in (paths.DRIVER_SOURCES, paths.DRIVER_PREFERENCES):
-            files.file(name=f"Remove {path}", path=path, present=False)
+        forget_repository(name="Forget NVIDIA's repository", repository=source)
+        files.file(name="Unpin the branch", path=paths.DRIVER_PREFERENCES, present=False)
     install_files(name="Install the programs", files=programs())
     install_driver(
         name=f"Install driver {me.driver.version or plan.branch} ({plan.flavor} modules)",
@@ -98,14 +99,29 @@ def guard_files() -> list[ManagedFile]:
     ]
 
 
-def repository_files(me: FleetHost, source: Repository) -> list[ManagedFile]:
-    """The apt source, and the preferences that let it give the declared driver only."""
+def repository(me: FleetHost, platform: Platform) -> AptRepository:
+    """NVIDIA's repository for a platform."""
+    name = platform.nvidia_name
+    url = f"{me.driver.repository_url}/{name}/{platform.nvidia_arch}"
+    fingerprint = me.driver.repository_fingerprint or pins.NVIDIA_FINGERPRINTS[name]
+    # The key's file is named by the end of its fingerprint: 3bf863cc.pub, but 8793F200.pub.
+    end = fingerprint[-8:]
+    return AptRepository(
+        name="nvidia",
+        url=url,
+        suites="/",
+        components="",
+        key=f"{url}/{end if name in pins.NVIDIA_UPPER_CASE_KEYS else end.lower()}.pub",
+        fingerprint=fingerprint,
+        # What NVIDIA's package cuda-keyring brings.
+        replaces=(f"cuda-{name}-{platform.nvidia_arch}.list",),
+    )
+
+
+def preferences_file(me: FleetHost) -> ManagedFile:
+    """What lets the repository give the declared driver only."""
     version = f"{me.driver.version}*" if me.driver.version else f"{me.driver.branch}.*"
-    sources = render("driver/nvidia.sources.j2", url=source.url, keyring=paths.DRIVER_KEYRING)
-    return [
-        ManagedFile(paths.DRIVER_SOURCES, sources),
-        ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version)),
-    ]
+    return ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version))
 
 
 def programs() -> list[ManagedFile]:

@@ -15,8 +15,8 @@ from fleet.driver import (
     Platform,
     kernel_flavor,
     make_plan,
-    repository,
 )
+from fleet.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.facts.files import FileStates
 from fleet.facts.gpu import (
     DriverState,
@@ -24,9 +24,8 @@ from fleet.facts.gpu import (
     Generation,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
 )
-from tasks.driver import guard_files, repository_files, unit_files
+from tasks.driver import guard_files, preferences_file, repository, unit_files
 from tests.compliance.connection import Target
 
 _EARLY = {Generation.MAXWELL, Generation.PASCAL}
@@ -86,9 +85,11 @@ def test_source(gpu_host: Target) -> None:
     settings = gpu_host.declared.driver
     files = guard_files()
     if settings.source == "nvidia":
-        source = repository(settings, _platform(gpu_host))
-        files += repository_files(gpu_host.declared, source)
-        assert gpu_host.fact(KeyFingerprint, path=paths.DRIVER_KEYRING) == source.fingerprint
+        trusted = repository(gpu_host.declared, _platform(gpu_host))
+        files += [preferences_file(gpu_host.declared), trusted.source]
+        keys = gpu_host.fact(KeyringFingerprints, path=trusted.keyring)
+        assert keys == (trusted.fingerprint,)
+        assert gpu_host.fact(ExistingFiles, paths=trusted.replaced) == []
     states = gpu_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
 

@@ -38,7 +38,6 @@ from fleet.facts.gpu import (
     DriverStateFact,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
 )
 from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
@@ -97,7 +96,6 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         ModelsJob: lambda unit, path: Job(),
         GpuHardwareFact: GpuHardware,
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
-        KeyFingerprint: lambda path: "",
         BootId: lambda: "boot",
         LoggedJob: lambda unit: Job(),
         KeyringFingerprints: lambda path: (),

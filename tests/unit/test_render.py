@@ -37,7 +37,6 @@ VALUES: dict[str, dict[str, Any]] = {
     "driver/nouveau.conf.j2": {},
     "driver/nvidia-fabricmanager.dropin.conf.j2": {"devices_unit": "x.service"},
     "driver/nvidia-persistenced.service.j2": {"devices_unit": "x.service"},
-    "driver/nvidia.sources.j2": {"url": "http://x", "keyring": "/x.gpg"},
     "driver/preferences.j2": {"version": "580.*"},
     "driver/unattended.conf.j2": {},
     "firewall/firewall.nft.j2": {
