@@ -12,6 +12,8 @@ OLLAMA_CURRENT = f"{OLLAMA_ROOT}/current"
 OLLAMA_BINARY = f"{OLLAMA_CURRENT}/bin/ollama"
 OLLAMA_UNIT = "ollama.service"
 OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
+OLLAMA_TEMPLATE_FILE = "/etc/systemd/system/ollama@.service"
+OLLAMA_INSTANCES = f"{ETC}/ollama"
 
 LOADER_UNIT = "ollama-models.service"
 LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
@@ -76,3 +78,8 @@ DOCKER_OWNED = f"{ETC}/docker-owned.json"
 TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
 CDI_UNIT = "nvidia-cdi-refresh.service"
 CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"
+
+
+def ollama_instance_unit(name: str) -> str:
+    """The unit of one of several Ollama servers."""
+    return f"ollama@{name}.service"

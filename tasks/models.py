@@ -57,7 +57,7 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         models_dir=me.ollama.models_dir,
         environment={
             name: value
-            for name, value in me.ollama_env.items()
+            for name, value in me.instances[0].env.items()
             if name in ("HTTPS_PROXY", "NO_PROXY")
         },
         restart_delay=seconds(me.models.retry_delay_max),

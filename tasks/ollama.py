@@ -120,7 +120,7 @@ def unit_file(me: FleetHost) -> ManagedFile:
     content = render(
         "ollama/ollama.service.j2",
         binary=paths.OLLAMA_BINARY,
-        environment=me.ollama_env,
+        environment=me.instances[0].env,
         models_dir=me.ollama.models_dir,
     )
     return ManagedFile(paths.OLLAMA_UNIT_FILE, content)

@@ -48,7 +48,7 @@ def test_environment(gpu_host: Target) -> None:
     """The running process has exactly the declared environment."""
     raw = gpu_host.run("tr '\\0' '\\n' < /proc/%s/environ", _main_pid(gpu_host))
     running = dict(line.split("=", 1) for line in raw.splitlines() if "=" in line)
-    declared = gpu_host.declared.ollama_env
+    declared = gpu_host.declared.instances[0].env
     assert {key: running.get(key) for key in declared} == declared
     assert sorted(set(running) - set(declared) - _FROM_SYSTEMD) == []
 

@@ -161,7 +161,7 @@ class TestOllamaUnit:
         ]
         assert all(len(words) == 1 for words in assignments)
         read = dict(word.split("=", 1) for [word] in assignments)
-        assert read == fleet["gpu1"].ollama_env
+        assert read == fleet["gpu1"].instances[0].env
 
     def test_percent_is_no_specifier(self, alternative: Fleet) -> None:
         assert 'Environment="FORMAT=50%%h of $HOME"' in lines(
