@@ -21,6 +21,7 @@ import pytest
 from fleet import paths
 from fleet.front_door import key_tables
 from fleet.inventory import Endpoint, Fleet
+from fleet.model_declarations import pull_name
 from fleet.render import TEMPLATES, render, systemd_assignment
 from fleet.settings import GatewaySettings
 from tasks import firewall, gateway, models, ollama
@@ -344,7 +345,7 @@ class TestModels:
         ],
     )
     def test_pull_name(self, model: str, registry: str | None, name: str) -> None:
-        assert models.pull_name(model, registry) == name
+        assert pull_name(model, registry) == name
 
     def test_mirror(self, alternative: Fleet) -> None:
         config = models.loader_config(alternative["gpu1"])
