@@ -5,6 +5,7 @@ from __future__ import annotations
 ETC = "/etc/llm-fleet"
 LIB = "/usr/local/lib/llm-fleet"
 RUN = "/run/llm-fleet"
+UNITS = "/etc/systemd/system"
 
 OLLAMA_HOME = "/var/lib/ollama"
 OLLAMA_ROOT = "/opt/ollama"
@@ -12,8 +13,6 @@ OLLAMA_CURRENT = f"{OLLAMA_ROOT}/current"
 OLLAMA_BINARY = f"{OLLAMA_CURRENT}/bin/ollama"
 OLLAMA_UNIT = "ollama.service"
 OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
-OLLAMA_TEMPLATE_FILE = "/etc/systemd/system/ollama@.service"
-OLLAMA_INSTANCES = f"{ETC}/ollama"
 
 LOADER_UNIT = "ollama-models.service"
 LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
