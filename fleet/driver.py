@@ -27,6 +27,7 @@ LAST_PROPRIETARY_BRANCH = 610
 UBUNTU_UNSUFFIXED = 590
 
 _NO_GSP = frozenset({Generation.MAXWELL, Generation.PASCAL, Generation.VOLTA})
+_BEFORE_VOLTA = _NO_GSP - {Generation.VOLTA}
 _OPEN_ONLY = frozenset({Generation.BLACKWELL, Generation.GRACE_HOPPER})
 # What each distribution's own archive has. Debian's carries one branch a release.
 DEBIAN_BRANCH = {"12": 535, "13": 550}
@@ -91,7 +92,7 @@ def flavor_of(settings: DriverSettings, hardware: GpuHardware, branch: int) -> F
             f"{_list(old)}: branch {branch} no longer drives this generation; set driver_branch = "
             f"{LAST_BRANCH_WITHOUT_GSP}, the last one that does"
         )
-    pascal = [g for g in old if g.generation is not Generation.VOLTA]
+    pascal = [g for g in old if g.generation in _BEFORE_VOLTA]
     if pascal and branch < OLLAMA_FLOOR_PASCAL:
         raise Refusal(
             f"{_list(pascal)}: Ollama needs driver {OLLAMA_FLOOR_PASCAL} or newer for this "
@@ -165,6 +166,12 @@ def make_plan(settings: DriverSettings, platform: Platform, hardware: GpuHardwar
             "driver_source = 'nvidia'"
         )
     return plan
+
+
+def floor_of(hardware: GpuHardware) -> int:
+    """The oldest branch with which Ollama uses all of these GPUs."""
+    early = any(gpu.generation in _BEFORE_VOLTA for gpu in hardware.gpus)
+    return OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
 
 
 def _is_signed(settings: DriverSettings, platform: Platform) -> bool:

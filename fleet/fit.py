@@ -26,7 +26,7 @@ from fleet.model_declarations import ModelDeclaration
 
 @dataclass(frozen=True)
 class Candidate:
-    """A declared model, and its shape; `unknown` says why there is none."""
+    """A declared model, and its shape; `unknown` says what of it is not known, and why."""
 
     model: ModelDeclaration
     shape: Shape | None = None
@@ -114,10 +114,10 @@ def judge(
         alone = [line for item in known for line in _refuse(room, item, free, beside, offload)]
         refusals += alone or _refuse_together(room, known, free, beside, offload)
     notes = [
-        f"{item.name}: its memory is not known, so it was not judged: {item.unknown}; declare "
-        "`memory` for it"
+        f"{item.name}: how much memory it needs is not known: {item.unknown}; declare `memory` for "
+        "it in ollama_models"
         for item in candidates
-        if item not in known
+        if item.unknown
     ]
     notes += [_said(room, known) for room in rooms]
     return Verdict(tuple(refusals), tuple(notes))

@@ -84,6 +84,13 @@ class Need:
         )
 
 
+# As published; for when neither the host's disk nor the registry tells.
+PUBLISHED = {
+    "gpt-oss:20b": Shape(13_793_422_144, 12_288, 12_288, 128, 131_072),
+    "gpt-oss:120b": Shape(65_369_818_941, 18_432, 18_432, 128, 131_072),
+}
+
+
 def gib(count: float) -> str:
     """A number of bytes as `12.8 GiB`."""
     return f"{count / GIB:.1f} GiB"

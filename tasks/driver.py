@@ -10,9 +10,9 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
 from fleet import paths, pins
-from fleet.driver import Platform, Refusal, make_plan
+from fleet.driver import Platform, Refusal, floor_of, make_plan
 from fleet.durations import seconds
-from fleet.facts.gpu import GpuHardwareFact
+from fleet.facts.gpu import GpuHardware, GpuHardwareFact
 from fleet.inventory import FleetHost
 from fleet.operations.apt import AptRepository, forget_repository, trust_repository
 from fleet.operations.commands import verify_unit
@@ -21,6 +21,7 @@ from fleet.operations.driver import (
     install_driver,
     reboot_into_driver,
     refuse,
+    require_driver,
     run_with_driver,
 )
 from fleet.operations.files import ManagedFile, install_files
@@ -29,13 +30,20 @@ from fleet.render import render
 
 _HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
 _DEVICES = f"{paths.LIB}/nvidia-devices"
+_SOMEBODY_ELSES = (
+    "with driver_source = 'none' the driver is yours: install or load it, or declare "
+    "driver_source = 'nvidia'; ollama_instances with gpus = [] run on the CPU by declaration"
+)
 
 
 @deploy("Driver")
 def driver(me: FleetHost) -> None:
     """Have the GPUs driven by the declared driver; a host without NVIDIA GPUs is left alone."""
     hardware = host.get_fact(GpuHardwareFact)
-    if not hardware.gpus or me.driver.source == "none":
+    if not hardware.gpus:
+        return
+    if me.driver.source == "none":
+        _require_driver(me, hardware, _SOMEBODY_ELSES)
         return
     release = host.get_fact(LinuxDistribution)["release_meta"]
     platform = Platform(release["ID"], release["VERSION_ID"], host.get_fact(Arch))
@@ -89,6 +97,13 @@ def driver(me: FleetHost) -> None:
         run_with_driver(
             name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
         )
+    _require_driver(me, hardware, f"see the journal of {paths.DEVICES_UNIT}")
+
+
+def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:
+    """Ollama drops GPUs of an older driver; a host whose servers are all on the CPU needs none."""
+    if any(item.gpus != () for item in me.instances):
+        require_driver(name="Require what Ollama needs", floor=floor_of(hardware), remedy=remedy)
 
 
 def guard_files() -> list[ManagedFile]:

@@ -64,7 +64,7 @@ class ManifestAnswer:
 
 
 class ModelManifest(FactBase[ManifestAnswer]):
-    """The manifest at `path` on the host, else the registry's at `url`.
+    """The manifest at `path` on the host, else the registry's at `url`, if that is not empty.
 
     With `digest`, the SHA-256 that it must have, another one on the host does not count.
     """
@@ -81,11 +81,14 @@ class ModelManifest(FactBase[ManifestAnswer]):
         checked = StringCommand(
             "&& echo", QuoteString(f"{digest}  {path}"), "| sha256sum -c --status"
         )
+        fetch = StringCommand(
+            *_exports(environment), f"curl -fsSL --max-time {_PATIENCE} -H",
+            QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
+        )  # fmt: skip
         return StringCommand(
             "if [ -r", QuoteString(path), "]", checked if digest else "",
-            "; then cat", QuoteString(path), "; else", *_exports(environment),
-            f"curl -fsSL --max-time {_PATIENCE} -H", QuoteString(f"Accept: {MANIFEST_TYPE}"),
-            QuoteString(url), "2>&1; fi || true",
+            "; then cat", QuoteString(path), "; else", fetch if url else "echo it is not there yet",
+            "2>&1; fi || true",
         )  # fmt: skip
 
     @override

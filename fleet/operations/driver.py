@@ -174,6 +174,27 @@ def _boot_id(host: Host) -> str:
 
 
 @operation()
+def require_driver(floor: int, remedy: str) -> Commands:
+    """Fail a host whose loaded driver is not of branch `floor` at least, and say the `remedy`.
+
+    One that waits for its operator's reboot is left to that.
+    """
+    state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    if state.needs_reboot:
+        host.noop("the driver is judged after the reboot")
+    elif not state.loaded:
+        yield fail(
+            f"{host.name}: no NVIDIA driver is loaded, and Ollama would use the CPU without a "
+            f"word; {remedy}"
+        )
+    elif int(state.loaded.split(".")[0]) < floor:
+        yield fail(
+            f"{host.name}: driver {state.loaded} is loaded, and Ollama needs {floor} or newer for "
+            f"these GPUs: it would use the CPU without a word; {remedy}"
+        )
+
+
+@operation()
 def run_with_driver(unit: str, files: list[str]) -> Commands:
     """`run_unit`, unless the host still waits for a reboot that is nobody's but the operator's."""
     state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)

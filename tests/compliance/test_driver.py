@@ -9,10 +9,9 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet import paths
 from fleet.driver import (
-    OLLAMA_FLOOR,
-    OLLAMA_FLOOR_PASCAL,
     Plan,
     Platform,
+    floor_of,
     kernel_flavor,
     make_plan,
 )
@@ -21,19 +20,20 @@ from fleet.facts.files import FileStates
 from fleet.facts.gpu import (
     DriverState,
     DriverStateFact,
-    Generation,
     GpuHardware,
     GpuHardwareFact,
 )
+from fleet.gates import CPU_BY_DECLARATION, on_gpu
 from tasks.driver import guard_files, preferences_file, repository, unit_files
 from tests.compliance.connection import Target
-
-_EARLY = {Generation.MAXWELL, Generation.PASCAL}
 
 
 def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
     """The loaded driver is the installed one, and new enough for Ollama."""
     hardware = _hardware(gpu_host)
+    declared = gpu_host.declared
+    if declared.driver.source == "none" and not on_gpu(declared, gpu_host.fact):
+        pytest.skip(CPU_BY_DECLARATION)
     state = _state(gpu_host)
     measured(f"{state.loaded or 'none'} ({state.flavor or 'not loaded'})")
     assert not state.nouveau, "nouveau holds the GPU; reboot this host"
@@ -42,9 +42,11 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
         f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
         f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
     )
-    early = any(gpu.generation in _EARLY for gpu in hardware.gpus)
-    floor = OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
-    assert int(state.loaded.split(".")[0]) >= floor, "Ollama would use the CPU without a word"
+    floor = floor_of(hardware)
+    assert int(state.loaded.split(".")[0]) >= floor, (
+        f"driver {state.loaded}: Ollama needs {floor} or newer for these GPUs, and would use the "
+        "CPU without a word"
+    )
 
 
 def test_declared_driver(gpu_host: Target) -> None:

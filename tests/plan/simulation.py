@@ -41,12 +41,21 @@ from fleet.facts.gpu import (
     GpuHardwareFact,
 )
 from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
+from fleet.facts.memory import (
+    FileHead,
+    FileSize,
+    GpuMemories,
+    ManifestAnswer,
+    ModelManifest,
+    PlacementState,
+)
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.ollama import OllamaReleases, OllamaServers, Servers
 from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import ABSENT, Unit, UnitState
 from fleet.model_choice import GIB, Memory
+from fleet.placement import Placement
 from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 
@@ -89,6 +98,11 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
         OllamaServers: Servers,
         DrivenGpus: tuple,
+        GpuMemories: tuple,
+        ModelManifest: lambda path, url, digest, environment: ManifestAnswer(None, "no answer"),
+        FileHead: lambda path, url, environment: b"",
+        FileSize: lambda place, environment: 0,
+        PlacementState: lambda url, unit: Placement({}),
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
