@@ -136,9 +136,11 @@ class FileSize(FactBase[int]):
     def command(self, place: str, environment: Mapping[str, str]) -> StringCommand:
         if place.startswith("/"):
             return StringCommand("stat -L -c %s --", QuoteString(place), "2>/dev/null || true")
+        # An error has a length too: only what succeeded counts.
         return StringCommand(
-            *_exports(environment), f"curl -fsSIL --max-time {_PATIENCE}", QuoteString(place),
-            "2>/dev/null | tr -d '\\r' | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1",
+            "head=$(", *_exports(environment), f"curl -fsSIL --max-time {_PATIENCE}",
+            QuoteString(place), "2>/dev/null) && printf '%s\\n' \"$head\" | tr -d '\\r'"
+            " | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1 || true",
         )  # fmt: skip
 
     @override

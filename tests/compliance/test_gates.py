@@ -12,8 +12,8 @@ from fleet import gates
 from fleet.facts.memory import PlacementState
 from fleet.facts.ollama import OllamaModels
 from fleet.fit import judge
-from fleet.inventory import Instance
 from fleet.placement import Placement
+from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 
 _PATIENCE = 900  # seconds for a cold load of a large model
@@ -32,49 +32,43 @@ def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
     assert verdict.refusals == (), "\n".join(verdict.refusals)
 
 
-def test_placement(gpu_host: Target, measured: Callable[[str], None]) -> None:
+def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
     """Models are wholly on their server's GPUs, or on the CPU by declaration."""
-    declared = gpu_host.declared
-    wanting = gates.on_gpu(declared, gpu_host.fact)
-    seen = []
-    for item in wanting:
-        with _something_loaded(gpu_host, item) as placement:
-            assert placement.running, f"{item.unit} has nothing loaded{gpu_host.journal(item.unit)}"
-            seen.append((item, placement))
-    on_cpu = [item.name or "Ollama" for item in declared.instances if item not in wanting]
-    shown = [f"{', '.join(on_cpu)}: {gates.CPU_BY_DECLARATION}"] if on_cpu else []
-    for item, placement in seen:
-        shares = [
-            f"{name} {100 * loaded.size_vram // max(loaded.size, 1)} % on the GPU"
-            for name, loaded in sorted(placement.running.items())
-        ]
-        shown.append(f"{item.name}: {', '.join(shares)}".removeprefix(": "))
-    measured("; ".join(shown))
-    texts = gates.misplaced(declared, gpu_host.fact, seen)
+    host, item = instance.target, instance.declared
+    if item not in gates.on_gpu(host.declared, host.fact):
+        measured(f"{instance.label}{gates.CPU_BY_DECLARATION}")
+        return
+    with _something_loaded(instance) as placement:
+        assert placement.running, f"nothing is loaded{host.journal(item.unit)}"
+    shares = [
+        f"{name} {100 * loaded.size_vram // max(loaded.size, 1)} %"
+        for name, loaded in sorted(placement.running.items())
+    ]
+    measured(f"{instance.label}{', '.join(shares)} on the GPU")
+    texts = gates.misplaced(host.declared, host.fact, [(item, placement)])
     assert texts == [], "\n".join(texts)
 
 
 @contextmanager
-def _something_loaded(target: Target, instance: Instance) -> Iterator[Placement]:
+def _something_loaded(instance: Server) -> Iterator[Placement]:
     """The placement of what is in memory; an empty one gets the smallest model for a moment."""
-    placement: Placement = target.fact(PlacementState, url=instance.url, unit=instance.unit)
-    sizes = {
-        name: entry["size"] for name, entry in target.fact(OllamaModels, url=instance.url).items()
-    }
-    if placement.running or not sizes:
+    host, item = instance.target, instance.declared
+    placement: Placement = host.fact(PlacementState, url=item.url, unit=item.unit)
+    tags = host.fact(OllamaModels, url=item.url)
+    if placement.running or not tags:
         yield placement
         return
-    name = min(sizes, key=lambda name: sizes[name])
+    name = min(tags, key=lambda name: int(tags[name]["size"]))
     try:
-        _generate(target, instance, {"model": name})
-        yield target.fact(PlacementState, url=instance.url, unit=instance.unit)
+        _generate(instance, {"model": name})
+        yield host.fact(PlacementState, url=item.url, unit=item.unit)
     finally:
-        _generate(target, instance, {"model": name, "keep_alive": 0})
+        _generate(instance, {"model": name, "keep_alive": 0})
 
 
-def _generate(target: Target, instance: Instance, body: dict[str, object]) -> None:
-    target.run(
+def _generate(instance: Server, body: dict[str, object]) -> None:
+    instance.target.run(
         f"curl -fsS --noproxy '*' --max-time {_PATIENCE} -o /dev/null -d %s %s",
         json.dumps(body),
-        f"{instance.url}/api/generate",
+        f"{instance.declared.url}/api/generate",
     )

@@ -109,7 +109,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),
-        HostMemory: lambda: Memory((), 64 * GIB),
+        HostMemory: lambda: Memory((), 128 * GIB),
         FetchJob: lambda unit, directory: Job(),
         ModelsJob: lambda unit, path: Job(),
         GpuHardwareFact: GpuHardware,

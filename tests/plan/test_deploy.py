@@ -37,7 +37,7 @@ class TestEverySupportedRelease:
         roles = {host: groups for host, (groups, _) in SCENARIOS[scenario].items()}
         for host, groups in roles.items():
             assert capabilities[host] == {"Firewall"} | (
-                {"Ollama", "Models"} if "gpu" in groups.split() else set()
+                {"Memory", "Ollama", "Models"} if "gpu" in groups.split() else set()
             ) | ({"Gateway"} if "gateway" in groups.split() else set())
 
     @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -90,7 +90,9 @@ class TestOrder:
     def test_capabilities_follow_each_other(self) -> None:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
-        assert list(dict.fromkeys(capabilities)) == ["Firewall", "Ollama", "Models", "Gateway"]
+        assert list(dict.fromkeys(capabilities)) == [
+            "Firewall", "Memory", "Ollama", "Models", "Gateway",
+        ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 
     def test_firewall_is_up_before_anything_listens(self, bare_plan: Plan) -> None:

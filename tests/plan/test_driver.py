@@ -39,6 +39,7 @@ PASCAL = GpuHardware((Gpu("0000:17:00.0", 0x15F8),))
 MIXED = GpuHardware((*PASCAL.gpus, Gpu("0000:65:00.0", 0x1EB8)))
 BLACKWELL = GpuHardware((Gpu("0000:17:00.0", 0x2B85),))
 KERNEL = "6.12.94+deb13-amd64"
+REQUIRE = "Driver | Require what Ollama needs"
 TRUST = "Driver | Trust NVIDIA's repository"
 CURRENT = DriverState(
     kernel=KERNEL,
@@ -99,7 +100,7 @@ class TestNothingToDo:
         assert driver_names(planned(hardware=GpuHardware())) == []
 
     def test_somebody_elses_driver(self) -> None:
-        assert driver_names(planned(driver_source="none")) == []
+        assert driver_names(planned(converged(), driver_source="none")) == []
 
     def test_converged(self) -> None:
         assert driver_names(planned(converged())) == []
@@ -255,6 +256,7 @@ class TestRepository:
             "Driver | Install the persistence daemon's unit",
             "Driver | Make the device nodes",
             "Driver | Run the persistence daemon",
+            REQUIRE,
         ]
 
     def test_repository_gives_the_branch_and_nothing_else(self) -> None:
@@ -310,6 +312,48 @@ class TestRefusals:
         [line] = done.step("gpu1", "Driver | Refuse what cannot work").lines
         assert words in line
         assert line.endswith(">&2; exit 1")
+
+
+class TestFloor:
+    """Whoever brought the driver: Ollama goes silently to the CPU with one that is too old."""
+
+    @pytest.mark.parametrize("source", ["nvidia", "none"])
+    @pytest.mark.parametrize(
+        ("hardware", "loaded", "words"),
+        [
+            (H100, "", "no NVIDIA driver is loaded"),
+            (H100, "535.274.02", "driver 535.274.02 is loaded, and Ollama needs 550 or newer"),
+            (PASCAL, "565.57.01", "Ollama needs 570 or newer"),
+            (MIXED, "565.57.01", "Ollama needs 570 or newer"),
+        ],
+    )
+    def test_too_old_or_none(
+        self, source: str, hardware: GpuHardware, loaded: str, words: str
+    ) -> None:
+        # The same module lies on the disk: no reboot would bring a newer one.
+        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        done = planned(answers, hardware, driver_source=source)
+        [line] = done.step("gpu1", REQUIRE).lines
+        said = shlex.split(line)[2]
+        assert words in said
+        assert ("driver_source = 'nvidia'" in said) is (source == "none")
+        assert line.endswith(">&2; exit 1")
+
+    @pytest.mark.parametrize(("hardware", "loaded"), [(H100, "550.163.01"), (PASCAL, "570.86.15")])
+    def test_just_new_enough(self, hardware: GpuHardware, loaded: str) -> None:
+        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        assert driver_names(planned(answers, hardware, driver_source="none")) == []
+
+    def test_one_that_waits_for_its_operators_reboot(self) -> None:
+        state = replace(CURRENT, loaded="535.274.02")
+        done = planned(converged(state), driver_reboot="never")
+        assert REQUIRE not in driver_names(done)
+
+    def test_host_on_the_cpu_by_declaration_needs_none(self) -> None:
+        servers = [{"name": "cpu", "port": 11434, "gpus": []}]
+        answers = converged(replace(CURRENT, loaded="", installed=""))
+        done = planned(answers, driver_source="none", ollama_instances=servers)
+        assert driver_names(done) == []
 
 
 class TestInstalledState:
