@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fleet.errors import FleetError
-from fleet.facts.gpu import DrivenGpus, DriverStateFact, GpuHardwareFact
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
 from fleet.facts.memory import (
     FileHead,
     FileSize,
     GpuMemories,
     ModelManifest,
     PlacementState,
+    SurroundingsState,
 )
 from fleet.facts.models import HostMemory
 from fleet.fit import Candidate, Room
@@ -26,7 +27,6 @@ from fleet.inventory import FleetHost, Instance
 from fleet.memory import PUBLISHED, Shape, shape_of, weights_of
 from fleet.model_choice import choose
 from fleet.model_declarations import AUTO, ModelDeclaration, full_name, pull_name, with_bases
-from fleet.paths import DRIVER_NOUVEAU
 from fleet.placement import Placement, explain, problems
 
 Ask = Callable[..., Any]
@@ -116,14 +116,19 @@ def misplaced(
     ]
     allowed = offloaded(me)
     off = {model.full_name for model in me.ollama.models if model.parameters.num_gpu == 0}
-    driver = ask(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU).loaded if wanting else ""
     texts = []
     for item, placement in seen:
         if item not in wanting:
             continue
         found = list(problems(placement, gpu_count(item, ask), allowed, off & allowed))
         if found:
-            texts.append(explain(placement, found, item.unit, driver))
+            around = ask(
+                SurroundingsState,
+                unit=item.unit,
+                sandboxed=item.runtime == "systemd",
+                has_switches=ask(GpuHardwareFact).nvswitches > 0,
+            )
+            texts.append(explain(placement, found, item.unit, around))
     return texts
 
 

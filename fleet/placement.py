@@ -2,42 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-# What Ollama's journal, or its child's, says, and what helps. Sources: CUDA's error texts
-# (cudaGetErrorString), Ollama's discover/cuda_compat.go, NVIDIA's fabric manager guide.
-_REMEDIES = (
-    (
-        "system not yet initialized",
-        "the NVSwitches wait for their fabric manager (error 802): see "
-        "`systemctl status nvidia-fabricmanager`, whose version must be the driver's, then restart "
-        "{unit}",
-    ),
-    (
-        "NVIDIA driver too old|driver version is insufficient",
-        "no driver is loaded, or one that is too old for this Ollama: see `nvidia-smi`, and deploy "
-        "with driver_source = 'nvidia'",
-    ),
-    (
-        "unsupported display driver",
-        "the loaded driver is not the installed one: reboot this host",
-    ),
-    (
-        "unknown error",
-        "the module nvidia-uvm is in a bad state: `systemctl stop {unit}; rmmod nvidia_uvm; "
-        "modprobe nvidia_uvm`, and start it again",
-    ),
-    (
-        "no CUDA-capable device",
-        "its sandbox does not let it open /dev/nvidia*, or CUDA_VISIBLE_DEVICES names no GPU of "
-        "this host: compare `systemctl show -p DeviceAllow -p Environment {unit}` with "
-        "`nvidia-smi -L` and `ls -l /dev/nvidia*`, then restart {unit}",
-    ),
-    ("out of memory", "something else holds memory of the GPU: see `nvidia-smi`"),
-)
-_SHOWN = 4
+_SHOWN = 4  # lines of the journal
 
 
 @dataclass(frozen=True)
@@ -64,6 +32,26 @@ class Placement:
         return [line for line in self.log if 'msg="inference compute"' in line]
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a server needs of its host to find its GPUs, as it is now.
+
+    `refusal` is what nvidia-smi says when it fails, `uuids` are the GPUs that it tells of,
+    `missing` the device nodes that are not there. `visible` is CUDA_VISIBLE_DEVICES of the running
+    process, None when it has none; `allowed` its unit's DeviceAllow, None where that does not
+    matter. `fabric` is the state of the fabric manager, empty on hosts without NVSwitches.
+    """
+
+    driver: str = ""
+    refusal: str = ""
+    uuids: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    visible: str | None = None
+    allowed: str | None = None
+    drop_ins: str = ""
+    fabric: str = ""
+
+
 def problems(
     placement: Placement, gpus: int, offload: Collection[str], on_cpu: Collection[str]
 ) -> Iterator[str]:
@@ -84,23 +72,69 @@ def problems(
             yield f"{name} is only to {share} % on the GPU, the rest is on the CPU"
 
 
-def explain(placement: Placement, found: list[str], unit: str, driver: str) -> str:
-    """The problems with their evidence: driver, Ollama's own words, and what to do."""
-    log = "\n".join(placement.log)
-    remedy = next(
-        (text for pattern, text in _REMEDIES if re.search(pattern, log)),
-        None,
-    )
-    partial = all("only to" in line for line in found)
-    if remedy is None or partial:
-        remedy = (
-            "it does not fit: lower its context or requests at once, or allow it by name in "
-            "models_cpu_offload"
-            if partial
-            else "restart {unit}, and see its journal"
-        )
+def explain(placement: Placement, found: list[str], unit: str, around: Surroundings) -> str:
+    """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
     said = "".join(f"\n  {line}" for line in placement.log[-_SHOWN:])
+    partial = all("only to" in line for line in found)
+    remedy = _PARTIAL if partial else cause(around, unit)
     return (
-        f"{'; '.join(found)}. Driver: {driver or 'none is loaded'}. {unit} says:"
-        f"{said or ' nothing of GPUs in its journal'}\n{remedy.format(unit=unit)}"
+        f"{'; '.join(found)}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
+        f"{said or ' nothing of GPUs in its journal'}\n{remedy}"
     )
+
+
+_PARTIAL = (
+    "It does not fit: lower its context or the requests at once, free what `nvidia-smi` shows of "
+    "others, or allow it by name in models_cpu_offload"
+)
+
+
+def cause(around: Surroundings, unit: str) -> str:
+    """Why a server finds no GPU, and what to do.
+
+    Ollama itself does not say: the child that looks for GPUs is asked for its devices only, and
+    what CUDA said to it is kept at OLLAMA_DEBUG=2 alone (discover/llama_server.go).
+    """
+    if around.refusal:
+        return (
+            f"nvidia-smi says: {around.refusal} Reboot where the versions differ; else see the "
+            "journal of llm-fleet-gpu-devices.service, and mend the driver"
+        )
+    if around.fabric not in ("", "active"):
+        return (
+            f"The NVSwitches wait for their fabric manager, which is {around.fabric} (CUDA's error "
+            "802, system not yet initialized): see `systemctl status nvidia-fabricmanager`; its "
+            f"version must be the driver's. Then restart {unit}"
+        )
+    if around.missing:
+        return (
+            f"{', '.join(around.missing)} is not there: restart llm-fleet-gpu-devices.service, "
+            f"then {unit}"
+        )
+    if around.visible is not None and not _names_all(around.visible, around.uuids):
+        return (
+            f"CUDA_VISIBLE_DEVICES = {around.visible} names what this host does not have; it has "
+            f"{', '.join(around.uuids)}. {_added(around.drop_ins)}"
+        )
+    if around.allowed is not None and "char-nvidia" not in around.allowed:
+        return (
+            f"The unit may not open /dev/nvidia* (DeviceAllow={around.allowed.strip()}). "
+            f"{_added(around.drop_ins)}"
+        )
+    return (
+        f"The GPUs are there now, and Ollama looks for them only when it starts: restart {unit}. "
+        "Should it find none again, OLLAMA_DEBUG=2 has it say why"
+    )
+
+
+def _names_all(visible: str, uuids: Collection[str]) -> bool:
+    """Whether each entry is an index or the UUID of a GPU that is there."""
+    entries = [entry.strip() for entry in visible.split(",")]
+    return all(
+        int(entry) in range(len(uuids)) if entry.isdecimal() else entry in uuids
+        for entry in entries
+    )
+
+
+def _added(drop_ins: str) -> str:
+    return f"Take {drop_ins} away" if drop_ins else "Run the deploy, which puts the unit right"

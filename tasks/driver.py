@@ -103,7 +103,12 @@ def driver(me: FleetHost) -> None:
 def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:
     """Ollama drops GPUs of an older driver; a host whose servers are all on the CPU needs none."""
     if any(item.gpus != () for item in me.instances):
-        require_driver(name="Require what Ollama needs", floor=floor_of(hardware), remedy=remedy)
+        require_driver(
+            name="Require what Ollama needs",
+            floor=floor_of(hardware),
+            remedy=remedy,
+            installed_here=me.driver.source != "none",
+        )
 
 
 def guard_files() -> list[ManagedFile]:

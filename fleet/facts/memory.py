@@ -14,10 +14,14 @@ from typing_extensions import override
 
 from fleet.gguf import HEAD
 from fleet.host.model_loader import MANIFEST_TYPE
-from fleet.placement import Loaded, Placement
+from fleet.placement import Loaded, Placement, Surroundings
 
 _MIB = 1024**2
-_PATIENCE = 20  # seconds that a registry has for an answer
+# For a registry; four seconds to be reached, fifteen for the whole answer.
+_CURL = "curl -fsSL --connect-timeout 4 --max-time 15"
+_ABOUT_GPUS = (
+    "'msg=\"inference compute\"|ggml_cuda|CUDA error|NVIDIA driver too old|GPU discovery|to GPU$'"
+)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class ModelManifest(FactBase[ManifestAnswer]):
             "&& echo", QuoteString(f"{digest}  {path}"), "| sha256sum -c --status"
         )
         fetch = StringCommand(
-            *_exports(environment), f"curl -fsSL --max-time {_PATIENCE} -H",
+            *_exports(environment), f"{_CURL} -H",
             QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
         )  # fmt: skip
         return StringCommand(
@@ -109,10 +113,7 @@ class FileHead(FactBase[bytes]):
 
     @override
     def command(self, path: str, url: str, environment: Mapping[str, str]) -> StringCommand:
-        remote = StringCommand(
-            *_exports(environment), f"curl -fsSL --max-time {_PATIENCE} -r 0-{HEAD - 1}",
-            QuoteString(url),
-        )  # fmt: skip
+        remote = StringCommand(*_exports(environment), f"{_CURL} -r 0-{HEAD - 1}", QuoteString(url))
         # A server may ignore the range.
         return StringCommand(
             "{ if [ -r", QuoteString(path), f"]; then head -c {HEAD}", QuoteString(path), "; else",
@@ -138,7 +139,7 @@ class FileSize(FactBase[int]):
             return StringCommand("stat -L -c %s --", QuoteString(place), "2>/dev/null || true")
         # An error has a length too: only what succeeded counts.
         return StringCommand(
-            "head=$(", *_exports(environment), f"curl -fsSIL --max-time {_PATIENCE}",
+            "head=$(", *_exports(environment), f"{_CURL} -I",
             QuoteString(place), "2>/dev/null) && printf '%s\\n' \"$head\" | tr -d '\\r'"
             " | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1 || true",
         )  # fmt: skip
@@ -164,8 +165,7 @@ class PlacementState(FactBase[Placement]):
             "curl -fsS --noproxy '*' --max-time 20", QuoteString(f"{url}/api/ps"),
             "2>/dev/null || echo '{}'; echo; id=$(systemctl show --value -p InvocationID --", name,
             '); [ -z "$id" ] || journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"',
-            "| grep -aE 'msg=\"inference compute\"|ggml_cuda|CUDA error|NVIDIA driver too old'",
-            "| tail -n 40",
+            f"| grep -aE {_ABOUT_GPUS} | tail -n 40",
         )  # fmt: skip
 
     @override
@@ -176,6 +176,54 @@ class PlacementState(FactBase[Placement]):
             entry["name"]: Loaded(entry["size"], entry.get("size_vram", 0)) for entry in models
         }
         return Placement(running, tuple(line for line in log if line.strip()))
+
+
+class SurroundingsState(FactBase[Surroundings]):
+    """What the server that `unit` runs needs to find its GPUs.
+
+    `sandboxed`: the unit's own sandbox is the server's, and not that of a container.
+    """
+
+    default = Surroundings
+
+    @override
+    def command(self, unit: str, *, sandboxed: bool, has_switches: bool) -> StringCommand:
+        name = QuoteString(unit)
+        allowed = StringCommand('echo "allowed $(systemctl show --value -p DeviceAllow --', name)
+        return StringCommand(
+            'echo "driver $(cat /sys/module/nvidia/version 2>/dev/null)";'
+            " out=$(nvidia-smi -L 2>&1) || echo \"refusal $(echo \"$out\" | tr '\\n' ' ')\";"
+            " echo \"$out\" | sed -n 's/.*(UUID: \\(GPU-[^)]*\\)).*/uuid \\1/p';"
+            " for n in nvidiactl nvidia-uvm nvidia0; do"
+            ' [ -c /dev/$n ] || echo "missing /dev/$n"; done;',
+            'echo "drop-ins $(systemctl show --value -p DropInPaths --', name, ')";',
+            "pid=$(systemctl show --value -p MainPID --", name, ");",
+            "tr '\\0' '\\n' 2>/dev/null < /proc/${pid:-0}/environ"
+            " | sed -n 's/^CUDA_VISIBLE_DEVICES=/visible /p';",
+            StringCommand(allowed, "| tr '\\n' ' ')\";") if sandboxed else "",
+            'echo "fabric $(systemctl is-active nvidia-fabricmanager)"' if has_switches else "true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> Surroundings:
+        values: dict[str, list[str]] = {}
+        for line in output:
+            name, _, value = line.partition(" ")
+            values.setdefault(name, []).append(value.strip())
+
+        def first(name: str) -> str:
+            return values.get(name, [""])[0]
+
+        return Surroundings(
+            driver=first("driver"),
+            refusal=first("refusal"),
+            uuids=tuple(values.get("uuid", [])),
+            missing=tuple(values.get("missing", [])),
+            visible=values.get("visible", [None])[0],
+            allowed=values.get("allowed", [None])[0],
+            drop_ins=first("drop-ins"),
+            fabric=first("fabric"),
+        )
 
 
 def _exports(environment: Mapping[str, str]) -> list[str | QuoteString]:

@@ -174,13 +174,13 @@ def _boot_id(host: Host) -> str:
 
 
 @operation()
-def require_driver(floor: int, remedy: str) -> Commands:
+def require_driver(floor: int, remedy: str, *, installed_here: bool) -> Commands:
     """Fail a host whose loaded driver is not of branch `floor` at least, and say the `remedy`.
 
-    One that waits for its operator's reboot is left to that.
+    One that was `installed_here` and waits for its operator's reboot is left to that.
     """
     state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
-    if state.needs_reboot:
+    if installed_here and state.needs_reboot:
         host.noop("the driver is judged after the reboot")
     elif not state.loaded:
         yield fail(

@@ -2,7 +2,8 @@ package main
 
 // The GPUs that this process can use, found as CUDA finds them: the module is loaded, the device nodes may
 // be opened from inside the sandbox, CUDA_VISIBLE_DEVICES names them, and the fabric of NVSwitches is up.
-// Whatever of it fails leaves the CPU, without an error: the reason is only in the log of a model's load.
+// Whatever of it fails leaves the CPU, without an error and without a reason in the log: the child that looks
+// for GPUs tells CUDA's own words, which are thrown away unless OLLAMA_DEBUG is 2.
 //
 // The lab's kernel keeps its state in /run/lab-gpu: a hardened unit has a /proc of its own (ProtectProc),
 // and a container its own /sys, into which the lab cannot put anything.
@@ -32,17 +33,14 @@ type Device struct {
 	Compute         string
 }
 
-// devices are what was found when the server started; cudaError says why there is none of them.
-var (
-	devices   []Device
-	cudaError string
-)
+// devices are what was found when the server started.
+var devices []Device
 
 // discover looks for GPUs once, as the server does before it answers.
 func discover() {
 	found, err := cudaDevices(kernelState, "/dev")
-	if err != nil {
-		cudaError = err.Error()
+	if err != nil && envVar("OLLAMA_DEBUG") == "2" {
+		fmt.Fprintln(os.Stderr, "ggml_cuda_init: failed to initialize CUDA: "+err.Error())
 	}
 	devices = supported(found, driverBranch(kernelState))
 	for i, d := range devices {
@@ -56,6 +54,7 @@ func discover() {
 			"description", "cpu", "libdirs", "ollama", "driver", "", "pci_id", "", "type", "",
 			"total", gibText(total), "available", gibText(total))
 	}
+	logInfo("routes.go", "vram-based default context", "total_vram", gibText(totalMemory()), "default_num_ctx", standardContext())
 }
 
 // cudaDevices gives the visible devices, or the words of CUDA's error.
@@ -200,12 +199,16 @@ func supported(found []Device, branch int) (kept []Device) {
 	return kept
 }
 
-// standardContext is the default context, by the memory of all visible GPUs.
-func standardContext() int {
-	var total int64
+func totalMemory() (total int64) {
 	for _, d := range devices {
 		total += d.Total
 	}
+	return total
+}
+
+// standardContext is the default context, by the memory of all visible GPUs.
+func standardContext() int {
+	total := totalMemory()
 	switch {
 	case total >= 47*gib:
 		return 262144

@@ -112,10 +112,6 @@ func startRunner(m *Model, o Options, parallel int) (*Runner, error) {
 	cmd.Stdout, cmd.Stderr = in, in
 	r := &Runner{cmd: cmd, url: fmt.Sprintf("http://127.0.0.1:%d", port), slots: make(chan struct{}, parallel), ended: make(chan struct{})}
 	logInfo("server.go", "starting llama-server", "cmd", cmd.String())
-	if cudaError != "" {
-		// The child's own line. It goes on with the CPU, and its exit status says nothing of it.
-		fmt.Fprintln(os.Stderr, "ggml_cuda_init: failed to initialize CUDA: "+cudaError)
-	}
 	if err := cmd.Start(); err != nil {
 		out.Close()
 		return nil, fmt.Errorf("error starting llama-server: %w", err)

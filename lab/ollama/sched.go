@@ -6,7 +6,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"os"
 	"sync"
 	"time"
 )
@@ -179,6 +181,11 @@ func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 	s.mu.Lock()
 	if req.options.NumGPU != 0 {
 		l.onGPU = onGPU(l.size, placeable(s.taken()), req.head.layers())
+	}
+	if len(devices) > 0 && l.size > 0 {
+		// The child's own line; the output counts as a layer.
+		all := req.head.layers() + 1
+		fmt.Fprintf(os.Stderr, "load_tensors: offloaded %d/%d layers to GPU\n", int64(all)*l.onGPU/l.size, all)
 	}
 	if s.closed {
 		s.mu.Unlock()

@@ -48,6 +48,7 @@ from fleet.facts.memory import (
     ManifestAnswer,
     ModelManifest,
     PlacementState,
+    SurroundingsState,
 )
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.ollama import OllamaReleases, OllamaServers, Servers
@@ -55,7 +56,7 @@ from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import ABSENT, Unit, UnitState
 from fleet.model_choice import GIB, Memory
-from fleet.placement import Placement
+from fleet.placement import Placement, Surroundings
 from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 
@@ -103,6 +104,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         FileHead: lambda path, url, environment: b"",
         FileSize: lambda place, environment: 0,
         PlacementState: lambda url, unit: Placement({}),
+        SurroundingsState: lambda unit, sandboxed, has_switches: Surroundings(),
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
