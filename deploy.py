@@ -17,7 +17,7 @@ from tasks.platform import platform
 fleet = load_fleet(inventory)
 me = fleet[host.name]
 
-platform(me)
+platform(me, fleet)
 if me.is_gpu:
     # What does not fit is refused before anything is changed.
     memory(me)

@@ -6,6 +6,8 @@ ETC = "/etc/llm-fleet"
 LIB = "/usr/local/lib/llm-fleet"
 RUN = "/run/llm-fleet"
 UNITS = "/etc/systemd/system"
+# Which secrets store this host's secrets are from.
+SECRETS_STORE = f"{ETC}/secrets-store"
 
 OLLAMA_HOME = "/var/lib/ollama"
 OLLAMA_ROOT = "/opt/ollama"

@@ -895,7 +895,12 @@ class Loader:
     # Prune.
 
     def _prune(self) -> None:
-        for name, entry in self.undeclared().items():
+        try:
+            undeclared = self.undeclared()
+        except (ModelError, OSError) as error:
+            say(f"a server cannot be asked what it uses, so nothing is removed: {error}")
+            return
+        for name, entry in undeclared.items():
             if not self.config["prune"]:
                 say(f"{name}: is not declared; models_prune = True removes it")
             elif entry["in_use"]:

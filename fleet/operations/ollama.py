@@ -89,7 +89,10 @@ def remove_servers(keep: list[str]) -> Commands:
         if unit not in keep:
             yield StringCommand("systemctl stop", QuoteString(unit))
     if gone:
-        yield StringCommand("rm -f", *map(QuoteString, gone), "&& systemctl daemon-reload")
+        folders = {str(PurePosixPath(path).parent) for path in gone}
+        emptied = sorted(folder for folder in folders if folder.endswith(".service.wants"))
+        tidy = StringCommand("&& rmdir", *emptied, "--ignore-fail-on-non-empty") if emptied else ""
+        yield StringCommand("rm -f", *map(QuoteString, gone), tidy, "&& systemctl daemon-reload")
 
 
 @operation()

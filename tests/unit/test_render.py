@@ -431,6 +431,27 @@ class TestJudgedByTheirTools:
         for file in files:
             assert self.verify(tmp_path, file.staged_name) == ""
 
+    def test_systemd_takes_the_units_of_instances(self, tmp_path: Path) -> None:
+        declared = {
+            **GPU[1],
+            "docker_enabled": True,
+            "ollama_image": f"ollama/ollama:0.32.7@sha256:{'ab' * 32}",
+            "ollama_env": {"FORMAT": "50%h of $HOME"},
+            "ollama_instances": [
+                {"name": "models", "port": 1, "gpus": [0]},
+                {"name": "c", "port": 2, "gpus": [1], "runtime": "docker"},
+            ],
+        }
+        gpu = fleet_of({"gpu1": ("gpu", declared)})["gpu1"]
+        # What the container's unit stands on, which is not on every machine that tests.
+        self.lay(tmp_path, "docker.service", "[Service]\nExecStart=/bin/true\n")
+        files = [unit_file(item, ["GPU-x"]) for item in gpu.instances]
+        for file in [*files, models.managed_files(gpu)[2]]:
+            self.lay(tmp_path, file.staged_name, file.text.replace("/usr/bin/docker", "/bin/true"))
+        for file in files:
+            assert self.verify(tmp_path, file.staged_name) == ""
+        assert self.verify(tmp_path, "ollama-models.service") == ""
+
     def test_systemd_warns_of_a_misspelt_key(self, tmp_path: Path) -> None:
         self.lay(tmp_path, "x.service", "[Service]\nExecStart=/bin/true\nProtectHum=yes\n")
         assert "Unknown key" in self.verify(tmp_path, "x.service")
