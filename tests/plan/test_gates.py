@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,11 +26,12 @@ from fleet.facts.memory import (
     ManifestAnswer,
     ModelManifest,
     PlacementState,
+    SurroundingsState,
 )
 from fleet.facts.models import HostMemory
 from fleet.memory import MIB
 from fleet.model_choice import GIB, Memory
-from fleet.placement import Loaded, Placement
+from fleet.placement import Loaded, Placement, Surroundings, cause
 from tests.plan.simulation import Answers, Plan, bare, plan
 from tests.unit.test_memory import GPT_OSS, gguf
 
@@ -40,6 +42,7 @@ T4, H100 = 15_360, 81_559  # MiB
 KIND = "application/vnd.ollama.image."
 UUIDS = [f"GPU-5a3f1c00-0000-4000-8000-{n:012x}" for n in range(8)]
 FOUND = 'msg="inference compute" id=GPU-1 library=CUDA compute=9.0'
+AROUND = Surroundings("580.178.04", uuids=(UUIDS[0],))
 NOT_FOUND = 'msg="inference compute" id=cpu library=cpu compute=""'
 
 
@@ -60,6 +63,7 @@ def with_gpus(*sizes: int, ram: int = 256) -> Answers:
         HostMemory: lambda: memory,
         ModelManifest: registry,
         FileHead: head,
+        SurroundingsState: lambda unit, sandboxed, has_switches: AROUND,
     }
 
 
@@ -284,28 +288,56 @@ class TestPlacement:
         assert self.fine(Placement({}))
 
     def test_on_the_cpu(self) -> None:
-        log = (NOT_FOUND, "ggml_cuda_init: failed to initialize CUDA: system not yet initialized")
-        assert self.failing(Placement({"gpt-oss:20b": Loaded(100, 0)}, log)) == (
+        placement = Placement({"gpt-oss:20b": Loaded(100, 0)}, ("first", NOT_FOUND))
+        assert self.failing(placement) == (
             "@fake/gpu1: Ollama found 0 of its 1 GPUs when it started; gpt-oss:20b is on the CPU, "
-            f"and wholly so. Driver: 580.178.04. ollama.service says:\n  {log[0]}\n  {log[1]}\n"
-            "the NVSwitches wait for their fabric manager (error 802): see `systemctl status "
-            "nvidia-fabricmanager`, whose version must be the driver's, then restart ollama.service"
+            f"and wholly so. Driver: 580.178.04. ollama.service says:\n  first\n  {NOT_FOUND}\n"
+            "The GPUs are there now, and Ollama looks for them only when it starts: restart "
+            "ollama.service. Should it find none again, OLLAMA_DEBUG=2 has it say why"
         )
 
     @pytest.mark.parametrize(
-        ("line", "remedy"),
+        ("changed", "words"),
         [
-            ("NVIDIA driver too old", "driver_source = 'nvidia'"),
-            ("CUDA driver version is insufficient for CUDA runtime version", "see `nvidia-smi`"),
-            ("no CUDA-capable device is detected", "systemctl show -p DeviceAllow"),
-            ("unknown error", "modprobe nvidia_uvm"),
-            ("unsupported display driver", "reboot this host"),
-            ("something new", "restart ollama.service, and see its journal"),
+            ({"refusal": "Failed to initialize NVML: Driver/library version mismatch"}, "Reboot"),
+            ({"fabric": "failed"}, "fabric manager, which is failed (CUDA's error 802"),
+            ({"missing": ("/dev/nvidia-uvm",)}, "/dev/nvidia-uvm is not there: restart"),
+            ({"visible": f"{UUIDS[0]},GPU-1"}, "names what this host does not have; it has GPU-5a"),
+            ({"visible": "1"}, "CUDA_VISIBLE_DEVICES = 1 names what this host does not have"),
+            ({"allowed": "char-rtc r"}, "may not open /dev/nvidia* (DeviceAllow=char-rtc r). Run"),
+            ({"allowed": "", "drop_ins": "/run/x.conf"}, "Take /run/x.conf away"),
+            ({"visible": UUIDS[0], "allowed": "char-nvidia* rw", "fabric": "active"}, "restart o"),
+            ({"visible": "0", "allowed": None}, "restart ollama.service"),
         ],
     )
-    def test_remedy_is_by_what_ollama_says(self, line: str, remedy: str) -> None:
-        placement = Placement({"gpt-oss:20b": Loaded(100, 0)}, (NOT_FOUND, line))
-        assert remedy in self.failing(placement)
+    def test_cause_is_found_on_the_host(self, changed: dict[str, Any], words: str) -> None:
+        around = replace(AROUND, **changed)
+        assert words in cause(around, "ollama.service")
+
+    def test_host_is_asked_as_the_server_runs(self) -> None:
+        asked = []
+
+        def look(unit: str, *, sandboxed: bool, has_switches: bool) -> Surroundings:
+            asked.append((unit, sandboxed, has_switches))
+            return AROUND
+
+        hardware = GpuHardware(tuple(Gpu(f"0000:{i:02x}:00.0", 0x2330) for i in range(2)), 4)
+        answers = with_gpus(H100, H100) | {
+            PlacementState: lambda url, unit: Placement({}, (NOT_FOUND,)),
+            GpuHardwareFact: lambda: hardware,
+            SurroundingsState: look,
+        }
+        servers = [
+            {"name": "a", "port": 11434, "gpus": [0]},
+            {"name": "b", "port": 11435, "gpus": [1], "runtime": "docker"},
+        ]
+        image = f"ollama/ollama:0.32.7@sha256:{'ab' * 32}"
+        settings = {"ollama_instances": servers, "ollama_image": image, "docker_enabled": True}
+        said = refusal(planned(answers, **settings), PLACED)
+        assert set(asked) == {
+            ("ollama@a.service", True, True), ("ollama@b.service", False, True),
+        }  # fmt: skip
+        assert said.count("Ollama found 0 of its 1 GPUs") == 2
 
     def test_some_gpus_are_missing(self) -> None:
         said = self.failing(Placement({}, (FOUND, FOUND)), H100, H100, H100)

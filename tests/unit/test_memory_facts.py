@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -21,9 +23,10 @@ from fleet.facts.memory import (
     ManifestAnswer,
     ModelManifest,
     PlacementState,
+    SurroundingsState,
 )
 from fleet.gguf import HEAD
-from fleet.placement import Loaded, Placement
+from fleet.placement import Loaded, Placement, Surroundings
 from tests.unit.test_facts import ask
 
 MANIFEST = {"schemaVersion": 2, "layers": [{"digest": "sha256:ab", "size": 5}]}
@@ -181,3 +184,65 @@ class TestPlacementState:
         assert ask(PlacementState(), url=url, unit="ollama.service") == Placement(
             {"tiny:latest": Loaded(287_246_908, 0)}, (lines[0], lines[2])
         )
+
+
+class TestSurroundings:
+    @pytest.fixture
+    def host(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A folder for programs that stand before the real ones."""
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        # This very process is the server's.
+        self.program(
+            tmp_path / "systemctl",
+            f"""case "$*" in
+            *MainPID*) echo {os.getpid()};;
+            *DeviceAllow*) printf 'char-rtc r\\nchar-nvidia* rw\\n';;
+            *DropInPaths*) echo /run/x.conf;;
+            is-active*) echo inactive; exit 3;;
+            esac""",
+        )
+        return tmp_path
+
+    def program(self, path: Path, script: str) -> None:
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def test_all_that_is_told(self, host: Path) -> None:
+        listed = ["GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aa)", "GPU 1: Tesla T4 (UUID: GPU-bb)"]
+        self.program(host / "nvidia-smi", "\n".join(f"echo '{line}'" for line in listed))
+        around = ask(SurroundingsState(), unit="x.service", sandboxed=True, has_switches=True)
+        assert around.uuids == ("GPU-aa", "GPU-bb")
+        assert (around.refusal, around.allowed) == ("", "char-rtc r char-nvidia* rw")
+        assert (around.drop_ins, around.fabric) == ("/run/x.conf", "inactive")
+        # This machine has none.
+        assert around.missing == ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0")
+
+    def test_driver_that_does_not_answer(self, host: Path) -> None:
+        said = "Failed to initialize NVML: Driver/library version mismatch"
+        self.program(
+            host / "nvidia-smi", f"echo '{said}'; echo 'NVML library version: 580'; exit 18"
+        )
+        around = ask(SurroundingsState(), unit="x.service", sandboxed=False, has_switches=False)
+        assert around.refusal == f"{said} NVML library version: 580"
+        assert (around.uuids, around.allowed, around.fabric) == ((), None, "")
+
+    def test_environment_of_the_running_process(
+        self, host: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.program(host / "nvidia-smi", "exit 0")
+        with subprocess.Popen(
+            ["sleep", "60"], env={"CUDA_VISIBLE_DEVICES": "GPU-aa", "PATH": "/bin:/usr/bin"}
+        ) as process:
+            try:
+                self.program(
+                    host / "systemctl", f'case "$*" in *MainPID*) echo {process.pid};; esac'
+                )
+                around = ask(
+                    SurroundingsState(), unit="x.service", sandboxed=True, has_switches=False
+                )
+            finally:
+                process.kill()
+        assert around.visible == "GPU-aa"
+
+    def test_nothing_known(self) -> None:
+        assert SurroundingsState().process(["driver ", "drop-ins "]) == Surroundings()
