@@ -97,8 +97,8 @@ def cause(around: Surroundings, unit: str) -> str:
     """
     if around.refusal:
         return (
-            f"nvidia-smi says: {around.refusal.rstrip('.')}. Reboot where versions differ; else see the "
-            "journal of llm-fleet-gpu-devices.service, and mend the driver"
+            f"nvidia-smi says: {around.refusal.rstrip('.')}. Reboot where versions differ; else "
+            "see the journal of llm-fleet-gpu-devices.service, and mend the driver"
         )
     if around.fabric not in ("", "active"):
         return (
