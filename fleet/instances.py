@@ -15,6 +15,9 @@ from fleet.operations.files import ManagedFile
 from fleet.render import render
 from fleet.settings import ALL_GPUS
 
+# A registry that the host knows by a name or an authority of its own is known in the container too.
+SHOWN_TO_CONTAINERS = ("/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
+
 Bound = Mapping[str, tuple[str, ...]]
 
 
@@ -84,6 +87,7 @@ def unit_file(instance: Instance, uuids: Iterable[str] = ()) -> ManagedFile:
             image=instance.settings.image,
             endpoint=instance.endpoint,
             home=paths.OLLAMA_HOME,
+            shown=SHOWN_TO_CONTAINERS,
             uuids=uuids,
             cdi=paths.CDI_UNIT,
             **common,

@@ -28,6 +28,7 @@ from pydantic import (
 from fleet import pins
 from fleet.durations import seconds
 from fleet.model_declarations import (
+    AUTO,
     Declared,
     Model,
     ModelDeclaration,
@@ -419,6 +420,11 @@ class OllamaSettings(Settings):
                 raise ValueError(f"ollama_instances: {instance.name}: {error}") from None
         self._check_gpus()
         self._check_image()
+        if self.instances and any(AUTO in (model.name, model.base) for model in self.models):
+            raise ValueError(
+                "ollama_models: 'auto' goes by the memory of all GPUs, of which each of "
+                "ollama_instances has a part; name the model"
+            )
         return self
 
     def _check_gpus(self) -> None:

@@ -87,7 +87,12 @@ def remove_servers(keep: list[str]) -> Commands:
     gone = [path for path in servers.paths if not _belongs(path, keep)]
     for unit in servers.running:
         if unit not in keep:
-            yield StringCommand("systemctl stop", QuoteString(unit))
+            # One that has failed would be listed for ever.
+            name = QuoteString(unit)
+            yield StringCommand(
+                "systemctl stop", name, "&& { ! systemctl is-failed --quiet", name,
+                "|| systemctl reset-failed", name, "; }",
+            )  # fmt: skip
     if gone:
         folders = {str(PurePosixPath(path).parent) for path in gone}
         emptied = sorted(folder for folder in folders if folder.endswith(".service.wants"))

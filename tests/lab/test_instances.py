@@ -270,11 +270,11 @@ def test_server_that_nobody_declared_is_seen_and_removed(two: Servers) -> None:
         (
             "sed -i s/-000000000002/-000000000003/ /etc/systemd/system/ollama@b.service;"
             " systemctl daemon-reload; systemctl restart ollama@b",
-            "The running process has exactly the declared environment, and so sees its GPUs alone",
+            "The running process has exactly the declared environment",
         ),
         ("systemctl stop ollama@b", "The unit is active and starts at boot"),
         (
-            "a=$(systemctl show --value -p Environment ollama@b | grep -o 'HOST=[0-9.:]*'); curl"
+            "a=$(systemctl show --value -p Environment ollama@a | grep -o 'HOST=[0-9.:]*'); curl"
             ' -fsS ${a#HOST=}/api/generate -d \'{"model": "gpt-oss:20b", "keep_alive": 0}\'',
             "Models that are to stay in memory are there, pinned, and with the declared context",
         ),

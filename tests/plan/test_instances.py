@@ -205,7 +205,7 @@ class TestRemoval:
         )
         done = planned(A, B, given=given)
         stop, remove = done.step("gpu1", REMOVE).lines
-        assert stop == "systemctl stop ollama.service"
+        assert stop.startswith("systemctl stop ollama.service && ")
         assert remove == (
             f"rm -f {FOLDER}/ollama.service {FOLDER}/multi-user.target.wants/ollama.service "
             f"{FOLDER}/ollama.service.wants/ollama-models.service && rmdir "
@@ -231,7 +231,10 @@ class TestRemoval:
             running=("ollama@a.service", "ollama@z.service"),
         )
         lines = planned(given=given).step("gpu1", REMOVE).lines
-        assert lines[:2] == ["systemctl stop ollama@a.service", "systemctl stop ollama@z.service"]
+        assert [line.split(" && ")[0] for line in lines[:2]] == [
+            "systemctl stop ollama@a.service",
+            "systemctl stop ollama@z.service",
+        ]
         assert "ollama@a.service" in lines[2]
         assert "multi-user.target.wants/ollama-models.service" in lines[2]
 

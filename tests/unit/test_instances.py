@@ -146,6 +146,7 @@ def test_container_listens_on_its_own_addresses() -> None:
             {},
             ["CUDA_VISIBLE_DEVICES is what `gpus`"],
         ),
+        ([A], {"ollama_models": ["auto"]}, ["'auto' goes by the memory of all", "name the model"]),
         ([A], {"ollama_port": 11500}, ["ollama_port = 11500: has no effect", "leave it out"]),
         (
             [{**A, "runtime": "docker"}],

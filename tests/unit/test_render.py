@@ -96,6 +96,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "home": "/var/lib/x",
         "models_dir": "/data",
         "uuids": ["GPU-x"],
+        "shown": ["/etc/hosts"],
         "loader": "x.service",
         "devices": "y.service",
         "cdi": "z.service",
