@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
@@ -16,7 +16,7 @@ from fleet.settings import DifyModel, DifySettings
 if TYPE_CHECKING:
     from fleet.inventory import Endpoint, Fleet, FleetHost
 
-    Hosts = Fleet | list[FleetHost]
+Hosts: TypeAlias = "Fleet | list[FleetHost]"
 
 PROJECT = "dify"
 # A name of its own: the firewall opens Ollama to this bridge and no other.
