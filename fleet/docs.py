@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Le
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
@@ -44,6 +45,12 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.Origin, "origin"),
     (settings.DnsName, "DNS name"),
     (settings.EmailAddress, "email address"),
+    (settings.OwnerEmail, "email address"),
+    (settings.Subnet, "IPv4 network"),
+    (settings.ImageName, "image"),
+    (settings.ImageDigest, "digest (`sha256:...`)"),
+    (settings.PluginIdentifier, "plugin identifier"),
+    (settings.DifyModelDeclared, "model name or model"),
     (settings.EnvName, "variable name"),
     (settings.EnvValue, "text"),
     (settings.Address, "IP address"),
@@ -57,6 +64,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
 )
 _PLURALS = {
     "key name or key": "key names or keys",
+    "model name or model": "model names or models",
     "http(s) address": "http(s) addresses",
     "host (`name:port`) or network": "hosts (`name:port`) or networks",
     "IP address": "IP addresses",
@@ -104,7 +112,9 @@ def generate() -> str:
     for model in settings.CAPABILITIES:
         sections.append(_section(model))
         if model is settings.GatewaySettings:
-            sections.append(_key_section())
+            sections.append(_fields(settings.GatewayKey, "gateway_keys", _KEY))
+        if model is settings.DifySettings:
+            sections.append(_fields(settings.DifyModel, "dify_models", _DIFY_MODEL))
     return "\n".join([introduction, *sections, _models()])
 
 
@@ -139,20 +149,28 @@ def _section(model: type[settings.Settings]) -> str:
     )
 
 
-def _key_section() -> str:
-    model = settings.GatewayKey
+_KEY = """\
+### A key of `gateway_keys`
+
+A name alone, `"team-a"`, or what is to hold for it: \
+`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.
+"""
+_DIFY_MODEL = """\
+### A model of `dify_models`
+
+A name alone, `"gpt-oss:20b"`, or its limits too: \
+`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.
+"""
+
+
+def _fields(model: type[BaseModel], key: str, introduction: str) -> str:
     hints = get_type_hints(model, include_extras=True)
     rows = [
-        _row(f"gateway_keys[].{name}", field, hints[name])
-        for name, field in model.model_fields.items()
+        _row(f"{key}[].{name}", field, hints[name]) for name, field in model.model_fields.items()
     ]
     return "\n".join(
         [
-            "### A key of `gateway_keys`",
-            "",
-            'A name alone, `"team-a"`, or what is to hold for it: '
-            '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
-            "",
+            introduction,
             "| field | type | default | unit | meaning |",
             "|---|---|---|---|---|",
             *rows,

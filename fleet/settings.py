@@ -194,6 +194,7 @@ Expiry = Annotated[datetime, BeforeValidator(_check_expiry)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
 EmailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s\"']+@[^@\s\"']+$")]
+Subnet = Annotated[Network, AfterValidator(_check_subnet)]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
 ImageName = Annotated[
     str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*(:\w[\w.-]*)?$")
@@ -1051,7 +1052,7 @@ class DifySettings(Settings):
             "where Dify is published."
         ),
     )
-    subnet: Annotated[Network, AfterValidator(_check_subnet)] = Field(
+    subnet: Subnet = Field(
         ipaddress.ip_network("172.30.91.0/24"),
         description=(
             "Network of Dify's containers. Only its plugin daemon, at a fixed address in it, may "

@@ -10,7 +10,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from fleet import paths
+from fleet import dify, paths
 from fleet.durations import seconds
 from fleet.errors import FleetError
 from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
@@ -179,6 +179,10 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
             if gateway.host.private_address is not None and gateway.name != me.name
         ]
         yield from _accept(me.ollama.port, addresses, "ollama, from the gateways")
+    if me.is_dify:
+        # Over IPv6 Docker's own proxy has the published port, and that is input.
+        yield from _accept(me.dify.port, me.dify.allow_from, "dify")
+        yield from _from_dify(me, fleet)
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -189,6 +193,8 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
 def published_rules(me: FleetHost) -> Iterator[str]:
     """Which published ports of containers may be reached, as nft rules: by their original port."""
     published = "meta l4proto tcp ct original proto-dst"
+    if me.is_dify:
+        yield from _accept(me.dify.port, me.dify.allow_from, "dify", published)
     for port in me.firewall.open_tcp:
         yield f'{published} {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -196,7 +202,19 @@ def published_rules(me: FleetHost) -> Iterator[str]:
             yield f'iifname "{name}" {published} {port} accept comment "containers"'
 
 
-def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str]:
+def _from_dify(me: FleetHost, fleet: Fleet) -> Iterator[str]:
+    """Ollama, or the door to it, for Dify's plugin daemon alone: nothing else of Dify calls it."""
+    local = dify.ollama_access(me, fleet).local
+    if local is not None:
+        yield (
+            f'iifname "{dify.BRIDGE}" ip saddr {dify.daemon_address(me.dify)} '
+            f'tcp dport {local.port} accept comment "dify\'s plugin daemon"'
+        )
+
+
+def _accept(
+    port: int, sources: Iterable[Network], comment: str, match: str = "tcp dport"
+) -> Iterator[str]:
     for family, version in (("ip", 4), ("ip6", 6)):
         networks = [network for network in sources if network.version == version]
         if not networks:
@@ -206,4 +224,4 @@ def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str
         else:
             listed = ", ".join(str(network) for network in sorted(set(networks)))
             source = f"{family} saddr {{ {listed} }}"
-        yield f'{source} tcp dport {port} accept comment "{comment}"'
+        yield f'{source} {match} {port} accept comment "{comment}"'

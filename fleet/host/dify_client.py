@@ -1,12 +1,15 @@
 """Dify's API as a deploy needs it: owner, plugin, models, apps, keys; looked at, then changed.
 
-usage: dify_client.py check|apply|chat CONFIG
+usage: dify_client.py check|apply|chat|prints CONFIG
 
 Runs on the host, as root, with the standard library only. CONFIG is JSON with secrets in it, mode
 0600. `check` changes nothing and prints {"pending": [reason, ...]}; `apply` does what `check` would
-list, a line of progress for each; `chat` asks the sample apps a question, whole and streamed.
+list, a line of progress for each; `chat` asks the sample apps a question, whole and streamed;
+`prints` tells the hashes of their API keys.
 Observed answers of the real API decide what counts as what; docs/decisions/0008-dify.md has them.
 """
+
+from __future__ import annotations
 
 import base64
 import binascii
@@ -19,7 +22,10 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 PLUGIN = "langgenius/ollama"
@@ -39,15 +45,14 @@ class DifyError(Exception):
 class Answer:
     """An answer: `status`, and `value`, its JSON (None when it has none)."""
 
-    def __init__(self, status, body, cookies):
+    def __init__(self, status: int, body: bytes, cookies: list[str]) -> None:
         self.status, self.body, self.cookies = status, body, cookies
-        try:
+        self.value: Any = None
+        with contextlib.suppress(ValueError):
             self.value = json.loads(body) if body else None
-        except ValueError:
-            self.value = None
 
     @property
-    def message(self):
+    def message(self) -> str:
         """What the server says is wrong, whichever of its two shapes it uses."""
         if not isinstance(self.value, dict):
             return self.body[:200].decode(errors="replace")
@@ -63,13 +68,20 @@ class Connection:
     client that follows the rules would not send them back over the host's own plain HTTP.
     """
 
-    def __init__(self, url, timeout=60):
+    def __init__(self, url: str, timeout: float = 60) -> None:
         parts = urlsplit(url)
-        self._address, self._port = parts.hostname, parts.port or 80
+        self._address, self._port = str(parts.hostname), parts.port or 80
         self._timeout = timeout
-        self.cookies = {}
+        self.cookies: dict[str, str] = {}
 
-    def request(self, method, path, body=None, headers=None, timeout=None):
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
         """Send one request; `body` is JSON unless it is bytes. Raises OSError, HTTPException."""
         with contextlib.closing(self._open(timeout)) as connection:
             response = self._send(connection, method, path, body, headers or {})
@@ -80,7 +92,7 @@ class Connection:
             self.cookies[name.strip()] = value
         return answer
 
-    def events(self, path, body, headers):
+    def events(self, path: str, body: Any, headers: dict[str, str]) -> Iterator[dict[str, Any]]:
         """The events of a streamed answer, each a dict; an answer that is none is raised."""
         with contextlib.closing(self._open(_LONGEST_ANSWER)) as connection:
             response = self._send(connection, "POST", path, body, headers)
@@ -91,12 +103,19 @@ class Connection:
                 if line.startswith(b"data:"):
                     yield json.loads(line[5:])
 
-    def _open(self, timeout):
+    def _open(self, timeout: float | None) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(
             self._address, self._port, timeout=timeout or self._timeout
         )
 
-    def _send(self, connection, method, path, body, headers):
+    def _send(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Any,
+        headers: dict[str, str],
+    ) -> http.client.HTTPResponse:
         headers = dict(headers)
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{k}={v}" for k, v in self.cookies.items())
@@ -114,30 +133,30 @@ class Connection:
 class Memory:
     """What only we know of earlier runs, in a root-only JSON file; losing it costs a write."""
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         self._path = Path(path)
         try:
             self.values = json.loads(self._path.read_text())
         except (FileNotFoundError, ValueError):
             self.values = {}
 
-    def get(self, name):
+    def get(self, name: str) -> Any:
         """What was kept as `name`, or None."""
         return self.values.get(name)
 
-    def keep(self, name, value):
+    def keep(self, name: str, value: Any) -> None:
         """Keep `value`, on the disk before this returns."""
         if self.values.get(name) != value:
             self.values[name] = value
             write(self._path, json.dumps(self.values, indent=1))
 
-    def forget(self, name):
+    def forget(self, name: str) -> None:
         """Keep nothing as `name`."""
         if self.values.pop(name, None) is not None:
             write(self._path, json.dumps(self.values, indent=1))
 
 
-def write(path, text):
+def write(path: Path, text: str) -> None:
     """Have `text` in the root-only file `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -148,7 +167,7 @@ def write(path, text):
     Path(temporary).rename(path)
 
 
-def fingerprint(value):
+def fingerprint(value: Any) -> str:
     """A short name for a value that must not be written down."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
@@ -156,7 +175,7 @@ def fingerprint(value):
 class Dify:
     """One Dify and what it should be. Every `*_problem` looks; every `do_*` changes."""
 
-    def __init__(self, config):
+    def __init__(self, config: dict[str, Any]) -> None:
         self.config = config
         self.http = Connection(config["url"])
         self.memory = Memory(config["memory"])
@@ -164,15 +183,15 @@ class Dify:
 
     # -- reaching it
 
-    def setup_state(self):
+    def setup_state(self) -> str | None:
         """`not_started`, `finished`, or None while nothing answers (nginx says 502 meanwhile)."""
         try:
             answer = self.http.request("GET", "/console/api/setup", timeout=10)
         except (OSError, http.client.HTTPException):
             return None
-        return answer.value["step"] if answer.status == 200 and answer.value else None
+        return str(answer.value["step"]) if answer.status == 200 and answer.value else None
 
-    def wait_ready(self):
+    def wait_ready(self) -> str:
         """Wait for the API. /health answers 200 with its database down, so it is not asked."""
         deadline = time.monotonic() + self.config["ready_timeout"]
         while (state := self.setup_state()) is None:
@@ -181,7 +200,14 @@ class Dify:
             time.sleep(1)
         return state
 
-    def call(self, method, path, body=None, ok=(200, 201, 204), timeout=None):
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        ok: tuple[int, ...] = (200, 201, 204),
+        timeout: float | None = None,
+    ) -> Answer:
         """A console call that must succeed; tried again while a part of Dify is still starting."""
         deadline = time.monotonic() + self.config["retry_timeout"]
         while True:
@@ -198,7 +224,7 @@ class Dify:
 
     # -- the owner
 
-    def do_setup(self):
+    def do_setup(self) -> None:
         """Make the owner's account. A bad field would be a 422 that does not name it: see fleet."""
         owner = self.config["owner"]
         init = self.call("GET", "/console/api/init").value["status"]
@@ -219,7 +245,7 @@ class Dify:
         if answer.status != 201:
             raise DifyError(f"the owner's account was not made: {answer.status}: {answer.message}")
 
-    def login(self):
+    def login(self) -> None:
         """Log in as the owner, with at most one counted try: the seventh locks out for a day.
 
         Newer versions want the password in base64, older ones as it is. Plain text that cannot be
@@ -232,7 +258,6 @@ class Dify:
         tried = fingerprint([owner["email"], owner["password"]])
         if self.memory.get("refused") == tried:
             raise DifyError(self._refused("was refused before, and is not tried again"))
-        answer = None
         for style in self._styles(owner["password"]):
             answer = self._try_login(owner, style)
             if answer.status == 200:
@@ -249,13 +274,12 @@ class Dify:
             raise DifyError(self._refused("was tried too often, Dify is locked for a day, and it"))
         raise DifyError(f"login: {answer.status}: {answer.message}")
 
-    def _styles(self, password):
-        known = self.memory.get("login_style")
-        if known:
-            return [known]
+    def _styles(self, password: str) -> list[str]:
+        if self.memory.get("login_style") == "base64":
+            return ["base64"]
         return ["plain", "base64"] if is_no_base64(password) else ["base64"]
 
-    def _try_login(self, owner, style):
+    def _try_login(self, owner: dict[str, str], style: str) -> Answer:
         password = owner["password"]
         if style == "base64":
             password = base64.b64encode(password.encode()).decode()
@@ -272,7 +296,7 @@ class Dify:
                 raise DifyError("login: no answer of Dify's API")
             time.sleep(2)
 
-    def _refused(self, what):
+    def _refused(self, what: str) -> str:
         email, name = self.config["owner"]["email"], self.config["password_name"]
         return (
             f"the password of {email} {what}. If it was changed in Dify, write the present one to "
@@ -282,7 +306,7 @@ class Dify:
 
     # -- the plugin
 
-    def installed(self):
+    def installed(self) -> dict[str, str]:
         """Identifier to installation id of the plugin, as installed; empty when it is not."""
         answer = self.call(
             "POST", f"{WORKSPACE}/plugin/list/installations/ids", {"plugin_ids": [PLUGIN]}
@@ -291,14 +315,14 @@ class Dify:
             item["plugin_unique_identifier"]: item.get("id", "") for item in answer.value["plugins"]
         }
 
-    def _wanted_plugin(self):
+    def _wanted_plugin(self) -> Any:
         plugin = self.config["plugin"]
         if "identifier" in plugin:
             return plugin["identifier"]
         known = self.memory.get("package") or {}
         return known["identifier"] if known.get("sha256") == plugin["sha256"] else None
 
-    def plugin_problem(self):
+    def plugin_problem(self) -> str | None:
         """Why the plugin is not the declared one."""
         installed, wanted = self.installed(), self._wanted_plugin()
         if wanted in installed and len(installed) == 1:
@@ -306,7 +330,7 @@ class Dify:
         shown = ", ".join(installed) or "not installed"
         return f"plugin: {shown}, declared is {wanted or self.config['plugin']['package']}"
 
-    def do_plugin(self):
+    def do_plugin(self) -> None:
         """Install the declared plugin in place of another version, and wait for its task."""
         identifier = self.config["plugin"].get("identifier") or self._upload()
         others = {key: value for key, value in self.installed().items() if key != identifier}
@@ -324,7 +348,7 @@ class Dify:
             self._wait_for_task(answer.value["task_id"])
         self._wait_for_provider()
 
-    def _upload(self):
+    def _upload(self) -> Any:
         plugin = self.config["plugin"]
         content = Path(plugin["package"]).read_bytes()
         if hashlib.sha256(content).hexdigest() != plugin["sha256"]:
@@ -343,7 +367,7 @@ class Dify:
         self.memory.keep("package", {"sha256": plugin["sha256"], "identifier": identifier})
         return identifier
 
-    def _upload_patiently(self, body, border):
+    def _upload_patiently(self, body: bytes, border: str) -> Answer:
         path = f"{WORKSPACE}/plugin/upload/pkg"
         headers = {"Content-Type": f"multipart/form-data; boundary={border}"}
         deadline = time.monotonic() + self.config["retry_timeout"]
@@ -355,7 +379,7 @@ class Dify:
                 raise DifyError(f"the plugin's package: {answer.status}: {answer.message}")
             time.sleep(2)
 
-    def _wait_for_task(self, task):
+    def _wait_for_task(self, task: str) -> None:
         deadline = time.monotonic() + self.config["plugin_timeout"]
         shown = ""
         while True:
@@ -375,7 +399,7 @@ class Dify:
                 say(f"plugin: {shown}")
             time.sleep(2)
 
-    def _wait_for_provider(self):
+    def _wait_for_provider(self) -> None:
         """The list of providers is not cached while it is empty: it may be asked again."""
         deadline = time.monotonic() + self.config["retry_timeout"]
         while True:
@@ -386,13 +410,13 @@ class Dify:
                 raise DifyError(f"the plugin is installed, but {PROVIDER} is not listed")
             time.sleep(2)
 
-    def auto_upgrade_problem(self):
+    def auto_upgrade_problem(self) -> str | None:
         """Why the pin would not hold: new workspaces take the newest model plugins every day."""
         value = self.call("GET", f"{WORKSPACE}/plugin/auto-upgrade/fetch?category=model").value
         setting = (value.get("auto_upgrade") or value).get("strategy_setting")
         return None if setting == "disabled" else f"plugins upgrade themselves ({setting})"
 
-    def do_auto_upgrade(self):
+    def do_auto_upgrade(self) -> None:
         """Have model plugins stay at what is declared."""
         off = {
             "strategy_setting": "disabled", "upgrade_time_of_day": 0, "upgrade_mode": "exclude",
@@ -406,7 +430,7 @@ class Dify:
 
     # -- models
 
-    def wanted_credentials(self, model):
+    def wanted_credentials(self, model: dict[str, Any]) -> dict[str, str]:
         """Text only: numbers and booleans are answered 500."""
         wanted = {
             "base_url": self.config["ollama"]["url"],
@@ -419,13 +443,13 @@ class Dify:
         key = self.config["ollama"].get("key")
         return wanted | ({"api_key": key} if key else {})
 
-    def credential(self, model, identifier=None):
+    def credential(self, model: dict[str, Any], identifier: str | None = None) -> Any:
         """The record of a model: the active one, or the one called `identifier`."""
         query = {"model": model["name"], "model_type": "llm"}
         query |= {"credential_id": identifier} if identifier else {}
         return self.call("GET", f"{_PROVIDER_PATH}/models/credentials?{urlencode(query)}").value
 
-    def model_problem(self, model):
+    def model_problem(self, model: dict[str, Any]) -> str | None:
         """Why a model is not registered as declared."""
         record = self.credential(model)
         if not record["current_credential_id"]:
@@ -442,7 +466,7 @@ class Dify:
         )
         return f"model {model['name']}: {', '.join(differing)}" if differing else None
 
-    def do_model(self, model):
+    def do_model(self, model: dict[str, Any]) -> None:
         """Register a model, or change its one record; a second record would shadow nothing."""
         record = self.credential(model)
         named = {
@@ -470,7 +494,7 @@ class Dify:
         sent[now["current_credential_id"]] = fingerprint(body["credentials"].get("api_key"))
         self.memory.keep("keys_sent", sent)
 
-    def _validated(self, method, path, body):
+    def _validated(self, method: str, path: str, body: dict[str, Any]) -> None:
         """Saving asks the model a question: it may be loaded by it, and its error is the reason."""
         try:
             self.call(method, path, body, timeout=_LONGEST_ANSWER)
@@ -479,7 +503,7 @@ class Dify:
                 f"model {body['model']} at {body['credentials']['base_url']}: {error}"
             ) from None
 
-    def default_model_problem(self):
+    def default_model_problem(self) -> str | None:
         """Why the declared default model is not the default."""
         value = self.call("GET", f"{WORKSPACE}/default-model?model_type=llm").value["data"]
         now = value["model"] if value else None
@@ -489,7 +513,7 @@ class Dify:
             return None
         return f"default model: {now}, declared is {wanted}"
 
-    def do_default_model(self):
+    def do_default_model(self) -> None:
         """Have the first declared model as the default."""
         setting = {"model_type": "llm", "provider": PROVIDER,
                    "model": self.config["models"][0]["name"]}  # fmt: skip
@@ -497,7 +521,7 @@ class Dify:
 
     # -- apps
 
-    def find_app(self, app):
+    def find_app(self, app: dict[str, Any]) -> str | None:
         """The id of the sample app: the remembered one while it is there, else by name and kind."""
         query = urlencode({"page": 1, "limit": 100, "name": app["name"]})
         found = [
@@ -508,14 +532,14 @@ class Dify:
         known = (self.memory.get("apps") or {}).get(app["role"], {}).get("id")
         return known if known in found else next(iter(found), None)
 
-    def app_content(self, app, identifier):
+    def app_content(self, app: dict[str, Any], identifier: str) -> Any:
         """What of an app the DSL decides, as Dify has it; None while it is not published."""
         if app["mode"] == "chat":
             return self.call("GET", f"/console/api/apps/{identifier}").value["model_config"]
         published = self.call("GET", f"/console/api/apps/{identifier}/workflows/publish").value
         return published and {key: published.get(key) for key in ("graph", "features")}
 
-    def app_problem(self, app):
+    def app_problem(self, app: dict[str, Any]) -> str | None:
         """Why the app is not the declared one: changed here, changed there, or not there."""
         identifier = self.find_app(app)
         if identifier is None:
@@ -532,7 +556,7 @@ class Dify:
             return f"app {app['name']!r}: its page needs no login"
         return None
 
-    def do_app(self, app):
+    def do_app(self, app: dict[str, Any]) -> None:
         """Import the app once, then change it; publish it, open its API and close its page."""
         identifier = self.find_app(app)
         if identifier and app["mode"] == "chat":
@@ -553,7 +577,7 @@ class Dify:
         }
         self.memory.keep("apps", known)
 
-    def _import(self, app, identifier):
+    def _import(self, app: dict[str, Any], identifier: str | None) -> Any:
         body = {"mode": "yaml-content", "yaml_content": app["dsl"]}
         body |= {"app_id": identifier} if identifier else {}
         answer = self.call("POST", "/console/api/apps/imports", body, ok=(200, 202, 400))
@@ -565,7 +589,7 @@ class Dify:
             raise DifyError(f"app {app['name']!r}: {answer.message}")
         return answer.value["app_id"]
 
-    def key_problem(self, app):
+    def key_problem(self, app: dict[str, Any]) -> str | None:
         """Why the app's kept API key is none of its keys."""
         identifier = self.find_app(app)
         tokens = [item["token"] for item in self._tokens(identifier)] if identifier else []
@@ -573,7 +597,7 @@ class Dify:
             return None
         return f"app {app['name']!r}: no API key is kept"
 
-    def do_key(self, app):
+    def do_key(self, app: dict[str, Any]) -> None:
         """Keep one of the app's API keys; a new one is made when it has none."""
         identifier = self.find_app(app)
         tokens = [item["token"] for item in self._tokens(identifier)]
@@ -582,12 +606,12 @@ class Dify:
             tokens = [made.value["token"]]
         self.keys.keep(app["role"], tokens[0])
 
-    def _tokens(self, identifier):
+    def _tokens(self, identifier: str | None) -> Any:
         return self.call("GET", f"/console/api/apps/{identifier}/api-keys").value["data"]
 
     # -- chats
 
-    def chat(self, app):
+    def chat(self, app: dict[str, Any]) -> tuple[str, str]:
         """Ask the app, whole and streamed; the two answers.
 
         Only a streamed workflow proves the worker, and an error comes inside of a 200.
@@ -607,7 +631,7 @@ class Dify:
         )
 
 
-def _question(mode):
+def _question(mode: str) -> dict[str, Any]:
     # Dify would ask the model a second time, for a title.
     return {
         "inputs": {}, "query": _QUESTION, "user": "llm-fleet", "response_mode": mode,
@@ -615,7 +639,7 @@ def _question(mode):
     }  # fmt: skip
 
 
-def _streamed(app, events):
+def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
     parts, ended = [], False
     for event in events:
         kind = event.get("event")
@@ -629,7 +653,7 @@ def _streamed(app, events):
     return "".join(parts)
 
 
-def _may_pass(answer, path):
+def _may_pass(answer: Answer | None, path: str) -> bool:
     """Whether an answer is one of a Dify that still starts."""
     if answer is None or answer.status in (502, 503, 504):
         return True
@@ -639,7 +663,7 @@ def _may_pass(answer, path):
     return answer.status == 500 and "/models/credentials" in path
 
 
-def is_no_base64(text):
+def is_no_base64(text: str) -> bool:
     """Whether Dify cannot take `text` for base64; it decodes as leniently as Python does."""
     try:
         base64.b64decode(text)
@@ -648,22 +672,19 @@ def is_no_base64(text):
     return False
 
 
-def steps(dify):
+def steps(dify: Dify) -> Iterator[tuple[Callable[[], str | None], Callable[[], None]]]:
     """Every step after the login, as (what looks, what changes)."""
     yield dify.plugin_problem, dify.do_plugin
     yield dify.auto_upgrade_problem, dify.do_auto_upgrade
     for model in dify.config["models"]:
-        yield (
-            lambda model=model: dify.model_problem(model),
-            lambda model=model: dify.do_model(model),
-        )
+        yield partial(dify.model_problem, model), partial(dify.do_model, model)
     yield dify.default_model_problem, dify.do_default_model
     for app in dify.config["apps"]:
-        yield lambda app=app: dify.app_problem(app), lambda app=app: dify.do_app(app)
-        yield lambda app=app: dify.key_problem(app), lambda app=app: dify.do_key(app)
+        yield partial(dify.app_problem, app), partial(dify.do_app, app)
+        yield partial(dify.key_problem, app), partial(dify.do_key, app)
 
 
-def check(dify):
+def check(dify: Dify) -> list[str]:
     """Every reason to change something, found without changing anything."""
     state = dify.setup_state()
     if state is None:
@@ -681,7 +702,7 @@ def check(dify):
     return reasons
 
 
-def apply(dify):
+def apply(dify: Dify) -> None:
     """Have Dify as declared; each step that changed something is checked again."""
     if dify.wait_ready() == "not_started":
         say("making the owner's account")
@@ -698,7 +719,7 @@ def apply(dify):
             raise DifyError(f"{left}, after it was changed")
 
 
-def chat(dify):
+def chat(dify: Dify) -> None:
     """Have every sample app answer; say what it said."""
     dify.wait_ready()
     for app in dify.config["apps"]:
@@ -708,18 +729,23 @@ def chat(dify):
         say(f"app {app['name']!r}: {' '.join(streamed.split())[:200]}")
 
 
-def say(text):
+def say(text: str) -> None:
     """A line of progress, at once."""
     print(text, flush=True)  # noqa: T201 - the journal is where it goes
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     command, config = arguments
     dify = Dify(json.loads(Path(config).read_text()))
     try:
         if command == "check":
             say(json.dumps({"pending": check(dify)}))
+        elif command == "prints":
+            hashed = {
+                k: hashlib.sha256(v.encode()).hexdigest() for k, v in dify.keys.values.items()
+            }
+            say(json.dumps(hashed))
         else:
             {"apply": apply, "chat": chat}[command](dify)
     except (DifyError, OSError, http.client.HTTPException) as error:

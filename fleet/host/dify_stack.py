@@ -11,6 +11,8 @@ our `.env` and `docker-compose.override.yaml`, `volumes/` is the state that ever
 `state.json` says which version runs and what was under way when the host was cut off.
 """
 
+from __future__ import annotations
+
 import contextlib
 import datetime
 import fcntl
@@ -24,11 +26,13 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import dify_client
+import dify_client  # type: ignore[import-not-found]  # beside this file on the host
 
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"
@@ -36,6 +40,7 @@ DAEMON = "plugin_daemon"
 DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
 # They call what is outside: the marketplace, and Python's index.
 PROXIED = ("api", "worker", "worker_beat", DAEMON)
+Services = dict[str, dict[str, Any]]
 _EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
 _CRASHES = 4
 _LOG_LINES = "12"
@@ -48,12 +53,12 @@ class StackError(Exception):
     """What went wrong, worded for the operator."""
 
 
-def say(text):
+def say(text: str) -> None:
     """A line of progress, at once; the deploy shows the newest."""
     print(text, flush=True)  # noqa: T201 - the journal is where it goes
 
 
-def run(*words, cwd=None, stdin=None):
+def run(*words: str, cwd: Path | None = None, stdin: IO[bytes] | None = None) -> str:
     """Standard output of a command, as text. Raises StackError with what it said."""
     done = subprocess.run(words, cwd=cwd, stdin=stdin, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -62,7 +67,7 @@ def run(*words, cwd=None, stdin=None):
     return done.stdout
 
 
-def write(path, text, mode=0o600):
+def write(path: Path, text: str, mode: int = 0o600) -> None:
     """Have `text` in the file `path`, whole or not at all, for its owner only."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -74,7 +79,7 @@ def write(path, text, mode=0o600):
     Path(temporary).rename(path)
 
 
-def sha256(path):
+def sha256(path: Path) -> str:
     """SHA-256 of a file of any size."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
@@ -86,14 +91,14 @@ def sha256(path):
 class Release:
     """The working copy of one version, and Compose in it."""
 
-    def __init__(self, config, version):
+    def __init__(self, config: dict[str, Any], version: str) -> None:
         self.config, self.version = config, version
         self.root = Path(config["root"])
         self.directory = self.root / "releases" / version
 
     # -- files
 
-    def prepare(self):
+    def prepare(self) -> None:
         """Have the working copy, our values and our override; Compose itself judges them."""
         self._copy()
         (self.root / "volumes").mkdir(mode=0o755, exist_ok=True)
@@ -106,7 +111,7 @@ class Release:
         self._compose_with(staged, "config", "--quiet")
         staged.rename(self._override())
 
-    def is_prepared(self):
+    def is_prepared(self) -> bool:
         """Whether every file is what `prepare` would write."""
         try:
             return (
@@ -117,7 +122,7 @@ class Release:
         except FileNotFoundError:
             return False
 
-    def _copy(self):
+    def _copy(self) -> None:
         """The pristine `docker/` of the release, complete or not at all."""
         if self.directory.exists():
             return
@@ -129,7 +134,7 @@ class Release:
         new.chmod(0o700)
         new.rename(self.directory)
 
-    def _pristine(self):
+    def _pristine(self) -> Path:
         """`docker/` of the unpacked tarball, whatever folder the tarball has around it."""
         unpacked = Path(self.config["pristine"]) / self.version
         found = [*unpacked.glob("docker"), *unpacked.glob("*/docker")]
@@ -137,7 +142,7 @@ class Release:
             raise StackError(f"{unpacked}: no docker/docker-compose.yaml in the release's tarball")
         return found[0]
 
-    def _seed_volumes(self):
+    def _seed_volumes(self) -> None:
         """Files that the release brings for its volumes, where there is none yet."""
         seeds = self._pristine() / "volumes"
         for path in sorted(seeds.rglob("*")) if seeds.is_dir() else ():
@@ -147,7 +152,7 @@ class Release:
             elif not target.exists():
                 shutil.copy2(path, target)
 
-    def env_text(self):
+    def env_text(self) -> str:
         """The release's `.env.example` with our values in the places of its own."""
         ours = dict(read_env(Path(self.config["values"]).read_text()))
         lines = []
@@ -157,17 +162,17 @@ class Release:
         rest = [f"{name}={value}" for name, value in ours.items()]
         return "\n".join([*lines, "# Added by llm-fleet.", *rest, ""])
 
-    def _override(self):
+    def _override(self) -> Path:
         return self.directory / "docker-compose.override.yaml"
 
-    def _bundle(self):
+    def _bundle(self) -> Path:
         return self.root / "ca-bundle.pem"
 
-    def _bundle_text(self):
+    def _bundle_text(self) -> str:
         system = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
         return system + Path(self.config["ca"]).read_text()
 
-    def override_text(self):
+    def override_text(self) -> str:
         """Our changes to the release's compose file, which stays as it is."""
         services = self.services(override=False)
         ours = {name: self._service_override(name, services) for name in services}
@@ -186,16 +191,16 @@ class Release:
         }
         return "# Managed by llm-fleet.\n" + to_yaml(document)
 
-    def _service_override(self, name, services):
+    def _service_override(self, name: str, services: Services) -> dict[str, Any]:
         service = services[name]
-        ours = {}
+        ours: dict[str, Any] = {}
         digest = self.config["images"].get(service["image"])
         if digest:
             ours["image"] = f"{service['image']}@{digest}"
         published = self.config["publish"].get(name, [])
         if service.get("ports") or published:
             ours["ports"] = Tagged("!override" if published else "!reset", published)
-        environment = {}
+        environment: dict[str, str] = {}
         if self.config["proxy"] and name in PROXIED:
             environment |= self._proxy(services)
         if name == DAEMON:
@@ -207,7 +212,7 @@ class Release:
             ours["environment"] = environment
         return ours
 
-    def _proxy(self, services):
+    def _proxy(self, services: Services) -> dict[str, str]:
         proxy = self.config["proxy"]
         # Without the services' own names, Dify's parts would look for each other outside.
         direct = ",".join(["localhost", "127.0.0.1", *sorted(services), *proxy["direct"]])
@@ -216,11 +221,13 @@ class Release:
 
     # -- Compose
 
-    def compose(self, *words, stdin=None):
+    def compose(self, *words: str, stdin: IO[bytes] | None = None) -> str:
         """Compose with the release's file and our override."""
         return self._compose_with(self._override(), *words, stdin=stdin)
 
-    def _compose_with(self, override, *words, stdin=None):
+    def _compose_with(
+        self, override: Path | None, *words: str, stdin: IO[bytes] | None = None
+    ) -> str:
         files = ["--file", "docker-compose.yaml"]
         files += ["--file", str(override)] if override else []
         # Its .env must be what is in the release: nothing of whoever runs this may shine through.
@@ -228,17 +235,19 @@ class Release:
         return run(*command, "docker", "compose", "--project-name", self.config["project"],
                    *files, *words, cwd=self.directory, stdin=stdin)  # fmt: skip
 
-    def services(self, *, override=True):
+    def services(self, *, override: bool = True) -> Services:
         """Service to its configuration, of the profiles in force."""
         path = self._override() if override else None
-        return json.loads(self._compose_with(path, "config", "--format", "json"))["services"]
+        text = self._compose_with(path, "config", "--format", "json")
+        services: Services = json.loads(text)["services"]
+        return services
 
-    def hashes(self):
+    def hashes(self) -> dict[str, str]:
         """Service to the hash that Compose gives its configuration."""
         text = self.compose("config", "--hash", "*")
         return dict(line.split() for line in text.splitlines())
 
-    def containers(self):
+    def containers(self) -> Services:
         """Service to what `docker inspect` says of its container, of this project."""
         label = f"label=com.docker.compose.project={self.config['project']}"
         ids = run("docker", "ps", "--all", "--quiet", "--filter", label).split()
@@ -251,11 +260,11 @@ class Release:
 class Tagged:
     """A value with a YAML tag of Compose's before it."""
 
-    def __init__(self, tag, value):
+    def __init__(self, tag: str, value: Any) -> None:
         self.tag, self.value = tag, value
 
 
-def to_yaml(value, indent=0):
+def to_yaml(value: dict[str, Any], indent: int = 0) -> str:
     """Block YAML of dicts; lists and scalars as JSON, which YAML reads too."""
     pad = "  " * indent
     lines = []
@@ -269,7 +278,7 @@ def to_yaml(value, indent=0):
     return "".join(lines)
 
 
-def read_env(text):
+def read_env(text: str) -> Iterator[tuple[str, str]]:
     """The assignments of a dotenv file, in order."""
     for line in text.splitlines():
         name, sep, value = line.partition("=")
@@ -277,7 +286,7 @@ def read_env(text):
             yield name.strip(), value.strip()
 
 
-def image_problem(services):
+def image_problem(services: Services) -> str | None:
     """The images that could be another one tomorrow, or None."""
     loose = sorted(
         {
@@ -296,7 +305,9 @@ def image_problem(services):
     )
 
 
-def container_problem(name, service, container, wanted_hash):
+def container_problem(
+    name: str, service: dict[str, Any], container: dict[str, Any] | None, wanted_hash: str
+) -> str | None:
     """Why a service's container is not what it should be; None when it is."""
     if container is None:
         return f"{name}: no container"
@@ -306,7 +317,7 @@ def container_problem(name, service, container, wanted_hash):
     return state_problem(name, service, state)
 
 
-def state_problem(name, service, state):
+def state_problem(name: str, service: dict[str, Any], state: dict[str, Any]) -> str | None:
     """Why a container is not well; a one-shot one has ended well."""
     if state["Status"] == "exited" and service.get("restart") == "no":
         return None if state["ExitCode"] == 0 else f"{name}: ended with {state['ExitCode']}"
@@ -319,25 +330,25 @@ def state_problem(name, service, state):
 class Stack:
     """The declared release on this host."""
 
-    def __init__(self, config, path):
+    def __init__(self, config: dict[str, Any], path: str) -> None:
         self.config, self.path = config, path
         self.root = Path(config["root"])
         self.state = self._read_state()
         self.release = Release(config, config["version"])
 
-    def _read_state(self):
+    def _read_state(self) -> Any:
         try:
             return json.loads((self.root / "state.json").read_text())
         except FileNotFoundError:
             return {}
 
-    def _keep(self, **state):
+    def _keep(self, **state: Any) -> None:
         self.state = state
         write(self.root / "state.json", json.dumps(state))
 
     # -- looking
 
-    def pending(self):
+    def pending(self) -> list[str]:
         """Every reason to change something."""
         if Path(self.config["restore"]).exists():
             return ["a backup is to be restored"]
@@ -350,7 +361,7 @@ class Stack:
             return ["settings have changed"]
         return self.container_problems()
 
-    def container_problems(self):
+    def container_problems(self) -> list[str]:
         """Why the containers are not the declared ones, or not well."""
         services, hashes = self.release.services(), self.release.hashes()
         containers = self.release.containers()
@@ -363,7 +374,7 @@ class Stack:
         return [problem for problem in problems if problem]
 
     @staticmethod
-    def _stale_door(containers):
+    def _stale_door(containers: Services) -> str | None:
         """nginx keeps the addresses of containers that are no more, and answers 502."""
         door = containers.get(DOOR)
         newer = [
@@ -376,7 +387,7 @@ class Stack:
 
     # -- changing
 
-    def converge(self):
+    def converge(self) -> None:
         """Have the declared release up, from whatever state the host is in."""
         if Path(self.config["restore"]).exists():
             self.restore(Path(self.config["restore"]))
@@ -391,7 +402,7 @@ class Stack:
         self.release.prepare()
         self.bring_up(self.release)
 
-    def bring_up(self, release):
+    def bring_up(self, release: Release) -> None:
         """Start a prepared release, and wait until it is well."""
         say(f"starting Dify {release.version}")
         services = release.services()
@@ -410,7 +421,7 @@ class Stack:
         self._wait_answer(release)
 
     @staticmethod
-    def _pull(services):
+    def _pull(services: Services) -> None:
         images = sorted({service["image"] for service in services.values()})
         for number, image in enumerate(images, 1):
             try:
@@ -419,7 +430,7 @@ class Stack:
                 say(f"pulling image {number} of {len(images)}: {image}")
                 run("docker", "pull", "--quiet", image)
 
-    def _wait_well(self, release, services):
+    def _wait_well(self, release: Release, services: Services) -> None:
         deadline = time.monotonic() + self.config["start_timeout"]
         shown = None
         while True:
@@ -445,16 +456,16 @@ class Stack:
             time.sleep(2)
 
     @staticmethod
-    def _show_logs(release, names):
+    def _show_logs(release: Release, names: list[str]) -> None:
         for name in names[:3]:
             logs = release.compose("logs", "--no-color", "--tail", _LOG_LINES, name)
             say(f"--- the end of {name}'s log ---\n{logs.rstrip()}")
 
-    def _client(self):
+    def _client(self) -> Any:
         config = json.loads(Path(self.config["client"]).read_text())
         return dify_client.Dify(config)
 
-    def _wait_answer(self, release):
+    def _wait_answer(self, release: Release) -> None:
         say("waiting for Dify's API")
         try:
             self._client().wait_ready()
@@ -464,7 +475,7 @@ class Stack:
 
     # -- upgrades
 
-    def upgrade(self, now, target):
+    def upgrade(self, now: str, target: str) -> None:
         """From version `now` to `target`: proven by a chat, or back at the backup made before."""
         if numbers(target) < numbers(now):
             raise StackError(
@@ -489,7 +500,7 @@ class Stack:
         self._keep(version=target)
         say(f"Dify {target} answers")
 
-    def _prove(self):
+    def _prove(self) -> None:
         client = self._client()
         if not all(client.keys.get(app["role"]) for app in client.config["apps"]):
             say("no sample app yet, so no chat proves this version")
@@ -497,7 +508,7 @@ class Stack:
         say("asking the sample apps")
         dify_client.chat(client)
 
-    def _return_to_backup(self, reason):
+    def _return_to_backup(self, reason: str) -> None:
         old = self.state["version"]
         say(f"returning to {old}: {reason}")
         with contextlib.suppress(StackError):
@@ -511,7 +522,7 @@ class Stack:
 
     # -- backups
 
-    def backup(self):
+    def backup(self) -> Path:
         """Write an archive of all there is to lose; its path.
 
         Everything but the database is paused meanwhile, so that files and tables are of one moment.
@@ -532,7 +543,7 @@ class Stack:
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
 
-    def _freeze_and_copy(self, release, stage):
+    def _freeze_and_copy(self, release: Release, stage: Path) -> None:
         containers = release.containers()
         others = [
             item["Id"]
@@ -561,13 +572,13 @@ class Stack:
         for path in self._own_files():
             shutil.copy2(path, stage / path.name)
 
-    def _own_files(self):
+    def _own_files(self) -> list[Path]:
         """What this project keeps of Dify on the host: secrets, keys, memory."""
         client = json.loads(Path(self.config["client"]).read_text())
         paths = [Path(self.config["secrets"]), Path(client["memory"]), Path(client["keys"])]
         return [path for path in paths if path.exists()]
 
-    def _pack(self, release, stage, directory):
+    def _pack(self, release: Release, stage: Path, directory: Path) -> Path:
         files = {path.name: sha256(path) for path in sorted(stage.iterdir())}
         now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         manifest = {"version": release.version, "made": now, "files": files}
@@ -584,7 +595,7 @@ class Stack:
             part.unlink(missing_ok=True)
         return archive
 
-    def _prune(self, directory):
+    def _prune(self, directory: Path) -> None:
         archives = sorted(directory.glob("dify-*.tar"), key=lambda path: path.stat().st_mtime)
         kept = self.state.get("backup")
         for path in archives[: -self.config["backup"]["keep"]]:
@@ -592,13 +603,13 @@ class Stack:
                 path.unlink()
                 path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
 
-    def is_backup_due(self):
+    def is_backup_due(self) -> bool:
         """Whether the newest archive would be too old before this is asked again."""
         directory = Path(self.config["backup"]["dir"])
         newest = max((path.stat().st_mtime for path in directory.glob("dify-*.tar")), default=0)
-        return time.time() - newest > self.config["backup"]["due"]
+        return bool(time.time() - newest > self.config["backup"]["due"])
 
-    def restore(self, archive):
+    def restore(self, archive: Path) -> None:
         """Have the state of `archive`, which must be of the declared version."""
         manifest = read_manifest(archive)
         if manifest["version"] != self.config["version"]:
@@ -612,7 +623,7 @@ class Stack:
         self._import(archive, self.release, keep_former=True)
         self._keep(version=self.config["version"])
 
-    def _import(self, archive, release, *, keep_former=False):
+    def _import(self, archive: Path, release: Release, *, keep_former: bool = False) -> None:
         say(f"restoring {archive.name}")
         stage = self.root / ".restore"
         shutil.rmtree(stage, ignore_errors=True)
@@ -627,17 +638,17 @@ class Stack:
                 shutil.copy2(stage / path.name, path)
         shutil.rmtree(stage)
 
-    def _start_database(self, release):
+    def _start_database(self, release: Release) -> None:
         service = {DATABASE: release.services()[DATABASE]}
         self._pull(service)
         release.compose("up", "--detach", "--no-recreate", DATABASE)
         self._wait_well(release, service)
 
-    def _own_paths(self):
+    def _own_paths(self) -> list[Path]:
         client = json.loads(Path(self.config["client"]).read_text())
         return [Path(client["memory"]), Path(client["keys"])]
 
-    def _replace_volumes(self, stage, *, keep_former):
+    def _replace_volumes(self, stage: Path, *, keep_former: bool) -> None:
         volumes, former = self.root / "volumes", self.root / "volumes.before"
         if keep_former and volumes.exists() and not former.exists():
             volumes.rename(former)
@@ -655,7 +666,7 @@ class Stack:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             _untar(part, place)
 
-    def unpause(self):
+    def unpause(self) -> None:
         """Let go of every container that a backup paused."""
         label = f"label=com.docker.compose.project={self.config['project']}"
         paused = run(
@@ -665,29 +676,29 @@ class Stack:
             run("docker", "unpause", *paused)
 
 
-def _crashes(container):
+def _crashes(container: dict[str, Any] | None) -> int:
     return container["RestartCount"] if container else 0
 
 
-def moment(text):
+def moment(text: str) -> float:
     """Docker's time of day, whose fraction has nine digits, as seconds."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     parsed = datetime.datetime.strptime(f"{whole}+0000", "%Y-%m-%dT%H:%M:%S%z")
     return parsed.timestamp() + float(f"0.{fraction or 0}")
 
 
-def numbers(version):
+def numbers(version: str) -> tuple[int, ...]:
     """A version as something to compare."""
     return tuple(int(part) for part in version.split("."))
 
 
-def sync(path):
+def sync(path: Path) -> None:
     """Have a file on the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
-def _databases(release):
+def _databases(release: Release) -> list[str]:
     text = release.compose(
         "exec", "-T", DATABASE, "sh", "-c",
         'PGPASSWORD="$POSTGRES_PASSWORD" psql -U "${POSTGRES_USER:-postgres}" -d postgres -Atc '
@@ -696,7 +707,7 @@ def _databases(release):
     return text.split()
 
 
-def _dump(release, name, target):
+def _dump(release: Release, name: str, target: Path) -> None:
     command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc '
     container = release.containers()[DATABASE]["Id"]
     with target.open("wb") as file:
@@ -708,7 +719,7 @@ def _dump(release, name, target):
         raise StackError(f"pg_dump {name}: {done.stderr.decode()[-500:]}")
 
 
-def _load(release, name, dump):
+def _load(release: Release, name: str, dump: Path) -> None:
     say(f"restoring the database {name}")
     psql = (
         'export PGPASSWORD="$POSTGRES_PASSWORD"; user=${POSTGRES_USER:-postgres};'
@@ -721,26 +732,26 @@ def _load(release, name, dump):
         run("docker", "exec", "--interactive", container, "sh", "-c", psql, "sh", name, stdin=file)
 
 
-def _tar(target, directory, *options):
+def _tar(target: Path, directory: Path, *options: str) -> None:
     run("tar", "--create", "--gzip", "--numeric-owner", "--acls", "--xattrs", *options,
         "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
 
 
-def _untar(archive, directory):
+def _untar(archive: Path, directory: Path) -> None:
     run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
         "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
 
 
-def _named_volumes(project):
+def _named_volumes(project: str) -> list[str]:
     label = f"label=com.docker.compose.project={project}"
     return run("docker", "volume", "ls", "--quiet", "--filter", label).split()
 
 
-def _mountpoint(name):
+def _mountpoint(name: str) -> Path:
     return Path(run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
 
 
-def _make_volume(project, name):
+def _make_volume(project: str, name: str) -> None:
     if name not in _named_volumes(project):
         # As Compose labels it, or it would not take it for its own.
         short = name[len(f"{project}_") :]
@@ -748,19 +759,20 @@ def _make_volume(project, name):
             "--label", f"com.docker.compose.volume={short}", name)  # fmt: skip
 
 
-def read_manifest(archive):
+def read_manifest(archive: Path) -> Any:
     """The manifest of a backup. Raises StackError when it is none, or not whole."""
     beside = archive.with_name(f"{archive.name}.sha256")
     if beside.exists() and beside.read_text().split()[0] != sha256(archive):
         raise StackError(f"{archive}: not what its .sha256 says; it is damaged")
     try:
         with tarfile.open(archive) as tar:
-            return json.load(tar.extractfile("./manifest.json"))
+            file = tar.extractfile("./manifest.json")
+            return json.loads(file.read()) if file else {}
     except (tarfile.TarError, KeyError, ValueError) as error:
         raise StackError(f"{archive}: no backup of Dify: {error}") from None
 
 
-def unpack_checked(archive, directory):
+def unpack_checked(archive: Path, directory: Path) -> None:
     """Unpack a backup whose every part has the checksum that its manifest says."""
     files = read_manifest(archive)["files"]
     run("tar", "--extract", "--file", str(archive), "--directory", str(directory))
@@ -771,7 +783,7 @@ def unpack_checked(archive, directory):
 
 
 @contextlib.contextmanager
-def locked(root):
+def locked(root: Path) -> Iterator[None]:
     """One change at a time: a backup by the timer waits for a deploy, and the other way round."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
@@ -779,7 +791,7 @@ def locked(root):
         yield
 
 
-def _change(stack_of, command, options):
+def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
     with locked(stack_of().root):
         stack = stack_of()
         if command == "converge":
@@ -790,12 +802,12 @@ def _change(stack_of, command, options):
             stack.backup()
 
 
-def main(arguments):
+def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     command, path, *options = arguments
     config = json.loads(Path(path).read_text())
 
-    def stack_of():
+    def stack_of() -> Stack:
         return Stack(config, path)
 
     try:

@@ -9,13 +9,15 @@ from typing import Literal
 import pytest
 
 from fleet import docs
-from fleet.settings import CAPABILITIES, GatewayKey, GatewaySettings, Port
+from fleet.settings import CAPABILITIES, DifyModel, DifySettings, GatewayKey, GatewaySettings, Port
 
 KEYS = {}
 for model in CAPABILITIES:
     KEYS |= {f"{model.prefix}{name}": field for name, field in model.model_fields.items()}
     if model is GatewaySettings:
         KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
+    if model is DifySettings:
+        KEYS |= {f"dify_models[].{name}": f for name, f in DifyModel.model_fields.items()}
 
 
 @pytest.fixture
@@ -54,6 +56,8 @@ def test_setting_says_what_it_means(key: str) -> None:
 
 # Whoever adds a setting that can open something adds it here, and so writes its warning.
 EXPOSING = {
+    "dify_listen",
+    "dify_plugin_signature",
     "ollama_listen",
     "ollama_no_cloud",
     "models_registry_insecure",
