@@ -89,8 +89,8 @@ SECRETS: dict[str, _Secret] = {
 
 
 def secret_name(host: FleetHost, secret: str) -> str:
-    """What the secrets store calls a secret of `host`."""
-    return f"dify_{host.name}_{secret}"
+    """What the secrets store calls a secret of `host`; a connector's name may have a slash."""
+    return f"dify_{re.sub(r'[^A-Za-z0-9.-]+', '-', host.name).strip('-')}_{secret}"
 
 
 def secrets_of(host: FleetHost, fleet: Fleet) -> dict[str, str]:

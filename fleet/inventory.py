@@ -329,7 +329,7 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
     if not (host.is_gpu or host.is_gateway or host.has_docker):
         groups = ", ".join(sorted(host.groups)) or "none"
         yield (
-            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP}, {GATEWAY_GROUP} or "
+            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} or "
             f"{DIFY_GROUP}, or docker_enabled = True, to have anything to do"
         )
     yield from _address_problems(host)

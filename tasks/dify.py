@@ -35,6 +35,8 @@ _MODES = {"chat": "chat", "workflow": "advanced-chat"}
 # The daemon gives up after 15 minutes by itself.
 _PLUGIN_TIMEOUT = 960
 _READY_TIMEOUT = _RETRY_TIMEOUT = 180
+# The same model has just answered whole, so it is loaded.
+_STREAM_TIMEOUT = 120
 
 
 @deploy("Dify")
@@ -216,6 +218,7 @@ def client_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "ready_timeout": _READY_TIMEOUT,
         "retry_timeout": _RETRY_TIMEOUT,
         "plugin_timeout": _PLUGIN_TIMEOUT,
+        "stream_timeout": _STREAM_TIMEOUT,
     }
 
 

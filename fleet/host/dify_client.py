@@ -92,16 +92,21 @@ class Connection:
             self.cookies[name.strip()] = value
         return answer
 
-    def events(self, path: str, body: Any, headers: dict[str, str]) -> Iterator[dict[str, Any]]:
+    def events(
+        self, path: str, body: Any, headers: dict[str, str], timeout: float
+    ) -> Iterator[dict[str, Any]]:
         """The events of a streamed answer, each a dict; an answer that is none is raised."""
-        with contextlib.closing(self._open(_LONGEST_ANSWER)) as connection:
+        with contextlib.closing(self._open(timeout)) as connection:
             response = self._send(connection, "POST", path, body, headers)
             if response.status != 200:
                 answer = Answer(response.status, response.read(), [])
                 raise DifyError(f"{path}: {answer.status}: {answer.message}")
-            for line in response:
-                if line.startswith(b"data:"):
-                    yield json.loads(line[5:])
+            try:
+                for line in response:
+                    if line.startswith(b"data:"):
+                        yield json.loads(line[5:])
+            except TimeoutError:
+                raise DifyError(f"{path}: no event for {timeout:.0f} s; is a worker up?") from None
 
     def _open(self, timeout: float | None) -> http.client.HTTPConnection:
         return http.client.HTTPConnection(
@@ -621,13 +626,14 @@ class Dify:
             raise DifyError(f"app {app['name']!r}: no API key is kept; deploy first")
         headers = {"Authorization": f"Bearer {token}"}
         http_ = Connection(self.config["url"])
+        patience = self.config["stream_timeout"]
         answer = http_.request(
             "POST", "/v1/chat-messages", _question("blocking"), headers, _LONGEST_ANSWER
         )
         if answer.status != 200:
             raise DifyError(f"app {app['name']!r}: {answer.status}: {answer.message}")
         return answer.value["answer"], _streamed(
-            app, http_.events("/v1/chat-messages", _question("streaming"), headers)
+            app, http_.events("/v1/chat-messages", _question("streaming"), headers, patience)
         )
 
 
@@ -649,7 +655,7 @@ def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
             parts.append(event.get("answer", ""))
         ended = ended or kind == "message_end"
     if not ended:
-        raise DifyError(f"app {app['name']!r}, streamed: the answer has no end (is a worker up?)")
+        raise DifyError(f"app {app['name']!r}, streamed: the answer has no end")
     return "".join(parts)
 
 

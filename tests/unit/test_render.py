@@ -83,6 +83,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "program": "/usr/lib/x.py",
         "restart_delay": 300,
     },
+    "dify/chat.yml.j2": {"name": "a", "model": "m", "provider": "p"},
+    "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
+    "dify/llm-fleet-dify-backup.service.j2": {"program": "/p", "config": "/c"},
+    "dify/llm-fleet-dify-backup.timer.j2": {},
     "ollama/ollama.service.j2": {
         "binary": "/opt/ollama",
         "environment": {"A": "b"},
