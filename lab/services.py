@@ -106,6 +106,7 @@ def describe(lab: Lab) -> dict[str, Any]:
     """Return what the inventory needs to know of the upstream."""
     record = lab.read("upstream")
     drivers = Path(record.get("root", "/nonexistent")) / driver.PATH / "fingerprint"
+    dify = Path(record.get("root", "/nonexistent")) / "dify.json"
     toolkits = Path(record.get("root", "/nonexistent")) / toolkit.PATH / "fingerprint"
     return {
         "url": f"http://upstream.lab:{PORT}",
@@ -114,6 +115,7 @@ def describe(lab: Lab) -> dict[str, Any]:
         "ollama_sha256": record.get("ollama_sha256"),
         "driver_fingerprint": drivers.read_text() if drivers.exists() else None,
         "toolkit_fingerprint": toolkits.read_text() if toolkits.exists() else None,
+        "dify": read_json(dify),
     }
 
 
