@@ -14,4 +14,6 @@ fi
 envsubst '$HTTP_PORT $COREDUMP_DIR' < /etc/squid/squid.conf.template > /tmp/filled
 { sed '/^# ALLOWED$/,$d' /tmp/filled; echo "$allowed"; sed '1,/^# ALLOWED$/d' /tmp/filled; } \
   > /etc/squid/squid.conf
+# Squid has given up root's rights when it would open our output.
+tail -F /var/log/squid/access.log /var/log/squid/cache.log 2>/dev/null &
 exec squid -N
