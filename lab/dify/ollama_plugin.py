@@ -4,7 +4,6 @@
 proxies, are the real ones.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Any
 
 import requests
 
+from . import vocabulary
+
 TIMEOUT = (10, 300)
-# The tokenizer that the plugin loads at the end of every streamed answer, needed or not.
-_VOCABULARY = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 _RULES = ("temperature", "top_p", "top_k", "num_predict", "num_ctx", "num_gpu", "seed",
           "repeat_penalty", "frequency_penalty", "presence_penalty")  # fmt: skip
 
@@ -148,19 +147,12 @@ def _post(
 
 def _load_tokenizer() -> None:
     """Fail as tiktoken does without its cache: a request to a place that is not to be had."""
-    name = hashlib.sha1(_VOCABULARY.encode()).hexdigest()  # noqa: S324 - tiktoken's own naming
     folder = os.environ.get("TIKTOKEN_CACHE_DIR", "")
-    if folder and (Path(folder) / name).exists():
+    if folder and (Path(folder) / vocabulary.NAME).exists():
         return
-    host = _VOCABULARY.split("/")[2]
+    host, path = vocabulary.URL.removeprefix("https://").split("/", 1)
     raise PluginFailureError(
         "InvokeConnectionError",
         f"[models] Connection Error, HTTPSConnectionPool(host='{host}', port=443): Max retries "
-        f"exceeded with url: /{_VOCABULARY.split('/', 3)[3]}",
+        f"exceeded with url: /{path}",
     )
-
-
-def keep_tokenizer(folder: Path) -> None:
-    """Fill the cache, as the image's build does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / hashlib.sha1(_VOCABULARY.encode()).hexdigest()).touch()  # noqa: S324

@@ -96,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a request and log it, whatever becomes of it."""
         self.sent = self.status = 0
         path = unquote(urlsplit(self.path).path)
+        if path.endswith("/plugins/download"):  # Dify's marketplace has the name in the query
+            path += "/" + unquote(urlsplit(self.path).query.partition("=")[2])
         if path.startswith(CONTROL):
             self.control()
             return

@@ -20,6 +20,7 @@ from typing import Any
 
 import requests
 
+from lab.dify import package, vocabulary
 from lab.upstream import artifacts
 from tests.lab.upstream.rig import free_port, reachable, until
 
@@ -131,19 +132,13 @@ class Rig:
     def tokenizer(self) -> Path:
         """The folder that the plugin's tokenizer is kept in, as in the daemon's image."""
         folder = self.folder / "tiktoken"
-        if not folder.exists():
-            program = "import sys, pathlib; from dify.ollama_plugin import keep_tokenizer as k;"
-            program += "k(pathlib.Path(sys.argv[1]))"
-            subprocess.run([PYTHON, "-c", program, folder], cwd=ROOT / "lab", check=True)
+        folder.mkdir(exist_ok=True)
+        (folder / vocabulary.NAME).touch()
         return folder
 
     def package(self, version: str = "1.0.0", *, signed: bool = True) -> bytes:
         """The Ollama plugin's package."""
-        program = f"import sys; from dify.package import make; v = {version!r}, {signed};"
-        program += "sys.stdout.buffer.write(make(v[0], signed=v[1]))"
-        return subprocess.run(
-            [PYTHON, "-c", program], cwd=ROOT / "lab", check=True, capture_output=True
-        ).stdout
+        return package.make(version, signed=signed)
 
     def stop(self, *names: str) -> None:
         """Kill what was started, or some of it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,101 +10,30 @@ from typing import Any
 import pytest
 import requests
 
+from tests.lab.upstream.dify_console import (
+    CHAT_CONFIG,
+    CREDENTIALS,
+    GRAPH,
+    MODELS,
+    OWNER,
+    PLUGIN,
+    PROVIDER,
+    Console,
+    credentials,
+    dsl,
+    events,
+    question,
+    refused,
+    service,
+)  # fmt: skip
 from tests.lab.upstream.dify_rig import INIT, Rig
 from tests.lab.upstream.rig import MODEL, Server, free_port, until
 
-OWNER = {"email": "Owner@fleet.internal", "name": "Owner", "password": "Passw0rd-123"}
-PROVIDER = "langgenius/ollama/ollama"
-MODELS = f"workspaces/current/model-providers/{PROVIDER}/models"
-CREDENTIALS = f"{MODELS}/credentials"
-PLUGIN = "workspaces/current/plugin"
-GRAPH = {
-    "graph": {
-        "nodes": [
-            {"id": "start", "data": {"type": "start", "variables": []}},
-            {
-                "id": "llm",
-                "data": {
-                    "type": "llm",
-                    "model": {"provider": PROVIDER, "name": MODEL, "mode": "chat",
-                              "completion_params": {"temperature": 0, "num_predict": 20}},
-                    "prompt_template": [{"role": "user", "text": "{{#sys.query#}}"}],
-                },
-            },
-            {"id": "answer", "data": {"type": "answer", "answer": "{{#llm.text#}}"}},
-        ],
-        "edges": [{"source": "start", "target": "llm"}, {"source": "llm", "target": "answer"}],
-    }
-}  # fmt: skip
-CHAT_CONFIG: dict[str, Any] = {
-    "model": {"provider": PROVIDER, "name": MODEL, "mode": "chat",
-              "completion_params": {"temperature": 0, "num_predict": 20}},
-    "pre_prompt": "",
-}  # fmt: skip
-
-
-class Console:
-    """One browser."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.session = requests.Session()
-
-    def ask(self, method: str, path: str, body: Any = None, **more: Any) -> requests.Response:
-        headers = {"X-CSRF-Token": self.session.cookies.get("csrf_token", "")}
-        url = f"{self.rig.url}/console/api/{path}"
-        return self.session.request(
-            method, url, json=body, headers=headers | more.pop("headers", {}), timeout=60, **more
-        )
-
-    def get(self, path: str) -> Any:
-        answer = self.ask("GET", path)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
-
-    def login(self, password: str = OWNER["password"], email: str = OWNER["email"]) -> Any:
-        text = base64.b64encode(password.encode()).decode()
-        return self.ask("POST", "login", {"email": email, "password": text, "remember_me": True})
-
-
-def service(rig: Rig, key: str, path: str, body: Any = None, **more: Any) -> requests.Response:
-    return requests.request(
-        "POST" if body is not None else "GET", f"{rig.url}/v1/{path}", json=body,
-        headers={"Authorization": f"Bearer {key}"}, timeout=60, **more,
-    )  # fmt: skip
-
-
-def question(**more: Any) -> dict[str, Any]:
-    return {
-        "inputs": {}, "query": "What is the capital of France?", "user": "smoke",
-        "response_mode": "blocking", "auto_generate_name": False, **more,
-    }  # fmt: skip
-
-
-def events(answer: requests.Response) -> list[dict[str, Any]]:
-    assert answer.status_code == 200
-    assert answer.headers["Content-Type"].startswith("text/event-stream")
-    return [json.loads(line[5:]) for line in answer.iter_lines() if line.startswith(b"data:")]
-
-
-def credentials(url: str, **more: str) -> dict[str, Any]:
-    values = {"base_url": url, "mode": "chat", "context_size": "8192", "max_tokens": "4096"}
-    return {"model": MODEL, "model_type": "llm", "credentials": values | more}
-
-
-def refused(answer: requests.Response, status: int, words: str) -> None:
-    assert answer.status_code == status, answer.text
-    assert words in answer.text
-
-
-def dsl(version: str, mode: str, **parts: Any) -> dict[str, Any]:
-    app = {"name": "sample", "mode": mode, "description": "", "icon": "x"}
-    text = json.dumps({"version": version, "kind": "app", "app": app, **parts})
-    return {"mode": "yaml-content", "yaml_content": text}
-
 
 @pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
+def rig(
+    rig: Rig,
+) -> Iterator[Rig]:
     """Not below pytest's own folder, which PostgreSQL's user may not enter."""
     with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
         Path(folder).chmod(0o755)
@@ -120,7 +47,7 @@ def rig() -> Iterator[Rig]:
 @pytest.fixture(scope="module")
 def owner(rig: Rig) -> Console:
     """A browser after the first visit."""
-    console = Console(rig)
+    console = Console(rig.url)
     assert console.ask("POST", "init", {"password": INIT}).status_code == 201
     assert console.ask("POST", "setup", OWNER).status_code == 201
     assert console.login().json() == {"result": "success"}
@@ -128,9 +55,9 @@ def owner(rig: Rig) -> Console:
 
 
 @pytest.fixture(scope="module")
-def plugin(owner: Console) -> str:
+def plugin(rig: Rig, owner: Console) -> str:
     """The installed plugin's identifier."""
-    sent = owner.ask("POST", f"{PLUGIN}/upload/pkg", files={"pkg": ("p", owner.rig.package())})
+    sent = owner.ask("POST", f"{PLUGIN}/upload/pkg", files={"pkg": ("p", rig.package())})
     assert sent.status_code == 200, sent.text
     identifier: str = sent.json()["unique_identifier"]
     install = {"plugin_unique_identifiers": [identifier]}
@@ -198,7 +125,7 @@ class TestFirstVisit:
     """In this order: what is asked before there is an owner."""
 
     def test_nothing_goes_before_the_init_password(self, rig: Rig) -> None:
-        console = Console(rig)
+        console = Console(rig.url)
         assert console.get("setup") == {"step": "not_started", "setup_at": None}
         assert console.get("init") == {"status": "not_started"}
         unauthorized = {
@@ -211,7 +138,7 @@ class TestFirstVisit:
 
     @pytest.mark.parametrize("body", [{"password": "x" * 31}, {}, {"password": 1}])
     def test_init_password_of_a_bad_form(self, rig: Rig, body: Any) -> None:
-        refused(Console(rig).ask("POST", "init", body), 422, "Validation error for parameter")
+        refused(Console(rig.url).ask("POST", "init", body), 422, "Validation error for parameter")
 
     @pytest.mark.parametrize(
         "change",
@@ -222,7 +149,7 @@ class TestFirstVisit:
         ],
     )  # fmt: skip
     def test_bad_field_is_not_named(self, rig: Rig, change: dict[str, Any]) -> None:
-        answer = Console(rig).ask("POST", "setup", OWNER | change)
+        answer = Console(rig.url).ask("POST", "setup", OWNER | change)
         refused(answer, 422, "Validation error for parameter 'payload'")
 
     def test_owner_is_made_once(self, rig: Rig, owner: Console) -> None:
@@ -237,34 +164,34 @@ class TestFirstVisit:
 
 
 class TestLogin:
-    def test_cookies(self, owner: Console) -> None:
-        answer = Console(owner.rig).login()
+    def test_cookies(self, rig: Rig, owner: Console) -> None:
+        answer = Console(rig.url).login()
         cookies = answer.raw.headers.getlist("Set-Cookie")
         names = [cookie.partition("=")[0] for cookie in cookies]
         assert names == ["access_token", "refresh_token", "csrf_token"]
         assert ["HttpOnly" in cookie for cookie in cookies] == [True, True, False]
         assert all("Path=/" in c and "SameSite=Lax" in c and "Secure" not in c for c in cookies)
 
-    def test_profile_wants_the_csrf_header(self, owner: Console) -> None:
+    def test_profile_wants_the_csrf_header(self, rig: Rig, owner: Console) -> None:
         assert owner.get("account/profile")["email"] == OWNER["email"].lower()
         path, key = "account/profile", "X-CSRF-Token"
         refused(owner.ask("GET", path, headers={key: ""}), 401, "CSRF token is missing or invalid.")
         refused(owner.ask("GET", path, headers={key: "x"}), 401, "CSRF token is missing or")
-        refused(Console(owner.rig).ask("GET", path), 401, "Invalid Authorization token.")
+        refused(Console(rig.url).ask("GET", path), 401, "Invalid Authorization token.")
         token = owner.session.cookies["access_token"]
         bearer = {"Authorization": f"Bearer {token}"}
-        refused(Console(owner.rig).ask("GET", path, headers=bearer), 401, "CSRF token is missing")
+        refused(Console(rig.url).ask("GET", path, headers=bearer), 401, "CSRF token is missing")
 
-    def test_refresh_token_is_used_up(self, owner: Console) -> None:
-        console = Console(owner.rig)
+    def test_refresh_token_is_used_up(self, rig: Rig, owner: Console) -> None:
+        console = Console(rig.url)
         console.login()
         token = {"refresh_token": console.session.cookies["refresh_token"]}
-        url = f"{owner.rig.url}/console/api/refresh-token"
+        url = f"{rig.url}/console/api/refresh-token"
         assert requests.post(url, cookies=token, timeout=5).status_code == 200
         refused(requests.post(url, cookies=token, timeout=5), 401, "Invalid refresh token")
 
-    def test_seventh_wrong_password_locks_for_a_day(self, owner: Console) -> None:
-        console = Console(owner.rig)
+    def test_seventh_wrong_password_locks_for_a_day(self, rig: Rig, owner: Console) -> None:
+        console = Console(rig.url)
         plain = {"email": OWNER["email"], "password": "Passw0rd-123"}
         for _ in range(8):
             refused(console.ask("POST", "login", plain), 401, "Invalid encrypted data")
@@ -273,19 +200,19 @@ class TestLogin:
         refused(console.login(), 429, "email_code_login_limit")
         words = ("--new-password", "Passw0rd-124", "--password-confirm")
         email = ("reset-password", "--email", OWNER["email"])
-        failed = owner.rig.flask(*email, *words, "Passw0rd-125")
+        failed = rig.flask(*email, *words, "Passw0rd-125")
         assert (failed.returncode, "Password reset successfully." in failed.stdout) == (0, False)
-        done = owner.rig.flask(*email, *words, "Passw0rd-124")
+        done = rig.flask(*email, *words, "Passw0rd-124")
         assert "Password reset successfully." in done.stdout
         assert console.login("Passw0rd-124").status_code == 200
-        owner.rig.flask(*email, "--new-password", OWNER["password"], "--password-confirm",
+        rig.flask(*email, "--new-password", OWNER["password"], "--password-confirm",
                         OWNER["password"])  # fmt: skip
         assert console.login().status_code == 200
 
 
 class TestPlugin:
-    def test_unsigned_package_is_refused(self, owner: Console) -> None:
-        package = owner.rig.package("9.9.9", signed=False)
+    def test_unsigned_package_is_refused(self, rig: Rig, owner: Console) -> None:
+        package = rig.package("9.9.9", signed=False)
         answer = owner.ask("POST", f"{PLUGIN}/upload/pkg", files={"pkg": ("p", package)})
         refused(answer, 400, "has a bad signature")
         answer = owner.ask("POST", f"{PLUGIN}/upload/pkg", files={"file": ("p", package)})
@@ -320,8 +247,7 @@ class TestPlugin:
         assert owner.get(fetch)["auto_upgrade"] == off
         refused(owner.ask("GET", f"{path}/fetch"), 400, "category")
 
-    def test_unreachable_daemon_is_a_400(self, owner: Console, plugin: str) -> None:
-        rig = owner.rig
+    def test_unreachable_daemon_is_a_400(self, rig: Rig, owner: Console, plugin: str) -> None:
         rig.stop("plugin-daemon")
         try:
             refused(
@@ -451,41 +377,41 @@ class TestApps:
 
     def test_who_may_ask(self, owner: Console, chat_app: tuple[str, str]) -> None:
         app, key = chat_app
-        assert service(owner.rig, key, "info").json()["mode"] == "chat"
-        refused(service(owner.rig, "app-x", "info"), 401, "Access token is invalid")
+        assert service(owner.url, key, "info").json()["mode"] == "chat"
+        refused(service(owner.url, "app-x", "info"), 401, "Access token is invalid")
         off = {"enable_api": False}
         assert owner.ask("POST", f"apps/{app}/api-enable", off).status_code == 200
-        refused(service(owner.rig, key, "info"), 403, "API service has been disabled.")
+        refused(service(owner.url, key, "info"), 403, "API service has been disabled.")
         owner.ask("POST", f"apps/{app}/api-enable", {"enable_api": True})
-        assert service(owner.rig, key, "info").status_code == 200
+        assert service(owner.url, key, "info").status_code == 200
 
 
 class TestAnswers:
-    def test_chat(self, owner: Console, chat_app: tuple[str, str]) -> None:
-        answer = service(owner.rig, chat_app[1], "chat-messages", question())
+    def test_chat(self, rig: Rig, owner: Console, chat_app: tuple[str, str]) -> None:
+        answer = service(owner.url, chat_app[1], "chat-messages", question())
         assert answer.status_code == 200, answer.text
         assert "Paris" in answer.json()["answer"]
         assert answer.json()["metadata"]["usage"]["completion_tokens"] > 0
         streamed = service(
-            owner.rig, chat_app[1], "chat-messages", question(response_mode="streaming")
+            rig.url, chat_app[1], "chat-messages", question(response_mode="streaming")
         )
         found = events(streamed)
         assert found[-1]["event"] == "message_end"
         assert "Paris" in "".join(item.get("answer", "") for item in found)
-        refused(service(owner.rig, chat_app[1], "chat-messages", {"query": "x"}), 400, "inputs")
+        refused(service(owner.url, chat_app[1], "chat-messages", {"query": "x"}), 400, "inputs")
 
     def test_streamed_workflow_runs_in_the_worker(
-        self, owner: Console, flow_app: tuple[str, str]
+        self, rig: Rig, owner: Console, flow_app: tuple[str, str]
     ) -> None:
-        rig, key = owner.rig, flow_app[1]
-        answer = service(rig, key, "chat-messages", question())
+        key = flow_app[1]
+        answer = service(rig.url, key, "chat-messages", question())
         assert "Paris" in answer.json()["answer"]
         streaming = question(response_mode="streaming")
-        found = events(service(rig, key, "chat-messages", streaming))
+        found = events(service(rig.url, key, "chat-messages", streaming))
         assert "Paris" in "".join(item.get("answer", "") for item in found)
         rig.stop("worker")
         try:
-            silent = service(rig, key, "chat-messages", streaming, stream=True)
+            silent = service(rig.url, key, "chat-messages", streaming, stream=True)
             assert next(silent.iter_lines()) == b"event: ping"
             silent.close()
             with pytest.raises(requests.ConnectionError, match="Read timed out"):
@@ -504,22 +430,21 @@ class TestAnswers:
         off = {"model": MODEL, "model_type": "llm"}
         assert owner.ask("PATCH", f"{MODELS}/disable", off).status_code == 200
         try:
-            blocking = service(owner.rig, chat_app[1], "chat-messages", question())
+            blocking = service(owner.url, chat_app[1], "chat-messages", question())
             refused(blocking, 400, f"Model {MODEL} is disabled.")
             streaming = question(response_mode="streaming")
-            (error,) = events(service(owner.rig, chat_app[1], "chat-messages", streaming))
+            (error,) = events(service(owner.url, chat_app[1], "chat-messages", streaming))
             assert (error["event"], error["status"]) == ("error", 400)
         finally:
             owner.ask("PATCH", f"{MODELS}/enable", off)
 
     def test_streams_need_the_tokenizer_that_the_image_brings(
-        self, owner: Console, chat_app: tuple[str, str], tmp_path: Path
+        self, rig: Rig, owner: Console, chat_app: tuple[str, str], tmp_path: Path
     ) -> None:
-        rig = owner.rig
         rig.stop("plugin-daemon")
         rig.run("plugin-daemon", TIKTOKEN_CACHE_DIR=str(tmp_path))
         try:
-            ask = lambda **more: service(rig, chat_app[1], "chat-messages", question(**more))  # noqa: E731
+            ask = lambda **more: service(rig.url, chat_app[1], "chat-messages", question(**more))  # noqa: E731
             until(lambda: ask().status_code == 200, "the runtime")
             assert events(ask(response_mode="streaming"))[-1]["event"] == "error"
         finally:
@@ -531,8 +456,7 @@ class TestAnswers:
 class TestLoss:
     """Last: each breaks what it looks at, and puts it back."""
 
-    def test_health_is_200_without_a_database(self, owner: Console) -> None:
-        rig = owner.rig
+    def test_health_is_200_without_a_database(self, rig: Rig, owner: Console) -> None:
         rig.stop("redis")
         assert requests.get(f"{rig.url}/health", timeout=5).json()["version"] == "1.16.1"
         assert owner.get("setup")["step"] == "finished"
@@ -545,19 +469,20 @@ class TestLoss:
         assert owner.login().status_code == 200
 
     def test_private_key_is_needed_for_every_answer(
-        self, owner: Console, chat_app: tuple[str, str]
+        self, rig: Rig, owner: Console, chat_app: tuple[str, str]
     ) -> None:
         """Redis was emptied by the test before: until then the key would be in it."""
-        rig, key = owner.rig, chat_app[1]
+        key = chat_app[1]
         (private,) = (rig.folder / "app/storage/privkeys").glob("*/private.pem")
         away = private.rename(private.with_suffix(".away"))
         with pytest.raises(requests.ConnectionError):
-            service(rig, key, "chat-messages", question())
+            service(rig.url, key, "chat-messages", question())
         away.rename(private)
-        assert service(rig, key, "chat-messages", question()).status_code == 200
+        assert service(rig.url, key, "chat-messages", question()).status_code == 200
 
-    def test_upgrade_changes_the_schema_and_there_is_no_way_back(self, owner: Console) -> None:
-        rig = owner.rig
+    def test_upgrade_changes_the_schema_and_there_is_no_way_back(
+        self, rig: Rig, owner: Console
+    ) -> None:
         held = rig.flask("upgrade-db")
         assert (held.returncode, "Database migration successful!" in held.stdout) == (0, True)
         rig.stop("api")
