@@ -242,11 +242,6 @@ class Release:
         services: Services = json.loads(text)["services"]
         return services
 
-    def hashes(self) -> dict[str, str]:
-        """Service to the hash that Compose gives its configuration."""
-        text = self.compose("config", "--hash", "*")
-        return dict(line.split() for line in text.splitlines())
-
     def containers(self) -> Services:
         """Service to what `docker inspect` says of its container, of this project."""
         label = f"label=com.docker.compose.project={self.config['project']}"
@@ -306,15 +301,23 @@ def image_problem(services: Services) -> str | None:
 
 
 def container_problem(
-    name: str, service: dict[str, Any], container: dict[str, Any] | None, wanted_hash: str
+    name: str, service: dict[str, Any], container: dict[str, Any] | None, started: list[str] | None
 ) -> str | None:
     """Why a service's container is not what it should be; None when it is."""
     if container is None:
         return f"{name}: no container"
-    labels, state = container["Config"]["Labels"], container["State"]
-    if labels["com.docker.compose.config-hash"] != wanted_hash:
-        return f"{name}: declared in another way than it runs"
-    return state_problem(name, service, state)
+    if started != identity(service, container):
+        return f"{name}: declared in another way than it was started"
+    return state_problem(name, service, container["State"])
+
+
+def identity(service: dict[str, Any], container: dict[str, Any]) -> list[str]:
+    """What tells a container apart: its id, and a hash of what it was started from.
+
+    Compose's own label is no help: `config --hash` gives another one than `up` wrote.
+    """
+    text = json.dumps(service, sort_keys=True)
+    return [container["Id"], hashlib.sha256(text.encode()).hexdigest()]
 
 
 def state_problem(name: str, service: dict[str, Any], state: dict[str, Any]) -> str | None:
@@ -363,10 +366,10 @@ class Stack:
 
     def container_problems(self) -> list[str]:
         """Why the containers are not the declared ones, or not well."""
-        services, hashes = self.release.services(), self.release.hashes()
-        containers = self.release.containers()
+        services, containers = self.release.services(), self.release.containers()
+        started = self.state.get("started", {})
         problems = [
-            container_problem(name, service, containers.get(name), hashes[name])
+            container_problem(name, service, containers.get(name), started.get(name))
             for name, service in services.items()
         ]
         problems += [f"{name}: not declared" for name in sorted(set(containers) - set(services))]
@@ -414,6 +417,9 @@ class Stack:
             # From here on the version counts as installed: there may be a database of it.
             self._keep(version=release.version)
         release.compose("up", "--detach", "--remove-orphans", "--quiet-pull")
+        containers = release.containers()
+        started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
+        self._keep(**{**self.state, "started": started})
         self._wait_well(release, services)
         if self._stale_door(release.containers()):
             say("restarting nginx: what is behind it was made anew")
@@ -497,7 +503,7 @@ class Stack:
             raise StackError(
                 f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
             ) from None
-        self._keep(version=target)
+        self._keep(version=target, started=self.state["started"])
         say(f"Dify {target} answers")
 
     def _prove(self) -> None:
@@ -518,7 +524,7 @@ class Stack:
         former = Release(self.config, old)
         self._import(Path(self.state["backup"]), former)
         self.bring_up(former)
-        self._keep(version=old)
+        self._keep(version=old, started=self.state["started"])
 
     # -- backups
 
