@@ -71,7 +71,7 @@ def dify(me: FleetHost, fleet: Fleet) -> None:
     run_unit(
         name="Ask every hour for a backup",
         unit=paths.DIFY_BACKUP_TIMER,
-        files=[paths.DIFY_BACKUP_TIMER_FILE, paths.DIFY_BACKUP_UNIT_FILE],
+        files=[],
     )
     have_backup(
         name="Have a backup",

@@ -308,7 +308,9 @@ def container_problem(
         return f"{name}: no container"
     if started != identity(service, container):
         return f"{name}: declared in another way than it was started"
-    return state_problem(name, service, container["State"])
+    problem = state_problem(name, service, container["State"])
+    # So it is after every start, and after the pause of a backup: nothing to be done about it.
+    return None if problem == f"{name}: starting" else problem
 
 
 def identity(service: dict[str, Any], container: dict[str, Any]) -> list[str]:
