@@ -8,7 +8,7 @@ JOBS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab test-docker test-driver format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test check unit test-lab test-docker test-driver format docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,13 @@ deploy: .venv/installed ## Converge INVENTORY
 
 verify: .venv/installed ## Prove what INVENTORY declares, changing nothing
 	$(BIN)/pytest tests/compliance --inventory $(INVENTORY) -n $(JOBS) --dist loadgroup -q --no-header --tb=short -p no:cacheprovider
+
+dify-backup: .venv/installed ## Back up Dify on HOST of INVENTORY, and copy the archive here
+	$(BIN)/fleet dify backup $(INVENTORY) $(HOST)
+
+dify-restore: .venv/installed ## Put ARCHIVE back on HOST of INVENTORY, which may be bare
+	$(BIN)/fleet dify restore $(INVENTORY) $(HOST) $(ARCHIVE)
+	$(BIN)/pyinfra -y $(INVENTORY) deploy.py --limit $(HOST)
 
 test: check unit test-lab ## Everything that CI runs: static checks, unit, plan, lab, compliance (root)
 

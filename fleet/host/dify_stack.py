@@ -454,9 +454,8 @@ class Stack:
             crashed = [n for n in problems if _crashes(containers.get(n)) >= _CRASHES]
             if crashed or time.monotonic() > deadline:
                 self._show_logs(release, crashed or sorted(problems))
-                raise StackError(
-                    "not well: " + "; ".join(problems[name] for name in sorted(problems))
-                )
+                ends = [f"{name}: ends again and again" for name in crashed]
+                raise StackError("; ".join(ends or sorted(problems.values())))
             text = "waiting for " + ", ".join(sorted(problems.values()))
             if text != shown:
                 shown = text
