@@ -40,9 +40,19 @@ def layer_of_tree(root: Path, target: Path) -> Layer:
     return _layer(target, ((path, str(path.relative_to(root))) for path in _walk(root)))
 
 
-def layer_of_files(files: Mapping[str, tuple[Path | bytes, int]], target: Path) -> Layer:
-    """Pack single files: their paths in the image to where they are and their modes."""
+def layer_of_files(
+    files: Mapping[str, tuple[Path | bytes, int]], folders: Mapping[str, int], target: Path
+) -> Layer:
+    """Pack single files and empty folders.
+
+    `files` are paths in the image to contents and modes; `folders` are paths to owners.
+    """
     with tarfile.open(target, "w") as archive:
+        for name, owner in sorted(folders.items()):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.mtime = tarfile.DIRTYPE, 0o755, BUILT
+            member.uid = member.gid = owner
+            archive.addfile(member)
         for name, (source, mode) in sorted(files.items()):
             content = source if isinstance(source, bytes) else source.read_bytes()
             member = tarfile.TarInfo(name.lstrip("/"))
