@@ -8,7 +8,7 @@ import os
 import secrets
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pyinfra.api import Host, QuoteString, State, StringCommand
 
@@ -161,15 +161,26 @@ def read_backup(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
     try:
         with tarfile.open(archive) as tar:
             manifest = _member(tar, "manifest.json")
+            damaged = [n for n, known in manifest["files"].items() if _sha256_of(tar, n) != known]
             kept = _member(tar, "secrets.json")
             keys = _member(tar, "app-keys.json") if "app-keys.json" in manifest["files"] else {}
     except (tarfile.TarError, KeyError, ValueError) as error:
         raise FleetError(f"{archive}: no backup of Dify: {error}") from None
+    if damaged:
+        raise FleetError(f"{archive}: {', '.join(damaged)} is damaged")
     return manifest, {**kept, **{f"app_{role}": value for role, value in keys.items()}}
 
 
 def _member(tar: tarfile.TarFile, name: str) -> Any:
+    return json.load(_open(tar, name))
+
+
+def _sha256_of(tar: tarfile.TarFile, name: str) -> str:
+    return hashlib.file_digest(_open(tar, name), "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     file = tar.extractfile(f"./{name}")
     if file is None:
         raise KeyError(name)
-    return json.load(file)
+    return file
