@@ -329,6 +329,9 @@ def state_problem(name: str, service: dict[str, Any], state: dict[str, Any]) -> 
     if state["Status"] != "running":
         return f"{name}: {state['Status']}"
     health = state.get("Health", {}).get("Status", "healthy")
+    if health == "unhealthy" and not state["Health"].get("FailingStreak", 1):
+        # What Docker says of a container after a pause, until it has been probed again.
+        health = "starting"
     return None if health in ("healthy", "none") else f"{name}: {health}"
 
 

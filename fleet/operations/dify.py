@@ -79,9 +79,7 @@ def _have_done(unit: str, program: str, command: str, config: str) -> Commands:
             return
         for reason in pending:
             host.log(reason)
-        yield from run_job(
-            unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda job: job.report[-1]
-        )
+        yield from run_job(unit, start, lambda: host.get_fact(LoggedJob, unit=unit), _newest)
         pending = host.get_fact(DifyPending, program=program, config=config)
     if pending:
         yield or_journal(fail(f"{host.name}: {'; '.join(pending)}"), unit)
@@ -135,8 +133,12 @@ def have_backup(directory: str, younger_than: float) -> Commands:
         DIFY_BACKUP_UNIT,
         StringCommand("systemctl start --no-block", DIFY_BACKUP_UNIT),
         lambda: host.get_fact(LoggedJob, unit=DIFY_BACKUP_UNIT),
-        lambda job: job.report[-1] if job.report else "backing up",
+        _newest,
     )
+
+
+def _newest(job: Job) -> str:
+    return job.report[-1] if job.report else "starting"
 
 
 def _start(unit: str, *command: Any) -> StringCommand:

@@ -187,6 +187,11 @@ class TestStack:
             ({"Status": "running"}, "always", None),
             ({"Status": "running", "Health": {"Status": "healthy"}}, "always", None),
             ({"Status": "running", "Health": {"Status": "unhealthy"}}, "always", "x: unhealthy"),
+            (
+                {"Status": "running", "Health": {"Status": "unhealthy", "FailingStreak": 0}},
+                "always",
+                "x: starting",
+            ),
             ({"Status": "paused"}, "always", "x: paused"),
             ({"Status": "exited", "ExitCode": 0}, "no", None),
             ({"Status": "exited", "ExitCode": 1}, "no", "x: ended with 1"),
