@@ -37,6 +37,10 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.UserName, "user name"),
     (settings.RegistryName, "host (`name:port`) or network"),
     (settings.Port, "port"),
+    (settings.Gpus, '`"all"` or list of GPUs'),
+    (settings.InstanceName, "name"),
+    (settings.ImageReference, "image with its digest"),
+    (settings.OllamaInstance, "instance"),
     (settings.InterfaceName, "interface name"),
     (settings.KeyName, "key name"),
     (settings.GatewayKeyDeclared, "key name or key"),
@@ -111,10 +115,12 @@ def generate() -> str:
     sections = []
     for model in settings.CAPABILITIES:
         sections.append(_section(model))
+        if model is settings.OllamaSettings:
+            sections.append(_instance_section())
         if model is settings.GatewaySettings:
-            sections.append(_fields(settings.GatewayKey, "gateway_keys", _KEY))
+            sections.append(_key_section())
         if model is settings.DifySettings:
-            sections.append(_fields(settings.DifyModel, "dify_models", _DIFY_MODEL))
+            sections.append(_dify_model_section())
     return "\n".join([introduction, *sections, _models()])
 
 
@@ -149,28 +155,47 @@ def _section(model: type[settings.Settings]) -> str:
     )
 
 
-_KEY = """\
-### A key of `gateway_keys`
-
-A name alone, `"team-a"`, or what is to hold for it: \
-`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.
-"""
-_DIFY_MODEL = """\
-### A model of `dify_models`
-
-A name alone, `"gpt-oss:20b"`, or its limits too: \
-`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.
-"""
+def _instance_section() -> str:
+    return _item_section(
+        settings.OllamaInstance,
+        "ollama_instances",
+        "An instance",
+        '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
+        "What else there is to know of them is in [operating.md](operating.md#several-instances).",
+    )
 
 
-def _fields(model: type[BaseModel], key: str, introduction: str) -> str:
+def _key_section() -> str:
+    return _item_section(
+        settings.GatewayKey,
+        "gateway_keys",
+        "A key",
+        'A name alone, `"team-a"`, or what is to hold for it: '
+        '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
+    )
+
+
+def _dify_model_section() -> str:
+    return _item_section(
+        settings.DifyModel,
+        "dify_models",
+        "A model",
+        'A name alone, `"gpt-oss:20b"`, or its limits too: '
+        '`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.',
+    )
+
+
+def _item_section(model: type[BaseModel], key: str, title: str, example: str) -> str:
     hints = get_type_hints(model, include_extras=True)
     rows = [
         _row(f"{key}[].{name}", field, hints[name]) for name, field in model.model_fields.items()
     ]
     return "\n".join(
         [
-            introduction,
+            f"### {title} of `{key}`",
+            "",
+            example,
+            "",
             "| field | type | default | unit | meaning |",
             "|---|---|---|---|---|",
             *rows,
@@ -248,7 +273,7 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
             return words + (_bounds(constraints) if known in (int, float) else "")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return describe_type(arguments[0], constraints or arguments[1:])
+        return describe_type(arguments[0], constraints or _flat(arguments[1:]))
     if origin is Literal:
         return "one of " + ", ".join(f"`{_literal(choice)}`" for choice in arguments)
     if origin in (Union, types.UnionType):
@@ -258,6 +283,15 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
     if origin is dict:
         return f"{describe_type(arguments[0])} to {describe_type(arguments[1])}"
     raise TypeError(f"no words for {hint!r} in fleet/docs.py")
+
+
+def _flat(constraints: Iterable[Any]) -> list[Any]:
+    """Constraints one by one: pydantic's `Field` holds several."""
+    return [
+        item
+        for constraint in constraints
+        for item in (constraint.metadata if isinstance(constraint, FieldInfo) else [constraint])
+    ]
 
 
 def _plural(words: str) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 ETC = "/etc/llm-fleet"
 LIB = "/usr/local/lib/llm-fleet"
 RUN = "/run/llm-fleet"
+UNITS = "/etc/systemd/system"
+# Which secrets store this host's secrets are from.
+SECRETS_STORE = f"{ETC}/secrets-store"
 
 OLLAMA_HOME = "/var/lib/ollama"
 OLLAMA_ROOT = "/opt/ollama"
@@ -98,3 +101,8 @@ DIFY_BACKUP_UNIT = "llm-fleet-dify-backup.service"
 DIFY_BACKUP_UNIT_FILE = f"/etc/systemd/system/{DIFY_BACKUP_UNIT}"
 DIFY_BACKUP_TIMER = "llm-fleet-dify-backup.timer"
 DIFY_BACKUP_TIMER_FILE = f"/etc/systemd/system/{DIFY_BACKUP_TIMER}"
+
+
+def ollama_instance_unit(name: str) -> str:
+    """The unit of one of several Ollama servers."""
+    return f"ollama@{name}.service"

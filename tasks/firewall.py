@@ -24,6 +24,7 @@ from fleet.render import render
 
 Network = IPv4Network | IPv6Network
 
+_OLLAMA = "ollama, from the gateways"
 _CANNOT = {
     "ufw": "it does not see the ports that Docker publishes",
     "firewalld": "it lets through every port that Docker publishes",
@@ -143,7 +144,7 @@ def ruleset_file(me: FleetHost, fleet: Fleet) -> ManagedFile:
         "firewall/firewall.nft.j2",
         table=paths.FIREWALL_TABLE,
         rules=list(accept_rules(me, fleet)),
-        published_rules=list(published_rules(me)),
+        published_rules=list(published_rules(me, fleet)),
         container_interfaces=me.firewall.container_interfaces,
         log_drops=me.firewall.log_drops,
     )
@@ -172,17 +173,12 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from _accept(me.gateway.port, me.gateway.allow_from, "front door")
     for endpoint, sources in me.gateway_openings:
         yield from _accept(endpoint.port, sources, "gateway")
-    if me.is_gpu and me.ollama.listen == "private":
-        addresses = [
-            ip_network(gateway.host.private_address)
-            for gateway in fleet.gateways
-            if gateway.host.private_address is not None and gateway.name != me.name
-        ]
-        yield from _accept(me.ollama.port, addresses, "ollama, from the gateways")
+    for instance in me.instances:
+        yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA)
     if me.is_dify:
         # Over IPv6 Docker's own proxy has the published port, and that is input.
         yield from _accept(me.dify.port, me.dify.allow_from, "dify")
-        yield from _from_dify(me, fleet)
+        yield from _from_dify(me, fleet, "tcp dport")
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -190,11 +186,17 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
             yield f'iifname "{name}" tcp dport {port} accept comment "containers"'
 
 
-def published_rules(me: FleetHost) -> Iterator[str]:
+def published_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
     """Which published ports of containers may be reached, as nft rules: by their original port."""
     published = "meta l4proto tcp ct original proto-dst"
+    for instance in me.instances:
+        if instance.runtime == "docker":
+            yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA, published)
     if me.is_dify:
         yield from _accept(me.dify.port, me.dify.allow_from, "dify", published)
+        # An Ollama in a container of its own is a published port, too.
+        if me.instances and me.instances[0].runtime == "docker":
+            yield from _from_dify(me, fleet, published)
     for port in me.firewall.open_tcp:
         yield f'{published} {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -202,13 +204,24 @@ def published_rules(me: FleetHost) -> Iterator[str]:
             yield f'iifname "{name}" {published} {port} accept comment "containers"'
 
 
-def _from_dify(me: FleetHost, fleet: Fleet) -> Iterator[str]:
+def _callers(me: FleetHost, fleet: Fleet) -> list[Network]:
+    """Who may call the host's Ollama: the other hosts that are gateways."""
+    if me.ollama.listen != "private":
+        return []
+    return [
+        ip_network(gateway.host.private_address)
+        for gateway in fleet.gateways
+        if gateway.host.private_address is not None and gateway.name != me.name
+    ]
+
+
+def _from_dify(me: FleetHost, fleet: Fleet, match: str) -> Iterator[str]:
     """Ollama, or the door to it, for Dify's plugin daemon alone: nothing else of Dify calls it."""
     local = dify.ollama_access(me, fleet).local
     if local is not None:
         yield (
             f'iifname "{dify.BRIDGE}" ip saddr {dify.daemon_address(me.dify)} '
-            f'tcp dport {local.port} accept comment "dify\'s plugin daemon"'
+            f'{match} {local.port} accept comment "dify\'s plugin daemon"'
         )
 
 
