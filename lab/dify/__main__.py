@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -146,6 +147,8 @@ def main() -> int:
     parser.add_argument("--debugging-port", type=int, default=5003)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args()
+    # The first process of a container ignores it otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = Config.read()
     state = State(config)
     modes = {
