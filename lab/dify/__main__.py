@@ -47,7 +47,11 @@ def router(state: State) -> tuple[Router, Chat]:
 
 def api(state: State, host: str, port: int) -> int:
     """Serve, unless this release is the broken one."""
-    state.config.check()
+    try:
+        state.config.check()
+    except ValueError as error:
+        print(f"1 validation error for DifyConfig\n{error}", file=sys.stderr)  # noqa: T201
+        return 1
     _ = state.secret_key
     if state.config.broken:
         print("ModuleNotFoundError: No module named 'extensions.ext_commands'", file=sys.stderr)  # noqa: T201

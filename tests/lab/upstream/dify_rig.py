@@ -74,11 +74,11 @@ class Rig:
         need_packages()
         for name in ("postgres", "redis", "api", "plugin-daemon", "debugging"):
             self.ports[name] = free_port()
-        self._start_stores()
+        self.start_stores()
         assert self.flask("upgrade-db").returncode == 0
         for name in ("plugin-daemon", "api", "worker"):
             self.run(name)
-        until(self._answers, "the API answers", 30)
+        until(self.answers, "the API answers", 30)
         return self
 
     def run(self, name: str, **settings: str) -> None:
@@ -160,7 +160,8 @@ class Rig:
             env={"PGPASSWORD": SECRET}, capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
 
-    def _start_stores(self) -> None:
+    def start_stores(self) -> None:
+        """Start PostgreSQL and Redis, the first time on an empty folder."""
         data, words = self.folder / "db", self.folder / "password"
         fresh = not data.exists()
         if fresh:
@@ -208,7 +209,8 @@ class Rig:
                 **({"extra_groups": []} if user else {}),
             )  # fmt: skip
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the API does."""
         with contextlib.suppress(requests.ConnectionError):
             return requests.get(f"{self.url}/console/api/setup", timeout=5).status_code == 200
         return False
