@@ -16,7 +16,7 @@ from tasks.platform import platform
 fleet = load_fleet(inventory)
 me = fleet[host.name]
 
-platform(me)
+platform(me, fleet)
 # The walls come first: nothing that is installed below is ever open to everybody.
 firewall(me, fleet)
 

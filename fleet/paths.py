@@ -5,6 +5,8 @@ from __future__ import annotations
 ETC = "/etc/llm-fleet"
 LIB = "/usr/local/lib/llm-fleet"
 RUN = "/run/llm-fleet"
+# Which secrets store this host's secrets are from.
+SECRETS_STORE = f"{ETC}/secrets-store"
 
 OLLAMA_HOME = "/var/lib/ollama"
 OLLAMA_ROOT = "/opt/ollama"

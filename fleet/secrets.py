@@ -6,6 +6,7 @@ first asked for and then kept, so that a rebuilt fleet has the keys that its cli
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import tempfile
@@ -54,6 +55,11 @@ class SecretStore:
         if not value:
             raise FleetError(f"{path}: empty secret; delete the file to have one generated")
         return SecretStr(value)
+
+    @property
+    def identity(self) -> str:
+        """Which store this is: 64 hex digits that are not secret."""
+        return hashlib.sha256(self.api_key("store_id").get_secret_value().encode()).hexdigest()
 
     def api_key(self, name: str) -> SecretStr:
         """The API key `name`, generated when missing: `sk-` and 64 lower-case hex digits."""

@@ -1,10 +1,12 @@
 """What the front door costs: `make bench-gateway`, on the lab's own gateway host.
 
 The gateway's rendered configuration runs beside a bare `proxy_pass` in one and the same nginx,
-both before a backend that answers at once, all on loopback. Runs alternate, so that other work on
-the machine meets both; medians are compared. Two such nginx run: with 5 keys, and with 500.
+before the lab's own Ollama servers for the throughput of the cheapest chat, of one token, and
+before a backend on loopback that answers at once for what a request costs the gateway, with 5 keys
+and with 500. Runs alternate, so that other work on the machine meets all; medians are compared.
 """
 
+import json
 import re
 import statistics
 import subprocess
@@ -19,7 +21,7 @@ from pyinfra.api.inventory import Inventory
 from fleet.inventory import load_fleet
 from fleet.secrets import SecretStore
 from lab import hosts, state
-from lab.state import Lab, LabError
+from lab.state import EDGE, Lab, LabError
 from tasks.gateway import config_files
 
 BACKEND = 19000
@@ -43,21 +45,26 @@ _BARE = """
 _REQUEST = """wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.headers["Authorization"] = "Bearer {key}"
-wrk.body = '{{"model":"gpt-oss:20b","messages":[{{"role":"user","content":"{text}"}}]}}'
+wrk.body = '{{"model":"gpt-oss:20b","max_tokens":1,' ..
+  '"messages":[{{"role":"user","content":"{text}"}}]}}'
 """
 
 
 @dataclass(frozen=True)
 class Rig:
-    """One nginx with a gateway of `keys` keys at `port`, and the bare proxy at the next."""
+    """One nginx with a gateway of `keys` keys at `port`, and the bare proxy at the next.
+
+    `servers` are the addresses of the Ollama servers behind both; none: what answers at once.
+    """
 
     keys: int
     port: int
+    servers: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         """Its files on the host."""
-        return f"/run/bench-{self.keys}"
+        return f"/run/bench-{self.port}"
 
 
 def main() -> None:
@@ -65,7 +72,13 @@ def main() -> None:
     lab = state.find(state.default_id())
     if lab is None:
         sys.exit("There is no lab: run `lab up`.")
-    rigs = (Rig(5, 19001), Rig(500, 19011))
+    known = json.loads(lab.json_path.read_text())["hosts"]
+    servers = tuple(host["address"] for host in known.values() if "gpu" in host["groups"])
+    rigs = (
+        Rig(5, 19001, servers),
+        Rig(5, 19011),
+        Rig(500, 19021),
+    )
     _ssh(
         lab,
         "command -v wrk >/dev/null || (apt-get -qq update && apt-get -qq install wrk >/dev/null)",
@@ -79,24 +92,34 @@ def main() -> None:
             _ssh(lab, f"kill $(cat {rig.folder}/nginx.pid) 2>/dev/null; rm -rf {rig.folder}")
 
 
-def _measure(lab: Lab, few: Rig, many: Rig) -> None:
-    ports = {"5 keys": few.port, "bare": few.port + 1, "500 keys": many.port}
+def _measure(lab: Lab, real: Rig, few: Rig, many: Rig) -> None:
+    """Alternate between the ports, and print what was found."""
+    ports = {
+        "chat, gateway": (real, real.port),
+        "chat, bare": (real, real.port + 1),
+        "empty, gateway": (few, few.port),
+        "empty, bare": (few, few.port + 1),
+        "empty, 500 keys": (many, many.port),
+    }
     rates: dict[str, list[float]] = {name: [] for name in ports}
     delays: dict[str, list[float]] = {name: [] for name in ports}
     for number in range(ROUNDS):
         # Each is the first, the middle and the last one as often as the others.
-        names = [list(ports)[(number + place) % 3] for place in range(3)]
+        names = [list(ports)[(number + place) % len(ports)] for place in range(len(ports))]
         for name in names:
-            rig = many if name == "500 keys" else few
-            rates[name].append(_wrk(lab, rig, ports[name], connections=16)[0])
-            delays[name].append(_wrk(lab, rig, ports[name], connections=1)[1])
+            rates[name].append(_wrk(lab, *ports[name], connections=16)[0])
+            delays[name].append(_wrk(lab, *ports[name], connections=1)[1])
     for name in ports:
         rate, delay = statistics.median(rates[name]), statistics.median(delays[name])
-        click.echo(f"{name:<9} {rate:8.0f} requests/s   p50 {delay * 1000:6.0f} us")
-    click.echo(f"throughput, gateway / bare     {_ratio(rates['5 keys'], rates['bare'])}")
-    added = [ours - bare for ours, bare in zip(delays["5 keys"], delays["bare"], strict=True)]
-    click.echo(f"p50 added to the first byte    {statistics.median(added):.3f} ms")
-    click.echo(f"throughput, 500 keys / 5 keys  {_ratio(rates['500 keys'], rates['5 keys'])}")
+        click.echo(f"{name:<15} {rate:8.0f} requests/s   p50 {delay * 1000:6.0f} us")
+    for kind in ("chat", "empty"):
+        ratio = _ratio(rates[f"{kind}, gateway"], rates[f"{kind}, bare"])
+        click.echo(f"{kind} throughput, gateway / bare   {ratio}")
+    pairs = zip(delays["empty, gateway"], delays["empty, bare"], strict=True)
+    added = statistics.median(ours - bare for ours, bare in pairs)
+    click.echo(f"p50 added to the first byte      {added:.3f} ms")
+    ratio = _ratio(rates["empty, 500 keys"], rates["empty, gateway"])
+    click.echo(f"throughput, 500 keys / 5 keys    {ratio}")
 
 
 def _ratio(ours: list[float], others: list[float]) -> str:
@@ -107,7 +130,7 @@ def _ratio(ours: list[float], others: list[float]) -> str:
 
 
 def _start(lab: Lab, rig: Rig) -> None:
-    config, keys, key = _configuration(rig)
+    config, keys, key = _configuration(lab, rig)
     _ssh(lab, f"rm -rf {rig.folder}; install -d -m 755 {rig.folder}")
     for name, text in (
         ("nginx.conf", config),
@@ -118,17 +141,21 @@ def _start(lab: Lab, rig: Rig) -> None:
     _ssh(lab, f"nginx -c {rig.folder}/nginx.conf")
 
 
-def _configuration(rig: Rig) -> tuple[str, str, str]:
+def _configuration(lab: Lab, rig: Rig) -> tuple[str, str, str]:
     """nginx's files, and one of the keys that are let in."""
     declared = {
-        "ollama_port": BACKEND, "gateway_listen": "loopback", "gateway_port": rig.port,
+        "gateway_listen": "loopback", "gateway_port": rig.port,
+        "private_address": lab.address(EDGE.index),
         "gateway_tls": "off", "gateway_metrics": "off",
         "gateway_keys": [
             {"name": f"key{n}", "rate": "100000/s", "concurrent": 1000} for n in range(rig.keys)
         ],
     }  # fmt: skip
+    gpu = {"ollama_listen": "private"} if rig.servers else {"ollama_port": BACKEND}
     inventory = Inventory(  # type: ignore[no-untyped-call]
-        ([("box", declared)], {}), gpu=(["box"], {}), gateway=(["box"], {})
+        ([("box", declared), *((name, {"private_address": name}) for name in rig.servers)], {}),
+        gpu=(list(rig.servers) or ["box"], gpu),
+        gateway=(["box"], {}),
     )
     fleet = load_fleet(inventory)
     with tempfile.TemporaryDirectory() as folder:
@@ -136,7 +163,7 @@ def _configuration(rig: Rig) -> tuple[str, str, str]:
         config, keys = config_files(fleet["box"], fleet, (3, 0), [])
         key = fleet.gateway_keys(fleet["box"])["key3"].get_secret_value()
     extra = _BARE.format(port=rig.port + 1)
-    if rig.keys == 5:
+    if rig.keys == 5 and not rig.servers:
         extra += _BACKEND.format(backend=BACKEND, text="y" * 1000)
     text = re.sub(r"\}\s*\Z", f"{extra}}}\n", config.text)
     text = text.replace("/run/nginx.pid", f"{rig.folder}/nginx.pid")

@@ -5,6 +5,7 @@ be an overlay on an overlay), `console.log`, and `host.json`, which is written l
 host was never finished and is made anew.
 """
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,10 @@ def stop(lab: Lab, name: str) -> None:
     # The supervisor first: it would boot what it sees going down.
     processes.kill(processes.group(lab, f"supervisor-{name}"))
     processes.kill(processes.group(lab, f"host-{name}"))
+    # The kernel ends the host's network, and with it this link, when it finds the time: the next
+    # boot must not meet it.
+    with contextlib.suppress(LabError):
+        run([*network.inside(lab), "ip", "link", "delete", f"vb-{name}"], check=False)
 
 
 def known(lab: Lab) -> dict[str, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What a host must be before anything is changed on it."""
+"""What a host must be before anything is changed on it, and whose secrets it has."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ from pyinfra.api import deploy
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import LinuxDistribution
 
+from fleet import paths
 from fleet.errors import FleetError
+from fleet.facts.files import FileStates
 from fleet.facts.platform import HostAddresses
-from fleet.inventory import FleetHost
+from fleet.inventory import Fleet, FleetHost
+from fleet.operations.files import ManagedFile, install_files
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "debian": ("12", "13"),
@@ -18,12 +21,13 @@ SUPPORTED: dict[str, tuple[str, ...]] = {
 
 
 @deploy("Platform")
-def platform(me: FleetHost) -> None:
+def platform(me: FleetHost, fleet: Fleet) -> None:
     """Refuse a host that this project does not know how to converge.
 
     Raises:
-        FleetError: the distribution, its release or its init system is not supported, or the host
-            does not have the address that it is said to have.
+        FleetError: the distribution, its release or its init system is not supported, the host
+            does not have the address that it is said to have, or its secrets come from another
+            store than this inventory's.
     """
     release = host.get_fact(LinuxDistribution)["release_meta"]
     name, version = release.get("ID", "unknown"), release.get("VERSION_ID", "unknown")
@@ -41,3 +45,19 @@ def platform(me: FleetHost) -> None:
             f"{me.name}: private_address = '{address}': the host has no such address, only "
             f"{', '.join(present)}; correct the inventory, or bring the interface up"
         )
+    if me.is_gateway:
+        _own_secrets(me, fleet)
+
+
+def _own_secrets(me: FleetHost, fleet: Fleet) -> None:
+    """A store that was left behind is made anew: every client would need another key at once."""
+    note = ManagedFile(paths.SECRETS_STORE, f"{fleet.secrets.identity}\n")
+    present = host.get_fact(FileStates, paths=[note.path]).get(note.path)
+    if present is not None and present.sha256 != note.state.sha256:
+        raise FleetError(
+            f"{me.name}: its keys and passwords come from another secrets store than "
+            f"{fleet.secrets.root}, and would all change; bring that store here from the machine "
+            f"that deployed last (an inventory's store has its file's name), or, to have all made "
+            f"anew, remove {note.path} on the host"
+        )
+    install_files(name="Note whose secrets these are", files=[note])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -336,6 +337,22 @@ def test_wrong_checksum_changes_nothing(healed: LabUnderTest) -> None:
     assert message[1] == declared
     assert message[2] == published_sha256(healed, "0.32.8")
     assert healed.failing() == {}
+
+
+def test_a_store_left_behind_changes_no_key(lab: LabUnderTest) -> None:
+    """As a deploy from a second checkout finds it: nothing in .secrets."""
+    store = ROOT / ".secrets" / "lab"
+    before = lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf")
+    kept = store.rename(store.with_name("lab.kept"))
+    try:
+        result = lab.pyinfra("-y", check=False)
+    finally:
+        shutil.rmtree(store, ignore_errors=True)
+        kept.rename(store)
+    assert result.returncode != 0
+    assert "edge: its keys and passwords come from another secrets store" in result.stderr
+    assert lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf") == before
+    assert lab.deploy() == {}
 
 
 def test_refused_configuration_leaves_the_running_one(healed: LabUnderTest) -> None:

@@ -11,7 +11,10 @@ from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
 from fleet.errors import FleetError, SettingsError
+from fleet.facts.files import FileStates
 from fleet.facts.platform import HostAddresses
+from fleet.operations.files import ManagedFile
+from fleet.secrets import SecretStore
 from tasks.platform import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state
@@ -38,7 +41,7 @@ class TestEverySupportedRelease:
         for host, groups in roles.items():
             assert capabilities[host] == {"Firewall"} | (
                 {"Ollama", "Models"} if "gpu" in groups.split() else set()
-            ) | ({"Gateway"} if "gateway" in groups.split() else set())
+            ) | ({"Platform", "Gateway"} if "gateway" in groups.split() else set())
 
     @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
     def test_every_architecture(self, machine: str) -> None:
@@ -69,6 +72,20 @@ class TestRefusals:
         with pytest.raises(FleetError, match="@fake/gpu1: systemd is not the init system here"):
             plan({"gpu1": GPU}, {"gpu1": answers})
 
+    def test_secrets_of_another_store(self, secrets_store: Path) -> None:
+        """As from a second checkout, or after the inventory's file was renamed."""
+        other = SecretStore(secrets_store / "elsewhere")
+        note = ManagedFile("/etc/llm-fleet/secrets-store", f"{other.identity}\n")
+        answers = bare() | {FileStates: lambda paths: {note.path: note.state}}
+        with pytest.raises(FleetError) as refused:
+            plan({"box": BOX}, {"box": answers})
+        assert str(refused.value) == (
+            "@fake/box: its keys and passwords come from another secrets store than "
+            f"{secrets_store / '@fake'}, and would all change; bring that store here from the "
+            "machine that deployed last (an inventory's store has its file's name), or, to have "
+            "all made anew, remove /etc/llm-fleet/secrets-store on the host"
+        )
+
     def test_unknown_architecture(self) -> None:
         with pytest.raises(FleetError, match=r"no checksum for Ollama .* on riscv64"):
             plan({"gpu1": GPU}, {"gpu1": bare(machine="riscv64")})
@@ -90,7 +107,9 @@ class TestOrder:
     def test_capabilities_follow_each_other(self) -> None:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
-        assert list(dict.fromkeys(capabilities)) == ["Firewall", "Ollama", "Models", "Gateway"]
+        assert list(dict.fromkeys(capabilities)) == [
+            "Platform", "Firewall", "Ollama", "Models", "Gateway"
+        ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 
     def test_firewall_is_up_before_anything_listens(self, bare_plan: Plan) -> None:
@@ -158,6 +177,7 @@ class TestOrder:
         """... or the test above would hold for a deploy that installs nothing."""
         installed = {Path(path).name for path in from_bare("both on one").files("box")}
         assert installed == {
+            "secrets-store",
             "firewall.nft",
             "llm-fleet-firewall.service",
             "firewall-guard",
