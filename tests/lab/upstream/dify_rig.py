@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from typing import Any
 import requests
 
 from lab.dify import package, vocabulary
-from lab.upstream import artifacts
 from tests.lab.upstream.rig import free_port, reachable, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,26 +31,47 @@ SECRET = "lab-password"
 KEY = "lab-daemon-key"
 INIT = "lab-init-password"
 NOBODY = 65534
+UNITS = Path("/etc/systemd/system")
+NO_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
 
 def need_packages() -> None:
-    """Install what is missing on this machine; no service is started by it."""
+    """Install what is missing on this machine; no service is started by it, now or at boot."""
     names = ", ".join(PACKAGES)
-    done = subprocess.run([PYTHON, "-c", f"import {names}"], capture_output=True, check=False)
-    if done.returncode:
-        packages = [f"python3-{name}" for name in PACKAGES]
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-        subprocess.run(install, check=True, capture_output=True)
-    artifacts.ensure_tool("redis-server", "redis-server")
+    known = subprocess.run([PYTHON, "-c", f"import {names}"], capture_output=True, check=False)
+    missing = [f"python3-{name}" for name in PACKAGES] if known.returncode else []
+    services = []
+    if not shutil.which("redis-server"):
+        services.append("redis-server")
+    if not _initdb():
+        services.append("postgresql")
+        NO_CLUSTER.parent.mkdir(exist_ok=True)
+        NO_CLUSTER.write_text("create_main_cluster = false\n")
+    for name in services:  # a masked unit is not started by its package
+        (UNITS / f"{name}.service").symlink_to("/dev/null")
+    try:
+        if missing or services:
+            _apt("update", "-qq")
+            _apt("install", "-y", "-qq", "--no-install-recommends", *missing, *services)
+    finally:
+        for name in services:
+            (UNITS / f"{name}.service").unlink()
+    for name in services:
+        subprocess.run(["systemctl", "disable", name], check=False, capture_output=True)
+
+
+def _apt(*words: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", *words], env=environment, check=True, capture_output=True)
+
+
+def _initdb() -> list[Path]:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 def postgresql() -> Path:
     """Where PostgreSQL's programs are."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        artifacts.ensure_tool("pg_ctlcluster", "postgresql")
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent
+    return _initdb()[-1].parent
 
 
 @dataclass
