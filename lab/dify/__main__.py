@@ -32,7 +32,7 @@ def router(state: State) -> tuple[Router, Chat]:
     accounts = Accounts(state, routes)
     plugins = Plugins(state, routes, accounts.behind)
     models = Models(state, routes, accounts.behind, plugins)
-    Apps(state, routes, accounts.behind)
+    Apps(state, routes, accounts.behind, plugins)
     chat = Chat(state, routes, models)
     version = state.config.version
     # Static: it is 200 without a database too.

@@ -45,6 +45,18 @@ def rig() -> Iterator[Rig]:
             rig.stop()
 
 
+@pytest.fixture(scope="module")
+def open_rig() -> Iterator[Rig]:
+    """Without an init password."""
+    with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
+        Path(folder).chmod(0o755)
+        rig = Rig(Path(folder), init_password="")
+        try:
+            yield rig.start()
+        finally:
+            rig.stop()
+
+
 @contextmanager
 def restarted(rig: Rig, name: str, **settings: str) -> Iterator[None]:
     """With a process that is told something else."""
@@ -186,6 +198,34 @@ class TestFirstVisit:
         keys = list((rig.folder / "app/storage/privkeys").glob("*/private.pem"))
         assert len(keys) == 1
         assert (rig.folder / "app/storage/.dify_secret_key").exists()
+
+
+class TestNoInitPassword:
+    """Whoever comes first is the owner."""
+
+    def test_setup_works_at_once(self, open_rig: Rig) -> None:
+        console = Console(open_rig.url)
+        assert console.get("init") == {"status": "finished"}
+        assert console.login().json()["code"] == "not_setup"
+        refused(console.ask("POST", "init", {"password": "any"}), 401, "Unauthorized")
+        assert console.ask("POST", "init", {"password": ""}).status_code == 201
+        owner = OWNER | {"name": "", "language": "xx-YY"}
+        assert console.ask("POST", "setup", owner).status_code == 201
+        assert console.login().status_code == 200
+        profile = console.get("account/profile")
+        assert profile["interface_language"] == "en-US"
+        assert profile["timezone"] == "America/New_York"
+        workspace = console.ask("POST", "workspaces/current").json()
+        assert (workspace["name"], workspace["role"]) == ("'s Workspace", "owner")
+
+    def test_what_is_not_there(self, open_rig: Rig) -> None:
+        console = Console(open_rig.url)
+        unknown = console.ask("GET", "nothing")
+        assert (unknown.status_code, unknown.headers["Content-Type"][:9]) == (404, "text/html")
+        wrong = console.ask("GET", "workspaces/current")
+        assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+        version = console.get("version?current_version=1.16.1")
+        assert version["version"] == "1.16.1"
 
 
 class TestLogin:
@@ -445,6 +485,20 @@ class TestApps:
         refused(owner.ask("POST", confirm), 400, "Import information expired or does not exist")
         bad = {"mode": "yaml-content", "yaml_content": ": ["}
         refused(owner.ask("POST", "apps/imports", bad), 400, "Invalid YAML format")
+
+    def test_missing_plugins_are_named(self, owner: Console, plugin: str) -> None:
+        def needs(identifier: str) -> dict[str, Any]:
+            value = {"marketplace_plugin_unique_identifier": identifier}
+            return {"type": "marketplace", "value": value}
+
+        other = "langgenius/other:1.0.0@" + "0" * 64
+        wanted = [needs(plugin), needs(other)]
+        body = dsl("0.7.0", "chat", model_config=CHAT_CONFIG, dependencies=wanted)
+        app = owner.ask("POST", "apps/imports", body).json()["app_id"]
+        found = owner.get(f"apps/imports/{app}/check-dependencies")
+        assert found == {"leaked_dependencies": [needs(other)]}
+        assert owner.ask("DELETE", f"apps/{app}").status_code == 204
+        assert owner.ask("GET", f"apps/{app}").status_code == 404
 
     def test_chat_app_is_not_overwritten(self, owner: Console, chat_app: tuple[str, str]) -> None:
         app, _ = chat_app
