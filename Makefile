@@ -8,10 +8,10 @@ JOBS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab test-dify test-docker test-driver format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat test check unit test-lab test-dify test-docker test-instances test-driver format docs
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 lab: .venv/installed ## Three bare hosts on this machine, deployed, verified, and a chat (root)
 	$(BIN)/lab up
@@ -45,13 +45,16 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*' --ignore tests/lab/test_docker.py --ignore-glob "tests/lab/test_dify*"
+	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*' --ignore-glob 'tests/lab/test_docker*' --ignore-glob 'tests/lab/test_dify*' --ignore tests/lab/test_instances.py
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5
 
 test-dify: .venv/installed ## The stack of Dify on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_dify*.py -v --durations 5
+
+test-instances: .venv/installed ## Several Ollamas on a host that shows GPUs, and in containers (root, slow)
+	$(BIN)/pytest tests/lab/test_instances.py tests/lab/test_docker_instances.py -v --durations 5
 
 test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Debian's own built for real (root, slow)
 	$(BIN)/pytest tests/lab/test_driver.py tests/lab/test_driver_build.py -v --durations 5

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Le
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
@@ -36,6 +37,10 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.UserName, "user name"),
     (settings.RegistryName, "host (`name:port`) or network"),
     (settings.Port, "port"),
+    (settings.Gpus, '`"all"` or list of GPUs'),
+    (settings.InstanceName, "name"),
+    (settings.ImageReference, "image with its digest"),
+    (settings.OllamaInstance, "instance"),
     (settings.InterfaceName, "interface name"),
     (settings.KeyName, "key name"),
     (settings.GatewayKeyDeclared, "key name or key"),
@@ -103,6 +108,8 @@ def generate() -> str:
     sections = []
     for model in settings.CAPABILITIES:
         sections.append(_section(model))
+        if model is settings.OllamaSettings:
+            sections.append(_instance_section())
         if model is settings.GatewaySettings:
             sections.append(_key_section())
     return "\n".join([introduction, *sections, _models()])
@@ -139,19 +146,36 @@ def _section(model: type[settings.Settings]) -> str:
     )
 
 
+def _instance_section() -> str:
+    return _item_section(
+        settings.OllamaInstance,
+        "ollama_instances",
+        "An instance",
+        '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
+        "What else there is to know of them is in [operating.md](operating.md#several-instances).",
+    )
+
+
 def _key_section() -> str:
-    model = settings.GatewayKey
+    return _item_section(
+        settings.GatewayKey,
+        "gateway_keys",
+        "A key",
+        'A name alone, `"team-a"`, or what is to hold for it: '
+        '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
+    )
+
+
+def _item_section(model: type[BaseModel], key: str, title: str, example: str) -> str:
     hints = get_type_hints(model, include_extras=True)
     rows = [
-        _row(f"gateway_keys[].{name}", field, hints[name])
-        for name, field in model.model_fields.items()
+        _row(f"{key}[].{name}", field, hints[name]) for name, field in model.model_fields.items()
     ]
     return "\n".join(
         [
-            "### A key of `gateway_keys`",
+            f"### {title} of `{key}`",
             "",
-            'A name alone, `"team-a"`, or what is to hold for it: '
-            '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
+            example,
             "",
             "| field | type | default | unit | meaning |",
             "|---|---|---|---|---|",
@@ -230,7 +254,7 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
             return words + (_bounds(constraints) if known in (int, float) else "")
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return describe_type(arguments[0], constraints or arguments[1:])
+        return describe_type(arguments[0], constraints or _flat(arguments[1:]))
     if origin is Literal:
         return "one of " + ", ".join(f"`{_literal(choice)}`" for choice in arguments)
     if origin in (Union, types.UnionType):
@@ -240,6 +264,15 @@ def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
     if origin is dict:
         return f"{describe_type(arguments[0])} to {describe_type(arguments[1])}"
     raise TypeError(f"no words for {hint!r} in fleet/docs.py")
+
+
+def _flat(constraints: Iterable[Any]) -> list[Any]:
+    """Constraints one by one: pydantic's `Field` holds several."""
+    return [
+        item
+        for constraint in constraints
+        for item in (constraint.metadata if isinstance(constraint, FieldInfo) else [constraint])
+    ]
 
 
 def _plural(words: str) -> str:

@@ -113,27 +113,32 @@ class Gateways:
             time.sleep(1)
 
     def warm(self, gpu: FleetHost) -> None:
-        """Load the first declared model, so that nobody's request has to wait for it.
+        """Load the first declared model in every server, so that nobody's request waits for it.
 
         Raises:
             FleetError: Ollama does not answer, or has not loaded it in its own time.
         """
         body = json.dumps({"model": gpu.ollama.model_names[0], "stream": False})
-        limit = round(seconds(gpu.ollama.load_timeout)) * 2
-        self._run(
-            gpu.name,
-            StringCommand(
-                f"curl -fsS --noproxy '*' --max-time {limit} -o /dev/null -d",
-                QuoteString(body),
-                QuoteString(f"http://{gpu.ollama_endpoint}/api/generate"),
-            ),
-        )
+        for item in gpu.instances:
+            limit = round(seconds(item.settings.load_timeout)) * 2
+            self._run(
+                gpu.name,
+                StringCommand(
+                    f"curl -fsS --noproxy '*' --max-time {limit} -o /dev/null -d",
+                    QuoteString(body),
+                    QuoteString(f"{item.url}/api/generate"),
+                ),
+            )
 
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
-        lines = self._run(
-            gateway.name,
-            StringCommand("ss -Htnp state established dst", QuoteString(str(gpu.ollama_endpoint))),
-        )
+        lines = [
+            line
+            for item in gpu.instances
+            for line in self._run(
+                gateway.name,
+                StringCommand("ss -Htnp state established dst", QuoteString(str(item.endpoint))),
+            )
+        ]
         return sum('"nginx"' in line for line in lines)
 
     def _need_deployed(self, gateway: FleetHost, openssl: tuple[int, int], now: list[str]) -> None:

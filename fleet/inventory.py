@@ -13,27 +13,30 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import pyinfra
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
-from fleet import pins, tls
+from fleet import paths, pins, tls
 from fleet.errors import FleetError, SettingsError
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
+    ALL_GPUS,
     CAPABILITIES,
     DockerSettings,
     DriverSettings,
     FirewallSettings,
     GatewaySettings,
+    Gpus,
     HostSettings,
     ModelsSettings,
     Network,
     OllamaSettings,
+    Runtime,
     Settings,
     ToolkitSettings,
     ollama_environment,
@@ -61,6 +64,44 @@ class Endpoint:
             if ":" in self.address
             else f"{self.address}:{self.port}"
         )
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One Ollama server of a host: the only one, or one of `ollama_instances`.
+
+    `name` is empty for the only one. `settings` are the host's, with what the instance has
+    otherwise. `gpus` are as they are declared; the only server sees whatever the host has. `env` is
+    its environment but for the GPUs, whose UUIDs the host alone knows: see `environment`.
+    """
+
+    name: str
+    endpoint: Endpoint
+    settings: OllamaSettings
+    gpus: Gpus
+    shared_gpus: bool
+    runtime: Runtime
+    env: Mapping[str, str]
+
+    @property
+    def unit(self) -> str:
+        """The systemd unit that runs it."""
+        return paths.ollama_instance_unit(self.name) if self.name else paths.OLLAMA_UNIT
+
+    @property
+    def url(self) -> str:
+        """Its API, asked on its own host."""
+        return f"http://{self.endpoint}"
+
+    def environment(self, uuids: Iterable[str]) -> dict[str, str]:
+        """The server's whole environment when its GPUs are those with `uuids`.
+
+        CUDA takes -1 for no GPU at all. Where there is nothing to choose from, nothing is said.
+        """
+        if not self.name:
+            return dict(self.env)
+        visible = ",".join(uuids) or ("" if self.gpus == ALL_GPUS else "-1")
+        return {**self.env, **({"CUDA_VISIBLE_DEVICES": visible} if visible else {})}
 
 
 @dataclass(frozen=True)
@@ -97,15 +138,33 @@ class FleetHost:
         """Whether the host runs containers."""
         return self.docker.enabled
 
-    @property
-    def ollama_endpoint(self) -> Endpoint:
-        """Where Ollama's API listens."""
-        return Endpoint(self._bind(self.ollama.listen), self.ollama.port)
+    @cached_property
+    def instances(self) -> tuple[Instance, ...]:
+        """The Ollama servers of the host: one without a name, or those of `ollama_instances`."""
+        if not self.is_gpu:
+            return ()
+        if not self.ollama.instances:
+            return (self._instance("", self.ollama, ALL_GPUS, False, "systemd"),)
+        return tuple(
+            self._instance(
+                item.name, self.ollama.of(item), item.gpus, item.shared_gpus, item.runtime
+            )
+            for item in self.ollama.instances
+        )
+
+    def _instance(
+        self, name: str, settings: OllamaSettings, gpus: Gpus, shared: bool, runtime: Runtime
+    ) -> Instance:
+        endpoint = Endpoint(self._bind(settings.listen), settings.port)
+        # A container has addresses of its own; Docker publishes the port on the declared one.
+        address = endpoint.address if runtime == "systemd" else "0.0.0.0"  # noqa: S104
+        env = ollama_environment(settings, address)
+        return Instance(name, endpoint, settings, gpus, shared, runtime, env)
 
     @property
-    def ollama_env(self) -> dict[str, str]:
-        """The environment of the Ollama unit."""
-        return ollama_environment(self.ollama, self.ollama_endpoint.address)
+    def ollama_endpoint(self) -> Endpoint:
+        """Where Ollama's API listens: the first instance's, for what all of them share."""
+        return self.instances[0].endpoint
 
     @property
     def gateway_endpoints(self) -> tuple[Endpoint, ...]:
@@ -253,7 +312,7 @@ def _load_host(
         try:
             return model(**values)
         except ValidationError as error:
-            problems.extend(_explain(name, model.prefix, values, error))
+            problems.extend(_explain(name, model, values, error))
             return None
 
     built = [build(model) for model in CAPABILITIES]
@@ -264,21 +323,47 @@ def _load_host(
 
 
 def _explain(
-    name: str, prefix: str, values: Mapping[str, Any], error: ValidationError
+    name: str, model: type[Settings], values: Mapping[str, Any], error: ValidationError
 ) -> Iterator[str]:
     for item in error.errors():
         text = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            text = f"unknown key; {_hint(str(item['loc'][-1]), _keys_at(model, item['loc'][:-1]))}"
         if not item["loc"]:
             yield f"{name}: {text}"
             continue
         field, *place = item["loc"]
-        key = f"{prefix}{field}"
+        key = f"{model.prefix}{field}"
         value: Any = values[str(field)]
         for part in place:
             if not _holds(value, part):
                 break
             key, value = f"{key}[{part!r}]", value[part]
         yield f"{name}: {key} = {_shown(key, value)}: {text}"
+
+
+def _keys_at(model: type[BaseModel], place: Iterable[int | str]) -> set[str]:
+    """What may be declared in the table at `place` of `model`, whose lists have their indexes."""
+    models = [model]
+    for part in place:
+        if isinstance(part, str):
+            owners = [item for item in models if part in item.model_fields]
+            models = [
+                nested for item in owners for nested in _nested(item.model_fields[part].annotation)
+            ]
+    return {key for item in models for key in item.model_fields}
+
+
+def _nested(hint: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield hint
+    for argument in get_args(hint):
+        yield from _nested(argument)
+
+
+def _hint(key: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]}?" if near else "docs/settings.md lists every key"
 
 
 def _holds(value: Any, part: Any) -> bool:
@@ -300,10 +385,8 @@ def _unknown_keys(data: Mapping[str, Any]) -> Iterator[str]:
     ours = {f"{model.prefix}{field}" for model in CAPABILITIES for field in model.model_fields}
     known = ours | _pyinfra_keys()
     for key in sorted(set(data) - known):
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]}?" if near else "docs/settings.md lists every key"
-        shown = _shown(" ".join([key, *near]), data[key])
-        yield f"{key} = {shown}: unknown setting; {hint}"
+        hint = _hint(key, known)
+        yield f"{key} = {_shown(f'{key} {hint}', data[key])}: unknown setting; {hint}"
 
 
 def _pyinfra_keys() -> set[str]:
@@ -322,6 +405,7 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
     yield from _address_problems(host)
     yield from _port_problems(host)
     yield from _gpu_problems(host)
+    yield from _instance_problems(host)
     yield from _docker_problems(host)
     if host.is_gateway and not host.gateway.keys:
         yield (
@@ -358,8 +442,10 @@ def _unusable(address: IPv4Address | IPv6Address) -> bool:
 
 def _port_problems(host: FleetHost) -> Iterator[str]:
     services = [("ssh_port", host.host.ssh_port)]
-    if host.is_gpu:
-        services.append(("ollama_port", host.ollama.port))
+    services += [
+        (f"ollama_instances {item.name}" if item.name else "ollama_port", item.endpoint.port)
+        for item in host.instances
+    ]
     if host.is_gateway:
         services.append(("gateway_port", host.gateway.port))
         if host.gateway.http_port is not None:
@@ -388,6 +474,27 @@ def _gpu_problems(host: FleetHost) -> Iterator[str]:
             f"ollama_sha256 to the one in the release's sha256sum.txt, or use a pinned version "
             f"({versions})"
         )
+
+
+def _instance_problems(host: FleetHost) -> Iterator[str]:
+    if host.ollama.instances and "port" in host.ollama.model_fields_set:
+        yield (
+            f"{host.name}: ollama_port = {host.ollama.port}: has no effect beside "
+            "ollama_instances, whose own ports count; leave it out"
+        )
+    for item in host.instances:
+        if item.runtime != "docker":
+            continue
+        if not host.has_docker:
+            yield (
+                f"{host.name}: ollama_instances: {item.name}: runtime = 'docker' needs Docker on "
+                "this host; set docker_enabled = True"
+            )
+        if item.gpus and not host.toolkit.enabled:
+            yield (
+                f"{host.name}: toolkit_enabled = False: the container of {item.name} could not see "
+                "a GPU; leave it out, or declare gpus = [] for that instance"
+            )
 
 
 def _docker_problems(host: FleetHost) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 ETC = "/etc/llm-fleet"
 LIB = "/usr/local/lib/llm-fleet"
 RUN = "/run/llm-fleet"
+UNITS = "/etc/systemd/system"
 # Which secrets store this host's secrets are from.
 SECRETS_STORE = f"{ETC}/secrets-store"
 
@@ -80,3 +81,8 @@ DOCKER_OWNED = f"{ETC}/docker-owned.json"
 TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
 CDI_UNIT = "nvidia-cdi-refresh.service"
 CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"
+
+
+def ollama_instance_unit(name: str) -> str:
+    """The unit of one of several Ollama servers."""
+    return f"ollama@{name}.service"

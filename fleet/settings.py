@@ -27,7 +27,14 @@ from pydantic import (
 
 from fleet import pins
 from fleet.durations import seconds
-from fleet.model_declarations import Model, ModelDeclaration, contradictions, hidden_from_units
+from fleet.model_declarations import (
+    AUTO,
+    Declared,
+    Model,
+    ModelDeclaration,
+    contradictions,
+    hidden_from_units,
+)
 
 Listen = Literal["loopback", "private"]
 GatewayListen = Literal["loopback", "private", "any"]
@@ -36,8 +43,11 @@ MetricsListen = Literal["off", "loopback", "private"]
 Role = Literal["inference", "admin"]
 Architecture = Literal["amd64", "arm64"]
 FirewallBackend = Literal["nftables", "none"]
+Runtime = Literal["systemd", "docker"]
+KvCacheType = Literal["f16", "q8_0", "q4_0"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Nothing below these, and none of the others themselves, is a place for a user's files.
 _SYSTEM_DIRECTORY = re.compile(
     r"/((bin|boot|etc|lib\w*|sbin|usr|var/log)/.*|(var|var/lib|srv|opt|mnt)/)$"
@@ -142,10 +152,29 @@ def _check_dns_name(value: str) -> str:
     return value
 
 
+def _check_gpus(value: Any) -> Any:
+    if value == ALL_GPUS:
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("neither 'all' nor a list of GPUs: write [0, 1], or their UUIDs")
+    for item in value:
+        is_index = isinstance(item, int) and not isinstance(item, bool) and item >= 0
+        if not is_index and not (isinstance(item, str) and _GPU_UUID.fullmatch(item)):
+            raise ValueError(
+                f"{item!r} is no GPU: write its index, or its UUID as `nvidia-smi -L` shows it "
+                "(GPU-, then lower-case hexadecimal digits)"
+            )
+    if len(set(value)) != len(value):
+        raise ValueError("names a GPU twice; name each once")
+    return tuple(value)
+
+
 def _name_to_key(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+ALL_GPUS: Literal["all"] = "all"
+Gpus = Annotated[tuple[int | str, ...] | Literal["all"], BeforeValidator(_check_gpus)]
 Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_duration)]
 PositiveDuration = Annotated[Duration, AfterValidator(_check_positive)]
 Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text)]
@@ -162,6 +191,15 @@ UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")
 RegistryName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$|^[0-9a-f.:]+/\d+$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
 EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
+# What an instance may have otherwise than its host.
+ContextLength = Annotated[int, Field(ge=256)]
+Parallel = Annotated[int, Field(ge=1, le=1024)]
+LoadedModels = Annotated[int, Field(ge=0)]
+QueueLength = Annotated[int, Field(ge=1)]
+InstanceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+ImageReference = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][\w.:/-]*:[\w][\w.-]*@sha256:[0-9a-f]{64}$")
+]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Expiry = Annotated[datetime, BeforeValidator(_check_expiry)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
@@ -197,8 +235,64 @@ class HostSettings(Settings):
     )
 
 
+class OllamaInstance(Declared):
+    """One of several Ollama servers of a host; what it leaves out is as the host has it."""
+
+    name: InstanceName = Field(
+        description="Its name: the unit is `ollama@<name>.service`, the gateway shows it."
+    )
+    port: Port = Field(description="Port of its API, on the address of `ollama_listen`.")
+    gpus: Gpus = Field(
+        ALL_GPUS,
+        description=(
+            "GPUs that it sees: indexes as `nvidia-smi -L` counts them, UUIDs (these outlive a "
+            "changed slot), or `all`. An empty list is the CPU alone."
+        ),
+    )
+    shared_gpus: bool = Field(
+        False,
+        description=(
+            "Other instances may have GPUs of this one; each that shares must say so. Ollama does "
+            "not know what the other one loads there."
+        ),
+    )
+    runtime: Runtime = Field(
+        "systemd",
+        description="How it runs: `systemd` is the release as a unit, `docker` is `ollama_image`.",
+    )
+    keep_alive: Duration | None = Field(None, description="Its own `ollama_keep_alive`.")
+    load_timeout: Duration | None = Field(None, description="Its own `ollama_load_timeout`.")
+    context_length: ContextLength | None = Field(
+        None, description="Its own `ollama_context_length`."
+    )
+    num_parallel: Parallel | None = Field(None, description="Its own `ollama_num_parallel`.")
+    max_loaded_models: LoadedModels | None = Field(
+        None, description="Its own `ollama_max_loaded_models`."
+    )
+    max_queue: QueueLength | None = Field(None, description="Its own `ollama_max_queue`.")
+    flash_attention: bool | None = Field(None, description="Its own `ollama_flash_attention`.")
+    kv_cache_type: KvCacheType | None = Field(None, description="Its own `ollama_kv_cache_type`.")
+    sched_spread: bool | None = Field(None, description="Its own `ollama_sched_spread`.")
+    env: dict[EnvName, EnvValue] = Field(
+        {}, description="Further variables, beside and before those of `ollama_env`."
+    )
+
+    def shares_with(self, other: OllamaInstance) -> bool:
+        """Whether both were given a GPU by the same word; other words only the host can compare."""
+        if ALL_GPUS in (self.gpus, other.gpus):
+            return bool(self.gpus and other.gpus)
+        return bool(set(self.gpus) & set(other.gpus))
+
+
+# The fields of an instance that take the place of the host's.
+_OWN = (
+    "keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models",
+    "max_queue", "flash_attention", "kv_cache_type", "sched_spread",
+)  # fmt: skip
+
+
 class OllamaSettings(Settings):
-    """The Ollama server of a GPU host."""
+    """The Ollama server of a GPU host, or what its several servers have in common."""
 
     prefix = "ollama_"
 
@@ -251,27 +345,26 @@ class OllamaSettings(Settings):
         description="OLLAMA_LOAD_TIMEOUT: a load without progress for so long is given up.",
         json_schema_extra={"unit": "duration"},
     )
-    context_length: int | None = Field(
+    context_length: ContextLength | None = Field(
         None,
-        ge=256,
         description=(
             "OLLAMA_CONTEXT_LENGTH: default context. Unset, Ollama picks 4096 to 262144 by VRAM."
         ),
         json_schema_extra={"unit": "tokens"},
     )
-    num_parallel: int = Field(
-        1, ge=1, le=1024, description="OLLAMA_NUM_PARALLEL: requests a model answers at once."
+    num_parallel: Parallel = Field(
+        1, description="OLLAMA_NUM_PARALLEL: requests a model answers at once."
     )
-    max_loaded_models: int = Field(
-        0, ge=0, description="OLLAMA_MAX_LOADED_MODELS: 0 is three a GPU."
+    max_loaded_models: LoadedModels = Field(
+        0, description="OLLAMA_MAX_LOADED_MODELS: 0 is three a GPU."
     )
-    max_queue: int = Field(
-        512, ge=1, description="OLLAMA_MAX_QUEUE: requests that wait before Ollama answers 503."
+    max_queue: QueueLength = Field(
+        512, description="OLLAMA_MAX_QUEUE: requests that wait before Ollama answers 503."
     )
     flash_attention: bool | None = Field(
         None, description="OLLAMA_FLASH_ATTENTION: unset lets Ollama decide by the GPU."
     )
-    kv_cache_type: Literal["f16", "q8_0", "q4_0"] = Field(
+    kv_cache_type: KvCacheType = Field(
         "f16", description="OLLAMA_KV_CACHE_TYPE. The quantized types need flash attention."
     )
     sched_spread: bool = Field(
@@ -296,13 +389,87 @@ class OllamaSettings(Settings):
     env: dict[EnvName, EnvValue] = Field(
         {}, description="Further variables of the server, as text, for example `OLLAMA_VULKAN`."
     )
+    instances: tuple[OllamaInstance, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Several Ollama servers instead of one, as described below: each with its port and its "
+            "GPUs, all with the same models directory."
+        ),
+    )
+    image: ImageReference | None = Field(
+        None,
+        description=(
+            "Image of instances with `runtime` = `docker`, by its digest: "
+            "`ollama/ollama:<version>@sha256:<digest>`, of `ollama_version`."
+        ),
+    )
 
     @model_validator(mode="after")
     def _relations(self) -> OllamaSettings:
+        self._check()
+        names = [instance.name for instance in self.instances]
+        for instance in self.instances:
+            if names.count(instance.name) > 1:
+                raise ValueError(
+                    f"ollama_instances: {instance.name!r} is declared twice; rename one"
+                )
+            try:
+                self.of(instance)._check()
+            except ValueError as error:
+                raise ValueError(f"ollama_instances: {instance.name}: {error}") from None
+        self._check_gpus()
+        self._check_image()
+        if self.instances and any(AUTO in (model.name, model.base) for model in self.models):
+            raise ValueError(
+                "ollama_models: 'auto' goes by the memory of all GPUs, of which each of "
+                "ollama_instances has a part; name the model"
+            )
+        return self
+
+    def _check_gpus(self) -> None:
+        for place, instance in enumerate(self.instances):
+            for other in self.instances[:place]:
+                shared = instance.shared_gpus and other.shared_gpus
+                if instance.shares_with(other) and not shared:
+                    raise ValueError(
+                        f"ollama_instances: {other.name} has gpus = {_spoken(other.gpus)} and "
+                        f"{instance.name} has {_spoken(instance.gpus)}, so each would load models "
+                        "onto GPUs of the other; give each its own, or shared_gpus = True to both"
+                    )
+
+    def _check_image(self) -> None:
+        contained = [item.name for item in self.instances if item.runtime == "docker"]
+        if contained and self.image is None:
+            raise ValueError(
+                f"ollama_instances: {contained[0]}: runtime = 'docker' needs ollama_image; set it "
+                f"to 'ollama/ollama:{self.version}@sha256:...', with the digest that `docker "
+                f"buildx imagetools inspect ollama/ollama:{self.version}` shows"
+            )
+        tag = self.image.split("@")[0].rsplit(":", 1)[-1] if self.image else self.version
+        if tag != self.version:
+            raise ValueError(
+                f"ollama_image: the tag {tag} is not ollama_version = {self.version!r}; an "
+                "instance must be of the version that the host declares"
+            )
+
+    def of(self, instance: OllamaInstance) -> OllamaSettings:
+        """The settings as they hold for `instance`."""
+        own = {name: getattr(instance, name) for name in _OWN}
+        own = {name: value for name, value in own.items() if value is not None}
+        env = self.env | instance.env
+        return self.model_copy(update={**own, "port": instance.port, "env": env, "instances": ()})
+
+    def _check(self) -> None:
         own = sorted(set(self.env) & set(_own_environment(self, "")))
         if own:
             raise ValueError(
                 f"ollama_env: {', '.join(own)} is set by this project, use its setting"
+            )
+        if "CUDA_VISIBLE_DEVICES" in self.env:
+            raise ValueError(
+                "ollama_env: CUDA_VISIBLE_DEVICES is what `gpus` of ollama_instances sets; declare "
+                "an instance with the GPUs that are meant"
             )
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
@@ -330,7 +497,6 @@ class OllamaSettings(Settings):
             )
         if problems := contradictions(self.models, self.max_loaded_models):
             raise ValueError("; ".join(f"ollama_models: {line}" for line in problems))
-        return self
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -1005,6 +1171,10 @@ def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
         "HTTPS_PROXY": settings.https_proxy or "",
         "NO_PROXY": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)) if settings.https_proxy else "",
     }
+
+
+def _spoken(gpus: tuple[int | str, ...] | Literal["all"]) -> str:
+    return repr(gpus if isinstance(gpus, str) else list(gpus))
 
 
 def _flag(value: bool | None) -> str:

@@ -47,6 +47,8 @@ gpu = (
         "models_registry_insecure": True,
         "driver_repository_url": f"{_lab['upstream']['url']}/compute/cuda/repos",
         "driver_repository_fingerprint": _lab["upstream"]["driver_fingerprint"],
+        "toolkit_repository_url": f"{_lab['upstream']['url']}/libnvidia-container",
+        "toolkit_repository_fingerprint": _lab["upstream"]["toolkit_fingerprint"],
     },
 )
 gateway = (

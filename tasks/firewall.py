@@ -24,6 +24,7 @@ from fleet.render import render
 
 Network = IPv4Network | IPv6Network
 
+_OLLAMA = "ollama, from the gateways"
 _CANNOT = {
     "ufw": "it does not see the ports that Docker publishes",
     "firewalld": "it lets through every port that Docker publishes",
@@ -143,7 +144,7 @@ def ruleset_file(me: FleetHost, fleet: Fleet) -> ManagedFile:
         "firewall/firewall.nft.j2",
         table=paths.FIREWALL_TABLE,
         rules=list(accept_rules(me, fleet)),
-        published_rules=list(published_rules(me)),
+        published_rules=list(published_rules(me, fleet)),
         container_interfaces=me.firewall.container_interfaces,
         log_drops=me.firewall.log_drops,
     )
@@ -172,13 +173,8 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from _accept(me.gateway.port, me.gateway.allow_from, "front door")
     for endpoint, sources in me.gateway_openings:
         yield from _accept(endpoint.port, sources, "gateway")
-    if me.is_gpu and me.ollama.listen == "private":
-        addresses = [
-            ip_network(gateway.host.private_address)
-            for gateway in fleet.gateways
-            if gateway.host.private_address is not None and gateway.name != me.name
-        ]
-        yield from _accept(me.ollama.port, addresses, "ollama, from the gateways")
+    for instance in me.instances:
+        yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA)
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -186,9 +182,12 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
             yield f'iifname "{name}" tcp dport {port} accept comment "containers"'
 
 
-def published_rules(me: FleetHost) -> Iterator[str]:
+def published_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
     """Which published ports of containers may be reached, as nft rules: by their original port."""
     published = "meta l4proto tcp ct original proto-dst"
+    for instance in me.instances:
+        if instance.runtime == "docker":
+            yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA, published)
     for port in me.firewall.open_tcp:
         yield f'{published} {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -196,7 +195,20 @@ def published_rules(me: FleetHost) -> Iterator[str]:
             yield f'iifname "{name}" {published} {port} accept comment "containers"'
 
 
-def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str]:
+def _callers(me: FleetHost, fleet: Fleet) -> list[Network]:
+    """Who may call the host's Ollama: the other hosts that are gateways."""
+    if me.ollama.listen != "private":
+        return []
+    return [
+        ip_network(gateway.host.private_address)
+        for gateway in fleet.gateways
+        if gateway.host.private_address is not None and gateway.name != me.name
+    ]
+
+
+def _accept(
+    port: int, sources: Iterable[Network], comment: str, match: str = "tcp dport"
+) -> Iterator[str]:
     for family, version in (("ip", 4), ("ip6", 6)):
         networks = [network for network in sources if network.version == version]
         if not networks:
@@ -206,4 +218,4 @@ def _accept(port: int, sources: Iterable[Network], comment: str) -> Iterator[str
         else:
             listed = ", ".join(str(network) for network in sorted(set(networks)))
             source = f"{family} saddr {{ {listed} }}"
-        yield f'{source} tcp dport {port} accept comment "{comment}"'
+        yield f'{source} {match} {port} accept comment "{comment}"'

@@ -44,11 +44,24 @@ KERNEL = {
 
 @dataclass(frozen=True)
 class Upstream:
-    """A GPU host as nginx sees it."""
+    """An Ollama server as nginx sees it. `name` is how admins call it, below `/hosts/`."""
 
     name: str
     endpoint: Endpoint
     drained: bool
+
+
+def upstreams(fleet: Fleet, drained: list[str]) -> list[Upstream]:
+    """Every server of every GPU host, of which the `drained` hosts' get no requests.
+
+    A host of several servers is called by its name alone too: then the first one answers, as what
+    they have on the disk is the same.
+    """
+    return [
+        Upstream(f"{gpu.name}/{item.name}".rstrip("/"), item.endpoint, gpu.name in drained)
+        for gpu in fleet.gpu_hosts
+        for item in gpu.instances
+    ]
 
 
 @deploy("Gateway")
@@ -161,9 +174,11 @@ def config_files(
         status_socket=paths.GATEWAY_STATUS_SOCKET,
         read_timeout=read_timeout,
         next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
-        upstreams=[
-            Upstream(gpu.name, gpu.ollama_endpoint, gpu.name in drained) for gpu in fleet.gpu_hosts
-        ],
+        upstreams=upstreams(fleet, drained),
+        managed={
+            **{gpu.name: gpu.ollama_endpoint for gpu in fleet.gpu_hosts},
+            **{item.name: item.endpoint for item in upstreams(fleet, drained)},
+        },
         tables=key_tables(me.gateway.keys, previous),
         tls=_tls(me, openssl),
     )

@@ -55,9 +55,11 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         program=paths.LOADER_PROGRAM,
         config=paths.LOADER_CONFIG,
         models_dir=me.ollama.models_dir,
+        servers=[instance.unit for instance in me.instances],
+        several=bool(me.ollama.instances),
         environment={
             name: value
-            for name, value in me.ollama_env.items()
+            for name, value in me.instances[0].env.items()
             if name in ("HTTPS_PROXY", "NO_PROXY")
         },
         restart_delay=seconds(me.models.retry_delay_max),
@@ -72,13 +74,17 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
 def loader_config(me: FleetHost) -> dict[str, Any]:
     """What `model_loader.py` reads."""
     return {
-        "api": f"http://{me.ollama_endpoint}",
+        "api": me.instances[0].url,
         "models_dir": me.ollama.models_dir,
         "state": paths.LOADER_STATE,
         "memory": paths.LOADER_MEMORY,
         "choice": paths.MODEL_CHOICE,
         "prune": me.models.prune,
-        "context": me.ollama.context_length,
+        "context": me.instances[0].settings.context_length,
+        # What is on the disk is the same for all of them; what is in memory is each one's own.
+        "others": [
+            {"api": item.url, "context": item.settings.context_length} for item in me.instances[1:]
+        ],
         "limits": {
             "no_progress": seconds(me.models.no_progress),
             "slow_rate": me.models.slow_rate * _MEGABYTE,

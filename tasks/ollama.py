@@ -11,14 +11,20 @@ from pyinfra.operations import files, server
 
 from fleet import paths
 from fleet.errors import FleetError
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
 from fleet.facts.platform import ForeignFiles
+from fleet.instances import refuse_missing_gpus, running_files, unit_file
 from fleet.inventory import FleetHost
 from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.ollama import install_release
+from fleet.operations.ollama import (
+    install_instances,
+    install_release,
+    pull_image,
+    remove_servers,
+)
 from fleet.operations.packages import install_packages
 from fleet.operations.units import run_unit
-from fleet.render import render
 from fleet.settings import Architecture
 
 _ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -27,8 +33,10 @@ _FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-rele
 
 @deploy("Ollama")
 def ollama(me: FleetHost) -> None:
-    """Run the declared release with exactly the declared environment."""
+    """Run the declared release with exactly the declared environment, once or several times."""
     _refuse_foreign_installation(me)
+    if me.ollama.instances:
+        _refuse_missing_gpus(me)
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
@@ -55,6 +63,30 @@ def ollama(me: FleetHost) -> None:
         group="ollama",
         mode="755",
     )
+    if any(item.runtime == "systemd" for item in me.instances):
+        _install_release(me, url, sha256)
+    if me.ollama.instances:
+        _install_instances(me)
+    else:
+        install_files(
+            name="Install the unit",
+            files=[unit_file(me.instances[0])],
+            check=verify_unit(paths.OLLAMA_UNIT),
+        )
+    # Before the new ones start, which may have a port of theirs.
+    remove_servers(
+        name="Remove servers that are not declared", keep=[item.unit for item in me.instances]
+    )
+    for item in me.instances:
+        run_unit(
+            name=f"Run Ollama as declared{f': {item.name}' if item.name else ''}",
+            unit=item.unit,
+            files=running_files(item),
+            health_url=f"{item.url}/api/version",
+        )
+
+
+def _install_release(me: FleetHost, url: str, sha256: str) -> None:
     install_files(
         name="Install the release fetcher",
         files=[ManagedFile(f"{paths.LIB}/fetch-release", _FETCH.read_text(), mode="755")],
@@ -66,24 +98,18 @@ def ollama(me: FleetHost) -> None:
         sha256=sha256,
         https_proxy=me.ollama.https_proxy,
     )
-    install_files(
-        name="Install the unit",
-        files=[unit_file(me)],
-        check=verify_unit(paths.OLLAMA_UNIT),
-    )
-    run_unit(
-        name="Run Ollama as declared",
-        unit=paths.OLLAMA_UNIT,
-        files=running_files(me),
-        health_url=f"http://{me.ollama_endpoint}/api/version",
-    )
+
+
+def _install_instances(me: FleetHost) -> None:
+    if any(item.runtime == "docker" for item in me.instances):
+        pull_image(name="Pull the image", image=str(me.ollama.image))
+    install_instances(name="Install the instances' units", instances=list(me.instances))
 
 
 def _refuse_foreign_installation(me: FleetHost) -> None:
     """Another installer's unit runs as the same user on the same port, and its drop-ins win."""
-    found = host.get_fact(
-        ForeignFiles, patterns=[paths.OLLAMA_UNIT_FILE, f"{paths.OLLAMA_UNIT_FILE}.d/*"]
-    )
+    servers = [f"{paths.UNITS}/{name}" for name in ("ollama.service", "ollama@*.service")]
+    found = host.get_fact(ForeignFiles, patterns=[*servers, *(f"{unit}.d/*" for unit in servers)])
     if found:
         raise FleetError(
             f"{me.name}: Ollama was installed here by something else ({', '.join(found)}); to take "
@@ -93,10 +119,12 @@ def _refuse_foreign_installation(me: FleetHost) -> None:
         )
 
 
-def running_files(me: FleetHost) -> list[str]:
-    """What the running server must not be older than."""
-    tarball = f"{paths.OLLAMA_ROOT}/{me.ollama.version}/.sha256"
-    return [paths.OLLAMA_UNIT_FILE, paths.OLLAMA_CURRENT, tarball]
+def _refuse_missing_gpus(me: FleetHost) -> None:
+    present = host.get_fact(DrivenGpus)
+    try:
+        refuse_missing_gpus(me.instances, present, host.get_fact(GpuHardwareFact))
+    except FleetError as error:
+        raise FleetError(f"{me.name}: {error}") from None
 
 
 def release_source(me: FleetHost, machine: str) -> tuple[str, str]:
@@ -113,14 +141,3 @@ def release_source(me: FleetHost, machine: str) -> tuple[str, str]:
             "ollama_sha256 for this host, or use an x86_64 or aarch64 host with a pinned version"
         )
     return f"{me.ollama.release_url}/v{me.ollama.version}/ollama-linux-{arch}.tar.zst", sha256
-
-
-def unit_file(me: FleetHost) -> ManagedFile:
-    """The unit, with the whole declared environment."""
-    content = render(
-        "ollama/ollama.service.j2",
-        binary=paths.OLLAMA_BINARY,
-        environment=me.ollama_env,
-        models_dir=me.ollama.models_dir,
-    )
-    return ManagedFile(paths.OLLAMA_UNIT_FILE, content)

@@ -58,6 +58,23 @@ class DockerInfo(FactBase[dict[str, Any]]):
         return info if info.get("ServerVersion") else {}
 
 
+class DockerImage(FactBase[bool]):
+    """Whether Docker has the image `reference` already; it is never started by this."""
+
+    default = bool
+
+    @override
+    def command(self, reference: str) -> StringCommand:
+        return StringCommand(
+            "! systemctl is-active --quiet docker.service || docker image inspect --format present",
+            QuoteString(reference), "2>/dev/null || true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> bool:
+        return "present" in output
+
+
 class GroupMembers(FactBase[list[str] | None]):
     """Who is in `group` besides those whose own group it is; None when there is no such group."""
 

@@ -128,6 +128,41 @@ class GpuHardwareFact(FactBase[GpuHardware]):
 
 
 @dataclass(frozen=True)
+class DrivenGpu:
+    """A GPU as its driver knows it: index in the order of the bus, UUID and product name."""
+
+    index: int
+    uuid: str
+    name: str
+
+    def __str__(self) -> str:
+        """`0: NVIDIA H100 80GB HBM3 (GPU-...)`."""
+        return f"{self.index}: {self.name} ({self.uuid})"
+
+
+class DrivenGpus(FactBase[tuple[DrivenGpu, ...]]):
+    """The GPUs that nvidia-smi tells of; none while no driver is loaded."""
+
+    default = tuple
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand(
+            "nvidia-smi --query-gpu=index,uuid,name --format=csv,noheader 2>/dev/null || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> tuple[DrivenGpu, ...]:
+        # Without a driver it says so on standard output.
+        found = [line.split(", ", 2) for line in output]
+        return tuple(
+            DrivenGpu(int(parts[0]), parts[1], parts[2])
+            for parts in found
+            if len(parts) == 3 and parts[0].isdecimal()
+        )
+
+
+@dataclass(frozen=True)
 class DriverState:
     """The driver as it is loaded and as it lies on disk for the running kernel.
 

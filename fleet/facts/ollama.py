@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.paths import OLLAMA_CURRENT, OLLAMA_ROOT
+from fleet.paths import LOADER_UNIT, LOADER_UNIT_FILE, OLLAMA_CURRENT, OLLAMA_ROOT, UNITS
 
 
 class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
@@ -29,6 +30,40 @@ class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
         except (ValueError, KeyError, TypeError):
             # Something else has the port; starting Ollama there will say so.
             return {}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """What of Ollama's units is on a host: files and links of them, and units that systemd runs."""
+
+    paths: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+
+
+class OllamaServers(FactBase[Servers]):
+    """Every unit of an Ollama server, declared or not, and what starts one."""
+
+    default = Servers
+
+    @override
+    def command(self) -> StringCommand:
+        names = ("ollama.service", "ollama@*.service", LOADER_UNIT)
+        return StringCommand(
+            "for f in",
+            *(f"{folder}/{name}" for folder in (UNITS, f"{UNITS}/*.wants") for name in names),
+            '; do if [ -e "$f" ] || [ -L "$f" ]; then echo "path $f"; fi; done;'
+            " systemctl list-units --all --plain --no-legend ollama.service 'ollama@*.service'"
+            ' | while read -r unit load active rest; do case "$active" in inactive) ;;'
+            ' *) echo "unit $unit";; esac; done',
+        )
+
+    @override
+    def process(self, output: list[str]) -> Servers:
+        found = [line.split(" ", 1) for line in output]
+        return Servers(
+            tuple(value for kind, value in found if kind == "path" and value != LOADER_UNIT_FILE),
+            tuple(value for kind, value in found if kind == "unit"),
+        )
 
 
 class OllamaReleases(FactBase[dict[str, str]]):

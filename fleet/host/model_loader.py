@@ -16,6 +16,9 @@ JSON (`tasks/models.py` writes it); sizes are bytes, rates bytes a second, times
                  "definition": {"system": "...", "template": "...", "parameters": {}},
                  "load": false, "keep_alive": -1, "implied": false}]}
 
+With `others`, a list of {"api": ..., "context": ...}, further Ollamas use the directory: what is
+on the disk is provided once, through `api`, and what is to be in memory is loaded into each.
+
 The state file holds `finished`, `ok`, and for each model `phase` (waiting, checking, pulling,
 verifying, fetching, importing, creating, loading, ready, failed), `completed` and `total`, `rate`,
 `left` in seconds, `error` (the last one) and `attempts`. The memory file holds which blobs were
@@ -408,6 +411,11 @@ class Loader:
         self.config = config
         self.limits = Limits(**config["limits"])
         self.api = Api(config["api"])
+        # Each server, and the context that it gives to models which name none.
+        self.servers: list[tuple[Api, int | None]] = [
+            (self.api, config["context"]),
+            *((Api(item["api"]), item["context"]) for item in config.get("others", [])),
+        ]
         self.store = Store(Path(config["models_dir"]), Path(config["memory"]))
         self.models = self._resolve(config["models"])
         self.state = State(Path(config["state"]), [model["name"] for model in self.models])
@@ -467,18 +475,23 @@ class Loader:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def unloaded(self, model: Model) -> str:
-        """Why the model is not in memory as declared, or nothing.
+        """Why the model is not in memory as declared, at the first server where it is not."""
+        for api, context in self.servers if model["load"] else ():
+            if lack := self._not_in(api, context, model):
+                return f"{lack} at {api.host}" if len(self.servers) > 1 else lack
+        return ""
+
+    def _not_in(self, api: Api, default: int | None, model: Model) -> str:
+        """Why the model is not in the memory of one server as declared, or nothing.
 
         Models that share weights and options share a process, which has the name of one of them.
         """
-        if not model["load"]:
-            return ""
         manifest = self.store.manifest(model["name"])
-        for entry in self.api.call("/api/ps")["models"]:
+        for entry in api.call("/api/ps")["models"]:
             other = self.store.manifest(entry["name"])
             if not (manifest and other and manifest.weights & other.weights):
                 continue
-            context, wanted = entry.get("context_length"), self._context(model)
+            context, wanted = entry.get("context_length"), self._context(model, default)
             if wanted and context and context != wanted:
                 return f"is loaded with a context of {context}, declared is {wanted}"
             pinned = int(entry["expires_at"][:4]) > time.gmtime().tm_year + 10
@@ -488,9 +501,9 @@ class Loader:
         # One that may expire is warmed after each start, and not asked for later.
         return "is not loaded" if _is_for_ever(model["keep_alive"]) else ""
 
-    def _context(self, model: Model) -> int | None:
+    def _context(self, model: Model, default: int | None) -> int | None:
         """The context that the model is to be loaded with, when it is declared."""
-        wanted = model["definition"]["parameters"].get("num_ctx") or self.config["context"]
+        wanted = model["definition"]["parameters"].get("num_ctx") or default
         if not wanted:
             return None
         info = self.api.call("/api/show", {"model": model["name"]}).get("model_info", {})
@@ -500,7 +513,9 @@ class Loader:
     def undeclared(self) -> dict[str, dict[str, Any]]:
         """Models of this host that nothing declares: name to `size` and `in_use`."""
         declared = {name for model in self.models for name in (model["name"], model["source"])}
-        in_use = {entry["name"] for entry in self.api.call("/api/ps")["models"]}
+        in_use = {
+            entry["name"] for api, _ in self.servers for entry in api.call("/api/ps")["models"]
+        }
         return {
             entry["name"]: {"size": entry["size"], "in_use": entry["name"] in in_use}
             for entry in self.api.call("/api/tags")["models"]
@@ -572,12 +587,13 @@ class Loader:
 
     def _wait_for_api(self) -> None:
         deadline = time.monotonic() + API_PATIENCE
-        while time.monotonic() < deadline:
-            try:
-                self.api.call("/api/version")
-                return
-            except (ModelError, OSError):
-                time.sleep(0.5)
+        for api, _ in self.servers:
+            while time.monotonic() < deadline:
+                try:
+                    api.call("/api/version")
+                    break
+                except (ModelError, OSError):
+                    time.sleep(0.5)
 
     def _with_attempts(self, model: Model, work: Callable[[Model], None]) -> None:
         """Try until it is done. Only attempts in a row that brought no new byte are counted."""
@@ -627,7 +643,7 @@ class Loader:
             self.api.call("/api/delete", {"model": model["source"]}, "DELETE")
         if not model["load"] and self._untried(model):
             self.state.update(name, phase="loading")
-            self._generate(model)
+            self._generate(self.api, model)
             self._note_tried(model)
 
     def _meter(self, model: Model, phase: str) -> Callable[[int], None]:
@@ -656,13 +672,17 @@ class Loader:
             fault = self.store.fault(digest, size, lambda _: None)
             if not fault or not self.store.blob(digest).exists():
                 continue
-            for entry in self.api.call("/api/ps")["models"]:
-                other = self.store.manifest(entry["name"])
-                if other and digest in other.blobs:
-                    say(f"{entry['name']}: unloaded, {fault}")
-                    self.api.call("/api/generate", {"model": entry["name"], "keep_alive": 0})
+            self._unload_all_with(digest, fault)
             say(f"{fault}: deleted, to be fetched again")
             self.store.remove_blob(digest)
+
+    def _unload_all_with(self, digest: str, why: str) -> None:
+        for api, _ in self.servers:
+            for entry in api.call("/api/ps")["models"]:
+                other = self.store.manifest(entry["name"])
+                if other and digest in other.blobs:
+                    say(f"{entry['name']}: unloaded, {why}")
+                    api.call("/api/generate", {"model": entry["name"], "keep_alive": 0})
 
     def _drop_unused(self, replaced: Manifest | None) -> None:
         """Remove what only the replaced manifest named."""
@@ -670,14 +690,17 @@ class Loader:
             for digest in set(replaced.blobs) - self.store.named_blobs():
                 self.store.remove_blob(digest)
 
-    def _generate(self, model: Model, **values: Any) -> None:
-        self.api.call("/api/generate", {"model": model["name"], **values}, timeout=LOAD_TIMEOUT)
+    @staticmethod
+    def _generate(api: Api, model: Model, **values: Any) -> None:
+        api.call("/api/generate", {"model": model["name"], **values}, timeout=LOAD_TIMEOUT)
 
     def _load(self, model: Model) -> None:
-        if self.unloaded(model) or self._untried(model) or not _is_for_ever(model["keep_alive"]):
-            self.state.update(model["name"], phase="loading")
-            self._generate(model, keep_alive=model["keep_alive"])
-            self._note_tried(model)
+        always = bool(self._untried(model)) or not _is_for_ever(model["keep_alive"])
+        for api, context in self.servers:
+            if always or self._not_in(api, context, model):
+                self.state.update(model["name"], phase="loading")
+                self._generate(api, model, keep_alive=model["keep_alive"])
+                self._note_tried(model)
         if lack := self.unloaded(model):
             raise ModelError(f"{lack}, although it was just loaded: does it fit beside the others?")
 
@@ -872,7 +895,12 @@ class Loader:
     # Prune.
 
     def _prune(self) -> None:
-        for name, entry in self.undeclared().items():
+        try:
+            undeclared = self.undeclared()
+        except (ModelError, OSError) as error:
+            say(f"a server cannot be asked what it uses, so nothing is removed: {error}")
+            return
+        for name, entry in undeclared.items():
             if not self.config["prune"]:
                 say(f"{name}: is not declared; models_prune = True removes it")
             elif entry["in_use"]:

@@ -1,15 +1,23 @@
-"""Ollama's releases on a host."""
+"""Ollama on a host: its releases, its images, and the units of its servers."""
 
 from __future__ import annotations
+
+from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.facts.jobs import FetchJob, Job
-from fleet.facts.ollama import OllamaReleases
-from fleet.operations.commands import Commands
+from fleet.errors import FleetError
+from fleet.facts.docker import DockerImage
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
+from fleet.facts.jobs import FetchJob, Job, LoggedJob
+from fleet.facts.ollama import OllamaReleases, OllamaServers
+from fleet.instances import bind_gpus, unit_file
+from fleet.inventory import Instance
+from fleet.operations.commands import Commands, fail, or_journal, verify_unit
+from fleet.operations.files import install_files
 from fleet.operations.jobs import Meter, run_job
-from fleet.paths import LIB, OLLAMA_CURRENT, OLLAMA_ROOT
+from fleet.paths import LIB, LOADER_UNIT, OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
 
 
 @operation()
@@ -48,3 +56,73 @@ def install_release(
             "ln -sfn", directory, f"{OLLAMA_CURRENT}.new",
             "&& mv -T", f"{OLLAMA_CURRENT}.new", OLLAMA_CURRENT,
         )  # fmt: skip
+
+
+@operation()
+def install_instances(instances: list[Instance]) -> Commands:
+    """Have the unit of each of `instances` in place, with the GPUs that it is given.
+
+    Decided when the step is executed: the driver that tells of the GPUs may be of this very run.
+    """
+    present, hardware = host.get_fact(DrivenGpus), host.get_fact(GpuHardwareFact)
+    try:
+        bound = bind_gpus(instances, present, hardware)
+    except FleetError as error:
+        yield fail(f"{host.name}: {error}")
+        return
+    files = [unit_file(item, bound[item.name]) for item in instances]
+    checks = [StringCommand("(", verify_unit(file.staged_name), ")") for file in files]
+    for item in instances:
+        host.log(f"{item.unit}: {', '.join(bound[item.name]) or 'no GPU'}")
+    yield from install_files._inner(files=files, check=StringCommand(*checks, _separator=" && "))
+
+
+@operation()
+def remove_servers(keep: list[str]) -> Commands:
+    """Have no Ollama server but the units `keep`, and the loader started by no other than they say.
+
+    They are stopped first: who comes after them may have their port.
+    """
+    servers = host.get_fact(OllamaServers)
+    gone = [path for path in servers.paths if not _belongs(path, keep)]
+    for unit in servers.running:
+        if unit not in keep:
+            # One that has failed would be listed for ever.
+            name = QuoteString(unit)
+            yield StringCommand(
+                "systemctl stop", name, "&& { ! systemctl is-failed --quiet", name,
+                "|| systemctl reset-failed", name, "; }",
+            )  # fmt: skip
+    if gone:
+        folders = {str(PurePosixPath(path).parent) for path in gone}
+        emptied = sorted(folder for folder in folders if folder.endswith(".service.wants"))
+        tidy = StringCommand("&& rmdir", *emptied, "--ignore-fail-on-non-empty") if emptied else ""
+        yield StringCommand("rm -f", *map(QuoteString, gone), tidy, "&& systemctl daemon-reload")
+
+
+@operation()
+def pull_image(image: str) -> Commands:
+    """Have `image` in Docker; the host pulls it by itself, whatever becomes of the connection."""
+    if host.get_fact(DockerImage, reference=image):
+        host.noop(f"{image} is there")
+        return
+    unit = "llm-fleet-pull-ollama.service"
+    start = StringCommand(
+        "systemctl is-active --quiet", unit, "|| {",
+        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
+        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
+    )  # fmt: skip
+    yield from run_job(
+        unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
+    )
+    yield or_journal(
+        StringCommand("docker image inspect --format", "'{{.Id}}'", QuoteString(image)), unit
+    )
+
+
+def _belongs(path: str, keep: list[str]) -> bool:
+    """Whether a file or link is of the servers `keep`, or starts the loader when they say so."""
+    folder, name = PurePosixPath(path).parent.name, PurePosixPath(path).name
+    if name != LOADER_UNIT:
+        return name in keep
+    return folder == (f"{OLLAMA_UNIT}.wants" if OLLAMA_UNIT in keep else "multi-user.target.wants")

@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
 from fleet.errors import FleetError
-from fleet.inventory import FleetHost
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
+from fleet.instances import bind_gpus
+from fleet.inventory import FleetHost, Instance
 from tests.compliance import table
 from tests.compliance.connection import Connections, Target
 
@@ -86,6 +89,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 if holds(host)
             ]
             metafunc.parametrize(name, hosts, indirect=True)
+    if "instance" in metafunc.fixturenames:
+        servers = [
+            pytest.param(
+                (host, item),
+                id="/".join(filter(None, (host.name, item.name))),
+                marks=pytest.mark.xdist_group(host.name),
+            )
+            for host in fleet
+            for item in host.instances
+        ]
+        metafunc.parametrize("instance", servers, indirect=True)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -100,21 +114,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.user_properties += [
             ("capability", item.path.stem.removeprefix("test_")),
             ("claim", claim),
-            (
-                "host",
-                next(
-                    item.callspec.params[role].name
-                    for role in _ROLES
-                    if role in item.callspec.params
-                ),
-            ),
+            ("host", _host(item).name),
         ]
+
+
+def _host(item: pytest.Function) -> FleetHost:
+    """The host that a check is about, itself or with one of its Ollama servers."""
+    params = item.callspec.params
+    found = next(params[role] for role in (*_ROLES, "instance") if role in params)
+    host: FleetHost = found[0] if isinstance(found, tuple) else found
+    return host
 
 
 def _is_about_nobody(item: pytest.Item) -> bool:
     assert isinstance(item, pytest.Function)
-    params = item.callspec.params
-    return not any(isinstance(params.get(role), FleetHost) for role in _ROLES)
+    return not isinstance(_host(item), FleetHost)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -162,6 +176,32 @@ def gateway_host(request: pytest.FixtureRequest, connections: Connections) -> Ta
 @pytest.fixture(scope="session")
 def docker_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
     return _target(connections, request.param)
+
+
+@dataclass(frozen=True)
+class Server:
+    """One Ollama server of a host under test."""
+
+    target: Target
+    declared: Instance
+
+    @property
+    def uuids(self) -> tuple[str, ...]:
+        """The GPUs that it is to have, as the host names them."""
+        instances = self.target.declared.instances
+        present, hardware = self.target.fact(DrivenGpus), self.target.fact(GpuHardwareFact)
+        return bind_gpus(instances, present, hardware)[self.declared.name]
+
+    @property
+    def label(self) -> str:
+        """What a figure for the table begins with, where a host has several."""
+        return f"{self.declared.name}: " if self.declared.name else ""
+
+
+@pytest.fixture(scope="session")
+def instance(request: pytest.FixtureRequest, connections: Connections) -> Server:
+    declared, item = request.param
+    return Server(_target(connections, declared), item)
 
 
 @pytest.fixture

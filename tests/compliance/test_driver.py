@@ -99,12 +99,15 @@ def test_ready_before_ollama(gpu_host: Target) -> None:
     units = unit_files()
     states = gpu_host.fact(FileStates, paths=[file.path for file in units])
     assert states == {file.path: file.state for file in units}
-    after = gpu_host.run("systemctl show --value -p After %s", paths.OLLAMA_UNIT).split()
+    orders = [
+        gpu_host.run("systemctl show --value -p After %s", item.unit).split()
+        for item in gpu_host.declared.instances
+    ]
     for unit in (paths.DEVICES_UNIT, paths.PERSISTENCED_UNIT):
         service = gpu_host.testinfra.service(unit)
         assert service.is_running, gpu_host.journal(unit)
         assert service.is_enabled
-        assert unit in after
+        assert all(unit in after for after in orders)
     for node in ("nvidiactl", "nvidia-uvm", "nvidia0"):
         assert gpu_host.run("stat -c %%F /dev/%s", node) == "character special file"
 

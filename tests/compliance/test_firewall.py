@@ -15,7 +15,7 @@ import pytest
 from fleet import paths
 from fleet.facts.files import FileStates
 from fleet.facts.firewall import RulesetState
-from fleet.inventory import FleetHost
+from fleet.inventory import Endpoint, FleetHost
 from fleet.scan import ALL_PORTS, WELL_KNOWN, scan
 from tasks.firewall import accept_rules, managed_files
 from tests.compliance.conftest import can_connect
@@ -51,8 +51,11 @@ def test_ollama_is_closed_to_others(gpu_host: Target) -> None:
     """Ollama's own port cannot be reached from this machine."""
     declared = gpu_host.declared
     addresses = {declared.outside_address, str(declared.host.private_address or "")} - {""}
-    reached = [item for item in sorted(addresses) if can_connect(item, declared.ollama.port)]
-    assert reached == [], f"port {declared.ollama.port} answers; the API has no authentication"
+    ports = [item.endpoint.port for item in declared.instances]
+    reached = [
+        (item, port) for item in sorted(addresses) for port in ports if can_connect(item, port)
+    ]
+    assert reached == [], "answers, and the API has no authentication"
 
 
 def test_nothing_undeclared_answers(
@@ -128,9 +131,8 @@ def _needs_firewall(target: Target) -> None:
 
 
 def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:
-    endpoints = []
-    if host.is_gpu:
-        endpoints.append(host.ollama_endpoint)
+    endpoints: list[Endpoint] = []
+    endpoints += [item.endpoint for item in host.instances]
     if host.is_gateway:
         endpoints += host.gateway_endpoints + host.redirect_endpoints
         endpoints += host.metrics_endpoints.values()

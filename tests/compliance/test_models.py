@@ -17,6 +17,7 @@ from fleet.facts.units import UnitState
 from fleet.model_choice import choose
 from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name
 from tasks.models import managed_files, with_bases
+from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 
 _PATIENCE = 900  # seconds; a cold load of a large model is part of a first answer
@@ -95,8 +96,9 @@ def test_custom(gpu_host: Target) -> None:
     assert problems == {}
 
 
-def test_loaded(gpu_host: Target) -> None:
+def test_loaded(instance: Server) -> None:
     """Models that are to stay in memory are there, pinned, and with the declared context."""
+    gpu_host, url = instance.target, instance.declared.url
     kept = {
         name: model
         for name, model in _declared(gpu_host).items()
@@ -105,10 +107,10 @@ def test_loaded(gpu_host: Target) -> None:
     if not kept:
         pytest.skip("no model is declared with load")
     _wait_for_the_loader(gpu_host)
-    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps")["models"]}
+    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps", url=url)["models"]}
     problems = []
     for name, model in kept.items():
-        context = model.parameters.num_ctx or gpu_host.declared.ollama.context_length
+        context = model.parameters.num_ctx or instance.declared.settings.context_length
         info = _show(gpu_host, name).get("model_info", {})
         limits = [value for key, value in info.items() if key.endswith(".context_length")]
         entry = running.get(name) or _sharing(gpu_host, name, running)
@@ -121,9 +123,10 @@ def test_loaded(gpu_host: Target) -> None:
     assert problems == [], f"running: {running}{gpu_host.journal(paths.LOADER_UNIT)}"
 
 
-def test_answers(gpu_host: Target, measured) -> None:
+def test_answers(instance: Server, measured) -> None:
     """Every declared model answers, asked on its own host."""
-    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps")["models"]}
+    gpu_host, url = instance.target, instance.declared.url
+    running = {entry["name"]: entry for entry in _ask(gpu_host, "/api/ps", url=url)["models"]}
     slowest = 0.0
     for name in _declared(gpu_host):
         began = time.monotonic()
@@ -135,10 +138,10 @@ def test_answers(gpu_host: Target, measured) -> None:
             body["options"]["num_ctx"] = entry["context_length"]
         else:
             body["keep_alive"] = 0
-        answer = _ask(gpu_host, "/api/generate", body)
+        answer = _ask(gpu_host, "/api/generate", body, url)
         assert (answer.get("response") or answer.get("thinking") or "").strip(), f"{name}: {answer}"
         slowest = max(slowest, time.monotonic() - began)
-    measured(f"slowest answer after {slowest:.1f} s, a cold load included")
+    measured(f"{instance.label}slowest answer after {slowest:.1f} s, a cold load included")
 
 
 def test_loader(gpu_host: Target) -> None:
@@ -170,14 +173,19 @@ def _resolved(target: Target, name: str) -> str:
 
 def _tags(target: Target) -> dict[str, dict[str, Any]]:
     tags: dict[str, dict[str, Any]] = target.fact(
-        OllamaModels, url=f"http://{target.declared.ollama_endpoint}"
+        OllamaModels, url=target.declared.instances[0].url
     )
     return tags
 
 
-def _ask(target: Target, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Ollama's answer, asked on its host: its port is closed to this machine."""
-    url = f"http://{target.declared.ollama_endpoint}{path}"
+def _ask(
+    target: Target, path: str, body: dict[str, Any] | None = None, url: str | None = None
+) -> dict[str, Any]:
+    """Ollama's answer, asked on its host: its port is closed to this machine.
+
+    Of the first server, unless `url` is that of another one: they share what is on the disk.
+    """
+    url = f"{url or target.declared.instances[0].url}{path}"
     data = ["-d", json.dumps(body)] if body is not None else []
     command = f"curl -sS --noproxy '*' --max-time {_PATIENCE} %s {'%s ' * len(data)}"
     answer: dict[str, Any] = json.loads(target.run(command, url, *data))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from fleet import paths
 from fleet.facts.files import FileStates
-from fleet.facts.ollama import OllamaReleases
+from fleet.facts.ollama import OllamaReleases, OllamaServers
 from fleet.facts.units import UnitState
-from tasks.ollama import release_source, running_files, unit_file
+from fleet.instances import SHOWN_TO_CONTAINERS, container_name, running_files, unit_file
+from tasks.ollama import release_source
+from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 
 # What systemd itself adds to a service's environment (systemd.exec(5), "Environment variables").
@@ -18,65 +21,129 @@ _FROM_SYSTEMD = {
     "HOME", "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LOGNAME", "MEMORY_PRESSURE_WATCH",
     "MEMORY_PRESSURE_WRITE", "PATH", "SHELL", "STATE_DIRECTORY", "SYSTEMD_EXEC_PID", "USER",
 }  # fmt: skip
+_FROM_DOCKER = {"HOSTNAME", "HOME", "PATH"}
 _HIGHEST_EXPOSURE = 1.6
 
 
-def test_active(gpu_host: Target) -> None:
+def test_active(instance: Server) -> None:
     """The unit is active and starts at boot."""
-    service = gpu_host.testinfra.service(paths.OLLAMA_UNIT)
-    assert service.is_running, gpu_host.journal(paths.OLLAMA_UNIT)
+    service = instance.target.testinfra.service(instance.declared.unit)
+    assert service.is_running, instance.target.journal(instance.declared.unit)
     assert service.is_enabled
 
 
-def test_unit(gpu_host: Target) -> None:
+def test_unit(instance: Server) -> None:
     """The unit is the declared one, without additions, and the running one."""
-    file = unit_file(gpu_host.declared)
-    shown = gpu_host.run("systemctl show -p FragmentPath -p DropInPaths %s", paths.OLLAMA_UNIT)
+    host, name = instance.target, instance.declared.unit
+    file = unit_file(instance.declared, instance.uuids)
+    shown = host.run("systemctl show -p FragmentPath -p DropInPaths %s", name)
     assert dict(line.split("=", 1) for line in shown.splitlines()) == {
         "FragmentPath": file.path,
         "DropInPaths": "",
     }
-    assert gpu_host.fact(FileStates, paths=[file.path]).get(file.path) == file.state, (
-        f"{file.path} was changed: {gpu_host.testinfra.file(file.path).content_string}"
+    assert host.fact(FileStates, paths=[file.path]).get(file.path) == file.state, (
+        f"{file.path} was changed: {host.testinfra.file(file.path).content_string}"
     )
-    unit = gpu_host.fact(UnitState, unit=paths.OLLAMA_UNIT, files=running_files(gpu_host.declared))
+    unit = host.fact(UnitState, unit=name, files=running_files(instance.declared))
     assert not unit.needs_daemon_reload
     assert unit.started > unit.newest_file, "the process is older than its unit or its release"
 
 
-def test_environment(gpu_host: Target) -> None:
-    """The running process has exactly the declared environment."""
-    raw = gpu_host.run("tr '\\0' '\\n' < /proc/%s/environ", _main_pid(gpu_host))
+def test_no_other_server(gpu_host: Target) -> None:
+    """No Ollama unit but the declared ones is installed or runs."""
+    servers = gpu_host.fact(OllamaServers)
+    declared = {item.unit for item in gpu_host.declared.instances}
+    assert set(servers.running) - declared == set()
+    folder = f"{paths.UNITS}/"
+    installed = {path.removeprefix(folder) for path in servers.paths}
+    assert {name for name in installed if "/" not in name} - declared == set()
+
+
+def test_environment(instance: Server) -> None:
+    """The running process has exactly the declared environment, and so sees its GPUs alone."""
+    raw = instance.target.run("tr '\\0' '\\n' < /proc/%s/environ", _main_pid(instance))
     running = dict(line.split("=", 1) for line in raw.splitlines() if "=" in line)
-    declared = gpu_host.declared.ollama_env
+    declared = instance.declared.environment(instance.uuids)
     assert {key: running.get(key) for key in declared} == declared
-    assert sorted(set(running) - set(declared) - _FROM_SYSTEMD) == []
+    others = _FROM_SYSTEMD
+    if instance.declared.runtime == "docker":
+        image = _inspect(instance, "image", str(instance.declared.settings.image))
+        given = {text.split("=", 1)[0] for text in image["Config"]["Env"] or []}
+        # CDI says of itself what it gave.
+        others = _FROM_DOCKER | given | {key for key in running if key.startswith("NVIDIA_")}
+    assert sorted(set(running) - set(declared) - others) == []
 
 
-def test_release(gpu_host: Target) -> None:
-    """The running binary is the declared release, from the pinned tarball."""
-    version = gpu_host.declared.ollama.version
-    machine = gpu_host.run("uname -m")
-    releases = gpu_host.fact(OllamaReleases, version=version)
-    assert releases["sha256"] == release_source(gpu_host.declared, machine)[1]
-    binary = gpu_host.run("readlink /proc/%s/exe", _main_pid(gpu_host))
-    assert binary == f"{paths.OLLAMA_ROOT}/{version}/bin/ollama"
-    answer = gpu_host.run(
-        "curl -fsS --noproxy '*' %s", f"http://{gpu_host.declared.ollama_endpoint}/api/version"
-    )
+def test_release(instance: Server) -> None:
+    """The running binary is the declared release, from the pinned tarball or image."""
+    host, version = instance.target, instance.declared.settings.version
+    if instance.declared.runtime == "docker":
+        image = _inspect(instance, "image", str(instance.declared.settings.image))
+        assert _container(instance)["Image"] == image["Id"]
+    else:
+        machine = host.run("uname -m")
+        releases = host.fact(OllamaReleases, version=version)
+        assert releases["sha256"] == release_source(host.declared, machine)[1]
+        binary = host.run("readlink /proc/%s/exe", _main_pid(instance))
+        assert binary == f"{paths.OLLAMA_ROOT}/{version}/bin/ollama"
+    answer = host.run("curl -fsS --noproxy '*' %s", f"{instance.declared.url}/api/version")
     assert json.loads(answer)["version"] == version
 
 
-def test_hardening(gpu_host: Target, measured) -> None:
+def test_hardening(instance: Server, measured) -> None:
     """The unit's exposure is at most 1.6 of 10."""
-    text = gpu_host.run("systemd-analyze security --no-pager %s | tail -n 1", paths.OLLAMA_UNIT)
+    text = instance.target.run(
+        "systemd-analyze security --no-pager %s | tail -n 1", instance.declared.unit
+    )
     exposure = float(text.split(":")[1].split()[0])
-    measured(f"{exposure}")
+    measured(f"{instance.label}{exposure}")
     assert exposure <= _HIGHEST_EXPOSURE, text
 
 
-def _main_pid(target: Target) -> str:
-    pid = target.run("systemctl show --value -p MainPID %s", paths.OLLAMA_UNIT)
+def test_container(instance: Server) -> None:
+    """The container writes models and home only, has no capability, and no GPU but its own."""
+    if instance.declared.runtime != "docker":
+        pytest.skip("runtime = 'systemd'")
+    container = _container(instance)
+    config = container["HostConfig"]
+    assert config["ReadonlyRootfs"]
+    assert config["CapDrop"] == ["ALL"]
+    assert not config["CapAdd"]
+    assert not config["Privileged"]
+    assert "no-new-privileges" in config["SecurityOpt"]
+    user = instance.target.run("echo $(id -u ollama):$(id -g ollama)")
+    assert container["Config"]["User"] == user
+    mounts = {item["Source"]: item["RW"] for item in container["Mounts"]}
+    written = {paths.OLLAMA_HOME, instance.declared.settings.models_dir}
+    assert mounts == dict.fromkeys(written, True) | dict.fromkeys(SHOWN_TO_CONTAINERS, False)
+    endpoint = instance.declared.endpoint
+    published = {port: to for port, to in container["NetworkSettings"]["Ports"].items() if to}
+    assert published == {
+        f"{endpoint.port}/tcp": [{"HostIp": endpoint.address, "HostPort": str(endpoint.port)}]
+    }
+    devices = [name for item in config["DeviceRequests"] or [] for name in item["DeviceIDs"]]
+    assert devices == [f"nvidia.com/gpu={uuid}" for uuid in instance.uuids]
+
+
+def _main_pid(instance: Server) -> str:
+    """Process of the server; in a container, as its host counts it."""
+    if instance.declared.runtime == "docker":
+        return str(_container(instance)["State"]["Pid"])
+    unit = instance.declared.unit
+    pid = instance.target.run("systemctl show --value -p MainPID %s", unit)
     if pid == "0":
-        pytest.fail(f"no process{target.journal(paths.OLLAMA_UNIT)}", pytrace=False)
+        pytest.fail(f"no process{instance.target.journal(unit)}", pytrace=False)
     return pid
+
+
+def _container(instance: Server) -> dict[str, Any]:
+    return _inspect(instance, "container", container_name(instance.declared))
+
+
+def _inspect(instance: Server, kind: str, name: str) -> dict[str, Any]:
+    result = instance.target.testinfra.run("docker %s inspect %s", kind, name)
+    if result.rc:
+        journal = instance.target.journal(instance.declared.unit)
+        pytest.fail(f"no {kind} {name}: {result.stderr}{journal}", pytrace=False)
+    [found] = json.loads(result.stdout)
+    return dict(found)

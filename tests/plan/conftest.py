@@ -15,6 +15,8 @@ from fleet.operations import firewall, jobs
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
 
+# On a host without a GPU; those with some have tests of their own.
+_INSTANCES = [{"name": "a", "port": 11434}, {"name": "b", "port": 11435, "gpus": []}]
 # The fleets that every task is planned for.
 SCENARIOS: dict[str, Hosts] = {
     "gpu only": {"gpu1": ("gpu", {})},
@@ -24,6 +26,7 @@ SCENARIOS: dict[str, Hosts] = {
         "gpu1": ("gpu", ALTERNATIVE_GPU),
         "edge": ("gateway", ALTERNATIVE_GATEWAY),
     },
+    "instances": {"gpu1": ("gpu", {**GPU[1], "ollama_instances": _INSTANCES}), "edge": EDGE},
 }
 _RELEASE = (pins.OLLAMA_VERSION, pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"])
 # What a converged host of each scenario has.

@@ -28,12 +28,13 @@ from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Users, Which
 
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
-from fleet.facts.docker import DockerInfo, GroupMembers, OwnedFile, OwnedText
+from fleet.facts.docker import DockerImage, DockerInfo, GroupMembers, OwnedFile, OwnedText
 from fleet.facts.files import FileState, FileStates
 from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
 from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.facts.gpu import (
     BootId,
+    DrivenGpus,
     DriverState,
     DriverStateFact,
     GpuHardware,
@@ -42,7 +43,7 @@ from fleet.facts.gpu import (
 )
 from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
-from fleet.facts.ollama import OllamaReleases
+from fleet.facts.ollama import OllamaReleases, OllamaServers, Servers
 from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import ABSENT, Unit, UnitState
@@ -87,6 +88,9 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
+        OllamaServers: Servers,
+        DrivenGpus: tuple,
+        DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
         AcmeNames: list,

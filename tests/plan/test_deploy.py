@@ -132,7 +132,7 @@ class TestOrder:
             lines = bare_plan.lines(host)
             started = 0
             for place, line in enumerate(lines):
-                match = re.search(r"systemctl (?:restart|start)(?: --no-block)? ([\w.-]+)", line)
+                match = re.search(r"systemctl (?:restart|start)(?: --no-block)? ([\w.@-]+)", line)
                 if not match:
                     continue
                 started += 1

@@ -9,11 +9,20 @@ from typing import Literal
 import pytest
 
 from fleet import docs
-from fleet.settings import CAPABILITIES, GatewayKey, GatewaySettings, Port
+from fleet.settings import (
+    CAPABILITIES,
+    GatewayKey,
+    GatewaySettings,
+    OllamaInstance,
+    OllamaSettings,
+    Port,
+)
 
 KEYS = {}
 for model in CAPABILITIES:
     KEYS |= {f"{model.prefix}{name}": field for name, field in model.model_fields.items()}
+    if model is OllamaSettings:
+        KEYS |= {f"ollama_instances[].{name}": f for name, f in OllamaInstance.model_fields.items()}
     if model is GatewaySettings:
         KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
 
@@ -90,7 +99,7 @@ def test_every_duration_is_called_one() -> None:
     """A new kind of duration would be told as text."""
     durations = {
         key for key, field in KEYS.items() if re.fullmatch(r"\d+[smh]", str(field.default))
-    }
+    } | {"ollama_instances[].keep_alive", "ollama_instances[].load_timeout"}
     assert {key for key, cells in rows().items() if cells[1].startswith("duration")} == durations
     assert durations
 

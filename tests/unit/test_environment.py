@@ -36,7 +36,7 @@ def test_alternative() -> None:
     """The whole environment of the second scenario, through the inventory."""
     fleet = fleet_of({"gpu1": ("gpu", ALTERNATIVE_GPU), "edge": ("gateway", {
         **EDGE[1], "private_address": "fd00::2"})})  # fmt: skip
-    assert fleet["gpu1"].ollama_env == {
+    assert fleet["gpu1"].instances[0].env == {
         "HOME": "/var/lib/ollama",
         "OLLAMA_HOST": "[fd00::11]:21434",
         "OLLAMA_MODELS": "/data/models",

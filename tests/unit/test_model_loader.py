@@ -49,7 +49,7 @@ class Ollama(ThreadingHTTPServer):
     def __init__(self, root: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.root = root
-        (root / "blobs").mkdir(parents=True)
+        (root / "blobs").mkdir(parents=True, exist_ok=True)
         self.registry: dict[str, dict[str, bytes]] = {}  # full name -> kind -> content
         self.pulls: list[Lines] = []
         self.loads: list[int] = []
@@ -226,7 +226,17 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def ollama(tmp_path: Path) -> Iterator[Ollama]:
-    server = Ollama(tmp_path / "models")
+    yield from _serve(tmp_path / "models")
+
+
+@pytest.fixture
+def other(ollama: Ollama) -> Iterator[Ollama]:
+    """A second Ollama on the same models directory."""
+    yield from _serve(ollama.root)
+
+
+def _serve(root: Path) -> Iterator[Ollama]:
+    server = Ollama(root)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
@@ -790,3 +800,72 @@ def test_as_the_unit_runs_it(run: Run, ollama: Ollama, tmp_path: Path) -> None:
     )
     assert (result.returncode, result.stderr) == (0, "a:1 is not there\n")
     assert ollama.models == {"a:1"}
+
+
+class TestSeveral:
+    """Ollamas that share a models directory: one disk, and a memory of its own for each."""
+
+    @pytest.fixture
+    def both(self, run: Run, other: Ollama) -> Run:
+        run.changes = {"others": [{"api": other.url, "context": None}]}
+        return run
+
+    def test_pulled_once_and_loaded_in_each(self, both: Run, ollama: Ollama, other: Ollama) -> None:
+        declared = model(ollama, load=True)
+        assert both(declared)
+        assert (len(ollama.did("/api/pull")), other.did("/api/pull")) == (1, [])
+        assert list(ollama.loaded) == list(other.loaded) == ["a:1"]
+        assert both.check(declared)["pending"] == {}
+
+    def test_one_that_lost_it_is_named_and_loads_alone(
+        self, both: Run, ollama: Ollama, other: Ollama
+    ) -> None:
+        declared = model(ollama, load=True)
+        assert both(declared)
+        other.loaded.clear()
+        pending = both.check(declared)["pending"]
+        assert pending == {"a:1": f"is not loaded at 127.0.0.1:{other.server_port}"}
+        ollama.calls.clear()
+        assert both(declared)
+        assert ollama.did("/api/generate") == []
+        assert list(other.loaded) == ["a:1"]
+
+    def test_each_has_its_own_context(self, both: Run, ollama: Ollama, other: Ollama) -> None:
+        declared = model(ollama, load=True)
+        assert both(declared)
+        both.changes = {"others": [{"api": other.url, "context": 2048}]}
+        assert both.check(declared)["pending"] == {
+            "a:1": "is loaded with a context of 4096, declared is 2048 at "
+            f"127.0.0.1:{other.server_port}"
+        }
+
+    def test_what_another_one_uses_is_not_pruned(
+        self, both: Run, ollama: Ollama, other: Ollama
+    ) -> None:
+        assert both(model(ollama), model(ollama, "b:1"))
+        ollama.loaded.clear()
+        other.loaded["b:1"] = {"expires_at": FAR, "context_length": 4096}
+        both.changes["prune"] = True
+        assert both(model(ollama))
+        assert ollama.models == {"a:1", "b:1"}
+        other.loaded.clear()
+        assert both(model(ollama))
+        assert ollama.models == {"a:1"}
+
+    def test_damage_is_unloaded_everywhere(self, both: Run, ollama: Ollama, other: Ollama) -> None:
+        declared = model(ollama, load=True)
+        assert both(declared)
+        ollama.blob(b"a:1").write_bytes(b"A:1")
+        other.calls.clear()
+        assert both(declared)
+        assert other.did("/api/generate")[0] == {"model": "a:1", "keep_alive": 0}
+
+    def test_one_that_is_down_is_waited_for_and_fails_the_loading_only(
+        self, both: Run, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(both.program, "API_PATIENCE", 0)
+        both.changes = {"others": [{"api": "http://127.0.0.1:9", "context": None}]}
+        assert not both(model(ollama, load=True))
+        assert ollama.models == {"a:1"}
+        assert list(ollama.loaded) == ["a:1"]
+        assert "refused" in both.state["a:1"]["error"]

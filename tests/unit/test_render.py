@@ -20,10 +20,11 @@ import pytest
 
 from fleet import paths
 from fleet.front_door import key_tables
+from fleet.instances import unit_file
 from fleet.inventory import Endpoint, Fleet
 from fleet.render import TEMPLATES, render, systemd_assignment
 from fleet.settings import GatewaySettings
-from tasks import firewall, gateway, models, ollama
+from tasks import firewall, gateway, models
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 
 SCENARIOS: dict[str, Hosts] = {
@@ -71,6 +72,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "read_timeout": 900,
         "next_timeout": 20,
         "upstreams": [],
+        "managed": {"gpu1": Endpoint("127.0.0.1", 1)},
         "tables": key_tables([], {}),
         "tls": None,
     },
@@ -82,11 +84,30 @@ VALUES: dict[str, dict[str, Any]] = {
         "models_dir": "/data",
         "program": "/usr/lib/x.py",
         "restart_delay": 300,
+        "servers": ["ollama.service"],
+        "several": False,
+    },
+    "ollama/container.service.j2": {
+        "name": "a",
+        "container": "ollama-a",
+        "image": "ollama@sha256:x",
+        "endpoint": Endpoint("127.0.0.1", 1),
+        "environment": {"A": "b"},
+        "home": "/var/lib/x",
+        "models_dir": "/data",
+        "uuids": ["GPU-x"],
+        "shown": ["/etc/hosts"],
+        "loader": "x.service",
+        "devices": "y.service",
+        "cdi": "z.service",
     },
     "ollama/ollama.service.j2": {
+        "name": "a",
         "binary": "/opt/ollama",
         "environment": {"A": "b"},
         "models_dir": "/data",
+        "loader": "x.service",
+        "devices": "y.service",
     },
 }
 
@@ -154,7 +175,7 @@ def test_systemd_assignment(value: str, quoted: str) -> None:
 class TestOllamaUnit:
     def test_environment_is_exactly_the_declared_one(self, fleet: Fleet) -> None:
         """Read back as systemd.exec(5) says: one quoted assignment a line, %% is a percent sign."""
-        unit = ollama.unit_file(fleet["gpu1"]).text
+        unit = unit_file(fleet["gpu1"].instances[0]).text
         assignments = [
             shlex.split(line.removeprefix("Environment=").replace("%%", "%"))
             for line in lines(unit)
@@ -162,15 +183,15 @@ class TestOllamaUnit:
         ]
         assert all(len(words) == 1 for words in assignments)
         read = dict(word.split("=", 1) for [word] in assignments)
-        assert read == fleet["gpu1"].ollama_env
+        assert read == fleet["gpu1"].instances[0].env
 
     def test_percent_is_no_specifier(self, alternative: Fleet) -> None:
         assert 'Environment="FORMAT=50%%h of $HOME"' in lines(
-            ollama.unit_file(alternative["gpu1"]).text
+            unit_file(alternative["gpu1"].instances[0]).text
         )
 
     def test_models_directory_may_be_written_and_is_mounted_first(self, alternative: Fleet) -> None:
-        unit = lines(ollama.unit_file(alternative["gpu1"]).text)
+        unit = lines(unit_file(alternative["gpu1"].instances[0]).text)
         assert "ReadWritePaths=/data/models" in unit
         assert "RequiresMountsFor=/data/models" in unit
 
@@ -402,7 +423,7 @@ class TestJudgedByTheirTools:
     def test_systemd_takes_the_units(self, fleet: Fleet, tmp_path: Path) -> None:
         gpu = fleet["gpu1"]
         files = [
-            ollama.unit_file(gpu),
+            unit_file(gpu.instances[0]),
             models.managed_files(gpu)[2],
             firewall.managed_files(gpu, fleet)[1],
         ]
@@ -410,6 +431,27 @@ class TestJudgedByTheirTools:
             self.lay(tmp_path, file.staged_name, file.text)
         for file in files:
             assert self.verify(tmp_path, file.staged_name) == ""
+
+    def test_systemd_takes_the_units_of_instances(self, tmp_path: Path) -> None:
+        declared = {
+            **GPU[1],
+            "docker_enabled": True,
+            "ollama_image": f"ollama/ollama:0.32.7@sha256:{'ab' * 32}",
+            "ollama_env": {"FORMAT": "50%h of $HOME"},
+            "ollama_instances": [
+                {"name": "models", "port": 1, "gpus": [0]},
+                {"name": "c", "port": 2, "gpus": [1], "runtime": "docker"},
+            ],
+        }
+        gpu = fleet_of({"gpu1": ("gpu", declared)})["gpu1"]
+        # What the container's unit stands on, which is not on every machine that tests.
+        self.lay(tmp_path, "docker.service", "[Service]\nExecStart=/bin/true\n")
+        files = [unit_file(item, ["GPU-x"]) for item in gpu.instances]
+        for file in [*files, models.managed_files(gpu)[2]]:
+            self.lay(tmp_path, file.staged_name, file.text.replace("/usr/bin/docker", "/bin/true"))
+        for file in files:
+            assert self.verify(tmp_path, file.staged_name) == ""
+        assert self.verify(tmp_path, "ollama-models.service") == ""
 
     def test_systemd_warns_of_a_misspelt_key(self, tmp_path: Path) -> None:
         self.lay(tmp_path, "x.service", "[Service]\nExecStart=/bin/true\nProtectHum=yes\n")

@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         )
         for why, declaration, parts in (
             ("without a name", {"load": True}, ["Field required"]),
-            ("unknown key", {"name": "a", "bas": "b"}, ["Extra inputs are not permitted"]),
+            ("unknown key", {"name": "a", "bas": "b"}, ["unknown key", "did you mean base?"]),
             ("short digest", {"name": "a", "digest": "17052f91a42e"}, ["64 lower-case"]),
             (
                 "base and gguf",
@@ -166,7 +166,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             (
                 "unknown parameter",
                 {"name": "a", "base": "b", "parameters": {"num_cxt": 4096}},
-                ["['parameters']", "Extra inputs are not permitted"],
+                ["['parameters']['num_cxt'] = 4096", "did you mean num_ctx?"],
             ),
             (
                 "text for a parameter",
@@ -527,6 +527,8 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
     # choose from; tests of their own cover them.
     assert same == [
+        "ollama_instances",
+        "ollama_image",
         "gateway_tls_certificate",
         "firewall_backend",
         "driver_source",
