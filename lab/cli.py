@@ -96,6 +96,8 @@ def status(lab_id: str) -> None:
         addresses = f"{record['address']:<14}{record['address6']:<16}"
         click.echo(f"{name:<6} {groups:<12}{record['release']:<10}{addresses}{rows[name]}")
     click.echo(f"upstream {services.state(lab)}")
+    if lab.read("registry"):
+        click.echo(f"registry {services.registry_state(lab)}")
     if set(rows.values()) != {"up"}:
         sys.exit(1)
 

@@ -59,6 +59,7 @@ class Image:
     folder: str = "/"
     user: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    stop_signal: str = "SIGTERM"
 
     def config(self) -> dict[str, Any]:
         """Docker's own names for it."""
@@ -70,6 +71,7 @@ class Image:
             "Cmd": list(self.command) or None,
             "WorkingDir": self.folder,
             "User": self.user,
+            "StopSignal": self.stop_signal,
         }
 
 
@@ -80,9 +82,10 @@ def catalogue() -> dict[str, Image]:
             ("/entrypoints/postgres",),
             ("postgres",),
             environment={"PATH": f"/usr/lib/postgresql/15/bin:{PATH}"},
+            stop_signal="SIGINT",
         ),
         "library/redis:6-alpine": Image(("/entrypoints/redis",), ("redis-server",), "/data"),
-        "library/nginx:latest": Image((), ("nginx", "-g", "daemon off;")),
+        "library/nginx:latest": Image((), ("nginx", "-g", "daemon off;"), stop_signal="SIGQUIT"),
         "ubuntu/squid:latest": Image((), ("squid", "-N")),
         "semitechnologies/weaviate:1.27.0": _mode("weaviate"),
         "langgenius/dify-sandbox:0.2.15": _mode("sandbox"),

@@ -122,6 +122,11 @@ def state(lab: Lab) -> str:
     return "up" if _listens(lab, PORT) else "not running"
 
 
+def registry_state(lab: Lab) -> str:
+    """Return `up`, or that it is not."""
+    return "up" if _listens(lab, registry.PORT) else "not running"
+
+
 def _listens(lab: Lab, port: int) -> bool:
     try:
         with socket.create_connection((lab.address(network.UPSTREAM), port), timeout=1):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -31,7 +32,7 @@ def router(state: State) -> tuple[Router, Chat]:
     accounts = Accounts(state, routes)
     plugins = Plugins(state, routes, accounts.behind)
     models = Models(state, routes, accounts.behind, plugins)
-    Apps(state, routes, accounts.behind)
+    Apps(state, routes, accounts.behind, plugins)
     chat = Chat(state, routes, models)
     version = state.config.version
     # Static: it is 200 without a database too.
@@ -46,7 +47,11 @@ def router(state: State) -> tuple[Router, Chat]:
 
 def api(state: State, host: str, port: int) -> int:
     """Serve, unless this release is the broken one."""
-    state.config.check()
+    try:
+        state.config.check()
+    except ValueError as error:
+        print(f"1 validation error for DifyConfig\n{error}", file=sys.stderr)  # noqa: T201
+        return 1
     _ = state.secret_key
     if state.config.broken:
         print("ModuleNotFoundError: No module named 'extensions.ext_commands'", file=sys.stderr)  # noqa: T201
@@ -146,6 +151,8 @@ def main() -> int:
     parser.add_argument("--debugging-port", type=int, default=5003)
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args()
+    # The first process of a container ignores it otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     config = Config.read()
     state = State(config)
     modes = {

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from .accounts import Session
+from .plugins import Plugins
 from .state import Row, State, as_json
 from .web import Answer, HTTPError, Request, Router, fail, invalid, reply
 
@@ -29,9 +30,10 @@ class ImportFailedError(Exception):
 class Apps:
     """The routes below apps/."""
 
-    def __init__(self, state: State, router: Router, behind: Any) -> None:
+    def __init__(self, state: State, router: Router, behind: Any, plugins: Plugins) -> None:
         """Add the routes; fixed paths before those with an id in them."""
         self.state = state
+        self.plugins = plugins
         for method, path, handler in (
             ("GET", "", self.listing),
             ("POST", "/imports", self.import_app),
@@ -117,9 +119,15 @@ class Apps:
         return reply(self._result(imported, "completed", value["declared"], app, mode))
 
     def dependencies(self, _: Request, session: Session, app: str) -> Answer:
-        """What plugins are missing for an app: not looked at."""
+        """What plugins a recently imported app names and the daemon does not have."""
         self._app(session, app)
-        return reply({"leaked_dependencies": []})
+        kept = self.state.redis.get(f"app_check_dependencies:{app}")
+        wanted = json.loads(kept) if kept else []
+        missing = self.plugins.daemon(session).post(
+            "installation/missing", json={"plugin_unique_identifiers": sorted(wanted)}
+        )
+        names = [item["plugin_unique_identifier"] for item in missing]
+        return reply({"leaked_dependencies": [wanted[name] for name in names]})
 
     def _apply(
         self, session: Session, declared: dict[str, Any], payload: dict[str, Any]
@@ -137,6 +145,7 @@ class Apps:
         if given:
             return self._overwrite(session, str(given), graph)
         app = str(uuid.uuid4())
+        self._keep_dependencies(app, declared.get("dependencies") or [])
         self.state.insert(
             "apps", id=app, tenant_id=session.tenant["id"],
             name=payload.get("name") or data.get("name", ""),
@@ -146,6 +155,17 @@ class Apps:
             draft=as_json(graph) if mode in GRAPHS else None,
         )  # fmt: skip
         return app, str(mode)
+
+    def _keep_dependencies(self, app: str, declared: Any) -> None:
+        """Remember for a while what an app's text says that it needs, by identifier."""
+        wanted = {
+            item["value"][key]: item
+            for item in declared
+            for key in ("marketplace_plugin_unique_identifier", "plugin_unique_identifier")
+            if key in item.get("value", {})
+        }
+        if wanted:
+            self.state.redis.setex(f"app_check_dependencies:{app}", PENDING, json.dumps(wanted))
 
     def _overwrite(self, session: Session, app: str, graph: Any) -> tuple[str, str]:
         row = self._find(session, app)

@@ -1,5 +1,7 @@
 """Models of a provider: credentials that are validated by a real answer, and the default one."""
 
+import hashlib
+import json
 import re
 import uuid
 from typing import Any
@@ -13,6 +15,7 @@ from .web import Answer, HTTPError, Request, Router, WorkerDiedError, internal, 
 BASE = "/console/api/workspaces/current"
 TYPES = ("llm", "text-embedding", "rerank", "speech2text", "moderation", "tts")
 HIDDEN = "[__HIDDEN__]"
+SCHEMA_CACHE = 3600
 
 
 def full_name(provider: str) -> str:
@@ -113,17 +116,30 @@ class Models:
         credentials = self.decrypted(tenant, declared, row["encrypted_config"])
         data = {"provider": "ollama", "model_type": row["model_type"], "model": row["model_name"],
                 "credentials": credentials}  # fmt: skip
-        try:
-            (found,) = list(self.plugins.daemon(session).dispatch("model/schema", data))
-        except PluginError as error:
-            raise HTTPError(internal()) from error
+        schema = self._schema(self.plugins.daemon(session), data)
         enabled = self.is_enabled(tenant, row)
         return {
-            **found["model_schema"],
+            **schema,
             "model_type": row["model_type"],
             "status": "active" if enabled else "disabled",
             "load_balancing_enabled": False,
         }
+
+    def _schema(self, daemon: Daemon, data: dict[str, Any]) -> dict[str, Any]:
+        """What the plugin says of a model; kept for an hour."""
+        text = json.dumps([daemon.tenant, data], sort_keys=True)
+        name = f"plugin_model_schema:{hashlib.sha256(text.encode()).hexdigest()}"
+        kept = self.state.redis.get(name)
+        if kept:
+            cached: dict[str, Any] = json.loads(kept)
+            return cached
+        try:
+            (found,) = list(daemon.dispatch("model/schema", data))
+        except PluginError as error:
+            raise HTTPError(internal()) from error
+        schema: dict[str, Any] = found["model_schema"]
+        self.state.redis.setex(name, SCHEMA_CACHE, json.dumps(schema))
+        return schema
 
     # Credentials.
 

@@ -1,5 +1,6 @@
 """The services that a bootstrap and a chat never ask: each is up, and wants its key."""
 
+import base64
 import hmac
 import sys
 from collections.abc import Callable
@@ -61,8 +62,20 @@ def _weaviate(config: Config) -> Router:
     return router
 
 
+def _agent_backend(config: Config) -> Router:
+    """dify-agent-backend: its health, and a key of exactly 32 bytes or no start."""
+    text = config.text("DIFY_AGENT_SERVER_SECRET_KEY")
+    try:
+        length = len(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except ValueError:
+        length = 0
+    if "=" in text or length != 32:
+        raise SystemExit("DIFY_AGENT_SERVER_SECRET_KEY must be unpadded base64url of 32 bytes")
+    return _healthz(config)
+
+
 def _healthz(_: Config) -> Router:
-    """dify-agent-backend and dify-agent-local-sandbox: their health."""
+    """dify-agent-local-sandbox: its health."""
     router = Router()
     router.add("GET", "/healthz", lambda _: reply({"status": "ok"}))
     return router
@@ -72,6 +85,6 @@ _MODES: dict[str, tuple[int, Callable[[Config], Router]]] = {
     "web": (3000, _web),
     "sandbox": (8194, _sandbox),
     "weaviate": (8080, _weaviate),
-    "agent-backend": (5050, _healthz),
+    "agent-backend": (5050, _agent_backend),
     "local-sandbox": (5004, _healthz),
 }

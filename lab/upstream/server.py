@@ -237,6 +237,8 @@ class Server(ThreadingHTTPServer):
         if "\0" in path:
             return None
         file = (self.root / path.lstrip("/")).resolve()
+        if path.endswith("/"):
+            file /= "index.html"
         return file if file.is_relative_to(self.root) and file.is_file() else None
 
     def handle_error(self, request: object, client_address: object) -> None:

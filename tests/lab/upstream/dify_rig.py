@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from typing import Any
 import requests
 
 from lab.dify import package, vocabulary
-from lab.upstream import artifacts
 from tests.lab.upstream.rig import free_port, reachable, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -31,26 +31,47 @@ SECRET = "lab-password"
 KEY = "lab-daemon-key"
 INIT = "lab-init-password"
 NOBODY = 65534
+UNITS = Path("/etc/systemd/system")
+NO_CLUSTER = Path("/etc/postgresql-common/createcluster.conf")
 
 
 def need_packages() -> None:
-    """Install what is missing on this machine; no service is started by it."""
+    """Install what is missing on this machine; no service is started by it, now or at boot."""
     names = ", ".join(PACKAGES)
-    done = subprocess.run([PYTHON, "-c", f"import {names}"], capture_output=True, check=False)
-    if done.returncode:
-        packages = [f"python3-{name}" for name in PACKAGES]
-        install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
-        subprocess.run(install, check=True, capture_output=True)
-    artifacts.ensure_tool("redis-server", "redis-server")
+    known = subprocess.run([PYTHON, "-c", f"import {names}"], capture_output=True, check=False)
+    missing = [f"python3-{name}" for name in PACKAGES] if known.returncode else []
+    services = []
+    if not shutil.which("redis-server"):
+        services.append("redis-server")
+    if not _initdb():
+        services.append("postgresql")
+        NO_CLUSTER.parent.mkdir(exist_ok=True)
+        NO_CLUSTER.write_text("create_main_cluster = false\n")
+    for name in services:  # a masked unit is not started by its package
+        (UNITS / f"{name}.service").symlink_to("/dev/null")
+    try:
+        if missing or services:
+            _apt("update", "-qq")
+            _apt("install", "-y", "-qq", "--no-install-recommends", *missing, *services)
+    finally:
+        for name in services:
+            (UNITS / f"{name}.service").unlink()
+    for name in services:
+        subprocess.run(["systemctl", "disable", name], check=False, capture_output=True)
+
+
+def _apt(*words: str) -> None:
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", *words], env=environment, check=True, capture_output=True)
+
+
+def _initdb() -> list[Path]:
+    return sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
 def postgresql() -> Path:
     """Where PostgreSQL's programs are."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    if not found:
-        artifacts.ensure_tool("pg_ctlcluster", "postgresql")
-        found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent
+    return _initdb()[-1].parent
 
 
 @dataclass
@@ -74,11 +95,11 @@ class Rig:
         need_packages()
         for name in ("postgres", "redis", "api", "plugin-daemon", "debugging"):
             self.ports[name] = free_port()
-        self._start_stores()
+        self.start_stores()
         assert self.flask("upgrade-db").returncode == 0
         for name in ("plugin-daemon", "api", "worker"):
             self.run(name)
-        until(self._answers, "the API answers", 30)
+        until(self.answers, "the API answers", 30)
         return self
 
     def run(self, name: str, **settings: str) -> None:
@@ -160,7 +181,8 @@ class Rig:
             env={"PGPASSWORD": SECRET}, capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
 
-    def _start_stores(self) -> None:
+    def start_stores(self) -> None:
+        """Start PostgreSQL and Redis, the first time on an empty folder."""
         data, words = self.folder / "db", self.folder / "password"
         fresh = not data.exists()
         if fresh:
@@ -208,7 +230,8 @@ class Rig:
                 **({"extra_groups": []} if user else {}),
             )  # fmt: skip
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether the API does."""
         with contextlib.suppress(requests.ConnectionError):
             return requests.get(f"{self.url}/console/api/setup", timeout=5).status_code == 200
         return False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,12 @@ from tests.lab.upstream.dify_console import (
     refused,
     service,
 )  # fmt: skip
-from tests.lab.upstream.dify_rig import INIT, Rig
-from tests.lab.upstream.rig import MODEL, Server, free_port, until
+from tests.lab.upstream.dify_rig import INIT, ROOT, SECRET, Rig
+from tests.lab.upstream.rig import MODEL, Server, free_port, reachable, until
 
 
 @pytest.fixture(scope="module")
-def rig(
-    rig: Rig,
-) -> Iterator[Rig]:
+def rig() -> Iterator[Rig]:
     """Not below pytest's own folder, which PostgreSQL's user may not enter."""
     with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
         Path(folder).chmod(0o755)
@@ -42,6 +43,42 @@ def rig(
             yield rig.start()
         finally:
             rig.stop()
+
+
+@pytest.fixture(scope="module")
+def open_rig() -> Iterator[Rig]:
+    """Without an init password."""
+    with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
+        Path(folder).chmod(0o755)
+        rig = Rig(Path(folder), init_password="")
+        try:
+            yield rig.start()
+        finally:
+            rig.stop()
+
+
+@contextmanager
+def restarted(rig: Rig, name: str, **settings: str) -> Iterator[None]:
+    """With a process that is told something else."""
+    rig.stop(name)
+    rig.run(name, **settings)
+    try:
+        if name == "plugin-daemon":
+            until(lambda: reachable(f"127.0.0.1:{rig.ports[name]}"), "the daemon listens")
+        yield
+    finally:
+        rig.stop(name)
+        rig.run(name)
+        if name == "plugin-daemon":
+            until(lambda: reachable(f"127.0.0.1:{rig.ports[name]}"), "the daemon listens")
+
+
+def installed(owner: Console) -> str:
+    """The version of the Ollama plugin."""
+    asked = {"plugin_ids": ["langgenius/ollama"]}
+    found = owner.ask("POST", f"{PLUGIN}/list/installations/ids", asked).json()["plugins"]
+    version: str = found[0]["version"]
+    return version
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +200,34 @@ class TestFirstVisit:
         assert (rig.folder / "app/storage/.dify_secret_key").exists()
 
 
+class TestNoInitPassword:
+    """Whoever comes first is the owner."""
+
+    def test_setup_works_at_once(self, open_rig: Rig) -> None:
+        console = Console(open_rig.url)
+        assert console.get("init") == {"status": "finished"}
+        assert console.login().json()["code"] == "not_setup"
+        refused(console.ask("POST", "init", {"password": "any"}), 401, "Unauthorized")
+        assert console.ask("POST", "init", {"password": ""}).status_code == 201
+        owner = OWNER | {"name": "", "language": "xx-YY"}
+        assert console.ask("POST", "setup", owner).status_code == 201
+        assert console.login().status_code == 200
+        profile = console.get("account/profile")
+        assert profile["interface_language"] == "en-US"
+        assert profile["timezone"] == "America/New_York"
+        workspace = console.ask("POST", "workspaces/current").json()
+        assert (workspace["name"], workspace["role"]) == ("'s Workspace", "owner")
+
+    def test_what_is_not_there(self, open_rig: Rig) -> None:
+        console = Console(open_rig.url)
+        unknown = console.ask("GET", "nothing")
+        assert (unknown.status_code, unknown.headers["Content-Type"][:9]) == (404, "text/html")
+        wrong = console.ask("GET", "workspaces/current")
+        assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+        version = console.get("version?current_version=1.16.1")
+        assert version["version"] == "1.16.1"
+
+
 class TestLogin:
     def test_cookies(self, rig: Rig, owner: Console) -> None:
         answer = Console(rig.url).login()
@@ -246,6 +311,69 @@ class TestPlugin:
         assert owner.ask("POST", f"{path}/change", body).json() == {"success": True}
         assert owner.get(fetch)["auto_upgrade"] == off
         refused(owner.ask("GET", f"{path}/fetch"), 400, "category")
+
+    def test_dependencies_from_a_mirror_need_the_lock_ignored(
+        self, rig: Rig, owner: Console, plugin: str, registry: str
+    ) -> None:
+        """The lock names the public index's own files: a mirror alone is not enough."""
+        newer = owner.ask("POST", f"{PLUGIN}/upload/pkg", files={"pkg": rig.package("1.0.1")})
+        install = {"plugin_unique_identifiers": [newer.json()["unique_identifier"]]}
+
+        def outcome(**settings: str) -> dict[str, Any]:
+            with restarted(rig, "plugin-daemon", **settings):
+                task = owner.ask("POST", f"{PLUGIN}/install/pkg", install).json()["task_id"]
+                path = f"{PLUGIN}/tasks/{task}"
+                ends = ("success", "failed")
+                until(lambda: owner.get(path)["task"]["status"] in ends, "the task ends")
+                found: dict[str, Any] = owner.get(path)["task"]
+                return found
+
+        mirror = f"http://{registry}/pypi/simple"
+        failed = outcome(PIP_MIRROR_URL=mirror)
+        assert failed["status"] == "failed"
+        assert "uv.lock" in failed["plugins"][0]["message"]
+        nowhere = f"http://{registry}/nowhere"
+        failed = outcome(PIP_MIRROR_URL=nowhere, PLUGIN_IGNORE_UV_LOCK="true")
+        assert "404" in failed["plugins"][0]["message"]
+        good = outcome(PIP_MIRROR_URL=mirror, PLUGIN_IGNORE_UV_LOCK="true")
+        assert good["status"] == "success"
+        back = {"plugin_unique_identifiers": [plugin]}
+        owner.ask("POST", f"{PLUGIN}/install/pkg", back)
+        until(lambda: installed(owner) == "1.0.0", "the first one is back")
+
+    def test_pin_does_not_hold_unless_upgrades_are_off(
+        self, rig: Rig, owner: Console, plugin: str, registry: str
+    ) -> None:
+        market = {"MARKETPLACE_ENABLED": "true",
+                  "MARKETPLACE_API_URL": f"http://{registry}/marketplace"}  # fmt: skip
+        strategy = {"upgrade_time_of_day": 0, "upgrade_mode": "exclude", "exclude_plugins": [],
+                    "include_plugins": []}  # fmt: skip
+
+        def set_to(what: str) -> None:
+            body = {"category": "model", "auto_upgrade": {**strategy, "strategy_setting": what}}
+            path = f"{PLUGIN}/auto-upgrade/change"
+            assert owner.ask("POST", path, body).json() == {"success": True}
+
+        with restarted(rig, "worker", **market):
+            rig.run("beat", LAB_BEAT_SECONDS="0.5", **market)
+            try:
+                set_to("disabled")
+                time.sleep(3)
+                assert installed(owner) == "1.0.0"
+                set_to("latest")
+                until(lambda: installed(owner) == "1.1.0", "the plugin is upgraded")
+            finally:
+                rig.stop("beat")
+                set_to("disabled")
+        with restarted(rig, "api", **market):
+            until(rig.answers, "the API answers")
+            wanted = {"plugin_unique_identifiers": [plugin]}
+            begun = owner.ask("POST", f"{PLUGIN}/install/marketplace", wanted)
+            assert begun.json()["all_installed"] is False
+            until(lambda: installed(owner) == "1.0.0", "the first one is back")
+            other = {"plugin_unique_identifiers": [plugin[:-1] + "x"]}
+            refused(owner.ask("POST", f"{PLUGIN}/install/marketplace", other), 400, "Failed to")
+        until(rig.answers, "the API answers")
 
     def test_unreachable_daemon_is_a_400(self, rig: Rig, owner: Console, plugin: str) -> None:
         rig.stop("plugin-daemon")
@@ -358,6 +486,20 @@ class TestApps:
         bad = {"mode": "yaml-content", "yaml_content": ": ["}
         refused(owner.ask("POST", "apps/imports", bad), 400, "Invalid YAML format")
 
+    def test_missing_plugins_are_named(self, owner: Console, plugin: str) -> None:
+        def needs(identifier: str) -> dict[str, Any]:
+            value = {"marketplace_plugin_unique_identifier": identifier}
+            return {"type": "marketplace", "value": value}
+
+        other = "langgenius/other:1.0.0@" + "0" * 64
+        wanted = [needs(plugin), needs(other)]
+        body = dsl("0.7.0", "chat", model_config=CHAT_CONFIG, dependencies=wanted)
+        app = owner.ask("POST", "apps/imports", body).json()["app_id"]
+        found = owner.get(f"apps/imports/{app}/check-dependencies")
+        assert found == {"leaked_dependencies": [needs(other)]}
+        assert owner.ask("DELETE", f"apps/{app}").status_code == 204
+        assert owner.ask("GET", f"apps/{app}").status_code == 404
+
     def test_chat_app_is_not_overwritten(self, owner: Console, chat_app: tuple[str, str]) -> None:
         app, _ = chat_app
         body = {**dsl("0.7.0", "chat", model_config=CHAT_CONFIG), "app_id": app}
@@ -453,6 +595,49 @@ class TestAnswers:
             until(lambda: ask().status_code == 200, "the runtime")
 
 
+class TestEnvironment:
+    """What the environment changes, or keeps from starting."""
+
+    def test_secure_cookies_have_another_name(self, rig: Rig, owner: Console) -> None:
+        https = {"CONSOLE_API_URL": "https://dify.test", "CONSOLE_WEB_URL": "https://dify.test"}
+        with restarted(rig, "api", **https):
+            until(rig.answers, "the API answers")
+            console = Console(rig.url)
+            answer = console.login()
+            cookies = answer.raw.headers.getlist("Set-Cookie")
+            assert all(c.startswith("__Host-") and "Secure" in c for c in cookies)
+            # Not sent back over plain HTTP, and the others are not looked at.
+            refused(console.ask("GET", "account/profile"), 401, "Invalid Authorization token.")
+            refused(owner.ask("GET", "account/profile"), 401, "Invalid Authorization token.")
+        until(rig.answers, "the API answers")
+
+    @pytest.mark.parametrize(
+        ("name", "variable", "value"),
+        [
+            ("api", "PLUGIN_REMOTE_INSTALL_PORT", "127.0.0.1:5003"),
+            ("agent-backend", "DIFY_AGENT_SERVER_SECRET_KEY", "c2hvcnQ"),
+        ],
+    )
+    def test_bad_value_keeps_it_from_starting(
+        self, rig: Rig, owner: Console, name: str, variable: str, value: str
+    ) -> None:
+        done = subprocess.run(
+            rig.command("--port", str(free_port()), name),
+            env=rig.environment(name) | {variable: value},
+            cwd=ROOT / "lab", capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert variable in done.stderr
+
+    def test_migration_is_skipped_while_another_one_runs(self, rig: Rig, owner: Console) -> None:
+        redis = ["redis-cli", "-p", str(rig.ports["redis"]), "--no-auth-warning", "-a", SECRET]
+        subprocess.run([*redis, "set", "db_upgrade_lock", "1"], check=True, capture_output=True)
+        held = rig.flask("upgrade-db")
+        subprocess.run([*redis, "del", "db_upgrade_lock"], check=True, capture_output=True)
+        assert (held.returncode, held.stdout) == (0, "Database migration skipped\n")
+        assert "Database migration successful!" in rig.flask("upgrade-db").stdout
+
+
 class TestLoss:
     """Last: each breaks what it looks at, and puts it back."""
 
@@ -465,7 +650,7 @@ class TestLoss:
         assert requests.get(f"{rig.url}/health", timeout=5).status_code == 200
         lost = owner.ask("GET", "setup")
         assert (lost.status_code, lost.headers["Content-Type"][:9]) == (500, "text/html")
-        rig._start_stores()
+        rig.start_stores()
         assert owner.login().status_code == 200
 
     def test_private_key_is_needed_for_every_answer(
@@ -483,13 +668,11 @@ class TestLoss:
     def test_upgrade_changes_the_schema_and_there_is_no_way_back(
         self, rig: Rig, owner: Console
     ) -> None:
-        held = rig.flask("upgrade-db")
-        assert (held.returncode, "Database migration successful!" in held.stdout) == (0, True)
         rig.stop("api")
         rig.version = "1.17.1"
         assert "Running upgrade" in rig.flask("upgrade-db").stdout
         rig.run("api")
-        until(rig._answers, "the API of the new release", 30)
+        until(rig.answers, "the API of the new release", 30)
         found = owner.get("workspaces/current/default-model?model_type=llm")["data"]
         assert found["model"] == MODEL
         rig.version = "1.16.1"
