@@ -4,6 +4,7 @@ from pyinfra import host, inventory
 
 from fleet.inventory import load_fleet
 from tasks.container_toolkit import container_toolkit
+from tasks.dify import dify
 from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
@@ -41,3 +42,7 @@ if me.is_gpu:
 # Hosts go through the list side by side: the door answers 503 until there is something behind it.
 if me.is_gateway:
     gateway(me, fleet)
+
+# Last: its set-up asks the models a question, through the door where that is declared.
+if me.is_dify:
+    dify(me, fleet)

@@ -100,6 +100,10 @@ VALUES: dict[str, dict[str, Any]] = {
         "loader": "x.service",
         "devices": "y.service",
     },
+    "dify/chat.yml.j2": {"name": "a", "model": "m", "provider": "p"},
+    "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
+    "dify/llm-fleet-dify-backup.service.j2": {"program": "/p", "config": "/c"},
+    "dify/llm-fleet-dify-backup.timer.j2": {},
     "ollama/ollama.service.j2": {
         "name": "a",
         "binary": "/opt/ollama",
