@@ -38,24 +38,26 @@ def main(context: click.Context, lab_id: str | None) -> None:
     metavar="HOST=PROFILE",
     help=f"The GPUs that HOST shows: {', '.join(gpu.PROFILES)}.",
 )
+@click.option("--dify", is_flag=True, help="One more host, dify1, and a registry with its images.")
 @of_lab
-def up(
+def up(  # noqa: PLR0913, PLR0917 - an option each
     lab_id: str,
     count: int,
     debian_12: Sequence[str],
     ollama_release: Path | None,
     gpus: Sequence[str],
+    dify: bool,
 ) -> None:
     """Boot the hosts that are missing: gpu1, gpu2 ... and edge, the gateway."""
-    plan = state.plan(count)
+    plan = state.plan(count, dify=dify)
     releases = _releases(plan, debian_12)
     profiles = _profiles(plan, gpus)
-    machine.prepare(count)
+    machine.prepare(len(plan), dify=dify)
     with _locked(lab_id):
         lab = state.allocate(lab_id)
         _refuse_other_release(lab, debian_12)
         machine.settle()
-        with services.preparing(lab, ollama_release) as upstream:
+        with services.preparing(lab, ollama_release, dify=dify) as upstream:
             _boot(lab, plan, releases)
             services.up(lab, upstream.result())
         _write_json(lab)
@@ -94,6 +96,8 @@ def status(lab_id: str) -> None:
         addresses = f"{record['address']:<14}{record['address6']:<16}"
         click.echo(f"{name:<6} {groups:<12}{record['release']:<10}{addresses}{rows[name]}")
     click.echo(f"upstream {services.state(lab)}")
+    if lab.read("registry"):
+        click.echo(f"registry {services.registry_state(lab)}")
     if set(rows.values()) != {"up"}:
         sys.exit(1)
 
@@ -123,7 +127,7 @@ def reset(lab_id: str, host: str, debian_12: bool) -> None:
         release = "bookworm" if debian_12 else hosts.release_of(lab, host) or state.RELEASES[0]
         image = images.ensure(release)
         groups = tuple(hosts.known(lab)[host]["groups"])
-        index = next(h.index for h in state.plan(state.MAX_HOSTS) if h.name == host)
+        index = next(h.index for h in state.every_host() if h.name == host)
         hosts.remove(lab, host)
         hosts.up(lab, Host(host, groups, index), image)
         _write_json(lab)
@@ -133,13 +137,14 @@ def reset(lab_id: str, host: str, debian_12: bool) -> None:
 @click.argument("host")
 @click.argument("profile", type=click.Choice(list(gpu.PROFILES)))
 @click.option("--kernel", metavar="RELEASE", help="What `uname -r` says; by default the newest.")
+@click.option("--memory", type=int, metavar="MIB", help="Of each GPU; by default the real one's.")
 @of_lab
-def gpu_(lab_id: str, host: str, profile: str, kernel: str | None) -> None:
+def gpu_(lab_id: str, host: str, profile: str, kernel: str | None, memory: int | None) -> None:
     """Let HOST show the GPUs of PROFILE, from now on."""
     with _locked(lab_id):
         lab = _existing(lab_id)
         _known(lab, host)
-        _give_gpus(lab, host, profile, kernel)
+        _give_gpus(lab, host, profile, kernel, memory)
 
 
 @main.command("exec-foreign", context_settings={"ignore_unknown_options": True})
@@ -188,9 +193,11 @@ def _profiles(plan: Sequence[Host], gpus: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _give_gpus(lab: Lab, name: str, profile: str, kernel: str | None) -> None:
+def _give_gpus(
+    lab: Lab, name: str, profile: str, kernel: str | None, memory: int | None = None
+) -> None:
     with timed(f"{name}: shows the GPUs of {profile}"):
-        gpu.install(lab, name, profile, kernel)
+        gpu.install(lab, name, profile, kernel, memory)
 
 
 def _refuse_other_release(lab: Lab, debian_12: Sequence[str]) -> None:

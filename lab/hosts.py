@@ -16,12 +16,11 @@ from typing import Any
 
 from lab import network, processes
 from lab.state import (
-    MAX_HOSTS,
     USERS,
     Host,
     Lab,
     LabError,
-    plan,
+    every_host,
     read_json,
     run,
     timed,
@@ -77,7 +76,7 @@ def stop(lab: Lab, name: str) -> None:
 
 def known(lab: Lab) -> dict[str, dict[str, Any]]:
     """Return the record of each host that was finished, in the order of the plan."""
-    names = [host.name for host in plan(MAX_HOSTS)]
+    names = [host.name for host in every_host()]
     records = {name: read_json(lab.host_dir(name) / "host.json") for name in names}
     return {name: record for name, record in records.items() if record}
 
@@ -141,7 +140,7 @@ def _configure(lab: Lab, host: Host, disk: Path) -> None:
 def _hosts_file(lab: Lab) -> str:
     """Name every host this lab can have: a host added later is known to the ones before it."""
     lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    named = [(host.name, host.index) for host in plan(MAX_HOSTS)]
+    named = [(host.name, host.index) for host in every_host()]
     for name, index in [*named, ("upstream.lab", network.UPSTREAM)]:
         lines += [f"{lab.address(index)} {name}", f"{lab.address6(index)} {name}"]
     return "\n".join(lines) + "\n"

@@ -21,6 +21,7 @@ PROGRAMS = {
 }
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MB_PER_HOST = 500
+MB_FOR_DIFY = 3000
 
 # What the machine must allow at least: hosts leave through it, and each systemd takes seven of
 # root's inotify instances, of which Debian allows 128.
@@ -33,7 +34,7 @@ def need_root() -> None:
         raise LabError("The lab needs root: run it again with sudo.")
 
 
-def prepare(hosts: int) -> None:
+def prepare(hosts: int, *, dify: bool = False) -> None:
     """Check the machine and install what is missing.
 
     Raises LabError, with the fix, when the machine cannot run a lab of so many hosts.
@@ -47,9 +48,10 @@ def prepare(hosts: int) -> None:
         run(["modprobe", "overlay"])
     STATE.mkdir(parents=True, exist_ok=True, mode=0o700)
     free = shutil.disk_usage(STATE).free >> 20
-    if free < hosts * MB_PER_HOST:
+    needed = hosts * MB_PER_HOST + (MB_FOR_DIFY if dify else 0)
+    if free < needed:
         raise LabError(
-            f"{STATE} has {free} MB free and {hosts} hosts need {hosts * MB_PER_HOST}: "
+            f"{STATE} has {free} MB free and {hosts} hosts need {needed}: "
             "free some, or ask for fewer with --hosts."
         )
 

@@ -46,13 +46,24 @@ class Host:
 
 # gpu hosts take .11, .12 ...; the gateway .10: a host keeps its address whatever --hosts says.
 EDGE = Host("edge", ("gateway",), 10)
+DIFY = Host("dify1", ("dify",), 9)
 
 
-def plan(count: int) -> list[Host]:
-    """Return the hosts of a lab of `count`: gpu1, gpu2 ... and edge; a single one is both."""
+def plan(count: int, *, dify: bool = False) -> list[Host]:
+    """Return the hosts of a lab of `count`: gpu1, gpu2 ... and edge; a single one is both.
+
+    With `dify` one more, for Dify.
+    """
     if count == 1:
-        return [Host("gpu1", ("gpu", "gateway"), 11)]
-    return [Host(f"gpu{i}", ("gpu",), 10 + i) for i in range(1, count)] + [EDGE]
+        hosts = [Host("gpu1", ("gpu", "gateway"), 11)]
+    else:
+        hosts = [Host(f"gpu{i}", ("gpu",), 10 + i) for i in range(1, count)] + [EDGE]
+    return [*hosts, *([DIFY] if dify else [])]
+
+
+def every_host() -> list[Host]:
+    """Return all hosts that a lab can have."""
+    return plan(MAX_HOSTS, dify=True)
 
 
 @dataclass(frozen=True)

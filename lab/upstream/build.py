@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lab.upstream import apt, artifacts, driver, models, release, toolkit
+from lab.upstream import apt, artifacts, dify, driver, models, release, toolkit
 
 STATE = "upstream.json"
 DRIVER_KEY = "driver-key"
@@ -63,6 +63,7 @@ def build(into: Path, packages: Path, given: Path | None) -> None:
     models.build(root, packages / artifacts.GGUF, artifacts.GGUF_SHA256)
     driver.build(root, into.parent / DRIVER_KEY)
     toolkit.build(root, into.parent / TOOLKIT_KEY)
+    dify.build(root)
     if given:
         default = release.adopt(root, given)
     else:
@@ -83,9 +84,10 @@ def key(*files: Path, extra: str = "") -> str:
 
 def web_key(packages: Path, given: Path | None) -> str:
     """Name the web root by what goes into it; a given tarball by its place, size and date."""
-    modules = (apt, driver, models, release, toolkit)
+    modules = (apt, dify, driver, models, release, toolkit)
     code = [Path(m.__file__ or "") for m in modules] + [Path(__file__)]
     code += [*sorted(driver.SOURCES.iterdir()), *sorted(toolkit.SOURCES.iterdir())]
+    code += dify.sources()
     if given is None:
         return key(*code, *release.sources(), extra=packages.name)
     stat = given.stat()

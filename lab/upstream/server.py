@@ -96,6 +96,8 @@ class Handler(BaseHTTPRequestHandler):
         """Answer a request and log it, whatever becomes of it."""
         self.sent = self.status = 0
         path = unquote(urlsplit(self.path).path)
+        if path.endswith("/plugins/download"):  # Dify's marketplace has the name in the query
+            path += "/" + unquote(urlsplit(self.path).query.partition("=")[2])
         if path.startswith(CONTROL):
             self.control()
             return
@@ -235,6 +237,8 @@ class Server(ThreadingHTTPServer):
         if "\0" in path:
             return None
         file = (self.root / path.lstrip("/")).resolve()
+        if path.endswith("/"):
+            file /= "index.html"
         return file if file.is_relative_to(self.root) and file.is_file() else None
 
     def handle_error(self, request: object, client_address: object) -> None:
