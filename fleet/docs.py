@@ -49,6 +49,12 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.Origin, "origin"),
     (settings.DnsName, "DNS name"),
     (settings.EmailAddress, "email address"),
+    (settings.OwnerEmail, "email address"),
+    (settings.Subnet, "IPv4 network"),
+    (settings.ImageName, "image"),
+    (settings.ImageDigest, "digest (`sha256:...`)"),
+    (settings.PluginIdentifier, "plugin identifier"),
+    (settings.DifyModelDeclared, "model name or model"),
     (settings.EnvName, "variable name"),
     (settings.EnvValue, "text"),
     (settings.Address, "IP address"),
@@ -62,6 +68,7 @@ _WORDS: tuple[tuple[Any, str], ...] = (
 )
 _PLURALS = {
     "key name or key": "key names or keys",
+    "model name or model": "model names or models",
     "http(s) address": "http(s) addresses",
     "host (`name:port`) or network": "hosts (`name:port`) or networks",
     "IP address": "IP addresses",
@@ -112,6 +119,8 @@ def generate() -> str:
             sections.append(_instance_section())
         if model is settings.GatewaySettings:
             sections.append(_key_section())
+        if model is settings.DifySettings:
+            sections.append(_dify_model_section())
     return "\n".join([introduction, *sections, _models()])
 
 
@@ -163,6 +172,16 @@ def _key_section() -> str:
         "A key",
         'A name alone, `"team-a"`, or what is to hold for it: '
         '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
+    )
+
+
+def _dify_model_section() -> str:
+    return _item_section(
+        settings.DifyModel,
+        "dify_models",
+        "A model",
+        'A name alone, `"gpt-oss:20b"`, or its limits too: '
+        '`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.',
     )
 
 

@@ -21,12 +21,14 @@ from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
-from fleet import paths, pins, tls
+from fleet import dify, paths, pins, tls
 from fleet.errors import FleetError, SettingsError
+from fleet.model_declarations import full_name
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
     ALL_GPUS,
     CAPABILITIES,
+    DifySettings,
     DockerSettings,
     DriverSettings,
     FirewallSettings,
@@ -44,6 +46,7 @@ from fleet.settings import (
 
 GPU_GROUP = "gpu"
 GATEWAY_GROUP = "gateway"
+DIFY_GROUP = "dify"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 _API_KEY = re.compile(r"sk-[0-9a-f]{64}")
@@ -122,6 +125,7 @@ class FleetHost:
     driver: DriverSettings
     docker: DockerSettings
     toolkit: ToolkitSettings
+    dify: DifySettings
 
     @property
     def is_gpu(self) -> bool:
@@ -134,9 +138,14 @@ class FleetHost:
         return GATEWAY_GROUP in self.groups
 
     @property
+    def is_dify(self) -> bool:
+        """Whether the host runs Dify."""
+        return DIFY_GROUP in self.groups
+
+    @property
     def has_docker(self) -> bool:
         """Whether the host runs containers."""
-        return self.docker.enabled
+        return self.docker.enabled or self.is_dify
 
     @cached_property
     def instances(self) -> tuple[Instance, ...]:
@@ -191,6 +200,11 @@ class FleetHost:
         addresses = [str(self.host.private_address)] if self.host.private_address else []
         names = {*self.gateway.names, self.name, self.outside_address, *addresses, "localhost"}
         return tuple(sorted({*names, "127.0.0.1"}))
+
+    @property
+    def dify_endpoint(self) -> Endpoint:
+        """Where Dify's pages and API are published."""
+        return Endpoint(self._bind(self.dify.listen), self.dify.port)
 
     @property
     def redirect_endpoints(self) -> tuple[Endpoint, ...]:
@@ -294,7 +308,7 @@ def load_fleet(inventory: Inventory) -> Fleet:
     if problems:
         raise SettingsError(problems)
     fleet = Fleet(hosts, SecretStore(_secrets_root(inventory)))
-    problems = _key_problems(fleet)
+    problems = [*_key_problems(fleet), *dify.secret_problems(fleet)]
     if problems:
         raise SettingsError(problems)
     return fleet
@@ -399,14 +413,17 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
     if not (host.is_gpu or host.is_gateway or host.has_docker):
         groups = ", ".join(sorted(host.groups)) or "none"
         yield (
-            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP}, "
-            "or docker_enabled = True, to have anything to do"
+            f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} or "
+            f"{DIFY_GROUP}, or docker_enabled = True, to have anything to do"
         )
     yield from _address_problems(host)
     yield from _port_problems(host)
     yield from _gpu_problems(host)
     yield from _instance_problems(host)
+    yield from _offload_problems(host)
     yield from _docker_problems(host)
+    if host.is_dify:
+        yield from dify.host_problems(host)
     if host.is_gateway and not host.gateway.keys:
         yield (
             f"{host.name}: gateway_keys = (): nobody could use the front door; declare a "
@@ -422,6 +439,7 @@ def _address_problems(host: FleetHost) -> Iterator[str]:
             ("ollama_listen", host.is_gpu and host.ollama.listen == "private"),
             ("gateway_listen", host.is_gateway and host.gateway.listen == "private"),
             ("gateway_metrics", host.is_gateway and host.gateway.metrics == "private"),
+            ("dify_listen", host.is_dify and host.dify.listen == "private"),
         )
         if used
     ]
@@ -456,6 +474,8 @@ def _port_problems(host: FleetHost) -> Iterator[str]:
                 ("gateway_metrics_nginx_port", host.gateway.metrics_nginx_port),
                 ("gateway_metrics_node_port", host.gateway.metrics_node_port),
             ]
+    if host.is_dify:
+        services.append(("dify_port", host.dify.port))
     services += [("firewall_open_tcp", port) for port in host.firewall.open_tcp]
     for port, count in Counter(port for _, port in services).items():
         if count > 1:
@@ -497,6 +517,20 @@ def _instance_problems(host: FleetHost) -> Iterator[str]:
             )
 
 
+def _offload_problems(host: FleetHost) -> Iterator[str]:
+    declared = {
+        full_name(name)
+        for model in host.ollama.models
+        for name in (model.name, model.base or model.name)
+    }
+    for name in host.models.cpu_offload:
+        if full_name(name) not in declared:
+            yield (
+                f"{host.name}: models_cpu_offload: {name!r} is none of ollama_models; "
+                f"{_hint(name, host.ollama.model_names)}"
+            )
+
+
 def _docker_problems(host: FleetHost) -> Iterator[str]:
     """What would have no effect on the host."""
     if host.has_docker and host.docker.source == "distribution":
@@ -521,6 +555,8 @@ def _fleet_problems(hosts: list[FleetHost]) -> Iterator[str]:
         yield f"{gateways[0].name}: a gateway without any host in group {GPU_GROUP} to serve"
     for gateway in gateways:
         yield from _reach_problems(gateway, gpu_hosts)
+    for host in hosts:
+        yield from dify.fleet_problems(host, hosts) if host.is_dify else ()
     for host in gpu_hosts[1:] if gateways else []:
         yield from _model_problems(host, gpu_hosts[0])
     addresses = Counter(host.host.private_address for host in hosts if host.host.private_address)
@@ -622,7 +658,8 @@ def _secrets_root(inventory: Inventory) -> Path:
     names = [
         name
         for name, hosts in sorted(inventory.groups.items())
-        if {host.name for host in hosts} == everyone and name not in (GPU_GROUP, GATEWAY_GROUP)
+        if {host.name for host in hosts} == everyone
+        and name not in (GPU_GROUP, GATEWAY_GROUP, DIFY_GROUP)
     ]
     with_file = [name for name in names if (PROJECT_ROOT / "inventory" / f"{name}.py").exists()]
     return PROJECT_ROOT / ".secrets" / (with_file or names or ["default"])[0]

@@ -31,3 +31,7 @@ DOCKER_KEY = "9DC858229FC7DD38854AE2D88D81803C0EBFCD88"
 TOOLKIT_VERSION = "1.20.0-1"
 # NVIDIA CORPORATION (Open Source Projects) <cudatools@nvidia.com>
 TOOLKIT_KEY = "C95B321B61E88C1809C4F759DDCAE044F796ECB0"
+
+# The release whose compose file this project was written against. Its tarball's checksum is
+# declared with it: the operator takes it from where they trust it.
+DIFY_VERSION = "1.16.1"

@@ -65,7 +65,7 @@ class SecretStore:
         """The API key `name`, generated when missing: `sk-` and 64 lower-case hex digits."""
         return self.read(name) or self._keep(name, f"sk-{secrets.token_hex(32)}")
 
-    def pem(self, name: str, make: Callable[[], str]) -> SecretStr:
+    def text(self, name: str, make: Callable[[], str]) -> SecretStr:
         """The secret text `name`, made by `make` when missing."""
         return self.read(name) or self._keep(name, make())
 

@@ -41,7 +41,7 @@ def issued(store: SecretStore, host: str, names: Iterable[str]) -> tuple[str, Se
     """
     # pyinfra's connectors are part of some hosts' names: `@docker/edge`.
     secret = f"gateway_tls_{host.replace('/', '_')}"
-    key_text = store.pem(f"{secret}_key", _new_key)
+    key_text = store.text(f"{secret}_key", _new_key)
     key = _load_key(key_text)
     ca_key, ca = _authority(store)
     wanted = [_general_name(name) for name in sorted(set(names))]
@@ -75,8 +75,8 @@ def check_given(certificate: str, key: SecretStr) -> None:
 
 
 def _authority(store: SecretStore) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = _load_key(store.pem(CA_KEY, _new_key))
-    text = store.pem(CA_CERTIFICATE, lambda: _pem(_self_signed(key, store.root.name)))
+    key = _load_key(store.text(CA_KEY, _new_key))
+    text = store.text(CA_CERTIFICATE, lambda: _pem(_self_signed(key, store.root.name)))
     certificate = x509.load_pem_x509_certificate(text.get_secret_value().encode())
     if certificate.public_key() != key.public_key():
         raise FleetError(

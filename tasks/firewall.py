@@ -10,7 +10,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from fleet import paths
+from fleet import dify, paths
 from fleet.durations import seconds
 from fleet.errors import FleetError
 from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
@@ -175,6 +175,10 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from _accept(endpoint.port, sources, "gateway")
     for instance in me.instances:
         yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA)
+    if me.is_dify:
+        # Over IPv6 Docker's own proxy has the published port, and that is input.
+        yield from _accept(me.dify.port, me.dify.allow_from, "dify")
+        yield from _from_dify(me, fleet, "tcp dport")
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -188,6 +192,11 @@ def published_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
     for instance in me.instances:
         if instance.runtime == "docker":
             yield from _accept(instance.endpoint.port, _callers(me, fleet), _OLLAMA, published)
+    if me.is_dify:
+        yield from _accept(me.dify.port, me.dify.allow_from, "dify", published)
+        # An Ollama in a container of its own is a published port, too.
+        if me.instances and me.instances[0].runtime == "docker":
+            yield from _from_dify(me, fleet, published)
     for port in me.firewall.open_tcp:
         yield f'{published} {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -204,6 +213,16 @@ def _callers(me: FleetHost, fleet: Fleet) -> list[Network]:
         for gateway in fleet.gateways
         if gateway.host.private_address is not None and gateway.name != me.name
     ]
+
+
+def _from_dify(me: FleetHost, fleet: Fleet, match: str) -> Iterator[str]:
+    """Ollama, or the door to it, for Dify's plugin daemon alone: nothing else of Dify calls it."""
+    local = dify.ollama_access(me, fleet).local
+    if local is not None:
+        yield (
+            f'iifname "{dify.BRIDGE}" ip saddr {dify.daemon_address(me.dify)} '
+            f'{match} {local.port} accept comment "dify\'s plugin daemon"'
+        )
 
 
 def _accept(

@@ -286,7 +286,7 @@ def _certificate_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
         certificate, key = tls.issued(fleet.secrets, me.name, me.gateway_names)
     elif me.gateway.tls == "given":
         certificate = (PROJECT_ROOT / str(me.gateway.tls_certificate)).read_text()
-        key = fleet.secrets.pem(tls.GIVEN_KEY, str)
+        key = fleet.secrets.text(tls.GIVEN_KEY, str)
     else:
         return []
     return [

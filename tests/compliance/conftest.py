@@ -26,6 +26,7 @@ _ROLES: dict[str, Callable[[FleetHost], bool]] = {
     "gpu_host": lambda host: host.is_gpu,
     "gateway_host": lambda host: host.is_gateway,
     "docker_host": lambda host: host.has_docker,
+    "dify_host": lambda host: host.is_dify,
 }
 
 
@@ -175,6 +176,11 @@ def gateway_host(request: pytest.FixtureRequest, connections: Connections) -> Ta
 
 @pytest.fixture(scope="session")
 def docker_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture(scope="session")
+def dify_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
     return _target(connections, request.param)
 
 

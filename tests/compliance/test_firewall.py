@@ -136,6 +136,8 @@ def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:
     if host.is_gateway:
         endpoints += host.gateway_endpoints + host.redirect_endpoints
         endpoints += host.metrics_endpoints.values()
+    if host.is_dify:
+        endpoints.append(host.dify_endpoint)
     return {(endpoint.address, endpoint.port) for endpoint in endpoints}
 
 

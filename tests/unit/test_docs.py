@@ -11,6 +11,8 @@ import pytest
 from fleet import docs
 from fleet.settings import (
     CAPABILITIES,
+    DifyModel,
+    DifySettings,
     GatewayKey,
     GatewaySettings,
     OllamaInstance,
@@ -25,6 +27,8 @@ for model in CAPABILITIES:
         KEYS |= {f"ollama_instances[].{name}": f for name, f in OllamaInstance.model_fields.items()}
     if model is GatewaySettings:
         KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
+    if model is DifySettings:
+        KEYS |= {f"dify_models[].{name}": f for name, f in DifyModel.model_fields.items()}
 
 
 @pytest.fixture
@@ -63,6 +67,8 @@ def test_setting_says_what_it_means(key: str) -> None:
 
 # Whoever adds a setting that can open something adds it here, and so writes its warning.
 EXPOSING = {
+    "dify_listen",
+    "dify_plugin_signature",
     "ollama_listen",
     "ollama_no_cloud",
     "models_registry_insecure",

@@ -15,6 +15,7 @@ from fleet.secrets import EXAMPLE_KEY
 from fleet.settings import CAPABILITIES
 from tests.fleets import (
     ALTERNATIVE_CONTAINERS,
+    ALTERNATIVE_DIFY,
     ALTERNATIVE_GATEWAY,
     ALTERNATIVE_GPU,
     BOX,
@@ -416,7 +417,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "host in no group": (
         {**pair(), "db": ("databases", {})},
         "db",
-        ["in groups databases", "needs gpu or gateway"],
+        ["in groups databases", "needs gpu or gateway or dify"],
     ),
     "compose that is too old": (
         {"box": ("", {"docker_enabled": True, "docker_compose_version": "2.23.3"})},
@@ -512,8 +513,9 @@ def test_sound_fleets_are_accepted(hosts: Hosts) -> None:
 def test_alternative_scenario_differs_in_every_setting() -> None:
     """... or a setting could be without effect and no rendering would show it."""
     hosts = pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY)
-    fleet = fleet_of({**hosts, "box": ("containers", ALTERNATIVE_CONTAINERS)})
-    places = {"gateway": "edge", "docker": "box", "toolkit": "box"}
+    others = {"box": ("containers", ALTERNATIVE_CONTAINERS), "chat": ("dify", ALTERNATIVE_DIFY)}
+    fleet = fleet_of({**hosts, **others})
+    places = {"gateway": "edge", "docker": "box", "toolkit": "box", "dify": "chat"}
     same = []
     for model in CAPABILITIES:
         capability = model.prefix.rstrip("_") or "host"
@@ -525,7 +527,7 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
             if getattr(loaded, name) == field.default
         ]
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
-    # choose from; tests of their own cover them.
+    # choose from; Dify's plugin comes from a package. Tests of their own cover them.
     assert same == [
         "ollama_instances",
         "ollama_image",
@@ -534,6 +536,7 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
         "driver_source",
         "docker_source",
         "toolkit_enabled",
+        "dify_plugin",
     ]
 
 

@@ -1,0 +1,835 @@
+"""Dify's own compose stack on a host: kept as declared, upgraded, backed up and restored.
+
+usage: dify_stack.py check|converge|backup|unpause CONFIG
+
+`check` changes nothing and prints {"pending": [reason, ...]}; `converge` does what `check` would
+list and waits until every service is well; `backup` writes an archive, with `--due` only when the
+newest is old; `unpause` undoes what a killed backup left. Runs as root, standard library only.
+
+Layout under CONFIG's `root`: `releases/<version>/` is a working copy of the pristine release with
+our `.env` and `docker-compose.override.yaml`, `volumes/` is the state that every version shares,
+`state.json` says which version runs and what was under way when the host was cut off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+import dify_client  # type: ignore[import-not-found]  # beside this file on the host
+
+DATABASE = "db_postgres"
+DAEMON = "plugin_daemon"
+# These resolve the names of others once, when they start.
+DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
+# They call what is outside: the marketplace, and Python's index.
+PROXIED = ("api", "worker", "worker_beat", DAEMON)
+Services = dict[str, dict[str, Any]]
+_EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
+_CRASHES = 4
+_LOG_LINES = "12"
+# The owner of Dify's own processes in their containers.
+_STORAGE_OWNER = "1001:1001"
+_CA_IN_CONTAINER = "/etc/llm-fleet-ca.pem"
+
+
+class StackError(Exception):
+    """What went wrong, worded for the operator."""
+
+
+def say(text: str) -> None:
+    """A line of progress, at once; the deploy shows the newest."""
+    print(text, flush=True)  # noqa: T201 - the journal is where it goes
+
+
+def run(*words: str, cwd: Path | None = None, stdin: IO[bytes] | None = None) -> str:
+    """Standard output of a command, as text. Raises StackError with what it said."""
+    done = subprocess.run(words, cwd=cwd, stdin=stdin, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()[-6:]
+        raise StackError(f"{' '.join(words[:6])}: exit {done.returncode}: {' | '.join(said)}")
+    return done.stdout
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Have `text` in the file `path`, whole or not at all, for its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(temporary).chmod(mode)
+    Path(temporary).rename(path)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file of any size."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Release:
+    """The working copy of one version, and Compose in it."""
+
+    def __init__(self, config: dict[str, Any], version: str) -> None:
+        self.config, self.version = config, version
+        self.root = Path(config["root"])
+        self.directory = self.root / "releases" / version
+
+    # -- files
+
+    def prepare(self) -> None:
+        """Have the working copy, our values and our override; Compose itself judges them."""
+        self._copy()
+        (self.root / "volumes").mkdir(mode=0o755, exist_ok=True)
+        self._seed_volumes()
+        if self.config["ca"]:
+            write(self._bundle(), self._bundle_text(), 0o644)
+        write(self.directory / ".env", self.env_text())
+        staged = self.directory / ".override.yaml"
+        write(staged, self.override_text())
+        self._compose_with(staged, "config", "--quiet")
+        staged.rename(self._override())
+
+    def is_prepared(self) -> bool:
+        """Whether every file is what `prepare` would write."""
+        try:
+            return (
+                (self.directory / ".env").read_text() == self.env_text()
+                and self._override().read_text() == self.override_text()
+                and (not self.config["ca"] or self._bundle().read_text() == self._bundle_text())
+            )
+        except FileNotFoundError:
+            return False
+
+    def _copy(self) -> None:
+        """The pristine `docker/` of the release, complete or not at all."""
+        if self.directory.exists():
+            return
+        new = self.directory.with_name(f"{self.version}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.copytree(self._pristine(), new, symlinks=True)
+        shutil.rmtree(new / "volumes", ignore_errors=True)
+        (new / "volumes").symlink_to(self.root / "volumes")
+        new.chmod(0o700)
+        new.rename(self.directory)
+
+    def _pristine(self) -> Path:
+        """`docker/` of the unpacked tarball, whatever folder the tarball has around it."""
+        unpacked = Path(self.config["pristine"]) / self.version
+        found = [*unpacked.glob("docker"), *unpacked.glob("*/docker")]
+        if len(found) != 1 or not (found[0] / "docker-compose.yaml").is_file():
+            raise StackError(f"{unpacked}: no docker/docker-compose.yaml in the release's tarball")
+        return found[0]
+
+    def _seed_volumes(self) -> None:
+        """Files that the release brings for its volumes, where there is none yet."""
+        seeds = self._pristine() / "volumes"
+        for path in sorted(seeds.rglob("*")) if seeds.is_dir() else ():
+            target = self.root / "volumes" / path.relative_to(seeds)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            elif not target.exists():
+                shutil.copy2(path, target)
+
+    def env_text(self) -> str:
+        """The release's `.env.example` with our values in the places of its own."""
+        ours = dict(read_env(Path(self.config["values"]).read_text()))
+        lines = []
+        for line in (self._pristine() / ".env.example").read_text().splitlines():
+            name = line.split("=", 1)[0].strip()
+            lines.append(f"{name}={ours.pop(name)}" if name in ours else line)
+        rest = [f"{name}={value}" for name, value in ours.items()]
+        return "\n".join([*lines, "# Added by llm-fleet.", *rest, ""])
+
+    def _override(self) -> Path:
+        return self.directory / "docker-compose.override.yaml"
+
+    def _bundle(self) -> Path:
+        return self.root / "ca-bundle.pem"
+
+    def _bundle_text(self) -> str:
+        system = Path("/etc/ssl/certs/ca-certificates.crt").read_text()
+        return system + Path(self.config["ca"]).read_text()
+
+    def override_text(self) -> str:
+        """Our changes to the release's compose file, which stays as it is."""
+        services = self.services(override=False)
+        ours = {name: self._service_override(name, services) for name in services}
+        network = self.config["network"]
+        document = {
+            "name": self.config["project"],
+            "services": {name: value for name, value in ours.items() if value},
+            "networks": {
+                "default": {
+                    "driver_opts": {"com.docker.network.bridge.name": network["bridge"]},
+                    "ipam": {
+                        "config": [{"subnet": network["subnet"], "ip_range": network["ip_range"]}]
+                    },
+                }
+            },
+        }
+        return "# Managed by llm-fleet.\n" + to_yaml(document)
+
+    def _service_override(self, name: str, services: Services) -> dict[str, Any]:
+        service = services[name]
+        ours: dict[str, Any] = {}
+        digest = self.config["images"].get(service["image"])
+        if digest:
+            ours["image"] = f"{service['image']}@{digest}"
+        published = self.config["publish"].get(name, [])
+        if service.get("ports") or published:
+            ours["ports"] = Tagged("!override" if published else "!reset", published)
+        environment: dict[str, str] = {}
+        if self.config["proxy"] and name in PROXIED:
+            environment |= self._proxy(services)
+        if name == DAEMON:
+            ours["networks"] = {"default": {"ipv4_address": self.config["network"]["daemon"]}}
+            if self.config["ca"]:
+                environment["REQUESTS_CA_BUNDLE"] = _CA_IN_CONTAINER
+                ours["volumes"] = [f"{self._bundle()}:{_CA_IN_CONTAINER}:ro"]
+        if environment:
+            ours["environment"] = environment
+        return ours
+
+    def _proxy(self, services: Services) -> dict[str, str]:
+        proxy = self.config["proxy"]
+        # Without the services' own names, Dify's parts would look for each other outside.
+        direct = ",".join(["localhost", "127.0.0.1", *sorted(services), *proxy["direct"]])
+        names = ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy")
+        return dict.fromkeys(names, proxy["url"]) | {"NO_PROXY": direct, "no_proxy": direct}
+
+    # -- Compose
+
+    def compose(self, *words: str, stdin: IO[bytes] | None = None) -> str:
+        """Compose with the release's file and our override."""
+        return self._compose_with(self._override(), *words, stdin=stdin)
+
+    def _compose_with(
+        self, override: Path | None, *words: str, stdin: IO[bytes] | None = None
+    ) -> str:
+        files = ["--file", "docker-compose.yaml"]
+        files += ["--file", str(override)] if override else []
+        # Its .env must be what is in the release: nothing of whoever runs this may shine through.
+        command = ["env", "-i", f"PATH={os.environ['PATH']}", "HOME=/root"]
+        return run(*command, "docker", "compose", "--project-name", self.config["project"],
+                   *files, *words, cwd=self.directory, stdin=stdin)  # fmt: skip
+
+    def services(self, *, override: bool = True) -> Services:
+        """Service to its configuration, of the profiles in force."""
+        path = self._override() if override else None
+        text = self._compose_with(path, "config", "--format", "json")
+        services: Services = json.loads(text)["services"]
+        return services
+
+    def containers(self) -> Services:
+        """Service to what `docker inspect` says of its container, of this project."""
+        label = f"label=com.docker.compose.project={self.config['project']}"
+        ids = run("docker", "ps", "--all", "--quiet", "--filter", label).split()
+        if not ids:
+            return {}
+        listed = json.loads(run("docker", "inspect", *ids))
+        return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in listed}
+
+
+class Tagged:
+    """A value with a YAML tag of Compose's before it."""
+
+    def __init__(self, tag: str, value: Any) -> None:
+        self.tag, self.value = tag, value
+
+
+def to_yaml(value: dict[str, Any], indent: int = 0) -> str:
+    """Block YAML of dicts; lists and scalars as JSON, which YAML reads too."""
+    pad = "  " * indent
+    lines = []
+    for key, item in value.items():
+        if isinstance(item, Tagged):
+            lines.append(f"{pad}{key}: {item.tag} {json.dumps(item.value)}\n")
+        elif isinstance(item, dict):
+            lines.append(f"{pad}{key}:\n{to_yaml(item, indent + 1)}")
+        else:
+            lines.append(f"{pad}{key}: {json.dumps(item)}\n")
+    return "".join(lines)
+
+
+def read_env(text: str) -> Iterator[tuple[str, str]]:
+    """The assignments of a dotenv file, in order."""
+    for line in text.splitlines():
+        name, sep, value = line.partition("=")
+        if sep and not line.lstrip().startswith("#"):
+            yield name.strip(), value.strip()
+
+
+def image_problem(services: Services) -> str | None:
+    """The images that could be another one tomorrow, or None."""
+    loose = sorted(
+        {
+            service["image"]
+            for service in services.values()
+            if "@sha256:" not in service["image"]
+            and not _EXACT_TAG.search(service["image"].rpartition(":")[2])
+        }
+    )
+    if not loose:
+        return None
+    lines = ", ".join(f'"{name}": "sha256:..."' for name in loose)
+    return (
+        f"dify_images: these tags are moved by their publishers: declare {lines}; "
+        "`docker buildx imagetools inspect NAME` shows a digest"
+    )
+
+
+def container_problem(
+    name: str, service: dict[str, Any], container: dict[str, Any] | None, started: list[str] | None
+) -> str | None:
+    """Why a service's container is not what it should be; None when it is."""
+    if container is None:
+        return f"{name}: no container"
+    if started != identity(service, container):
+        return f"{name}: declared in another way than it was started"
+    problem = state_problem(name, service, container["State"])
+    # So it is after every start, and after the pause of a backup: nothing to be done about it.
+    return None if problem == f"{name}: starting" else problem
+
+
+def identity(service: dict[str, Any], container: dict[str, Any]) -> list[str]:
+    """What tells a container apart: its id, and a hash of what it was started from.
+
+    Compose's own label is no help: `config --hash` gives another one than `up` wrote.
+    """
+    text = json.dumps(service, sort_keys=True)
+    return [container["Id"], hashlib.sha256(text.encode()).hexdigest()]
+
+
+def state_problem(name: str, service: dict[str, Any], state: dict[str, Any]) -> str | None:
+    """Why a container is not well; a one-shot one has ended well."""
+    if state["Status"] == "exited" and service.get("restart") == "no":
+        return None if state["ExitCode"] == 0 else f"{name}: ended with {state['ExitCode']}"
+    if state["Status"] != "running":
+        return f"{name}: {state['Status']}"
+    health = state.get("Health", {}).get("Status", "healthy")
+    if health == "unhealthy" and not state["Health"].get("FailingStreak", 1):
+        # What Docker says of a container after a pause, until it has been probed again.
+        health = "starting"
+    return None if health in ("healthy", "none") else f"{name}: {health}"
+
+
+class Stack:
+    """The declared release on this host."""
+
+    def __init__(self, config: dict[str, Any], path: str) -> None:
+        self.config, self.path = config, path
+        self.root = Path(config["root"])
+        self.state = self._read_state()
+        self.release = Release(config, config["version"])
+
+    def _read_state(self) -> Any:
+        try:
+            return json.loads((self.root / "state.json").read_text())
+        except FileNotFoundError:
+            return {}
+
+    def _keep(self, **state: Any) -> None:
+        self.state = state
+        write(self.root / "state.json", json.dumps(state))
+
+    # -- looking
+
+    def pending(self) -> list[str]:
+        """Every reason to change something."""
+        if Path(self.config["restore"]).exists():
+            return ["a backup is to be restored"]
+        if self.state.get("under_way"):
+            return [f"{self.state['under_way']} was cut off"]
+        now = self.state.get("version")
+        if now != self.config["version"]:
+            return [f"Dify {now or 'is not installed'}, declared is {self.config['version']}"]
+        if not self.release.is_prepared():
+            return ["settings have changed"]
+        return self.container_problems()
+
+    def container_problems(self) -> list[str]:
+        """Why the containers are not the declared ones, or not well."""
+        services, containers = self.release.services(), self.release.containers()
+        started = self.state.get("started", {})
+        problems = [
+            container_problem(name, service, containers.get(name), started.get(name))
+            for name, service in services.items()
+        ]
+        problems += [f"{name}: not declared" for name in sorted(set(containers) - set(services))]
+        problems += [self._stale_door(containers)]
+        return [problem for problem in problems if problem]
+
+    @staticmethod
+    def _stale_door(containers: Services) -> str | None:
+        """nginx keeps the addresses of containers that are no more, and answers 502."""
+        door = containers.get(DOOR)
+        newer = [
+            name
+            for name in BEHIND
+            if door and name in containers
+            and moment(containers[name]["Created"]) > moment(door["State"]["StartedAt"])
+        ]  # fmt: skip
+        return f"{DOOR}: started before {', '.join(newer)}" if newer else None
+
+    # -- changing
+
+    def converge(self) -> None:
+        """Have the declared release up, from whatever state the host is in."""
+        if Path(self.config["restore"]).exists():
+            self.restore(Path(self.config["restore"]))
+            Path(self.config["restore"]).unlink()
+        now, target = self.state.get("version"), self.config["version"]
+        if self.state.get("under_way") == "an upgrade" and self.state["to"] != target:
+            self._return_to_backup("the declared version is another again")
+            now = self.state["version"]
+        if now and now != target:
+            self.upgrade(now, target)
+            return
+        self.release.prepare()
+        self.bring_up(self.release)
+
+    def bring_up(self, release: Release) -> None:
+        """Start a prepared release, and wait until it is well."""
+        say(f"starting Dify {release.version}")
+        services = release.services()
+        if problem := image_problem(services):
+            raise StackError(problem)
+        self._pull(services)
+        self.unpause()
+        if not self.state:
+            # From here on the version counts as installed: there may be a database of it.
+            self._keep(version=release.version)
+        release.compose("up", "--detach", "--remove-orphans", "--quiet-pull")
+        containers = release.containers()
+        started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
+        self._keep(**{**self.state, "started": started})
+        self._wait_well(release, services)
+        if self._stale_door(release.containers()):
+            say("restarting nginx: what is behind it was made anew")
+            release.compose("restart", DOOR)
+        self._wait_answer(release)
+
+    @staticmethod
+    def _pull(services: Services) -> None:
+        images = sorted({service["image"] for service in services.values()})
+        for number, image in enumerate(images, 1):
+            try:
+                run("docker", "image", "inspect", image)
+            except StackError:
+                say(f"pulling image {number} of {len(images)}: {image}")
+                run("docker", "pull", "--quiet", image)
+
+    def _wait_well(self, release: Release, services: Services) -> None:
+        deadline = time.monotonic() + self.config["start_timeout"]
+        shown = None
+        while True:
+            containers = release.containers()
+            missing = {"State": {"Status": "missing"}}
+            looked = {
+                name: state_problem(name, service, containers.get(name, missing)["State"])
+                for name, service in services.items()
+            }
+            problems = {name: problem for name, problem in looked.items() if problem}
+            if not problems:
+                return
+            crashed = [n for n in problems if _crashes(containers.get(n)) >= _CRASHES]
+            if crashed or time.monotonic() > deadline:
+                self._show_logs(release, crashed or sorted(problems))
+                ends = [f"{name}: ends again and again" for name in crashed]
+                raise StackError("; ".join(ends or sorted(problems.values())))
+            text = "waiting for " + ", ".join(sorted(problems.values()))
+            if text != shown:
+                shown = text
+                say(text)
+            time.sleep(2)
+
+    @staticmethod
+    def _show_logs(release: Release, names: list[str]) -> None:
+        for name in names[:3]:
+            logs = release.compose("logs", "--no-color", "--tail", _LOG_LINES, name)
+            say(f"--- the end of {name}'s log ---\n{logs.rstrip()}")
+
+    def _client(self) -> Any:
+        config = json.loads(Path(self.config["client"]).read_text())
+        return dify_client.Dify(config)
+
+    def _wait_answer(self, release: Release) -> None:
+        say("waiting for Dify's API")
+        try:
+            self._client().wait_ready()
+        except dify_client.DifyError as error:
+            self._show_logs(release, [DOOR, "api"])
+            raise StackError(str(error)) from None
+
+    # -- upgrades
+
+    def upgrade(self, now: str, target: str) -> None:
+        """From version `now` to `target`: proven by a chat, or back at the backup made before."""
+        if numbers(target) < numbers(now):
+            raise StackError(
+                f"Dify {now} runs, and a database does not go back to {target}: declare {now}, or "
+                "restore a backup of that version (docs/operating.md)"
+            )
+        if self.state.get("under_way") != "an upgrade":
+            say(f"backing up {now} before the upgrade to {target}")
+            self._start_database(Release(self.config, now))
+            archive = self.backup()
+            self._keep(version=now, under_way="an upgrade", to=target, backup=str(archive))
+        try:
+            Release(self.config, now).compose("down")
+            self.release.prepare()
+            self.bring_up(self.release)
+            self._prove()
+        except (StackError, dify_client.DifyError, OSError) as error:
+            self._return_to_backup(str(error))
+            raise StackError(
+                f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
+            ) from None
+        self._keep(version=target, started=self.state["started"])
+        say(f"Dify {target} answers")
+
+    def _prove(self) -> None:
+        client = self._client()
+        if not all(client.keys.get(app["role"]) for app in client.config["apps"]):
+            say("no sample app yet, so no chat proves this version")
+            return
+        say("asking the sample apps")
+        dify_client.chat(client)
+
+    def _return_to_backup(self, reason: str) -> None:
+        old = self.state["version"]
+        say(f"returning to {old}: {reason}")
+        with contextlib.suppress(StackError):
+            # Also a release that Compose cannot read must not keep the old one away.
+            self.release.compose("down", "--remove-orphans")
+        # Its own files are as they were: the settings of the new one are none of its business.
+        former = Release(self.config, old)
+        self._import(Path(self.state["backup"]), former)
+        self.bring_up(former)
+        self._keep(version=old, started=self.state["started"])
+
+    # -- backups
+
+    def backup(self) -> Path:
+        """Write an archive of all there is to lose; its path.
+
+        Everything but the database is paused meanwhile, so that files and tables are of one moment.
+        """
+        release = Release(self.config, self.state["version"])
+        directory = Path(self.config["backup"]["dir"])
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        for stale in directory.glob(".part-*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
+        try:
+            self._freeze_and_copy(release, stage)
+            archive = self._pack(release, stage, directory)
+        finally:
+            shutil.rmtree(stage, ignore_errors=True)
+        self._prune(directory)
+        say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
+        return archive
+
+    def _freeze_and_copy(self, release: Release, stage: Path) -> None:
+        containers = release.containers()
+        others = [
+            item["Id"]
+            for name, item in containers.items()
+            if name != DATABASE and item["State"]["Status"] == "running"
+        ]
+        if containers.get(DATABASE, {}).get("State", {}).get("Status") != "running":
+            raise StackError(f"{DATABASE} does not run, so there is nothing to dump")
+        if "redis" in containers:
+            said = release.compose("exec", "-T", "redis", "redis-cli", "save").strip()
+            if said != "OK":
+                raise StackError(f"redis-cli save: {said}")
+        say("pausing the containers")
+        try:
+            run("docker", "pause", *others)
+            say("dumping the databases")
+            for name in _databases(release):
+                _dump(release, name, stage / f"database-{name}.dump")
+            say("copying the volumes")
+            _tar(stage / "volumes.tar.gz", self.root / "volumes", "--exclude=./db/data")
+            for name in _named_volumes(self.config["project"]):
+                _tar(stage / f"named-{name}.tar.gz", _mountpoint(name))
+        finally:
+            self.unpause()
+        _tar(stage / "release.tar.gz", release.directory, "--exclude=./volumes")
+        for path in self._own_files():
+            shutil.copy2(path, stage / path.name)
+
+    def _own_files(self) -> list[Path]:
+        """What this project keeps of Dify on the host: secrets, keys, memory."""
+        client = json.loads(Path(self.config["client"]).read_text())
+        paths = [Path(self.config["secrets"]), Path(client["memory"]), Path(client["keys"])]
+        return [path for path in paths if path.exists()]
+
+    def _pack(self, release: Release, stage: Path, directory: Path) -> Path:
+        files = {path.name: sha256(path) for path in sorted(stage.iterdir())}
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        manifest = {"version": release.version, "made": now, "files": files}
+        (stage / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        archive = directory / f"dify-{release.version}-{now}.tar"
+        part = stage.with_name(f"{stage.name}.tar")
+        try:
+            run("tar", "--create", "--file", str(part), "--directory", str(stage), ".")
+            part.chmod(0o600)
+            sync(part)
+            write(archive.with_name(f"{archive.name}.sha256"), f"{sha256(part)}  {archive.name}\n")
+            part.rename(archive)
+        finally:
+            part.unlink(missing_ok=True)
+        return archive
+
+    def _prune(self, directory: Path) -> None:
+        archives = sorted(directory.glob("dify-*.tar"), key=lambda path: path.stat().st_mtime)
+        kept = self.state.get("backup")
+        for path in archives[: -self.config["backup"]["keep"]]:
+            if str(path) != kept:
+                path.unlink()
+                path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
+
+    def is_backup_due(self) -> bool:
+        """Whether the newest archive would be too old before this is asked again."""
+        directory = Path(self.config["backup"]["dir"])
+        newest = max((path.stat().st_mtime for path in directory.glob("dify-*.tar")), default=0)
+        return bool(time.time() - newest > self.config["backup"]["due"])
+
+    def restore(self, archive: Path) -> None:
+        """Have the state of `archive`, which must be of the declared version."""
+        manifest = read_manifest(archive)
+        if manifest["version"] != self.config["version"]:
+            raise StackError(
+                f"the backup is of Dify {manifest['version']}: declare dify_version = "
+                f"'{manifest['version']}' to restore it, and upgrade afterwards"
+            )
+        if now := self.state.get("version"):
+            Release(self.config, now).compose("down", "--remove-orphans")
+        self.release.prepare()
+        self._import(archive, self.release, keep_former=True)
+        self._keep(version=self.config["version"])
+
+    def _import(self, archive: Path, release: Release, *, keep_former: bool = False) -> None:
+        say(f"restoring {archive.name}")
+        stage = self.root / ".restore"
+        shutil.rmtree(stage, ignore_errors=True)
+        stage.mkdir(mode=0o700)
+        unpack_checked(archive, stage)
+        self._replace_volumes(stage, keep_former=keep_former)
+        self._start_database(release)
+        for dump in sorted(stage.glob("database-*.dump")):
+            _load(release, dump.name[len("database-") : -len(".dump")], dump)
+        for path in self._own_paths():
+            if (stage / path.name).exists():
+                shutil.copy2(stage / path.name, path)
+        shutil.rmtree(stage)
+
+    def _start_database(self, release: Release) -> None:
+        service = {DATABASE: release.services()[DATABASE]}
+        self._pull(service)
+        release.compose("up", "--detach", "--no-recreate", DATABASE)
+        self._wait_well(release, service)
+
+    def _own_paths(self) -> list[Path]:
+        client = json.loads(Path(self.config["client"]).read_text())
+        return [Path(client["memory"]), Path(client["keys"])]
+
+    def _replace_volumes(self, stage: Path, *, keep_former: bool) -> None:
+        volumes, former = self.root / "volumes", self.root / "volumes.before"
+        if keep_former and volumes.exists() and not former.exists():
+            volumes.rename(former)
+        shutil.rmtree(volumes, ignore_errors=True)
+        volumes.mkdir(mode=0o755)
+        _untar(stage / "volumes.tar.gz", volumes)
+        storage = volumes / "app" / "storage"
+        if storage.exists():
+            run("chown", "--recursive", _STORAGE_OWNER, str(storage))
+        for part in sorted(stage.glob("named-*.tar.gz")):
+            name = part.name[len("named-") : -len(".tar.gz")]
+            _make_volume(self.config["project"], name)
+            place = _mountpoint(name)
+            for path in place.iterdir():
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+            _untar(part, place)
+
+    def unpause(self) -> None:
+        """Let go of every container that a backup paused."""
+        label = f"label=com.docker.compose.project={self.config['project']}"
+        paused = run(
+            "docker", "ps", "--quiet", "--filter", label, "--filter", "status=paused"
+        ).split()
+        if paused:
+            run("docker", "unpause", *paused)
+
+
+def _crashes(container: dict[str, Any] | None) -> int:
+    return container["RestartCount"] if container else 0
+
+
+def moment(text: str) -> float:
+    """Docker's time of day, whose fraction has nine digits, as seconds."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    parsed = datetime.datetime.strptime(f"{whole}+0000", "%Y-%m-%dT%H:%M:%S%z")
+    return parsed.timestamp() + float(f"0.{fraction or 0}")
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """A version as something to compare."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def sync(path: Path) -> None:
+    """Have a file on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _databases(release: Release) -> list[str]:
+    text = release.compose(
+        "exec", "-T", DATABASE, "sh", "-c",
+        'PGPASSWORD="$POSTGRES_PASSWORD" psql -U "${POSTGRES_USER:-postgres}" -d postgres -Atc '
+        "\"select datname from pg_database where not datistemplate and datname <> 'postgres'\"",
+    )  # fmt: skip
+    return text.split()
+
+
+def _dump(release: Release, name: str, target: Path) -> None:
+    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc '
+    container = release.containers()[DATABASE]["Id"]
+    with target.open("wb") as file:
+        done = subprocess.run(
+            ["docker", "exec", container, "sh", "-c", f'{command} -d "$1"', "sh", name],
+            stdout=file, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise StackError(f"pg_dump {name}: {done.stderr.decode()[-500:]}")
+
+
+def _load(release: Release, name: str, dump: Path) -> None:
+    say(f"restoring the database {name}")
+    psql = (
+        'export PGPASSWORD="$POSTGRES_PASSWORD"; user=${POSTGRES_USER:-postgres};'
+        ' psql -q -U "$user" -d postgres -v ON_ERROR_STOP=1'
+        ' -c "DROP DATABASE IF EXISTS \\"$1\\"" -c "CREATE DATABASE \\"$1\\"" &&'
+        ' exec pg_restore -U "$user" --no-owner --exit-on-error -d "$1"'
+    )
+    container = release.containers()[DATABASE]["Id"]
+    with dump.open("rb") as file:
+        run("docker", "exec", "--interactive", container, "sh", "-c", psql, "sh", name, stdin=file)
+
+
+def _tar(target: Path, directory: Path, *options: str) -> None:
+    run("tar", "--create", "--gzip", "--numeric-owner", "--acls", "--xattrs", *options,
+        "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
+
+
+def _untar(archive: Path, directory: Path) -> None:
+    run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
+        "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
+
+
+def _named_volumes(project: str) -> list[str]:
+    label = f"label=com.docker.compose.project={project}"
+    return run("docker", "volume", "ls", "--quiet", "--filter", label).split()
+
+
+def _mountpoint(name: str) -> Path:
+    return Path(run("docker", "volume", "inspect", "--format", "{{.Mountpoint}}", name).strip())
+
+
+def _make_volume(project: str, name: str) -> None:
+    if name not in _named_volumes(project):
+        # As Compose labels it, or it would not take it for its own.
+        short = name[len(f"{project}_") :]
+        run("docker", "volume", "create", "--label", f"com.docker.compose.project={project}",
+            "--label", f"com.docker.compose.volume={short}", name)  # fmt: skip
+
+
+def read_manifest(archive: Path) -> Any:
+    """The manifest of a backup. Raises StackError when it is none, or not whole."""
+    beside = archive.with_name(f"{archive.name}.sha256")
+    if beside.exists() and beside.read_text().split()[0] != sha256(archive):
+        raise StackError(f"{archive}: not what its .sha256 says; it is damaged")
+    try:
+        with tarfile.open(archive) as tar:
+            file = tar.extractfile("./manifest.json")
+            return json.loads(file.read()) if file else {}
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise StackError(f"{archive}: no backup of Dify: {error}") from None
+
+
+def unpack_checked(archive: Path, directory: Path) -> None:
+    """Unpack a backup whose every part has the checksum that its manifest says."""
+    files = read_manifest(archive)["files"]
+    run("tar", "--extract", "--file", str(archive), "--directory", str(directory))
+    for name, expected in files.items():
+        path = directory / name
+        if not path.is_file() or sha256(path) != expected:
+            raise StackError(f"{archive}: {name} is damaged; nothing was restored from it")
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """One change at a time: a backup by the timer waits for a deploy, and the other way round."""
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
+    with locked(stack_of().root):
+        stack = stack_of()
+        if command == "converge":
+            stack.converge()
+        elif command == "unpause":
+            stack.unpause()
+        elif "--due" not in options or stack.is_backup_due():
+            stack.backup()
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; the exit status."""
+    command, path, *options = arguments
+    config = json.loads(Path(path).read_text())
+
+    def stack_of() -> Stack:
+        return Stack(config, path)
+
+    try:
+        if command == "check":
+            say(json.dumps({"pending": stack_of().pending()}))
+        else:
+            _change(stack_of, command, options)
+    except (StackError, OSError) as error:
+        print(f"Dify: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,268 @@
+"""The set-up of Dify against its stand-in: everything from bare, then only what differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from fleet.paths import LIB
+from tasks.dify import client_config, programs
+from tests.fleets import fleet_of, own_secrets
+from tests.lab.upstream.dify_rig import INIT, Rig
+from tests.lab.upstream.rig import MODEL, Server
+from tests.lab.upstream.test_dify import Console
+
+OWNER = "owner@fleet.internal"
+BOX = {
+    "private_address": "10.0.0.5",
+    "ollama_listen": "private",
+    "ollama_models": [MODEL],
+    "dify_sha256": "ab" * 32,
+    "dify_owner_email": OWNER,
+    "dify_plugin_package": "ollama.difypkg",
+    "dify_plugin_sha256": "cd" * 32,
+}
+__all__ = ["own_secrets"]
+
+BARE = ["no owner yet"]
+
+
+class Client:
+    """The program as it lies on a host, with the configuration that the task writes."""
+
+    def __init__(self, rig: Rig, ollama: Server, folder: Path, **settings: Any) -> None:
+        self.rig, self.folder = rig, folder
+        fleet = fleet_of({"box": ("gpu dify", {**BOX, **settings})})
+        package = folder / "ollama.difypkg"
+        package.write_bytes(rig.package())
+        self.config = client_config(fleet["box"], fleet) | {
+            "url": rig.url,
+            "init_password": INIT,
+            "plugin": {
+                "package": str(package),
+                "sha256": hashlib.sha256(package.read_bytes()).hexdigest(),
+            },
+            "ollama": {"url": ollama.url, "key": None},
+            "keys": str(folder / "keys.json"),
+            "memory": str(folder / "memory.json"),
+            "ready_timeout": 30,
+            "retry_timeout": 30,
+            "stream_timeout": 10,
+        }
+        for program in programs():
+            (folder / Path(program.path).relative_to(LIB)).write_text(program.text)
+
+    def __call__(self, command: str) -> subprocess.CompletedProcess[str]:
+        path = self.folder / "client.json"
+        path.write_text(json.dumps(self.config))
+        return subprocess.run(
+            [sys.executable, "-I", self.folder / "dify_client.py", command, path],
+            capture_output=True, text=True, check=False, timeout=300,
+        )  # fmt: skip
+
+    @property
+    def pending(self) -> list[str]:
+        """What a deploy would change."""
+        done = self("check")
+        assert done.returncode == 0, done.stderr
+        reasons: list[str] = json.loads(done.stdout)["pending"]
+        return reasons
+
+    def apply(self) -> list[str]:
+        """What a deploy changed, line by line."""
+        done = self("apply")
+        assert done.returncode == 0, done.stdout + done.stderr
+        for secret in (self.config["owner"]["password"], INIT, *self.keys.values()):
+            assert secret not in done.stdout + done.stderr
+        return done.stdout.splitlines()
+
+    def refused(self, command: str = "apply") -> str:
+        """What a deploy says that fails."""
+        done = self(command)
+        assert done.returncode == 1, done.stdout
+        return done.stderr
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The API keys that were kept."""
+        keys: dict[str, str] = json.loads(Path(self.config["keys"]).read_text())
+        return keys
+
+    def console(self) -> Console:
+        """The owner's browser."""
+        console = Console(self.rig)
+        assert console.login(self.config["owner"]["password"], OWNER).status_code == 200
+        return console
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    """A Dify of each test's own, not below pytest's folder, which PostgreSQL may not enter."""
+    with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
+        Path(folder).chmod(0o755)
+        rig = Rig(Path(folder))
+        try:
+            yield rig.start()
+        finally:
+            rig.stop()
+
+
+@pytest.fixture
+def client(rig: Rig, shared: Server, tmp_path: Path, own_secrets: Path) -> Client:
+    return Client(rig, shared, tmp_path)
+
+
+def test_from_bare_to_a_chat_and_then_nothing(client: Client) -> None:
+    assert client.pending == BARE
+    client.apply()
+    assert client.pending == []
+    assert client.apply() == []
+    answers = client("chat")
+    assert answers.returncode == 0, answers.stderr
+    assert "Paris" in answers.stdout
+    assert stat.S_IMODE(Path(client.config["keys"]).stat().st_mode) == 0o600
+    # Nothing of it twice, whatever was looked at and done again.
+    console = client.console()
+    assert len(console.get("apps?page=1&limit=100")["data"]) == 2
+    assert client.rig.sql("SELECT count(*) FROM provider_model_credentials") == "1"
+    assert client.rig.sql("SELECT count(*) FROM api_tokens") == "2"
+
+
+def test_each_difference_is_mended_and_nothing_else(client: Client) -> None:
+    client.apply()
+    console = client.console()
+    apps = {item["mode"]: item["id"] for item in console.get("apps?page=1&limit=100")["data"]}
+    upgrade = {"strategy_setting": "latest", "upgrade_time_of_day": 0, "upgrade_mode": "exclude",
+               "exclude_plugins": [], "include_plugins": []}  # fmt: skip
+    changes = {
+        "workspaces/current/plugin/auto-upgrade/change": {
+            "category": "model", "auto_upgrade": upgrade,
+        },
+        f"apps/{apps['chat']}/model-config": {
+            **client.config["apps"][0]["model_config"], "pre_prompt": "Lie.",
+        },
+        f"apps/{apps['advanced-chat']}/api-enable": {"enable_api": False},
+    }  # fmt: skip
+    for path, body in changes.items():
+        assert console.ask("POST", path, body).status_code == 200, path
+    assert client.pending == [
+        "plugins upgrade themselves (latest)",
+        "app 'Fleet chat': changed since, or not published",
+        "app 'Fleet chat (workflow)': its API is off",
+    ]
+    client.apply()
+    assert client.pending == []
+    assert client.console().get(f"apps/{apps['chat']}")["model_config"]["pre_prompt"] == ""
+
+
+def test_declared_limits_change_the_one_record(client: Client) -> None:
+    client.apply()
+    client.config["models"][0]["context_size"] = 16384
+    assert client.pending == [f"model {MODEL}: context_size"]
+    client.apply()
+    assert client.pending == []
+    assert client.rig.sql("SELECT count(*) FROM provider_model_credentials") == "1"
+
+
+def test_lost_memory_costs_writes_and_no_duplicates(client: Client) -> None:
+    """Of a host that was restored without it, or a run that died before it was written."""
+    client.apply()
+    keys = client.keys
+    Path(client.config["memory"]).unlink()
+    Path(client.config["keys"]).unlink()
+    client.apply()
+    assert client.pending == []
+    assert client.keys == keys
+    assert client.rig.sql("SELECT count(*) FROM provider_model_credentials") == "1"
+    assert client.rig.sql("SELECT count(*) FROM apps") == "2"
+
+
+def test_wrong_password_is_counted_once_however_often_one_deploys(client: Client) -> None:
+    client.apply()
+    right = client.config["owner"]["password"]
+    client.config["owner"]["password"] = "another1"
+    assert f"the password of {OWNER} is refused" in client.refused()
+    for command in ("apply", "check", "apply"):
+        assert "is not tried again" in client.refused(command)
+    # Five more are let through before the lock: only one was used up.
+    console = Console(client.rig)
+    for _ in range(5):
+        assert console.login("wrong-Passw0rd", OWNER).status_code == 401
+    assert console.login("wrong-Passw0rd", OWNER).status_code == 429
+    client.config["owner"]["password"] = right
+    assert "was tried too often" in client.refused()
+    reset = ("--email", OWNER, "--new-password", right, "--password-confirm", right)
+    assert "Password reset successfully." in client.rig.flask("reset-password", *reset).stdout
+    Path(client.config["memory"]).unlink()
+    client.apply()
+
+
+def test_cookies_of_a_dify_behind_https(shared: Server, tmp_path: Path, own_secrets: Path) -> None:
+    """Marked Secure and __Host-, they must still go back over the host's own plain HTTP."""
+    url = "https://dify.example.com"
+    with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
+        Path(folder).chmod(0o755)
+        rig = Rig(Path(folder), settings={"CONSOLE_API_URL": url, "CONSOLE_WEB_URL": url})
+        try:
+            rig.start()
+            client = Client(rig, shared, tmp_path)
+            client.apply()
+            assert client.pending == []
+        finally:
+            rig.stop()
+
+
+class TestWhatIsNotUp:
+    def test_ollama(self, client: Client) -> None:
+        client.config["ollama"]["url"] = "http://127.0.0.1:9"
+        said = client.refused()
+        assert f"model {MODEL} at http://127.0.0.1:9" in said
+        assert "Connection refused" in said
+
+    def test_worker(self, client: Client) -> None:
+        """A stream that never ends is no answer; blocking chats do not notice."""
+        client.apply()
+        client.rig.stop("worker")
+        answer = requests.post(
+            f"{client.rig.url}/v1/chat-messages", timeout=60,
+            headers={"Authorization": f"Bearer {client.keys['workflow']}"},
+            json={"inputs": {}, "query": "Hello", "user": "x", "auto_generate_name": False},
+        )  # fmt: skip
+        assert answer.status_code == 200
+        assert "is a worker up?" in client.refused("chat")
+
+    def test_daemon_that_starts_late(self, client: Client) -> None:
+        client.rig.stop("plugin-daemon")
+        program = [sys.executable, "-I", client.folder / "dify_client.py", "apply"]
+        client.pending  # noqa: B018 - writes the configuration
+        with subprocess.Popen(
+            [*program, client.folder / "client.json"], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("making the owner"):
+                    client.rig.run("plugin-daemon")
+                    break
+            process.stdout.read()
+        assert process.returncode == 0
+        assert client.pending == []
+
+    def test_dify(self, client: Client) -> None:
+        client.rig.stop("api")
+        assert client.pending == ["Dify does not answer"]
+
+
+def test_package_that_is_not_the_declared_one(client: Client) -> None:
+    client.config["plugin"]["sha256"] = "0" * 64
+    assert "not the package with the declared checksum" in client.refused()
+    assert client.rig.sql("SELECT count(*) FROM plugin_installations", "dify_plugin") == "0"

@@ -1,0 +1,259 @@
+"""What Dify is told, what is refused, and how its programs on the host judge what they see."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import io
+import json
+import re
+import sys
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from fleet import dify
+from fleet.dify_backups import read_backup
+from fleet.errors import FleetError, SettingsError
+from tests.fleets import EDGE, fleet_of
+
+PROGRAMS = Path(__file__).resolve().parents[2] / "fleet" / "host"
+BOX: dict[str, Any] = {
+    "private_address": "10.0.0.5",
+    "ollama_listen": "private",
+    "dify_sha256": "ab" * 32,
+    "dify_owner_email": "owner@fleet.internal",
+    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
+}
+
+
+def program(name: str) -> ModuleType:
+    """A program of the host, as a module."""
+    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+client = program("dify_client")
+stack = program("dify_stack")
+
+
+def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
+    """What is refused of a host that differs from a sound one by `data`; None takes a key out."""
+    declared = {key: value for key, value in (BOX | data).items() if value is not None}
+    with pytest.raises(SettingsError) as caught:
+        fleet_of({"box": (groups, declared), **(others or {})})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"dify_sha256": None}, "box: dify_sha256 is missing; set it to the SHA-256 of"),
+        ({"dify_owner_email": None}, "box: dify_owner_email is missing"),
+        ({"dify_owner_email": "admin@localhost"}, "a name with a dot in it"),
+        ({"dify_owner_email": "admin@192.168.1.1"}, "a name with a dot in it"),
+        ({"dify_owner_email": "Admin@example.com"}, "write it in lower case"),
+        ({"dify_owner_name": ""}, "dify_owner_name = ''"),
+        ({"dify_owner_name": "x" * 31}, "dify_owner_name"),
+        ({"dify_plugin": None}, "dify_plugin is missing: without it Dify knows no Ollama"),
+        ({"dify_plugin": "langgenius/ollama:1.0.0"}, "dify_plugin = 'langgenius/ollama:1.0.0'"),
+        ({"dify_plugin_package": "a.difypkg"}, "leave one of them out"),
+        ({"dify_plugin_sha256": "ab" * 32}, "belongs to dify_plugin_package"),
+        ({"dify_images": {"nginx:latest": "latest"}}, "dify_images['nginx:latest']"),
+        ({"dify_listen": "private"}, "without dify_allow_from: nobody could reach it"),
+        ({"dify_allow_from": ["10.0.0.0/8"]}, "set dify_listen = 'private'"),
+        ({"dify_subnet": "8.8.8.0/24"}, "not a private IPv4 network"),
+        ({"dify_subnet": "fd00::/64"}, "not a private IPv4 network"),
+        ({"dify_port": 11434}, "ollama_port and dify_port are all 11434"),
+        ({"dify_no_proxy": ["a"]}, "there is no proxy to leave out"),
+        ({"dify_env": {"SECRET_KEY": "x"}}, "SECRET_KEY is set by this project"),
+        ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
+        ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
+        ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
+        (
+            {"dify_models": [{"name": "gpt-oss:20b", "max_tokens": 9000}]},
+            "max_tokens = 9000 is above context_size = 8192",
+        ),
+        (
+            {"dify_models": [{"name": "gpt-oss:20b"}], "ollama_context_length": 4096},
+            "context_size = 8192 is above ollama_context_length = 4096 of box",
+        ),
+        ({"ollama_models": ["auto"]}, "'auto' is no name to tell Dify"),
+        ({"ollama_listen": "loopback"}, "Dify's containers could not reach it"),
+        ({"dify_ollama": "gateway"}, "no gateway of the inventory can be reached"),
+        ({"firewall_container_interfaces": ["docker0"]}, "does not hold br-dify; add it"),
+    ],
+)  # fmt: skip
+def test_refused(data: dict[str, Any], words: str) -> None:
+    assert words in refusals(**data)
+
+
+def test_gateway_needs_a_key_for_dify() -> None:
+    chat = {key: value for key, value in BOX.items() if key != "ollama_listen"}
+    gpu = {"private_address": "10.0.0.11", "ollama_listen": "private"}
+    with pytest.raises(SettingsError, match=r"'dify' is not in gateway_keys of edge; add .*overri"):
+        fleet_of(
+            {
+                "edge": EDGE,
+                "gpu1": ("gpu", gpu),
+                "chat": ("dify", {**chat, "dify_ollama": "gateway"}),
+            }
+        )
+
+
+def test_host_without_ollama() -> None:
+    words = refusals("dify", ollama_listen=None)
+    assert "dify_ollama = 'host', but the host is not in group gpu" in words
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("db_password", "difyai123456", "prints for everybody"),
+        ("db_password", "with$sign-and-more", "is not at least 16 letters"),
+        ("init_password", "x" * 31, "is not 16 to 30 letters"),
+        ("owner_password", "onlyletters", "a letter and a digit among them"),
+        ("agent_server_secret_key", "x" * 42, "is not 32 bytes"),
+    ],
+)
+def test_stored_secret_of_a_wrong_form(name: str, value: str, words: str) -> None:
+    store = fleet_of({"box": ("gpu dify", BOX)}).secrets
+    store.root.mkdir(parents=True)
+    path = store.path(f"dify_box_{name}")
+    path.write_text(value)
+    path.chmod(0o600)
+    said = refusals()
+    assert words in said
+    assert value not in said
+
+
+def test_secrets_are_made_once_and_fit_their_forms() -> None:
+    fleet = fleet_of({"box": ("gpu dify", BOX)})
+    first = dify.secrets_of(fleet["box"], fleet)
+    assert dify.secrets_of(fleet["box"], fleet) == first
+    assert len(set(first.values())) == len(dify.SECRETS)
+    for name, secret in dify.SECRETS.items():
+        for _ in range(50):
+            assert re.fullmatch(secret.form, secret.make()), name
+    assert len(base64.urlsafe_b64decode(first["agent_server_secret_key"] + "=")) == 32
+
+
+def test_generated_password_is_never_taken_for_base64() -> None:
+    """... or trying it plain would be a counted try."""
+    make = dify.SECRETS["owner_password"].make
+    assert all(client.is_no_base64(make()) for _ in range(200))
+    assert not client.is_no_base64("abcd1234")
+
+
+class TestStack:
+    def test_yaml_is_what_was_meant(self) -> None:
+        text = stack.to_yaml(
+            {"a": {"b": [1, "x: y"], "c": {"d": "#"}}, "e": stack.Tagged("!reset", [])}
+        )
+        assert "e: !reset []\n" in text
+        assert yaml.safe_load(text.replace("!reset ", "")) == {
+            "a": {"b": [1, "x: y"], "c": {"d": "#"}},
+            "e": [],
+        }
+
+    @pytest.mark.parametrize(
+        ("image", "loose"),
+        [
+            ("nginx:latest", True),
+            ("nginx", True),
+            ("postgres:15-alpine", True),
+            ("localhost:5000/nginx", True),
+            ("langgenius/dify-api:1.16.1", False),
+            ("langgenius/dify-plugin-daemon:0.6.10-local", False),
+            ("nginx:latest@sha256:" + "ab" * 32, False),
+        ],
+    )
+    def test_tags_that_move(self, image: str, loose: bool) -> None:
+        assert (stack.image_problem({"x": {"image": image}}) is not None) == loose
+
+    @pytest.mark.parametrize(
+        ("state", "restart", "problem"),
+        [
+            ({"Status": "running"}, "always", None),
+            ({"Status": "running", "Health": {"Status": "healthy"}}, "always", None),
+            ({"Status": "running", "Health": {"Status": "unhealthy"}}, "always", "x: unhealthy"),
+            (
+                {"Status": "running", "Health": {"Status": "unhealthy", "FailingStreak": 0}},
+                "always",
+                "x: starting",
+            ),
+            ({"Status": "paused"}, "always", "x: paused"),
+            ({"Status": "exited", "ExitCode": 0}, "no", None),
+            ({"Status": "exited", "ExitCode": 1}, "no", "x: ended with 1"),
+            ({"Status": "exited", "ExitCode": 0}, "always", "x: exited"),
+        ],
+    )
+    def test_state(self, state: dict[str, Any], restart: str, problem: str | None) -> None:
+        assert stack.state_problem("x", {"restart": restart}, state) == problem
+
+    def test_values_take_the_places_of_the_examples(self, tmp_path: Path) -> None:
+        pristine = tmp_path / "opt" / "1.16.1" / "dify-1.16.1" / "docker"
+        pristine.mkdir(parents=True)
+        (pristine / "docker-compose.yaml").write_text("services: {}\n")
+        (pristine / ".env.example").write_text("# words=\nSECRET_KEY=old\nKEEP=1\n")
+        (tmp_path / "values").write_text("SECRET_KEY=new\nOURS=2\n")
+        config = {
+            "root": str(tmp_path / "root"),
+            "pristine": str(tmp_path / "opt"),
+            "values": str(tmp_path / "values"),
+        }
+        assert stack.Release(config, "1.16.1").env_text() == (
+            "# words=\nSECRET_KEY=new\nKEEP=1\n# Added by llm-fleet.\nOURS=2\n"
+        )
+
+    def test_moment_has_nine_digits_or_none(self) -> None:
+        whole = stack.moment("2026-11-21T07:00:00Z")
+        assert stack.moment("2026-11-21T07:00:00.250000000Z") == whole + 0.25
+
+
+def backup(path: Path, **members: Any) -> Path:
+    """An archive as `dify_stack.py` makes one."""
+    texts = {name.replace("_json", ".json"): json.dumps(value) for name, value in members.items()}
+    texts = {name.replace("_", "-"): text for name, text in texts.items()}
+    files = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    texts["manifest.json"] = json.dumps({"version": "1.16.1", "files": files})
+    with tarfile.open(path, "w") as tar:
+        for name, text in texts.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+class TestBackup:
+    def test_secrets_and_keys_come_with_it(self, tmp_path: Path) -> None:
+        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, app_keys_json={"chat": "app-1"})
+        manifest, kept = read_backup(path)
+        assert manifest["version"] == "1.16.1"
+        assert kept == {"db": "x", "app_chat": "app-1"}
+
+    def test_damage_is_noticed(self, tmp_path: Path) -> None:
+        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, other_json={"a": "b" * 600})
+        path.write_bytes(path.read_bytes().replace(b"b" * 600, b"c" * 600))
+        with pytest.raises(FleetError, match=r"a\.tar: other\.json is damaged"):
+            read_backup(path)
+        path.with_name("a.tar.sha256").write_text("0" * 64 + "  a.tar\n")
+        with pytest.raises(FleetError, match=r"not what a\.tar\.sha256 says"):
+            read_backup(path)
+
+    def test_what_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_text("no archive")
+        with pytest.raises(FleetError, match="no backup of Dify"):
+            read_backup(tmp_path / "a.tar")
+        with pytest.raises(FleetError, match="no such file"):
+            read_backup(tmp_path / "b.tar")
