@@ -44,8 +44,8 @@ LEFT_OUT = (
     "usr/lib/postgresql/15/lib/bitcode", "usr/share/i18n", "usr/share/perl", "usr/share/perl5",
     "usr/lib/x86_64-linux-gnu/perl", "usr/share/squid-langpack", "usr/share/doc", "usr/share/man",
     "usr/share/locale", "usr/lib/x86_64-linux-gnu/gconv", "var/cache", "var/lib/apt",
-    "etc/ssl/certs/ssl-cert-snakeoil.pem",
-    "etc/ssl/private/ssl-cert-snakeoil.key", "usr/lib/x86_64-linux-gnu/libperl.so.5.36.0", "usr/share/zoneinfo/right",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem", "etc/ssl/private/ssl-cert-snakeoil.key",
+    "usr/lib/x86_64-linux-gnu/libperl.so.5.36.0", "usr/share/zoneinfo/right",
     "var/log", "dev", "proc", "sys",
 )  # fmt: skip
 EMPTY = ("dev", "proc", "sys", "var/log/squid", "var/log/nginx", "var/cache", "app/api",
