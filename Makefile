@@ -8,7 +8,7 @@ JOBS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test check unit test-lab test-dify test-docker test-instances test-driver format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test check unit test-lab test-dify test-docker test-instances test-driver test-gates format docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -52,7 +52,7 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*' --ignore-glob 'tests/lab/test_docker*' --ignore-glob 'tests/lab/test_dify*' --ignore tests/lab/test_instances.py
+	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*' --ignore-glob 'tests/lab/test_docker*' --ignore-glob 'tests/lab/test_dify*' --ignore tests/lab/test_instances.py --ignore tests/lab/test_gates.py
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5
@@ -65,6 +65,9 @@ test-instances: .venv/installed ## Several Ollamas on a host that shows GPUs, an
 
 test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Debian's own built for real (root, slow)
 	$(BIN)/pytest tests/lab/test_driver.py tests/lab/test_driver_build.py -v --durations 5
+
+test-gates: .venv/installed ## Memory and placement of models, on a host that shows GPUs (root, slow)
+	$(BIN)/pytest tests/lab/test_gates.py -v --durations 5
 
 bench-gateway: .venv/installed ## What the front door costs, on the lab's gateway after `make lab` (root)
 	$(BIN)/python -m lab.bench

@@ -8,6 +8,7 @@ from tasks.dify import dify
 from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
+from tasks.gates import memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import ollama
@@ -18,12 +19,16 @@ fleet = load_fleet(inventory)
 me = fleet[host.name]
 
 platform(me, fleet)
+if me.is_gpu:
+    # What does not fit is refused before anything is changed.
+    memory(me)
 # The walls come first: nothing that is installed below is ever open to everybody.
 firewall(me, fleet)
 
 if me.is_gpu:
     # Before what uses the GPU; may reboot the host.
     driver(me)
+    memory_with_driver(me)
 
 if me.has_docker:
     docker(me)
@@ -32,6 +37,7 @@ if me.has_docker:
 if me.is_gpu:
     ollama(me)
     models(me)
+    placement(me)
 
 # Hosts go through the list side by side: the door answers 503 until there is something behind it.
 if me.is_gateway:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet import pins
 from fleet.facts.gpu import Generation, GpuHardware
 from fleet.settings import DriverSettings
 
@@ -28,6 +27,7 @@ LAST_PROPRIETARY_BRANCH = 610
 UBUNTU_UNSUFFIXED = 590
 
 _NO_GSP = frozenset({Generation.MAXWELL, Generation.PASCAL, Generation.VOLTA})
+_BEFORE_VOLTA = _NO_GSP - {Generation.VOLTA}
 _OPEN_ONLY = frozenset({Generation.BLACKWELL, Generation.GRACE_HOPPER})
 # What each distribution's own archive has. Debian's carries one branch a release.
 DEBIAN_BRANCH = {"12": 535, "13": 550}
@@ -68,25 +68,6 @@ class Plan:
     dkms: bool = True
 
 
-@dataclass(frozen=True)
-class Repository:
-    """An apt repository of NVIDIA's, and the key that it must be signed with."""
-
-    url: str
-    key_url: str
-    fingerprint: str
-
-
-def repository(settings: DriverSettings, platform: Platform) -> Repository:
-    """NVIDIA's repository for a platform."""
-    url = f"{settings.repository_url}/{platform.nvidia_name}/{platform.nvidia_arch}"
-    fingerprint = settings.repository_fingerprint or pins.NVIDIA_FINGERPRINTS[platform.nvidia_name]
-    # The key's file is named by the end of its fingerprint: 3bf863cc.pub, but 8793F200.pub.
-    name = fingerprint[-8:]
-    name = name if platform.nvidia_name in pins.NVIDIA_UPPER_CASE_KEYS else name.lower()
-    return Repository(url, f"{url}/{name}.pub", fingerprint)
-
-
 def flavor_of(settings: DriverSettings, hardware: GpuHardware, branch: int) -> Flavor:
     """Open or proprietary modules for these GPUs.
 
@@ -111,7 +92,7 @@ def flavor_of(settings: DriverSettings, hardware: GpuHardware, branch: int) -> F
             f"{_list(old)}: branch {branch} no longer drives this generation; set driver_branch = "
             f"{LAST_BRANCH_WITHOUT_GSP}, the last one that does"
         )
-    pascal = [g for g in old if g.generation is not Generation.VOLTA]
+    pascal = [g for g in old if g.generation in _BEFORE_VOLTA]
     if pascal and branch < OLLAMA_FLOOR_PASCAL:
         raise Refusal(
             f"{_list(pascal)}: Ollama needs driver {OLLAMA_FLOOR_PASCAL} or newer for this "
@@ -185,6 +166,12 @@ def make_plan(settings: DriverSettings, platform: Platform, hardware: GpuHardwar
             "driver_source = 'nvidia'"
         )
     return plan
+
+
+def floor_of(hardware: GpuHardware) -> int:
+    """The oldest branch with which Ollama uses all of these GPUs."""
+    early = any(gpu.generation in _BEFORE_VOLTA for gpu in hardware.gpus)
+    return OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
 
 
 def _is_signed(settings: DriverSettings, platform: Platform) -> bool:

@@ -89,7 +89,6 @@ def unit_file(instance: Instance, uuids: Iterable[str] = ()) -> ManagedFile:
             home=paths.OLLAMA_HOME,
             shown=SHOWN_TO_CONTAINERS,
             uuids=uuids,
-            cdi=paths.CDI_UNIT,
             **common,
         )
     return ManagedFile(f"{paths.UNITS}/{instance.unit}", content)

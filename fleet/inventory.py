@@ -23,6 +23,7 @@ from pyinfra.api.inventory import Inventory
 
 from fleet import dify, paths, pins, tls
 from fleet.errors import FleetError, SettingsError
+from fleet.model_declarations import full_name
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
 from fleet.settings import (
     ALL_GPUS,
@@ -419,6 +420,7 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
     yield from _port_problems(host)
     yield from _gpu_problems(host)
     yield from _instance_problems(host)
+    yield from _offload_problems(host)
     yield from _docker_problems(host)
     if host.is_dify:
         yield from dify.host_problems(host)
@@ -512,6 +514,20 @@ def _instance_problems(host: FleetHost) -> Iterator[str]:
             yield (
                 f"{host.name}: toolkit_enabled = False: the container of {item.name} could not see "
                 "a GPU; leave it out, or declare gpus = [] for that instance"
+            )
+
+
+def _offload_problems(host: FleetHost) -> Iterator[str]:
+    declared = {
+        full_name(name)
+        for model in host.ollama.models
+        for name in (model.name, model.base or model.name)
+    }
+    for name in host.models.cpu_offload:
+        if full_name(name) not in declared:
+            yield (
+                f"{host.name}: models_cpu_offload: {name!r} is none of ollama_models; "
+                f"{_hint(name, host.ollama.model_names)}"
             )
 
 

@@ -173,6 +173,13 @@ class ModelDeclaration(Declared):
     parameters: ModelParameters = Field(
         ModelParameters.model_validate({}), description="Parameters of a custom model; see below."
     )
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description=(
+            "GiB that it takes when it is loaded, context and all; instead of what is reckoned "
+            "from its manifest, and for models whose registry does not show theirs."
+        ),
+    )
     load: bool = Field(
         False,
         description="Load it into memory after each start of Ollama, before anybody asks for it.",
@@ -266,6 +273,25 @@ def from_name(value: Any) -> Any:
 
 
 Model = Annotated[ModelDeclaration, BeforeValidator(from_name)]
+
+
+def with_bases(models: tuple[ModelDeclaration, ...]) -> list[ModelDeclaration]:
+    """The models, and the bases among them that nobody declared."""
+    declared = {model.full_name for model in models}
+    bases = {full_name(model.base) for model in models if model.base} - declared
+    return [*models, *(ModelDeclaration.named(base) for base in sorted(bases))]
+
+
+def pull_name(model: str, registry: str | None) -> str:
+    """The name to pull `model` under: Ollama has no setting for a mirror, only longer names.
+
+    A model that names its own registry (`hf.co/...`) is pulled from there.
+    """
+    parts = full_name(model).split("/")
+    if registry is None or len(parts) > 2:
+        return full_name(model)
+    namespace = parts[:-1] or ["library"]
+    return "/".join([registry, *namespace, parts[-1]])
 
 
 def contradictions(models: tuple[ModelDeclaration, ...], max_loaded: int) -> list[str]:

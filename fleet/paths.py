@@ -57,8 +57,6 @@ FIREWALL_TABLE = "inet llm_fleet"
 FIREWALL_GUARD = f"{LIB}/firewall-guard"
 NFTABLES_DROPIN = "/etc/systemd/system/nftables.service.d/llm-fleet.conf"
 
-DRIVER_KEYRING = "/usr/share/keyrings/llm-fleet-nvidia.gpg"
-DRIVER_SOURCES = "/etc/apt/sources.list.d/llm-fleet-nvidia.sources"
 DRIVER_PREFERENCES = "/etc/apt/preferences.d/llm-fleet-nvidia"
 DRIVER_UNATTENDED = "/etc/apt/apt.conf.d/52llm-fleet-driver"
 DRIVER_NOUVEAU = "/etc/modprobe.d/llm-fleet-nouveau.conf"

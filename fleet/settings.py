@@ -556,6 +556,14 @@ class ModelsSettings(Settings):
         description="Talk plain HTTP to the mirror.",
         json_schema_extra={"exposes": "`True` lets the network read and alter what is pulled."},
     )
+    cpu_offload: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Models that may run partly on the CPU of a GPU host, by their names in "
+            "`ollama_models`; they are many times slower. Any other that does not fit is refused."
+        ),
+    )
     wait: bool = Field(
         True, description="Wait until the models are there. `False` leaves the host to it."
     )

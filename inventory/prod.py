@@ -22,6 +22,7 @@ gpu = (
         # Without it Ollama picks up to 131072 tokens by VRAM, and most of the VRAM goes there.
         "ollama_context_length": 32768,
         "ollama_num_parallel": 4,
+        # Several servers on a host, with GPUs of their own: ollama_instances, in operating.md.
     },
 )
 

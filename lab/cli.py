@@ -137,13 +137,14 @@ def reset(lab_id: str, host: str, debian_12: bool) -> None:
 @click.argument("host")
 @click.argument("profile", type=click.Choice(list(gpu.PROFILES)))
 @click.option("--kernel", metavar="RELEASE", help="What `uname -r` says; by default the newest.")
+@click.option("--memory", type=int, metavar="MIB", help="Of each GPU; by default the real one's.")
 @of_lab
-def gpu_(lab_id: str, host: str, profile: str, kernel: str | None) -> None:
+def gpu_(lab_id: str, host: str, profile: str, kernel: str | None, memory: int | None) -> None:
     """Let HOST show the GPUs of PROFILE, from now on."""
     with _locked(lab_id):
         lab = _existing(lab_id)
         _known(lab, host)
-        _give_gpus(lab, host, profile, kernel)
+        _give_gpus(lab, host, profile, kernel, memory)
 
 
 @main.command("exec-foreign", context_settings={"ignore_unknown_options": True})
@@ -192,9 +193,11 @@ def _profiles(plan: Sequence[Host], gpus: Sequence[str]) -> dict[str, str]:
     return chosen
 
 
-def _give_gpus(lab: Lab, name: str, profile: str, kernel: str | None) -> None:
+def _give_gpus(
+    lab: Lab, name: str, profile: str, kernel: str | None, memory: int | None = None
+) -> None:
     with timed(f"{name}: shows the GPUs of {profile}"):
-        gpu.install(lab, name, profile, kernel)
+        gpu.install(lab, name, profile, kernel, memory)
 
 
 def _refuse_other_release(lab: Lab, debian_12: Sequence[str]) -> None:

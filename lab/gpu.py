@@ -18,17 +18,29 @@ SOURCES = Path(__file__).parent / "gpu_host"
 PLACE = "usr/local/lib/lab-gpu"
 EFI = "SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
-H100 = ("0x2330", "NVIDIA H100 80GB HBM3")
-T4 = ("0x1eb8", "Tesla T4")
-P100 = ("0x15f8", "Tesla P100-PCIE-16GB")
 NVSWITCH = "0x22a3"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A GPU: PCI device id, name, memory in MiB and compute capability, as nvidia-smi has them."""
+
+    device: str
+    name: str
+    memory: int
+    compute: str
+
+
+H100 = Card("0x2330", "NVIDIA H100 80GB HBM3", 81559, "9.0")
+T4 = Card("0x1eb8", "Tesla T4", 15360, "7.5")
+P100 = Card("0x15f8", "Tesla P100-PCIE-16GB", 16384, "6.0")
 
 
 @dataclass(frozen=True)
 class Profile:
     """The devices on a host's bus, and whether its kernel has nouveau for them."""
 
-    gpus: tuple[tuple[str, str], ...] = ()
+    gpus: tuple[Card, ...] = ()
     switches: int = 0
     nouveau: bool = False
     secure_boot: bool = False
@@ -68,10 +80,13 @@ class Tree:
         return buffer.getvalue()
 
 
-def install(lab: Lab, name: str, profile: str, kernel: str | None) -> None:
+def install(
+    lab: Lab, name: str, profile: str, kernel: str | None, memory: int | None = None
+) -> None:
     """Give a running host the bus of `profile`, from now on and over reboots.
 
     `kernel` is the release that its `uname` tells; by default the newest of the host's archive.
+    `memory` is that of each GPU in MiB; by default what the real one has.
 
     Raises LabError when there is no such profile, or the host cannot be changed.
     """
@@ -83,11 +98,11 @@ def install(lab: Lab, name: str, profile: str, kernel: str | None) -> None:
         f"systemctl stop lab-gpu.service 2>/dev/null; rm -rf /{PLACE}; tar -C / -x --no-same-owner "
         f"&& {{ [ -s /{PLACE}/kernel ] || sh /{PLACE}/newest-kernel > /{PLACE}/kernel; }} "
         "&& systemctl daemon-reload && systemctl enable --quiet --now lab-gpu.service",
-        tree(PROFILES[profile], kernel).archive(),
+        tree(PROFILES[profile], kernel, memory).archive(),
     )
 
 
-def tree(profile: Profile, kernel: str | None) -> Tree:
+def tree(profile: Profile, kernel: str | None, memory: int | None = None) -> Tree:
     """Return the files of a profile."""
     files = Tree()
     for file in sorted(SOURCES.iterdir()):
@@ -106,12 +121,15 @@ def tree(profile: Profile, kernel: str | None) -> Tree:
         files.add(f"{PLACE}/efivars/{EFI}", b"\x06\x00\x00\x00\x01")
     # What each machine has, so that the tree is never empty.
     _device(files, "0000:00:00.0", "0x8086", "0x1237", "0x060000")
-    for index, (device, model) in enumerate(profile.gpus):
+    for index, card in enumerate(profile.gpus):
         address = f"0000:{0x17 + index:02x}:00.0"
-        _device(files, address, "0x10de", device, "0x030200")
-        files.add(f"{PLACE}/gpus/{address}/information", information(address, index, model))
+        _device(files, address, "0x10de", card.device, "0x030200")
+        files.add(f"{PLACE}/gpus/{address}/information", information(address, index, card.name))
+        files.add(f"{PLACE}/figures/{address}", f"{memory or card.memory} {card.compute}\n")
     for index in range(profile.switches):
         _device(files, f"0000:{0x60 + index:02x}:00.0", "0x10de", NVSWITCH, "0x068000")
+    if profile.switches:
+        files.add(f"{PLACE}/switches", f"{profile.switches}\n")
     return files
 
 

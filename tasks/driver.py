@@ -9,19 +9,20 @@ from pyinfra.api import deploy
 from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
-from fleet import paths
-from fleet.driver import Platform, Refusal, Repository, make_plan, repository
+from fleet import paths, pins
+from fleet.driver import Platform, Refusal, floor_of, make_plan
 from fleet.durations import seconds
-from fleet.facts.gpu import GpuHardwareFact
+from fleet.facts.gpu import GpuHardware, GpuHardwareFact
 from fleet.inventory import FleetHost
+from fleet.operations.apt import AptRepository, forget_repository, trust_repository
 from fleet.operations.commands import verify_unit
 from fleet.operations.driver import (
     INSTALLER,
     install_driver,
     reboot_into_driver,
     refuse,
+    require_driver,
     run_with_driver,
-    trust_key,
 )
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
@@ -29,13 +30,20 @@ from fleet.render import render
 
 _HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
 _DEVICES = f"{paths.LIB}/nvidia-devices"
+_SOMEBODY_ELSES = (
+    "with driver_source = 'none' the driver is yours: install or load it, or declare "
+    "driver_source = 'nvidia'; ollama_instances with gpus = [] run on the CPU by declaration"
+)
 
 
 @deploy("Driver")
 def driver(me: FleetHost) -> None:
     """Have the GPUs driven by the declared driver; a host without NVIDIA GPUs is left alone."""
     hardware = host.get_fact(GpuHardwareFact)
-    if not hardware.gpus or me.driver.source == "none":
+    if not hardware.gpus:
+        return
+    if me.driver.source == "none":
+        _require_driver(me, hardware, _SOMEBODY_ELSES)
         return
     release = host.get_fact(LinuxDistribution)["release_meta"]
     platform = Platform(release["ID"], release["VERSION_ID"], host.get_fact(Arch))
@@ -45,14 +53,15 @@ def driver(me: FleetHost) -> None:
         refuse(name="Refuse what cannot work", message=str(refusal))
         return
     install_files(name="Keep nouveau and unattended upgrades away", files=guard_files())
+    source = repository(me, platform)
     if me.driver.source == "nvidia":
-        source = repository(me.driver, platform)
-        install_packages(name="Install tools", packages=["ca-certificates", "curl", "gpg"])
-        trust_key(name="Trust NVIDIA's key", repository=source, keyring=paths.DRIVER_KEYRING)
-        install_files(name="Add NVIDIA's repository", files=repository_files(me, source))
+        install_packages(name="Install tools", packages=["ca-certificates", "gpg"])
+        # The preferences first: at no moment does apt see the repository without them.
+        install_files(name="Pin the branch", files=[preferences_file(me)])
+        trust_repository(name="Trust NVIDIA's repository", repository=source)
     else:
-        for path in (paths.DRIVER_SOURCES, paths.DRIVER_PREFERENCES):
-            files.file(name=f"Remove {path}", path=path, present=False)
+        forget_repository(name="Forget NVIDIA's repository", repository=source)
+        files.file(name="Unpin the branch", path=paths.DRIVER_PREFERENCES, present=False)
     install_files(name="Install the programs", files=programs())
     install_driver(
         name=f"Install driver {me.driver.version or plan.branch} ({plan.flavor} modules)",
@@ -88,6 +97,18 @@ def driver(me: FleetHost) -> None:
         run_with_driver(
             name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
         )
+    _require_driver(me, hardware, f"see the journal of {paths.DEVICES_UNIT}")
+
+
+def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:
+    """Ollama drops GPUs of an older driver; a host whose servers are all on the CPU needs none."""
+    if any(item.gpus != () for item in me.instances):
+        require_driver(
+            name="Require what Ollama needs",
+            floor=floor_of(hardware),
+            remedy=remedy,
+            installed_here=me.driver.source != "none",
+        )
 
 
 def guard_files() -> list[ManagedFile]:
@@ -98,14 +119,29 @@ def guard_files() -> list[ManagedFile]:
     ]
 
 
-def repository_files(me: FleetHost, source: Repository) -> list[ManagedFile]:
-    """The apt source, and the preferences that let it give the declared driver only."""
+def repository(me: FleetHost, platform: Platform) -> AptRepository:
+    """NVIDIA's repository for a platform."""
+    name = platform.nvidia_name
+    url = f"{me.driver.repository_url}/{name}/{platform.nvidia_arch}"
+    fingerprint = me.driver.repository_fingerprint or pins.NVIDIA_FINGERPRINTS[name]
+    # The key's file is named by the end of its fingerprint: 3bf863cc.pub, but 8793F200.pub.
+    end = fingerprint[-8:]
+    return AptRepository(
+        name="nvidia",
+        url=url,
+        suites="/",
+        components="",
+        key=f"{url}/{end if name in pins.NVIDIA_UPPER_CASE_KEYS else end.lower()}.pub",
+        fingerprint=fingerprint,
+        # What NVIDIA's package cuda-keyring brings.
+        replaces=(f"cuda-{name}-{platform.nvidia_arch}.list",),
+    )
+
+
+def preferences_file(me: FleetHost) -> ManagedFile:
+    """What lets the repository give the declared driver only."""
     version = f"{me.driver.version}*" if me.driver.version else f"{me.driver.branch}.*"
-    sources = render("driver/nvidia.sources.j2", url=source.url, keyring=paths.DRIVER_KEYRING)
-    return [
-        ManagedFile(paths.DRIVER_SOURCES, sources),
-        ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version)),
-    ]
+    return ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version))
 
 
 def programs() -> list[ManagedFile]:

@@ -11,7 +11,14 @@ from pyinfra.api import deploy
 from fleet import paths
 from fleet.durations import seconds
 from fleet.inventory import FleetHost
-from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name
+from fleet.model_declarations import (
+    AUTO,
+    FOR_EVER,
+    ModelDeclaration,
+    full_name,
+    pull_name,
+    with_bases,
+)
 from fleet.operations.commands import verify_unit
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.models import choose_model, provide_models
@@ -98,13 +105,6 @@ def loader_config(me: FleetHost) -> dict[str, Any]:
     }
 
 
-def with_bases(models: tuple[ModelDeclaration, ...]) -> list[ModelDeclaration]:
-    """The models, and the bases among them that nobody declared."""
-    declared = {model.full_name for model in models}
-    bases = {full_name(model.base) for model in models if model.base} - declared
-    return [*models, *(ModelDeclaration.named(base) for base in sorted(bases))]
-
-
 def _for_loader(me: FleetHost, model: ModelDeclaration) -> dict[str, Any]:
     made = bool(model.base or model.gguf)
     source = model.full_name if made else pull_name(model.name, me.models.registry)
@@ -127,15 +127,3 @@ def _keep_alive(text: str) -> str | int:
     """As Ollama's API reads it: a number is seconds, and text needs a unit."""
     sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
     return int(sign + digits) if digits.isdecimal() else text
-
-
-def pull_name(model: str, registry: str | None) -> str:
-    """The name to pull `model` under: Ollama has no setting for a mirror, only longer names.
-
-    A model that names its own registry (`hf.co/...`) is pulled from there.
-    """
-    parts = full_name(model).split("/")
-    if registry is None or len(parts) > 2:
-        return full_name(model)
-    namespace = parts[:-1] or ["library"]
-    return "/".join([registry, *namespace, parts[-1]])

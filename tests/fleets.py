@@ -72,6 +72,7 @@ ALTERNATIVE_GPU: dict[str, Any] = {
     "ollama_env": {"OLLAMA_VULKAN": "1", "FORMAT": "50%h of $HOME"},
     "models_registry": "mirror.internal:5000",
     "models_registry_insecure": True,
+    "models_cpu_offload": ["gpt-oss:120b"],
     "models_wait": False,
     "models_wait_timeout": "30m",
     "models_prune": True,

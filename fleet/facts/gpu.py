@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api import FactBase, StringCommand
 from typing_extensions import override
 
 
@@ -249,19 +249,3 @@ class BootId(FactBase[str]):
     @override
     def process(self, output: list[str]) -> str:
         return output[0].strip() if output else ""
-
-
-class KeyFingerprint(FactBase[str]):
-    """Fingerprint of the first key in a keyring; empty without a keyring, or without gpg."""
-
-    default = str
-
-    @override
-    def command(self, path: str) -> StringCommand:
-        return StringCommand(
-            "gpg --batch --show-keys --with-colons", QuoteString(path), "2>/dev/null || true"
-        )
-
-    @override
-    def process(self, output: list[str]) -> str:
-        return next((line.split(":")[9] for line in output if line.startswith("fpr:")), "")

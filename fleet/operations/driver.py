@@ -16,8 +16,8 @@ from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 
-from fleet.driver import Plan, Repository, kernel_flavor
-from fleet.facts.gpu import BootId, DriverState, DriverStateFact, KeyFingerprint
+from fleet.driver import Plan, kernel_flavor
+from fleet.facts.gpu import BootId, DriverState, DriverStateFact
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail
 from fleet.operations.jobs import run_job
@@ -35,29 +35,6 @@ _LOST: list[str] = []
 def refuse(message: str) -> Commands:
     """Fail this host with `message` and change nothing on it; the rest of the fleet goes on."""
     yield fail(f"{host.name}: {message}")
-
-
-@operation()
-def trust_key(repository: Repository, keyring: str) -> Commands:
-    """Have `keyring` hold the repository's key, of exactly the pinned fingerprint."""
-    if host.get_fact(KeyFingerprint, path=keyring) == repository.fingerprint:
-        host.noop(f"{keyring} holds {repository.fingerprint}")
-        return
-    new = QuoteString(f"{keyring}.new")
-    yield StringCommand("curl -fsSL --retry 3 -o", new, QuoteString(repository.key_url))
-    yield StringCommand(
-        "got=$(gpg --batch --show-keys --with-colons", new,
-        "| awk -F: '$1 == \"fpr\" { print $10; exit }');",
-        f'[ "$got" = {repository.fingerprint} ] || {{ rm -f', new, ";",
-        fail(
-            f"{repository.key_url} has another key than {repository.fingerprint}; nothing was "
-            "trusted"
-        ), "; }",
-    )  # fmt: skip
-    yield StringCommand(
-        "gpg --batch --yes --dearmor -o", QuoteString(keyring), new,
-        "&& chmod 644", QuoteString(keyring), "&& rm -f", new,
-    )  # fmt: skip
 
 
 @operation()
@@ -194,6 +171,27 @@ def _boot_id(host: Host) -> str:
     except (OSError, EOFError, SSHException):
         return ""
     return output.stdout.strip() if ok else ""
+
+
+@operation()
+def require_driver(floor: int, remedy: str, *, installed_here: bool) -> Commands:
+    """Fail a host whose loaded driver is not of branch `floor` at least, and say the `remedy`.
+
+    One that was `installed_here` and waits for its operator's reboot is left to that.
+    """
+    state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    if installed_here and state.needs_reboot:
+        host.noop("the driver is judged after the reboot")
+    elif not state.loaded:
+        yield fail(
+            f"{host.name}: no NVIDIA driver is loaded, and Ollama would use the CPU without a "
+            f"word; {remedy}"
+        )
+    elif int(state.loaded.split(".")[0]) < floor:
+        yield fail(
+            f"{host.name}: driver {state.loaded} is loaded, and Ollama needs {floor} or newer for "
+            f"these GPUs: it would use the CPU without a word; {remedy}"
+        )
 
 
 @operation()

@@ -227,6 +227,8 @@ func (g *GGUF) arch() string {
 	return s
 }
 
+func (g *GGUF) layers() int { return int(g.number(g.arch() + ".block_count")) }
+
 // contextLimit is the context the model was trained with.
 func (g *GGUF) contextLimit() int { return int(g.number(g.arch() + ".context_length")) }
 

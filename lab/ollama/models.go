@@ -82,7 +82,8 @@ func (s *Server) ps(w http.ResponseWriter, r *http.Request) {
 			expires = time.Now().Add(l.keep)
 		}
 		models = append(models, RunningEntry{Name: l.model.Name.String(), Model: l.model.Name.String(), Size: l.size,
-			Digest: l.model.Manifest.digest, Details: l.model.Config.details(), ExpiresAt: expires, ContextLength: l.options.NumCtx})
+			Digest: l.model.Manifest.digest, Details: l.model.Config.details(), ExpiresAt: expires, SizeVRAM: l.onGPU,
+			ContextLength: l.options.NumCtx})
 	}
 	s.sched.mu.Unlock()
 	sort.Slice(models, func(i, j int) bool { return models[i].ExpiresAt.After(models[j].ExpiresAt) })

@@ -34,7 +34,7 @@ func defaultOptions() Options {
 		RepeatLastN: 64, Temperature: 0.8, RepeatPenalty: 1.1}
 	o.NumCtx = int(envUint("OLLAMA_CONTEXT_LENGTH", 0))
 	if o.NumCtx == 0 {
-		o.NumCtx = 4096 // what a host without 23 GiB of GPU memory gets
+		o.NumCtx = standardContext()
 	}
 	return o
 }

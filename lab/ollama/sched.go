@@ -6,14 +6,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"os"
 	"sync"
 	"time"
 )
 
 var errQueueFull = errors.New("server busy, please try again.  maximum pending requests exceeded")
 
-const standardModels = 3 // for a host without GPU; three for each GPU otherwise
+const standardModels = 3 // for each GPU, or for the CPU
 
 // Scheduler owns the children.
 type Scheduler struct {
@@ -30,6 +32,7 @@ type loadedModel struct {
 	options  Options // context as given to the child, a slot
 	parallel int
 	size     int64
+	onGPU    int64
 	refs     int
 	keep     time.Duration
 	expires  time.Time
@@ -106,8 +109,9 @@ func (s *Scheduler) acquire(ctx context.Context, m *Model, o Options, keep *time
 func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 	limit := int(envUint("OLLAMA_MAX_LOADED_MODELS", 0))
 	if limit == 0 {
-		limit = standardModels
+		limit = standardModels * larger(len(devices), 1)
 	}
+	size := estimate(req.model, req.head, req.options.NumCtx*parallelRequests())
 	for {
 		s.mu.Lock()
 		current, victim := s.loaded[req.model.Weights], (*loadedModel)(nil)
@@ -118,7 +122,7 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 		s.mu.Lock()
 		if current != nil {
 			victim = current
-		} else if len(s.loaded) >= limit {
+		} else if len(s.loaded) >= limit || s.crowded(req, size) {
 			victim = s.dueFirst()
 		}
 		if victim == nil {
@@ -163,10 +167,7 @@ func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 }
 
 func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
-	parallel := int(envUint("OLLAMA_NUM_PARALLEL", 1))
-	if parallel < 1 {
-		parallel = 1
-	}
+	parallel := parallelRequests()
 	runner, err := startRunner(req.model, req.options, parallel)
 	if err != nil {
 		return nil, err
@@ -178,6 +179,14 @@ func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 	l := &loadedModel{model: req.model, runner: runner, options: req.options, parallel: parallel, refs: 1, keep: keep,
 		size: estimate(req.model, req.head, req.options.NumCtx*parallel)}
 	s.mu.Lock()
+	if req.options.NumGPU != 0 {
+		l.onGPU = onGPU(l.size, placeable(s.taken()), req.head.layers())
+	}
+	if len(devices) > 0 && l.size > 0 {
+		// The child's own line; the output counts as a layer.
+		all := req.head.layers() + 1
+		fmt.Fprintf(os.Stderr, "load_tensors: offloaded %d/%d layers to GPU\n", int64(all)*l.onGPU/l.size, all)
+	}
 	if s.closed {
 		s.mu.Unlock()
 		runner.stop()
@@ -192,6 +201,24 @@ func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+func parallelRequests() int { return larger(int(envUint("OLLAMA_NUM_PARALLEL", 1)), 1) }
+
+// taken is what loaded models hold of the GPUs; called with the lock held.
+func (s *Scheduler) taken() (sum int64) {
+	for _, l := range s.loaded {
+		sum += l.onGPU
+	}
+	return sum
+}
+
+// crowded: the model would fit on the GPUs, were it not for those that are loaded.
+func (s *Scheduler) crowded(req *loadRequest, size int64) bool {
+	if len(devices) == 0 || len(s.loaded) == 0 || req.options.NumGPU == 0 {
+		return false
+	}
+	return size > placeable(s.taken())
 }
 
 // release starts the time to live, or unloads at once.

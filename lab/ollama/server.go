@@ -57,7 +57,7 @@ func serve() error {
 	}()
 
 	logInfo("routes.go", fmt.Sprintf("Listening on %s (version %s)", listener.Addr(), Version))
-	logInfo("types.go", "inference compute", "id", "cpu", "library", "cpu", "name", "cpu", "type", "")
+	discover()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}

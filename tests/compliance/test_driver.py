@@ -9,32 +9,31 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet import paths
 from fleet.driver import (
-    OLLAMA_FLOOR,
-    OLLAMA_FLOOR_PASCAL,
     Plan,
     Platform,
+    floor_of,
     kernel_flavor,
     make_plan,
-    repository,
 )
+from fleet.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.facts.files import FileStates
 from fleet.facts.gpu import (
     DriverState,
     DriverStateFact,
-    Generation,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
 )
-from tasks.driver import guard_files, repository_files, unit_files
+from fleet.gates import CPU_BY_DECLARATION, on_gpu
+from tasks.driver import guard_files, preferences_file, repository, unit_files
 from tests.compliance.connection import Target
-
-_EARLY = {Generation.MAXWELL, Generation.PASCAL}
 
 
 def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
     """The loaded driver is the installed one, and new enough for Ollama."""
     hardware = _hardware(gpu_host)
+    declared = gpu_host.declared
+    if declared.driver.source == "none" and not on_gpu(declared, gpu_host.fact):
+        pytest.skip(CPU_BY_DECLARATION)
     state = _state(gpu_host)
     measured(f"{state.loaded or 'none'} ({state.flavor or 'not loaded'})")
     assert not state.nouveau, "nouveau holds the GPU; reboot this host"
@@ -43,9 +42,11 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
         f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
         f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
     )
-    early = any(gpu.generation in _EARLY for gpu in hardware.gpus)
-    floor = OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
-    assert int(state.loaded.split(".")[0]) >= floor, "Ollama would use the CPU without a word"
+    floor = floor_of(hardware)
+    assert int(state.loaded.split(".")[0]) >= floor, (
+        f"driver {state.loaded}: Ollama needs {floor} or newer for these GPUs, and would use the "
+        "CPU without a word"
+    )
 
 
 def test_declared_driver(gpu_host: Target) -> None:
@@ -86,9 +87,11 @@ def test_source(gpu_host: Target) -> None:
     settings = gpu_host.declared.driver
     files = guard_files()
     if settings.source == "nvidia":
-        source = repository(settings, _platform(gpu_host))
-        files += repository_files(gpu_host.declared, source)
-        assert gpu_host.fact(KeyFingerprint, path=paths.DRIVER_KEYRING) == source.fingerprint
+        trusted = repository(gpu_host.declared, _platform(gpu_host))
+        files += [preferences_file(gpu_host.declared), trusted.source]
+        keys = gpu_host.fact(KeyringFingerprints, path=trusted.keyring)
+        assert keys == (trusted.fingerprint,)
+        assert gpu_host.fact(ExistingFiles, paths=trusted.replaced) == []
     states = gpu_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
 

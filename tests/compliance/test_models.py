@@ -15,8 +15,8 @@ from fleet.facts.models import HostMemory
 from fleet.facts.ollama import OllamaModels
 from fleet.facts.units import UnitState
 from fleet.model_choice import choose
-from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name
-from tasks.models import managed_files, with_bases
+from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
+from tasks.models import managed_files
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 

@@ -60,7 +60,7 @@ def test_no_other_server(gpu_host: Target) -> None:
 
 
 def test_environment(instance: Server) -> None:
-    """The running process has exactly the declared environment, and so sees its GPUs alone."""
+    """The running process has exactly the declared environment."""
     raw = instance.target.run("tr '\\0' '\\n' < /proc/%s/environ", _main_pid(instance))
     running = dict(line.split("=", 1) for line in raw.splitlines() if "=" in line)
     declared = instance.declared.environment(instance.uuids)

@@ -80,11 +80,15 @@ def test_upgrade_of_everything_leaves_the_driver(lab: LabUnderTest) -> None:
 
 
 def test_other_key_is_not_trusted(lab: LabUnderTest) -> None:
-    before = lab.ssh("gpu1", "sha256sum /usr/share/keyrings/llm-fleet-nvidia.gpg")
-    result = pyinfra(lab, check=False, driver_repository_fingerprint="0" * 40)
+    keyring = "/etc/apt/keyrings/llm-fleet-nvidia.gpg"
+    before = lab.ssh("gpu1", f"sha256sum {keyring}")
+    actual = lab.state["upstream"]["driver_fingerprint"]
+    # The file that it is published in has the same name.
+    other = "0" * 32 + actual[-8:]
+    result = pyinfra(lab, check=False, driver_repository_fingerprint=other)
     assert result.returncode != 0
-    assert "nothing was trusted" in said(result) or "404" in said(result)
-    assert lab.ssh("gpu1", "sha256sum /usr/share/keyrings/llm-fleet-nvidia.gpg") == before
+    assert f"has the fingerprint {actual}, expected is {other}: not trusted" in said(result)
+    assert lab.ssh("gpu1", f"sha256sum {keyring}") == before
 
 
 def test_reboot_is_the_operators_then_ours(lab: LabUnderTest) -> None:

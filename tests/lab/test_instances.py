@@ -270,7 +270,7 @@ def test_server_that_nobody_declared_is_seen_and_removed(two: Servers) -> None:
         (
             "sed -i s/-000000000002/-000000000003/ /etc/systemd/system/ollama@b.service;"
             " systemctl daemon-reload; systemctl restart ollama@b",
-            "The running process has exactly the declared environment, and so sees its GPUs alone",
+            "The running process has exactly the declared environment",
         ),
         ("systemctl stop ollama@b", "The unit is active and starts at boot"),
         (

@@ -39,15 +39,24 @@ from fleet.facts.gpu import (
     DriverStateFact,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
 )
 from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
+from fleet.facts.memory import (
+    FileHead,
+    FileSize,
+    GpuMemories,
+    ManifestAnswer,
+    ModelManifest,
+    PlacementState,
+    SurroundingsState,
+)
 from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
 from fleet.facts.ollama import OllamaReleases, OllamaServers, Servers
 from fleet.facts.platform import ForeignFiles, HostAddresses
 from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import ABSENT, Unit, UnitState
 from fleet.model_choice import GIB, Memory
+from fleet.placement import Placement, Surroundings
 from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 
@@ -90,18 +99,23 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         OllamaReleases: lambda version: {"sha256": "", "current": ""},
         OllamaServers: Servers,
         DrivenGpus: tuple,
+        GpuMemories: tuple,
+        ModelManifest: lambda path, url, digest, environment: ManifestAnswer(None, "no answer"),
+        FileHead: lambda path, url, environment: b"",
+        FileSize: lambda place, environment: 0,
+        PlacementState: lambda url, unit: Placement({}),
+        SurroundingsState: lambda unit, sandboxed, has_switches: Surroundings(),
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),
-        HostMemory: lambda: Memory((), 64 * GIB),
+        HostMemory: lambda: Memory((), 128 * GIB),
         FetchJob: lambda unit, directory: Job(),
         ModelsJob: lambda unit, path: Job(),
         GpuHardwareFact: GpuHardware,
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
-        KeyFingerprint: lambda path: "",
         BootId: lambda: "boot",
         LoggedJob: lambda unit: Job(),
         KeyringFingerprints: lambda path: (),

@@ -40,7 +40,7 @@ class TestEverySupportedRelease:
         roles = {host: groups for host, (groups, _) in SCENARIOS[scenario].items()}
         for host, groups in roles.items():
             assert capabilities[host] == {"Firewall"} | (
-                {"Ollama", "Models"} if "gpu" in groups.split() else set()
+                {"Memory", "Ollama", "Models"} if "gpu" in groups.split() else set()
             ) | ({"Platform", "Gateway"} if "gateway" in groups.split() else set())
 
     @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -108,7 +108,7 @@ class TestOrder:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
         assert list(dict.fromkeys(capabilities)) == [
-            "Platform", "Firewall", "Ollama", "Models", "Gateway"
+            "Platform", "Firewall", "Memory", "Ollama", "Models", "Gateway",
         ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 

@@ -16,6 +16,7 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File
 
 from fleet import pins
+from fleet.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.facts.files import FileStates
 from fleet.facts.gpu import (
     DriverState,
@@ -23,7 +24,6 @@ from fleet.facts.gpu import (
     Gpu,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
 )
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.facts.units import UnitState
@@ -39,6 +39,8 @@ PASCAL = GpuHardware((Gpu("0000:17:00.0", 0x15F8),))
 MIXED = GpuHardware((*PASCAL.gpus, Gpu("0000:65:00.0", 0x1EB8)))
 BLACKWELL = GpuHardware((Gpu("0000:17:00.0", 0x2B85),))
 KERNEL = "6.12.94+deb13-amd64"
+REQUIRE = "Driver | Require what Ollama needs"
+TRUST = "Driver | Trust NVIDIA's repository"
 CURRENT = DriverState(
     kernel=KERNEL,
     headers=True,
@@ -88,7 +90,7 @@ def converged(state: DriverState = CURRENT, **packages: str) -> Answers:
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         DebPackages: lambda: installed,
         DriverStateFact: lambda nouveau_conf: state,
-        KeyFingerprint: lambda path: pins.NVIDIA_FINGERPRINTS["debian13"],
+        KeyringFingerprints: lambda path: (pins.NVIDIA_FINGERPRINTS["debian13"],),
         UnitState: lambda unit, files: RUNNING,
     }
 
@@ -98,7 +100,7 @@ class TestNothingToDo:
         assert driver_names(planned(hardware=GpuHardware())) == []
 
     def test_somebody_elses_driver(self) -> None:
-        assert driver_names(planned(driver_source="none")) == []
+        assert driver_names(planned(converged(), driver_source="none")) == []
 
     def test_converged(self) -> None:
         assert driver_names(planned(converged())) == []
@@ -230,30 +232,31 @@ class TestRepository:
         done = planned(bare(distribution, release, machine))
         name = f"{distribution}{release.replace('.', '')}"
         text, state = done.files("gpu1")["/etc/apt/sources.list.d/llm-fleet-nvidia.sources"]
-        base = f"https://developer.download.nvidia.com/compute/cuda/repos/{name}/{arch}/"
-        assert f"URIs: {base}\n" in text
-        assert "Signed-By: /usr/share/keyrings/llm-fleet-nvidia.gpg" in text
+        base = f"https://developer.download.nvidia.com/compute/cuda/repos/{name}/{arch}"
+        assert f"URIs: {base}\nSuites: /\n" in text
+        assert "Signed-By: /etc/apt/keyrings/llm-fleet-nvidia.gpg" in text
         assert state.mode == "644"
-        lines = done.step("gpu1", "Driver | Trust NVIDIA's key").lines
-        assert base in lines[0]
-        assert f"= {pins.NVIDIA_FINGERPRINTS[name]} ]" in lines[1]
-        # What is not the pinned key never becomes the keyring.
-        assert "exit 1" in lines[1]
-        assert "--dearmor" in lines[2]
+        _, fetch, check, export, *_ = done.step("gpu1", TRUST).lines
+        fingerprint = pins.NVIDIA_FINGERPRINTS[name]
+        key = f"{base}/{'8793F200' if name == 'debian13' else '3bf863cc'}.pub"
+        assert f"download-file {key} " in fetch
+        assert f"grep -qx {fingerprint} || " in check
+        assert f"--export {fingerprint} " in export
 
-    def test_key_comes_before_the_source_and_the_source_before_the_driver(self) -> None:
+    def test_pin_comes_before_the_source_and_the_source_before_the_driver(self) -> None:
         names = driver_names(planned())
         assert names == [
             "Driver | Keep nouveau and unattended upgrades away",
             "Driver | Install tools",
-            "Driver | Trust NVIDIA's key",
-            "Driver | Add NVIDIA's repository",
+            "Driver | Pin the branch",
+            TRUST,
             "Driver | Install the programs",
             "Driver | Install driver 580 (open modules)",
             "Driver | Install the unit of the device nodes",
             "Driver | Install the persistence daemon's unit",
             "Driver | Make the device nodes",
             "Driver | Run the persistence daemon",
+            REQUIRE,
         ]
 
     def test_repository_gives_the_branch_and_nothing_else(self) -> None:
@@ -269,14 +272,26 @@ class TestRepository:
         assert " nvidia-* " not in patterns
 
     def test_other_key_is_replaced(self) -> None:
-        answers = converged() | {KeyFingerprint: lambda path: "F" * 40}
-        assert driver_names(planned(answers)) == ["Driver | Trust NVIDIA's key"]
+        answers = converged() | {KeyringFingerprints: lambda path: ("F" * 40,)}
+        assert driver_names(planned(answers)) == [TRUST]
+
+    def test_what_cuda_keyring_brought_goes(self) -> None:
+        """Two sources of one repository with two keyrings: apt would refuse both."""
+        answers = converged() | {ExistingFiles: lambda paths: paths}
+        done = planned(answers)
+        assert driver_names(done) == [TRUST]
+        assert done.step("gpu1", TRUST).lines == [
+            "rm -f /etc/apt/sources.list.d/cuda-debian13-x86_64.list"
+        ]
 
     def test_distributions_own_driver_leaves_no_repository_of_ours(self) -> None:
         there = {"mode": 644, "user": "root", "group": "root"}
-        answers = bare() | {File: lambda path: there}
+        answers = bare() | {File: lambda path: there, ExistingFiles: lambda paths: paths}
         done = planned(answers, T4, driver_source="distribution")
-        assert "rm -f /etc/apt/sources.list.d/llm-fleet-nvidia.sources" in done.lines("gpu1")
+        assert done.step("gpu1", "Driver | Forget NVIDIA's repository").lines == [
+            "rm -f /etc/apt/sources.list.d/llm-fleet-nvidia.sources "
+            "/etc/apt/keyrings/llm-fleet-nvidia.gpg"
+        ]
         assert "rm -f /etc/apt/preferences.d/llm-fleet-nvidia" in done.lines("gpu1")
 
 
@@ -297,6 +312,48 @@ class TestRefusals:
         [line] = done.step("gpu1", "Driver | Refuse what cannot work").lines
         assert words in line
         assert line.endswith(">&2; exit 1")
+
+
+class TestFloor:
+    """Whoever brought the driver: Ollama goes silently to the CPU with one that is too old."""
+
+    @pytest.mark.parametrize("source", ["nvidia", "none"])
+    @pytest.mark.parametrize(
+        ("hardware", "loaded", "words"),
+        [
+            (H100, "", "no NVIDIA driver is loaded"),
+            (H100, "535.274.02", "driver 535.274.02 is loaded, and Ollama needs 550 or newer"),
+            (PASCAL, "565.57.01", "Ollama needs 570 or newer"),
+            (MIXED, "565.57.01", "Ollama needs 570 or newer"),
+        ],
+    )
+    def test_too_old_or_none(
+        self, source: str, hardware: GpuHardware, loaded: str, words: str
+    ) -> None:
+        # The same module lies on the disk: no reboot would bring a newer one.
+        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        done = planned(answers, hardware, driver_source=source)
+        [line] = done.step("gpu1", REQUIRE).lines
+        said = shlex.split(line)[2]
+        assert words in said
+        assert ("driver_source = 'nvidia'" in said) is (source == "none")
+        assert line.endswith(">&2; exit 1")
+
+    @pytest.mark.parametrize(("hardware", "loaded"), [(H100, "550.163.01"), (PASCAL, "570.86.15")])
+    def test_just_new_enough(self, hardware: GpuHardware, loaded: str) -> None:
+        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        assert driver_names(planned(answers, hardware, driver_source="none")) == []
+
+    def test_one_that_waits_for_its_operators_reboot(self) -> None:
+        state = replace(CURRENT, loaded="535.274.02")
+        done = planned(converged(state), driver_reboot="never")
+        assert REQUIRE not in driver_names(done)
+
+    def test_host_on_the_cpu_by_declaration_needs_none(self) -> None:
+        servers = [{"name": "cpu", "port": 11434, "gpus": []}]
+        answers = converged(replace(CURRENT, loaded="", installed=""))
+        done = planned(answers, driver_source="none", ollama_instances=servers)
+        assert driver_names(done) == []
 
 
 class TestInstalledState:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet.driver import Platform, Refusal, kernel_flavor, make_plan, repository
+from fleet.driver import Platform, Refusal, kernel_flavor, make_plan
 from fleet.facts import gpu
 from fleet.facts.gpu import (
     DriverState,
@@ -20,11 +20,12 @@ from fleet.facts.gpu import (
     Gpu,
     GpuHardware,
     GpuHardwareFact,
-    KeyFingerprint,
     generation_of,
 )
 from fleet.host import driver_install
 from fleet.settings import DriverSettings
+from tasks.driver import repository
+from tests.fleets import fleet_of
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
 DEBIAN = Platform("debian", "13")
@@ -160,10 +161,6 @@ class TestDriverState:
             held=frozenset({"nvidia-driver-cuda", "libnvidia-compute-580"}),
         )
 
-    def test_first_fingerprint_is_the_primary_keys(self) -> None:
-        shown = ["pub:-:3072:1:A:::", "fpr:::::::::AAAA:", "sub:", "fpr:::::::::BBBB:"]
-        assert KeyFingerprint().process(shown) == "AAAA"
-
 
 class TestFlavor:
     @pytest.mark.parametrize(
@@ -250,9 +247,9 @@ class TestRepository:
         ],
     )
     def test_key_of_each_distribution(self, platform: Platform, place: str, key: str) -> None:
-        found = repository(DriverSettings(), platform)
+        found = repository(fleet_of({"gpu1": ("gpu", {})})["gpu1"], platform)
         base = "https://developer.download.nvidia.com/compute/cuda/repos"
-        assert (found.url, found.key_url) == (f"{base}/{place}", f"{base}/{place}/{key}")
+        assert (found.url, found.key) == (f"{base}/{place}", f"{base}/{place}/{key}")
         assert found.fingerprint.lower().endswith(key.removesuffix(".pub").lower())
 
 

@@ -22,6 +22,7 @@ from fleet import paths
 from fleet.front_door import key_tables
 from fleet.instances import unit_file
 from fleet.inventory import Endpoint, Fleet
+from fleet.model_declarations import pull_name
 from fleet.render import TEMPLATES, render, systemd_assignment
 from fleet.settings import GatewaySettings
 from tasks import firewall, gateway, models
@@ -38,7 +39,6 @@ VALUES: dict[str, dict[str, Any]] = {
     "driver/nouveau.conf.j2": {},
     "driver/nvidia-fabricmanager.dropin.conf.j2": {"devices_unit": "x.service"},
     "driver/nvidia-persistenced.service.j2": {"devices_unit": "x.service"},
-    "driver/nvidia.sources.j2": {"url": "http://x", "keyring": "/x.gpg"},
     "driver/preferences.j2": {"version": "580.*"},
     "driver/unattended.conf.j2": {},
     "firewall/firewall.nft.j2": {
@@ -99,7 +99,6 @@ VALUES: dict[str, dict[str, Any]] = {
         "shown": ["/etc/hosts"],
         "loader": "x.service",
         "devices": "y.service",
-        "cdi": "z.service",
     },
     "dify/chat.yml.j2": {"name": "a", "model": "m", "provider": "p"},
     "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
@@ -370,7 +369,7 @@ class TestModels:
         ],
     )
     def test_pull_name(self, model: str, registry: str | None, name: str) -> None:
-        assert models.pull_name(model, registry) == name
+        assert pull_name(model, registry) == name
 
     def test_mirror(self, alternative: Fleet) -> None:
         config = models.loader_config(alternative["gpu1"])

@@ -1,0 +1,204 @@
+"""What the gates before and after a load are decided by, asked of a host.
+
+`ask` is `host.get_fact` in a deploy and `Target.fact` in a compliance check: both decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fleet.errors import FleetError
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
+from fleet.facts.memory import (
+    FileHead,
+    FileSize,
+    GpuMemories,
+    ModelManifest,
+    PlacementState,
+    SurroundingsState,
+)
+from fleet.facts.models import HostMemory
+from fleet.fit import Candidate, Room
+from fleet.gguf import read_keys
+from fleet.host.model_loader import WEIGHTS_TYPE, manifest_path, manifest_url
+from fleet.instances import bind_gpus
+from fleet.inventory import FleetHost, Instance
+from fleet.memory import PUBLISHED, Shape, shape_of, weights_of
+from fleet.model_choice import choose
+from fleet.model_declarations import AUTO, ModelDeclaration, full_name, pull_name, with_bases
+from fleet.placement import Placement, explain, problems
+
+Ask = Callable[..., Any]
+
+CPU_BY_DECLARATION = "CPU by declaration"
+
+
+class UnknownMemoryError(FleetError):
+    """The GPUs on the bus do not tell how much memory they have."""
+
+
+def on_gpu(me: FleetHost, ask: Ask) -> list[Instance]:
+    """The instances whose models belong on GPUs: the bus decides, and `gpus = []` takes one off.
+
+    What the driver says is not asked: a host whose GPUs do not work is none without GPUs.
+    """
+    if not ask(GpuHardwareFact).gpus:
+        return []
+    return [item for item in me.instances if item.gpus != ()]
+
+
+def rooms(me: FleetHost, ask: Ask) -> list[Room]:
+    """Each instance with the memory that it may fill.
+
+    Raises:
+        UnknownMemoryError: the driver does not tell of the GPUs, or not of all that are declared.
+    """
+    ram = ask(HostMemory).ram
+    wanting = on_gpu(me, ask)
+    memories = {item.uuid: item.total for item in ask(GpuMemories)} if wanting else {}
+    if wanting and not all(memories.values()):
+        raise UnknownMemoryError("a GPU has no memory of its own to tell of")
+    if wanting and not memories:
+        raise UnknownMemoryError("nvidia-smi does not tell of the GPUs on the bus")
+    try:
+        bound = bind_gpus(me.instances, ask(DrivenGpus), ask(GpuHardwareFact)) if wanting else {}
+    except FleetError as error:
+        raise UnknownMemoryError(str(error)) from None
+    return [
+        Room(item, tuple((uuid, memories[uuid]) for uuid in bound[item.name] or memories), ram)
+        if item in wanting
+        else Room(item, (), ram)
+        for item in me.instances
+    ]
+
+
+def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
+    """Every declared model and base with its shape: by the host's disk, else by the registry."""
+    chosen = choose(ask(HostMemory))
+    declared = with_bases(me.ollama.models)
+    sources = {model.full_name: model for model in declared}
+    shapes: dict[str, tuple[Shape | None, str]] = {}
+    found = []
+    for model in declared:
+        named = _resolved(model, chosen.model if chosen else None)
+        if named is None:
+            found.append(Candidate(model, None, "the GPUs do not tell what `auto` is"))
+            continue
+        if named.root not in shapes and not named.memory:
+            shapes[named.root] = _shape(me, sources.get(named.root, named), named.root, ask)
+        shape, unknown = shapes.get(named.root, (None, ""))
+        found.append(Candidate(named, shape, unknown))
+    return found
+
+
+def offloaded(me: FleetHost) -> set[str]:
+    """Full names of the models that may be partly on the CPU, with those that share their weights.
+
+    Ollama lists a process that models share by the name of the one that loaded it.
+    """
+    named = {full_name(name) for name in me.models.cpu_offload}
+    roots = {model.root for model in me.ollama.models if model.full_name in named}
+    sharing = {model.full_name for model in me.ollama.models if model.root in named | roots}
+    return named | roots | sharing
+
+
+def misplaced(
+    me: FleetHost, ask: Ask, running: Iterable[tuple[Instance, Placement]] = ()
+) -> list[str]:
+    """What is silently on the CPU, a text for each instance with its evidence.
+
+    `running` is what was seen of the instances; without it, each is looked at now.
+    """
+    wanting = on_gpu(me, ask)
+    seen = list(running) or [
+        (item, ask(PlacementState, url=item.url, unit=item.unit)) for item in wanting
+    ]
+    allowed = offloaded(me)
+    off = {model.full_name for model in me.ollama.models if model.parameters.num_gpu == 0}
+    texts = []
+    for item, placement in seen:
+        if item not in wanting:
+            continue
+        found = list(problems(placement, gpu_count(item, ask), allowed, off & allowed))
+        if found:
+            around = ask(
+                SurroundingsState,
+                unit=item.unit,
+                sandboxed=item.runtime == "systemd",
+                has_switches=ask(GpuHardwareFact).nvswitches > 0,
+            )
+            texts.append(explain(placement, found, item.unit, around))
+    return texts
+
+
+def gpu_count(instance: Instance, ask: Ask) -> int:
+    """GPUs that an instance was given; all of them are those on the bus."""
+    everything = len(ask(GpuHardwareFact).gpus)
+    return everything if isinstance(instance.gpus, str) else len(instance.gpus)
+
+
+def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration | None:
+    """The declaration with `auto` replaced by what it is on this host; None while that is open."""
+    if AUTO not in (model.name, model.base):
+        return model
+    if chosen is None:
+        return None
+    field = "name" if model.name == AUTO else "base"
+    return model.model_copy(update={field: chosen})
+
+
+def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple[Shape | None, str]:
+    """The shape of the weights called `root`, and what of it is not known."""
+    environment = {
+        name: value
+        for name, value in me.instances[0].env.items()
+        if name in ("HTTPS_PROXY", "NO_PROXY")
+    }
+    source = pull_name(root, me.models.registry)
+    insecure = me.models.registry_insecure and source != root
+    url = "" if model.gguf else manifest_url(source, insecure=insecure)
+    path = f"{me.ollama.models_dir}/manifests/{manifest_path(root)}"
+    answer = ask(ModelManifest, path=path, url=url, digest=model.digest, environment=environment)
+    if answer.manifest is None and model.gguf:
+        return _gguf_shape(model.gguf, environment, ask)
+    if answer.manifest is None:
+        published = PUBLISHED.get(root)
+        return published, "" if published else answer.reason
+    weights = weights_of(answer.manifest)
+    digest = next(
+        (
+            layer["digest"]
+            for layer in answer.manifest["layers"]
+            if layer["mediaType"] == WEIGHTS_TYPE
+        ),
+        "",
+    )
+    head = ask(
+        FileHead,
+        path=f"{me.ollama.models_dir}/blobs/{digest.replace(':', '-')}",
+        url=f"{url.partition('/manifests/')[0]}/blobs/{digest}" if url else "",
+        environment=environment,
+    )
+    return _of_head(weights, head)
+
+
+def _gguf_shape(place: str, environment: dict[str, str], ask: Ask) -> tuple[Shape | None, str]:
+    size = ask(FileSize, place=place, environment=environment)
+    if not size:
+        return None, f"{place} does not tell its size"
+    local = place.startswith("/")
+    head = ask(
+        FileHead,
+        path=place if local else "",
+        url="" if local else place,
+        environment=environment,
+    )
+    return _of_head(size, head)
+
+
+def _of_head(weights: int, head: bytes) -> tuple[Shape, str]:
+    try:
+        return shape_of(weights, read_keys(head)), ""
+    except ValueError as error:
+        return Shape(weights), f"{error}; its weights alone were judged"

@@ -1,0 +1,169 @@
+"""How much memory a model takes while it is loaded, and which setting would make it fit.
+
+Bytes throughout. The parts, and where each is from:
+
+- weights: the sizes of a manifest's layers that Ollama loads.
+- KV cache: two vectors a token, layer and KV head. Layers with a sliding window keep the window of
+  each request and one batch; the others keep the whole context of each (llama.cpp, llama-kv-cache
+  and llama-kv-cache-iswa). gpt-oss:20b so takes 24576 bytes a token, gpt-oss:120b 36864.
+- the batch: Ollama's scheduler reckons 0, 768 MiB or 2 GiB more for batches of 512, 1024 and 2048
+  tokens, which it chooses by the context (server/sched.go, generationBatchSurcharge).
+- a margin for CUDA's own context and the compute buffers: what llama.cpp leaves free of each GPU
+  when it fits a model to it (LLAMA_ARG_FIT_TARGET, 1024 MiB).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+GIB = 1024**3
+MIB = 1024**2
+
+MARGIN = GIB
+# What the rest of a host without a GPU needs of its memory.
+HOST_RESERVE = GIB
+
+# Bytes of an element of the cache: blocks of 32 with a scale of two bytes (ggml, block_q8_0, q4_0).
+ELEMENT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
+# Of how many layers one keeps the whole context, where the others have a window; an architecture
+# that is not named here counts as if every layer kept it (llama.cpp, set_swa_pattern).
+_WHOLE_CONTEXT_EVERY = {"gptoss": 2, "gpt-oss": 2, "gemma2": 2, "gemma3": 6}
+# Layers of a manifest that are loaded; templates and licenses are not.
+_LOADED_LAYERS = tuple(
+    f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter")
+)
+# Ollama's default context by the memory of all GPUs that it sees (envconfig and server/routes.go).
+_CONTEXT_TIERS = ((47 * GIB, 262_144), (23 * GIB, 32_768), (0, 4_096))
+_CONTEXTS = (131_072, 65_536, 32_768, 16_384, 8_192, 4_096, 2_048)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What of a model decides its memory.
+
+    `whole` and `windowed` are elements of the cache a token, summed over the layers that keep the
+    whole context and those that keep `window` tokens. `trained` is the longest context, in tokens.
+    """
+
+    weights: int
+    whole: int = 0
+    windowed: int = 0
+    window: int = 0
+    trained: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """How a model is loaded: context a request in tokens, requests at once, type of the cache."""
+
+    context: int
+    parallel: int = 1
+    cache: str = "f16"
+
+
+@dataclass(frozen=True)
+class Need:
+    """A loaded model's memory in bytes."""
+
+    weights: int
+    cache: int
+    overhead: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.cache + self.overhead
+
+    def __str__(self) -> str:
+        """`14.0 GiB (weights 12.8, cache 0.1, overhead 1.0)`."""
+        return (
+            f"{gib(self.total)} (weights {self.weights / GIB:.1f}, cache "
+            f"{self.cache / GIB:.1f}, overhead {self.overhead / GIB:.1f})"
+        )
+
+
+# As published; for when neither the host's disk nor the registry tells.
+PUBLISHED = {
+    "gpt-oss:20b": Shape(13_793_422_144, 12_288, 12_288, 128, 131_072),
+    "gpt-oss:120b": Shape(65_369_818_941, 18_432, 18_432, 128, 131_072),
+}
+
+
+def gib(count: float) -> str:
+    """A number of bytes as `12.8 GiB`."""
+    return f"{count / GIB:.1f} GiB"
+
+
+def weights_of(manifest: Mapping[str, Any]) -> int:
+    """Bytes of a manifest's layers that are loaded into memory."""
+    layers = manifest["layers"]
+    return sum(layer["size"] for layer in layers if layer["mediaType"] in _LOADED_LAYERS)
+
+
+def shape_of(weights: int, keys: Mapping[str, Any]) -> Shape:
+    """The shape of a model of `weights` bytes whose GGUF file has these keys.
+
+    Raises:
+        ValueError: the keys do not tell how large its cache is.
+    """
+    arch = keys.get("general.architecture", "")
+
+    def number(key: str, otherwise: int | None = None) -> Any:
+        value = keys.get(f"{arch}.{key}", otherwise)
+        if value is None:
+            raise ValueError(f"its GGUF file does not tell {arch or 'its architecture'}.{key}")
+        return value
+
+    layers, heads = number("block_count"), number("attention.head_count")
+    of_head = number("embedding_length", 0) // (max(heads) if isinstance(heads, list) else heads)
+    width = number("attention.key_length", of_head) + number("attention.value_length", of_head)
+    kv_heads = number("attention.head_count_kv", heads)
+    # Some models have another number in each layer.
+    by_layer = kv_heads if isinstance(kv_heads, list) else [kv_heads] * layers
+    window = number("attention.sliding_window", 0)
+    every = _WHOLE_CONTEXT_EVERY.get(arch, 1) if window else 1
+    whole = sum(count for place, count in enumerate(by_layer, 1) if place % every == 0)
+    return Shape(
+        weights, whole * width, (sum(by_layer) - whole) * width, window, number("context_length", 0)
+    )
+
+
+def default_context(gpus: Iterable[int]) -> int:
+    """The context that Ollama takes when none is declared, by the memory of its GPUs, in tokens."""
+    total = sum(gpus)
+    return next(context for least, context in _CONTEXT_TIERS if total >= least)
+
+
+def batch_of(tokens: int) -> int:
+    """Tokens that are read at once, for a cache of `tokens` in all (seen of Ollama 0.33)."""
+    return 512 if tokens <= 4_096 else 1_024 if tokens <= 32_768 else 2_048
+
+
+def need(shape: Shape, load: Load, gpus: int = 0) -> Need:
+    """The memory of a model with this shape, loaded in this way over `gpus` GPUs; 0 is the CPU."""
+    context = min(load.context, shape.trained or load.context)
+    tokens = context * load.parallel
+    batch = batch_of(tokens)
+    windows = min(tokens, shape.window * load.parallel + batch)
+    elements = shape.whole * tokens + shape.windowed * windows
+    surcharge = {512: 0, 1_024: 768 * MIB, 2_048: 2 * GIB}[batch]
+    return Need(shape.weights, round(elements * ELEMENT[load.cache]), surcharge + MARGIN * gpus)
+
+
+def ways_to_fit(shape: Shape, load: Load, room: int, gpus: int) -> Iterator[Load]:
+    """Loads that differ in one thing from `load` and take at most `room` bytes, nearest first.
+
+    Requests at once, then the type of the cache, then the context; of each the largest that fits.
+    """
+    effective = min(load.context, shape.trained or load.context)
+    halves = [load.parallel // 2**n for n in range(1, load.parallel.bit_length())]
+    kinds = [kind for kind, size in ELEMENT.items() if size < ELEMENT[load.cache]]
+    contexts = [context for context in _CONTEXTS if context < effective]
+    for changes in (
+        [replace(load, parallel=parallel) for parallel in halves],
+        [replace(load, cache=kind) for kind in kinds],
+        [replace(load, context=context) for context in contexts],
+    ):
+        yield from [way for way in changes if need(shape, way, gpus).total <= room][:1]

@@ -1,0 +1,140 @@
+"""Where loaded models really are: on the GPUs that they were given, or silently on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+_SHOWN = 4  # lines of the journal
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory: bytes in all, and of them on GPUs."""
+
+    size: int
+    size_vram: int
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What an Ollama server has loaded, by name, and what it said of GPUs since it started.
+
+    `log` are the lines of its journal about them, oldest first.
+    """
+
+    running: dict[str, Loaded]
+    log: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> list[str]:
+        """The compute devices that it found when it started; empty once the journal forgot them."""
+        return [line for line in self.log if 'msg="inference compute"' in line]
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a server needs of its host to find its GPUs, as it is now.
+
+    `refusal` is what nvidia-smi says when it fails, `uuids` are the GPUs that it tells of,
+    `missing` the device nodes that are not there. `visible` is CUDA_VISIBLE_DEVICES of the running
+    process, None when it has none; `allowed` its unit's DeviceAllow, None where that does not
+    matter. `fabric` is the state of the fabric manager, empty on hosts without NVSwitches.
+    """
+
+    driver: str = ""
+    refusal: str = ""
+    uuids: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    visible: str | None = None
+    allowed: str | None = None
+    drop_ins: str = ""
+    fabric: str = ""
+
+
+def problems(
+    placement: Placement, gpus: int, offload: Collection[str], on_cpu: Collection[str]
+) -> Iterator[str]:
+    """What is not on the GPUs as declared, for an instance that was given `gpus` of them.
+
+    Names in `offload` may be partly on the CPU; those in `on_cpu` too, and wholly.
+    """
+    devices = [line for line in placement.found if "library=CUDA" in line]
+    if placement.found and len(devices) < gpus:
+        yield f"Ollama found {len(devices)} of its {gpus} GPUs when it started"
+    for name, loaded in sorted(placement.running.items()):
+        if loaded.size_vram >= loaded.size or name in on_cpu:
+            continue
+        if loaded.size_vram == 0:
+            yield f"{name} is on the CPU, and wholly so"
+        elif name not in offload:
+            share = 100 * loaded.size_vram // loaded.size
+            yield f"{name} is only to {share} % on the GPU, the rest is on the CPU"
+
+
+def explain(placement: Placement, found: list[str], unit: str, around: Surroundings) -> str:
+    """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
+    said = "".join(f"\n  {line}" for line in placement.log[-_SHOWN:])
+    partial = all("only to" in line for line in found)
+    remedy = _PARTIAL if partial else cause(around, unit)
+    return (
+        f"{'; '.join(found)}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
+        f"{said or ' nothing of GPUs in its journal'}\n{remedy}"
+    )
+
+
+_PARTIAL = (
+    "It does not fit: lower its context or the requests at once, free what `nvidia-smi` shows of "
+    "others, or allow it by name in models_cpu_offload"
+)
+
+
+def cause(around: Surroundings, unit: str) -> str:
+    """Why a server finds no GPU, and what to do.
+
+    Ollama itself does not say: the child that looks for GPUs is asked for its devices only, and
+    what CUDA said to it is kept at OLLAMA_DEBUG=2 alone (discover/llama_server.go).
+    """
+    if around.refusal:
+        return (
+            f"nvidia-smi says: {around.refusal.rstrip('.')}. Reboot where versions differ; else "
+            "see the journal of llm-fleet-gpu-devices.service, and mend the driver"
+        )
+    if around.fabric not in ("", "active"):
+        return (
+            f"The NVSwitches wait for their fabric manager, which is {around.fabric} (CUDA's error "
+            "802, system not yet initialized): see `systemctl status nvidia-fabricmanager`; its "
+            f"version must be the driver's. Then restart {unit}"
+        )
+    if around.missing:
+        return (
+            f"{', '.join(around.missing)} is not there: restart llm-fleet-gpu-devices.service, "
+            f"then {unit}"
+        )
+    if around.visible is not None and not _names_all(around.visible, around.uuids):
+        return (
+            f"CUDA_VISIBLE_DEVICES = {around.visible} names what this host does not have; it has "
+            f"{', '.join(around.uuids)}. {_added(around.drop_ins)}"
+        )
+    if around.allowed is not None and "char-nvidia" not in around.allowed:
+        return (
+            f"The unit may not open /dev/nvidia* (DeviceAllow={around.allowed.strip()}). "
+            f"{_added(around.drop_ins)}"
+        )
+    return (
+        f"The GPUs are there now, and Ollama looks for them only when it starts: restart {unit}. "
+        "Should it find none again, OLLAMA_DEBUG=2 has it say why"
+    )
+
+
+def _names_all(visible: str, uuids: Collection[str]) -> bool:
+    """Whether each entry is an index or the UUID of a GPU that is there."""
+    entries = [entry.strip() for entry in visible.split(",")]
+    return all(
+        int(entry) in range(len(uuids)) if entry.isdecimal() else entry in uuids
+        for entry in entries
+    )
+
+
+def _added(drop_ins: str) -> str:
+    return f"Take {drop_ins} away" if drop_ins else "Run the deploy, which puts the unit right"

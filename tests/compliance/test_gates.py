@@ -1,0 +1,74 @@
+"""What is declared fits, and what is loaded is where it belongs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from fleet import gates
+from fleet.facts.memory import PlacementState
+from fleet.facts.ollama import OllamaModels
+from fleet.fit import judge
+from fleet.placement import Placement
+from tests.compliance.conftest import Server
+from tests.compliance.connection import Target
+
+_PATIENCE = 900  # seconds for a cold load of a large model
+
+
+def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
+    """The declared models fit the memory that each server has for them."""
+    declared = gpu_host.declared
+    try:
+        rooms = gates.rooms(declared, gpu_host.fact)
+    except gates.UnknownMemoryError as error:
+        pytest.fail(f"{declared.name}: {error}", pytrace=False)
+    candidates = gates.candidates(declared, gpu_host.fact)
+    verdict = judge(rooms, candidates, gates.offloaded(declared))
+    measured("; ".join(verdict.notes))
+    assert verdict.refusals == (), "\n".join(verdict.refusals)
+
+
+def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
+    """Models are wholly on their server's GPUs, or on the CPU by declaration."""
+    host, item = instance.target, instance.declared
+    if item not in gates.on_gpu(host.declared, host.fact):
+        measured(f"{instance.label}{gates.CPU_BY_DECLARATION}")
+        return
+    with _something_loaded(instance) as placement:
+        assert placement.running, f"nothing is loaded{host.journal(item.unit)}"
+    shares = [
+        f"{name} {100 * loaded.size_vram // max(loaded.size, 1)} %"
+        for name, loaded in sorted(placement.running.items())
+    ]
+    measured(f"{instance.label}{', '.join(shares)} on the GPU")
+    texts = gates.misplaced(host.declared, host.fact, [(item, placement)])
+    assert texts == [], "\n".join(texts)
+
+
+@contextmanager
+def _something_loaded(instance: Server) -> Iterator[Placement]:
+    """The placement of what is in memory; an empty one gets the smallest model for a moment."""
+    host, item = instance.target, instance.declared
+    placement: Placement = host.fact(PlacementState, url=item.url, unit=item.unit)
+    tags = host.fact(OllamaModels, url=item.url)
+    if placement.running or not tags:
+        yield placement
+        return
+    name = min(tags, key=lambda name: int(tags[name]["size"]))
+    try:
+        _generate(instance, {"model": name})
+        yield host.fact(PlacementState, url=item.url, unit=item.unit)
+    finally:
+        _generate(instance, {"model": name, "keep_alive": 0})
+
+
+def _generate(instance: Server, body: dict[str, object]) -> None:
+    instance.target.run(
+        f"curl -fsS --noproxy '*' --max-time {_PATIENCE} -o /dev/null -d %s %s",
+        json.dumps(body),
+        f"{instance.declared.url}/api/generate",
+    )
