@@ -43,7 +43,7 @@ def _password() -> str:
     """30 digits and letters, both kinds.
 
     Their number keeps them from being valid base64: Dify never mistakes the plain password for an
-    encoded one, so a login may try it (docs/decisions/0008-dify.md).
+    encoded one, so a login may try it (docs/decisions/0010-dify.md).
     """
     while not re.search(r"(?=.*[a-z])(?=.*[0-9])", value := secrets.token_hex(15)):
         pass

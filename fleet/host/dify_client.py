@@ -6,7 +6,7 @@ Runs on the host, as root, with the standard library only. CONFIG is JSON with s
 0600. `check` changes nothing and prints {"pending": [reason, ...]}; `apply` does what `check` would
 list, a line of progress for each; `chat` asks the sample apps a question, whole and streamed;
 `prints` tells the hashes of their API keys.
-Observed answers of the real API decide what counts as what; docs/decisions/0008-dify.md has them.
+Observed answers of the real API decide what counts as what; docs/decisions/0010-dify.md has them.
 """
 
 from __future__ import annotations

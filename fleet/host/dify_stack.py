@@ -627,10 +627,11 @@ class Stack:
                 f"the backup is of Dify {manifest['version']}: declare dify_version = "
                 f"'{manifest['version']}' to restore it, and upgrade afterwards"
             )
-        if now := self.state.get("version"):
+        now = self.state.get("version")
+        if now:
             Release(self.config, now).compose("down", "--remove-orphans")
         self.release.prepare()
-        self._import(archive, self.release, keep_former=True)
+        self._import(archive, self.release, keep_former=bool(now))
         self._keep(version=self.config["version"])
 
     def _import(self, archive: Path, release: Release, *, keep_former: bool = False) -> None:

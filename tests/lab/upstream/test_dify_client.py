@@ -18,9 +18,9 @@ import requests
 from fleet.paths import LIB
 from tasks.dify import client_config, programs
 from tests.fleets import fleet_of, own_secrets
+from tests.lab.upstream.dify_console import Console
 from tests.lab.upstream.dify_rig import INIT, Rig
 from tests.lab.upstream.rig import MODEL, Server
-from tests.lab.upstream.test_dify import Console
 
 OWNER = "owner@fleet.internal"
 BOX = {
@@ -100,7 +100,7 @@ class Client:
 
     def console(self) -> Console:
         """The owner's browser."""
-        console = Console(self.rig)
+        console = Console(self.rig.url)
         assert console.login(self.config["owner"]["password"], OWNER).status_code == 200
         return console
 
@@ -174,6 +174,24 @@ def test_declared_limits_change_the_one_record(client: Client) -> None:
     assert client.rig.sql("SELECT count(*) FROM provider_model_credentials") == "1"
 
 
+def test_other_version_of_the_plugin_takes_the_place_of_the_first(client: Client) -> None:
+    client.apply()
+    keys = client.keys
+    package = Path(client.config["plugin"]["package"])
+    package.write_bytes(client.rig.package("1.1.0"))
+    client.config["plugin"]["sha256"] = hashlib.sha256(package.read_bytes()).hexdigest()
+    [reason, *_] = client.pending
+    assert reason.startswith("plugin: langgenius/ollama:1.0.0@")
+    client.apply()
+    assert client.pending == []
+    assert client.keys == keys
+    [installed] = client.console().get("workspaces/current/plugin/list?page=1&page_size=9")[
+        "plugins"
+    ]
+    assert installed["version"] == "1.1.0"
+    assert "Paris" in client("chat").stdout
+
+
 def test_lost_memory_costs_writes_and_no_duplicates(client: Client) -> None:
     """Of a host that was restored without it, or a run that died before it was written."""
     client.apply()
@@ -195,7 +213,7 @@ def test_wrong_password_is_counted_once_however_often_one_deploys(client: Client
     for command in ("apply", "check", "apply"):
         assert "is not tried again" in client.refused(command)
     # Five more are let through before the lock: only one was used up.
-    console = Console(client.rig)
+    console = Console(client.rig.url)
     for _ in range(5):
         assert console.login("wrong-Passw0rd", OWNER).status_code == 401
     assert console.login("wrong-Passw0rd", OWNER).status_code == 429
