@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-_SHOWN = 4  # lines of the journal
+_SHOWN = 4  # lines of the journal, beside those of the devices
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Loaded:
 class Placement:
     """What an Ollama server has loaded, by name, and what it said of GPUs since it started.
 
-    `log` are the lines of its journal about them, oldest first.
+    `log` are the lines of its journal about them: every device that it found, then the latest.
     """
 
     running: dict[str, Loaded]
@@ -74,7 +74,8 @@ def problems(
 
 def explain(placement: Placement, found: list[str], unit: str, around: Surroundings) -> str:
     """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
-    said = "".join(f"\n  {line}" for line in placement.log[-_SHOWN:])
+    others = [line for line in placement.log if line not in placement.found]
+    said = "".join(f"\n  {line}" for line in [*placement.found, *others[-_SHOWN:]])
     partial = all("only to" in line for line in found)
     remedy = _PARTIAL if partial else cause(around, unit)
     return (

@@ -19,9 +19,8 @@ from fleet.placement import Loaded, Placement, Surroundings
 _MIB = 1024**2
 # For a registry; four seconds to be reached, fifteen for the whole answer.
 _CURL = "curl -fsSL --connect-timeout 4 --max-time 15"
-_ABOUT_GPUS = (
-    "'msg=\"inference compute\"|ggml_cuda|CUDA error|NVIDIA driver too old|GPU discovery|to GPU$'"
-)
+_FOUND = "'msg=\"inference compute\"'"
+_ABOUT_GPUS = "'ggml_cuda|CUDA error|NVIDIA driver too old|GPU discovery|to GPU$'"
 
 
 @dataclass(frozen=True)
@@ -164,8 +163,10 @@ class PlacementState(FactBase[Placement]):
         return StringCommand(
             "curl -fsS --noproxy '*' --max-time 20", QuoteString(f"{url}/api/ps"),
             "2>/dev/null || echo '{}'; echo; id=$(systemctl show --value -p InvocationID --", name,
-            '); [ -z "$id" ] || journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"',
-            f"| grep -aE {_ABOUT_GPUS} | tail -n 40",
+            '); said() { journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"; };',
+            # Each load says a few lines: they must not push out what was found at the start.
+            f'[ -z "$id" ] || {{ said | grep -aF {_FOUND};',
+            f"said | grep -aE {_ABOUT_GPUS} | tail -n 40; }}",
         )  # fmt: skip
 
     @override

@@ -183,9 +183,15 @@ func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 		l.onGPU = onGPU(l.size, placeable(s.taken()), req.head.layers())
 	}
 	if len(devices) > 0 && l.size > 0 {
-		// The child's own line; the output counts as a layer.
-		all := req.head.layers() + 1
-		fmt.Fprintf(os.Stderr, "load_tensors: offloaded %d/%d layers to GPU\n", int64(all)*l.onGPU/l.size, all)
+		// The child's own lines; the output counts as a layer.
+		all := int64(req.head.layers() + 1)
+		there := all * l.onGPU / l.size
+		fmt.Fprintf(os.Stderr, "ggml_cuda_init: found %d CUDA devices (Total VRAM: %d MiB):\n", len(devices), totalMemory()/mib)
+		if there > 0 {
+			fmt.Fprintln(os.Stderr, "load_tensors: offloading output layer to GPU")
+		}
+		fmt.Fprintf(os.Stderr, "load_tensors: offloading %d repeating layers to GPU\n", larger(int(there)-1, 0))
+		fmt.Fprintf(os.Stderr, "load_tensors: offloaded %d/%d layers to GPU\n", there, all)
 	}
 	if s.closed {
 		s.mu.Unlock()

@@ -291,7 +291,7 @@ class TestPlacement:
         placement = Placement({"gpt-oss:20b": Loaded(100, 0)}, ("first", NOT_FOUND))
         assert self.failing(placement) == (
             "@fake/gpu1: Ollama found 0 of its 1 GPUs when it started; gpt-oss:20b is on the CPU, "
-            f"and wholly so. Driver: 580.178.04. ollama.service says:\n  first\n  {NOT_FOUND}\n"
+            f"and wholly so. Driver: 580.178.04. ollama.service says:\n  {NOT_FOUND}\n  first\n"
             "The GPUs are there now, and Ollama looks for them only when it starts: restart "
             "ollama.service. Should it find none again, OLLAMA_DEBUG=2 has it say why"
         )

@@ -185,6 +185,27 @@ class TestPlacementState:
             {"tiny:latest": Loaded(287_246_908, 0)}, (lines[0], lines[2])
         )
 
+    def test_many_loads_do_not_push_out_what_was_found(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Eight GPUs, and ten loads as llama.cpp tells of each."""
+        load = [
+            "ggml_cuda_init: found 8 CUDA devices (Total VRAM: 652472 MiB):",
+            "load_tensors: offloading output layer to GPU",
+            "load_tensors: offloading 35 repeating layers to GPU",
+            "load_tensors: offloaded 37/37 layers to GPU",
+        ]
+        found = [f'msg="inference compute" id=GPU-{n} library=CUDA' for n in range(8)]
+        (tmp_path / "journal").write_text("\n".join([*found, *(load * 10), ""]))
+        (tmp_path / "systemctl").write_text("#!/bin/sh\necho 0123abcd\n")
+        (tmp_path / "journalctl").write_text(f"#!/bin/sh\ncat {tmp_path}/journal\n")
+        for name in ("systemctl", "journalctl"):
+            (tmp_path / name).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+        seen = ask(PlacementState(), url="http://127.0.0.1:1", unit="ollama.service")
+        assert seen.found == found
+        assert seen.log[8:] == tuple(load * 10)
+
 
 class TestSurroundings:
     @pytest.fixture
