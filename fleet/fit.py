@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from fleet.inventory import Instance
 from fleet.memory import (
+    BATCH,
     GIB,
     HOST_RESERVE,
     Load,
@@ -127,7 +128,8 @@ def load_of(room: Room, model: ModelDeclaration) -> Load:
     """How the instance would load a model. A model's own num_ctx goes before the instance's."""
     settings = room.instance.settings
     context = model.parameters.num_ctx or settings.context_length or default_context(room.sizes)
-    return Load(context, settings.num_parallel, settings.kv_cache_type)
+    batch = model.parameters.num_batch or BATCH
+    return Load(context, settings.num_parallel, settings.kv_cache_type, batch)
 
 
 def need_of(room: Room, item: Candidate) -> Need:

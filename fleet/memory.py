@@ -6,8 +6,9 @@ Bytes throughout. The parts, and where each is from:
 - KV cache: two vectors a token, layer and KV head. Layers with a sliding window keep the window of
   each request and one batch; the others keep the whole context of each (llama.cpp, llama-kv-cache
   and llama-kv-cache-iswa). gpt-oss:20b so takes 24576 bytes a token, gpt-oss:120b 36864.
-- the batch: Ollama's scheduler reckons 0, 768 MiB or 2 GiB more for batches of 512, 1024 and 2048
-  tokens, which it chooses by the context (server/sched.go, generationBatchSurcharge).
+- the batch: Ollama's scheduler reckons 0, 768 MiB or 2 GiB more for batches from 512, 1024 and 2048
+  tokens on (generationBatchSurcharge). It takes large ones for long contexts, but lowers what nobody
+  declared to 512 before anything leaves the GPU (automaticGenerationBatch): that is counted.
 - a margin for CUDA's own context and the compute buffers: what llama.cpp leaves free of each GPU
   when it fits a model to it (LLAMA_ARG_FIT_TARGET, 1024 MiB).
 """
@@ -22,6 +23,8 @@ GIB = 1024**3
 MIB = 1024**2
 
 MARGIN = GIB
+# Tokens that are read at once when memory is short.
+BATCH = 512
 # What the rest of a host without a GPU needs of its memory.
 HOST_RESERVE = GIB
 
@@ -56,11 +59,15 @@ class Shape:
 
 @dataclass(frozen=True)
 class Load:
-    """How a model is loaded: context a request in tokens, requests at once, type of the cache."""
+    """How a model is loaded: context a request in tokens, requests at once, type of the cache.
+
+    `batch` are the tokens read at once, as declared, else as few as Ollama comes down to.
+    """
 
     context: int
     parallel: int = 1
     cache: str = "f16"
+    batch: int = BATCH
 
 
 @dataclass(frozen=True)
@@ -136,19 +143,13 @@ def default_context(gpus: Iterable[int]) -> int:
     return next(context for least, context in _CONTEXT_TIERS if total >= least)
 
 
-def batch_of(tokens: int) -> int:
-    """Tokens that are read at once, for a cache of `tokens` in all (seen of Ollama 0.33)."""
-    return 512 if tokens <= 4_096 else 1_024 if tokens <= 32_768 else 2_048
-
-
 def need(shape: Shape, load: Load, gpus: int = 0) -> Need:
     """The memory of a model with this shape, loaded in this way over `gpus` GPUs; 0 is the CPU."""
     context = min(load.context, shape.trained or load.context)
     tokens = context * load.parallel
-    batch = batch_of(tokens)
-    windows = min(tokens, shape.window * load.parallel + batch)
+    windows = min(tokens, shape.window * load.parallel + load.batch)
     elements = shape.whole * tokens + shape.windowed * windows
-    surcharge = {512: 0, 1_024: 768 * MIB, 2_048: 2 * GIB}[batch]
+    surcharge = 2 * GIB if load.batch >= 2_048 else 768 * MIB if load.batch >= 1_024 else 0
     return Need(shape.weights, round(elements * ELEMENT[load.cache]), surcharge + MARGIN * gpus)
 
 

@@ -140,12 +140,13 @@ def test_silent_cpu_is_found_when_nothing_is_loaded(lab: LabUnderTest) -> None:
 def test_what_does_not_fit_is_refused_before_anything_is_changed(lab: LabUnderTest) -> None:
     wanted = {**WARM, "ollama_context_length": 32_768, "ollama_num_parallel": 8}
     before = lab.ssh("gpu1", "cat /etc/systemd/system/ollama*.service /etc/llm-fleet/*")
-    with gpus(lab, "h100", "--memory", "2400"):
+    with gpus(lab, "h100", "--memory", "1800"):
         said = refused(lab, **wanted)
-        assert "gpu1: gpt-oss:20b needs 4." in said
+        assert "gpu1: gpt-oss:20b needs 2." in said
         assert (
             "with a context of 32768 tokens, 8 requests at once and a cache of f16, and there is 1 "
-            "GPU with 2.3 GiB: ollama_num_parallel = 1 or ollama_context_length = 4096 fits"
+            "GPU with 1.8 GiB: ollama_num_parallel = 4 or ollama_kv_cache_type = 'q8_0' or "
+            "ollama_context_length = 16384 fits"
         ) in said
         assert "models_cpu_offload = ['gpt-oss:20b']" in said
         assert lab.ssh("gpu1", "cat /etc/systemd/system/ollama*.service /etc/llm-fleet/*") == before

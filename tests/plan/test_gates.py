@@ -116,12 +116,12 @@ class TestMemory:
 
     def test_context(self) -> None:
         assert refusal(planned(with_gpus(T4), ollama_context_length=131_072)) == (
-            "@fake/gpu1: gpt-oss:20b needs 18.9 GiB (weights 12.8, cache 3.0, overhead 3.0) with a "
+            "@fake/gpu1: gpt-oss:20b needs 16.9 GiB (weights 12.8, cache 3.0, overhead 1.0) with a "
             "context of 131072 tokens, 1 request at once and a cache of f16, and there is 1 GPU "
-            "with 15.0 GiB: ollama_context_length = 16384 fits; or declare a smaller model, or "
-            "models_cpu_offload = ['gpt-oss:20b'] to run it partly on the CPU, slowly"
+            "with 15.0 GiB: ollama_kv_cache_type = 'q4_0' or ollama_context_length = 32768 fits; or "
+            "declare a smaller model, or models_cpu_offload = ['gpt-oss:20b'] to run it partly on the CPU, slowly"
         )
-        assert passes(with_gpus(T4), ollama_context_length=16_384)
+        assert passes(with_gpus(T4), ollama_context_length=32_768)
 
     def test_requests_at_once(self) -> None:
         said = refusal(planned(with_gpus(24_576), ollama_num_parallel=16))
@@ -135,11 +135,20 @@ class TestMemory:
         said = refusal(planned(with_gpus(T4), ollama_models=["gpt-oss:120b"]))
         assert "with 15.0 GiB: no setting makes it fit; or declare a smaller model" in said
 
+    def test_batch_that_ollama_lowers_by_itself_is_not_counted(self) -> None:
+        """Seen of the scheduler: 2048, then 1024, then 512, before anything leaves the GPU."""
+        assert passes(with_gpus(16_376), ollama_context_length=65_536)
+        fixed = model("fixed", base="gpt-oss:20b", parameters={"num_batch": 2_048})
+        said = refusal(
+            planned(with_gpus(16_376), ollama_context_length=65_536, ollama_models=[fixed])
+        )
+        assert "fixed:latest needs 17.4 GiB (weights 12.8, cache 1.5, overhead 3.0)" in said
+
     def test_models_own_context_goes_before_the_servers(self) -> None:
         analyst = model("analyst", base="gpt-oss:20b", parameters={"num_ctx": 131_072})
         said = refusal(planned(with_gpus(T4), ollama_models=[analyst]))
-        assert "analyst:latest needs 18.9 GiB" in said
-        assert "num_ctx = 16384 of analyst fits" in said
+        assert "analyst:latest needs 16.9 GiB" in said
+        assert "num_ctx = 32768 of analyst fits" in said
 
     def test_those_that_stay_loaded_fit_together(self) -> None:
         both = [model(load=True), model("gpt-oss:120b", load=True)]
@@ -147,8 +156,8 @@ class TestMemory:
         assert passes(with_gpus(H100), **settings)
         said = refusal(planned(with_gpus(71_680), **settings))
         assert (
-            "gpt-oss:20b (14.8 GiB) and gpt-oss:120b (62.8 GiB) are to stay loaded together, which "
-            "needs 77.7 GiB, and there is 1 GPU with 70.0 GiB: take `load` from one of them"
+            "gpt-oss:20b (14.0 GiB) and gpt-oss:120b (62.1 GiB) are to stay loaded together, which "
+            "needs 76.1 GiB, and there is 1 GPU with 70.0 GiB: take `load` from one of them"
         ) in said
         # Loaded when they are asked for, each makes room for the other.
         alone = [model(), model("gpt-oss:120b", load=True)]
@@ -164,8 +173,8 @@ class TestMemory:
             {"name": "b", "port": 11435, "gpus": [1], "context_length": 131_072},
         ]
         said = refusal(planned(with_gpus(T4, T4), ollama_instances=servers))
-        assert said.startswith("@fake/gpu1: instance b: gpt-oss:20b needs 18.9 GiB")
-        assert "context_length = 16384 of instance b fits" in said
+        assert said.startswith("@fake/gpu1: instance b: gpt-oss:20b needs 16.9 GiB")
+        assert "context_length = 32768 of instance b fits" in said
         assert passes(with_gpus(T4, H100), ollama_instances=servers)
 
     def test_shared_gpus_hold_what_the_others_keep_there(self) -> None:
@@ -227,7 +236,7 @@ class TestMemory:
     ) -> None:
         caplog.set_level("INFO", "pyinfra")
         strange = with_gpus(T4) | {FileHead: lambda path, url, environment: gguf(a=1)}
-        assert passes(strange, ollama_context_length=16_384)
+        assert passes(strange, ollama_context_length=32_768)
         assert "does not tell its architecture.block_count; its weights alone" in caplog.text
         assert "needs 61.9 GiB" in refusal(planned(strange, ollama_models=["gpt-oss:120b"]))
 
@@ -236,7 +245,7 @@ class TestMemory:
             ModelManifest: lambda path, url, digest, environment: ManifestAnswer(None, "no route")
         }
         assert passes(silent)
-        assert "needs 18.9 GiB" in refusal(planned(silent, ollama_context_length=131_072))
+        assert "needs 16.9 GiB" in refusal(planned(silent, ollama_context_length=131_072))
 
     def test_file_of_ones_own(self) -> None:
         house = {"ollama_models": [model("house", gguf="/srv/house.gguf", sha256="ab" * 32)]}

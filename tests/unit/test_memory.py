@@ -108,10 +108,10 @@ class TestNeed:
         ("load", "size"),
         [
             (Load(4_096), 287_246_908),
-            (Load(4_096, 4), 393_960_488),
-            (Load(8_192), 328_424_488),
-            (Load(8_192, 4), 402_349_096),
-            (Load(2_048, 4), 389_766_184),
+            (Load(4_096, 4, batch=1_024), 393_960_488),
+            (Load(8_192, batch=1_024), 328_424_488),
+            (Load(8_192, 4, batch=1_024), 402_349_096),
+            (Load(2_048, 4, batch=1_024), 389_766_184),
             (Load(4_096, cache="q8_0"), 280_431_163),
         ],
     )
@@ -134,16 +134,20 @@ class TestNeed:
         )
         assert (q8 / f16, q4 / f16) == (pytest.approx(0.53125), pytest.approx(0.28125))
 
-    def test_batches_grow_with_the_context(self) -> None:
-        overheads = [need(SMALL, Load(n)).overhead for n in (4_096, 8_192, 32_768, 65_536)]
-        assert overheads == [0, 768 * MIB, 768 * MIB, 2 * GIB]
+    def test_large_batches_are_counted_when_declared(self) -> None:
+        """What Ollama chooses by itself it lowers before a model leaves the GPU."""
+        assert need(SMALL, Load(65_536)).overhead == 0
+        declared = [need(SMALL, Load(65_536, batch=n)).overhead for n in (256, 1_024, 4_096)]
+        assert declared == [0, 768 * MIB, 2 * GIB]
 
     @pytest.mark.parametrize(
         ("shape", "gpus", "context", "fits"),
         [
             (SMALL, [15_360 * MIB], None, True),  # a T4, and Ollama's own default of 4096
-            (SMALL, [15_360 * MIB], 32_768, False),
+            (SMALL, [15_360 * MIB], 32_768, True),
+            (SMALL, [15_360 * MIB], 65_536, False),
             (SMALL, [16_303 * MIB], 16_384, True),  # seen to fit: an RTX 5080
+            (SMALL, [16_376 * MIB], 65_536, True),
             (LARGE, [81_559 * MIB], None, True),  # an H100, with the whole context
             (LARGE, [49_140 * MIB], None, False),
             (LARGE, [40_960 * MIB] * 2, 32_768, True),
@@ -185,7 +189,7 @@ class TestWaysToFit:
 
     def test_context_is_counted_from_what_the_model_has(self) -> None:
         *_, way = ways_to_fit(SMALL, Load(262_144), 17 * GIB, 1)
-        assert way == Load(32_768)
+        assert way == Load(65_536)
 
 
 def gguf(**keys: Any) -> bytes:
