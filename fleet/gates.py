@@ -24,7 +24,7 @@ from fleet.gguf import read_keys
 from fleet.host.model_loader import WEIGHTS_TYPE, manifest_path, manifest_url
 from fleet.instances import bind_gpus
 from fleet.inventory import FleetHost, Instance
-from fleet.memory import PUBLISHED, Shape, shape_of, weights_of
+from fleet.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.model_choice import choose
 from fleet.model_declarations import AUTO, ModelDeclaration, full_name, pull_name, with_bases
 from fleet.placement import Placement, explain, problems
@@ -56,9 +56,9 @@ def rooms(me: FleetHost, ask: Ask) -> list[Room]:
     """
     ram = ask(HostMemory).ram
     wanting = on_gpu(me, ask)
-    memories = {item.uuid: item.total for item in ask(GpuMemories)} if wanting else {}
-    if wanting and not all(memories.values()):
-        raise UnknownMemoryError("a GPU has no memory of its own to tell of")
+    # A GPU without memory of its own uses the host's, which is what Ollama then counts.
+    shared = ram - HOST_RESERVE
+    memories = {item.uuid: item.total or shared for item in ask(GpuMemories)} if wanting else {}
     if wanting and not memories:
         raise UnknownMemoryError("nvidia-smi does not tell of the GPUs on the bus")
     try:

@@ -195,6 +195,14 @@ class TestMemory:
         assert "models_cpu_offload" not in said
         assert passes(with_gpus(T4, ram=32), ollama_instances=servers)
 
+    def test_gpu_that_shares_the_hosts_memory(self) -> None:
+        """A GB10, of which nvidia-smi says [N/A]."""
+        spark = with_gpus(0, ram=128) | {HostMemory: lambda: Memory((), 128 * GIB)}
+        assert passes(spark, ollama_models=["gpt-oss:120b"], ollama_context_length=32_768)
+        small = with_gpus(0, ram=32) | {HostMemory: lambda: Memory((), 32 * GIB)}
+        said = refusal(planned(small, ollama_models=["gpt-oss:120b"]))
+        assert "there is 1 GPU with 31.0 GiB" in said
+
     def test_host_without_a_gpu(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level("INFO", "pyinfra")
         small = with_gpus(T4, ram=8) | {GpuHardwareFact: GpuHardware}
