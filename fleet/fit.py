@@ -27,11 +27,15 @@ from fleet.model_declarations import ModelDeclaration
 
 @dataclass(frozen=True)
 class Candidate:
-    """A declared model, and its shape; `unknown` says what of it is not known, and why."""
+    """A model and its shape; `unknown` says what of it is not known, and why.
+
+    `declared` is the name under which settings know it, which may be `auto`.
+    """
 
     model: ModelDeclaration
-    shape: Shape | None = None
-    unknown: str = ""
+    shape: Shape | None
+    unknown: str
+    declared: str
 
     @property
     def name(self) -> str:
@@ -170,7 +174,7 @@ def _refuse(
     if room.on_gpu and item.model.parameters.num_gpu == 0 and not may_leave:
         yield (
             f"{room.label}{item.name} has num_gpu = 0, which keeps it off the GPU; leave it out, "
-            f"or set models_cpu_offload = [{item.model.name!r}]"
+            f"or set models_cpu_offload = [{item.declared!r}]"
         )
         return
     if needed.total <= free + (room.ram - HOST_RESERVE if may_leave else 0):
@@ -202,9 +206,7 @@ def _ways(room: Room, item: Candidate, load: Load, free: int) -> str:
     text = f"{' or '.join(ways)} fits" if ways else "no setting makes it fit"
     text += "; or declare a smaller model"
     if room.on_gpu:
-        text += (
-            f", or models_cpu_offload = [{item.model.name!r}] to run it partly on the CPU, slowly"
-        )
+        text += f", or models_cpu_offload = [{item.declared!r}] to run it partly on the CPU, slowly"
     return text
 
 

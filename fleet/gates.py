@@ -75,31 +75,39 @@ def rooms(me: FleetHost, ask: Ask) -> list[Room]:
 
 def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
     """Every declared model and base with its shape: by the host's disk, else by the registry."""
-    chosen = choose(ask(HostMemory))
+    chosen = _chosen(ask)
     declared = with_bases(me.ollama.models)
     sources = {model.full_name: model for model in declared}
     shapes: dict[str, tuple[Shape | None, str]] = {}
     found = []
     for model in declared:
-        named = _resolved(model, chosen.model if chosen else None)
+        named = _resolved(model, chosen)
         if named is None:
-            found.append(Candidate(model, None, "the GPUs do not tell what `auto` is"))
+            found.append(Candidate(model, None, "the GPUs do not tell what `auto` is", model.name))
             continue
         if named.root not in shapes and not named.memory:
             shapes[named.root] = _shape(me, sources.get(named.root, named), named.root, ask)
         shape, unknown = shapes.get(named.root, (None, ""))
-        found.append(Candidate(named, shape, unknown))
+        found.append(Candidate(named, shape, unknown, model.name))
     return found
 
 
-def offloaded(me: FleetHost) -> set[str]:
+def declared_models(me: FleetHost, ask: Ask) -> list[ModelDeclaration]:
+    """The declared models, `auto` by what it is on this host; none where that is open."""
+    chosen = _chosen(ask)
+    return [named for model in me.ollama.models if (named := _resolved(model, chosen))]
+
+
+def offloaded(me: FleetHost, ask: Ask) -> set[str]:
     """Full names of the models that may be partly on the CPU, with those that share their weights.
 
     Ollama lists a process that models share by the name of the one that loaded it.
     """
-    named = {full_name(name) for name in me.models.cpu_offload}
-    roots = {model.root for model in me.ollama.models if model.full_name in named}
-    sharing = {model.full_name for model in me.ollama.models if model.root in named | roots}
+    models = declared_models(me, ask)
+    auto = _chosen(ask) or AUTO
+    named = {full_name(auto if name == AUTO else name) for name in me.models.cpu_offload}
+    roots = {model.root for model in models if model.full_name in named}
+    sharing = {model.full_name for model in models if model.root in named | roots}
     return named | roots | sharing
 
 
@@ -114,7 +122,7 @@ def misplaced(
     seen = list(running) or [
         (item, ask(PlacementState, url=item.url, unit=item.unit)) for item in wanting
     ]
-    allowed = offloaded(me)
+    allowed = offloaded(me, ask)
     off = {model.full_name for model in me.ollama.models if model.parameters.num_gpu == 0}
     texts = []
     for item, placement in seen:
@@ -138,13 +146,20 @@ def gpu_count(instance: Instance, ask: Ask) -> int:
     return everything if isinstance(instance.gpus, str) else len(instance.gpus)
 
 
+def _chosen(ask: Ask) -> str | None:
+    """What `auto` is on this host; None while that is open."""
+    choice = choose(ask(HostMemory))
+    return choice.model if choice else None
+
+
 def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration | None:
     """The declaration with `auto` replaced by what it is on this host; None while that is open."""
-    if AUTO not in (model.name, model.base):
+    auto = full_name(AUTO)
+    if auto not in (model.full_name, model.root):
         return model
     if chosen is None:
         return None
-    field = "name" if model.name == AUTO else "base"
+    field = "name" if model.full_name == auto else "base"
     return model.model_copy(update={field: chosen})
 
 

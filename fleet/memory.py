@@ -6,9 +6,9 @@ Bytes throughout. The parts, and where each is from:
 - KV cache: two vectors a token, layer and KV head. Layers with a sliding window keep the window of
   each request and one batch; the others keep the whole context of each (llama.cpp, llama-kv-cache
   and llama-kv-cache-iswa). gpt-oss:20b so takes 24576 bytes a token, gpt-oss:120b 36864.
-- the batch: Ollama's scheduler reckons 0, 768 MiB or 2 GiB more for batches from 512, 1024 and 2048
-  tokens on (generationBatchSurcharge). It takes large ones for long contexts, but lowers what nobody
-  declared to 512 before anything leaves the GPU (automaticGenerationBatch): that is counted.
+- the batch: Ollama's scheduler reckons 768 MiB more from 1024 tokens on, and 2 GiB from 2048 on
+  (generationBatchSurcharge). It takes large ones for long contexts, but lowers what nobody declared
+  to 512 before anything leaves the GPU (automaticGenerationBatch): that is counted.
 - a margin for CUDA's own context and the compute buffers: what llama.cpp leaves free of each GPU
   when it fits a model to it (LLAMA_ARG_FIT_TARGET, 1024 MiB).
 """

@@ -27,7 +27,7 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
         else:
             host.noop(text)
         return
-    verdict = judge(rooms, gates.candidates(me, host.get_fact), gates.offloaded(me))
+    verdict = judge(rooms, gates.candidates(me, host.get_fact), gates.offloaded(me, host.get_fact))
     for note in verdict.notes:
         host.log(note)
     if verdict.refusals:

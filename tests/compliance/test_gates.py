@@ -27,7 +27,7 @@ def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
     except gates.UnknownMemoryError as error:
         pytest.fail(f"{declared.name}: {error}", pytrace=False)
     candidates = gates.candidates(declared, gpu_host.fact)
-    verdict = judge(rooms, candidates, gates.offloaded(declared))
+    verdict = judge(rooms, candidates, gates.offloaded(declared, gpu_host.fact))
     measured("; ".join(verdict.notes))
     assert verdict.refusals == (), "\n".join(verdict.refusals)
 

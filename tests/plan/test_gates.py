@@ -118,8 +118,9 @@ class TestMemory:
         assert refusal(planned(with_gpus(T4), ollama_context_length=131_072)) == (
             "@fake/gpu1: gpt-oss:20b needs 16.9 GiB (weights 12.8, cache 3.0, overhead 1.0) with a "
             "context of 131072 tokens, 1 request at once and a cache of f16, and there is 1 GPU "
-            "with 15.0 GiB: ollama_kv_cache_type = 'q4_0' or ollama_context_length = 32768 fits; or "
-            "declare a smaller model, or models_cpu_offload = ['gpt-oss:20b'] to run it partly on the CPU, slowly"
+            "with 15.0 GiB: ollama_kv_cache_type = 'q4_0' or ollama_context_length = 32768 fits; "
+            "or declare a smaller model, or models_cpu_offload = ['gpt-oss:20b'] to run it partly "
+            "on the CPU, slowly"
         )
         assert passes(with_gpus(T4), ollama_context_length=32_768)
 
@@ -270,6 +271,15 @@ class TestMemory:
     def test_auto_is_what_it_is_on_this_host(self) -> None:
         said = refusal(planned(with_gpus(T4), ollama_models=["auto"], ollama_num_parallel=16))
         assert "gpt-oss:20b needs" in said
+
+    def test_auto_may_leave_the_gpu_by_that_name(self) -> None:
+        small = {"ollama_models": ["auto"], "ollama_context_length": 131_072}
+        assert "or models_cpu_offload = ['auto'] to run" in refusal(planned(with_gpus(T4), **small))
+        assert passes(with_gpus(T4), models_cpu_offload=["auto"], **small)
+        partly = with_gpus(T4) | {
+            PlacementState: lambda url, unit: Placement({"gpt-oss:20b": Loaded(100, 60)}, (FOUND,))
+        }
+        assert passes(partly, models_cpu_offload=["auto"], **small)
 
     def test_gpus_that_do_not_tell_yet_are_judged_after_the_driver(
         self, caplog: pytest.LogCaptureFixture
