@@ -51,24 +51,36 @@ def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
 
 @contextmanager
 def _something_loaded(instance: Server) -> Iterator[Placement]:
-    """The placement of what is in memory; an empty one gets the smallest model for a moment."""
+    """The placement of what is in memory; an empty one gets the largest declared for a moment."""
     host, item = instance.target, instance.declared
     placement: Placement = host.fact(PlacementState, url=item.url, unit=item.unit)
     tags = host.fact(OllamaModels, url=item.url)
-    if placement.running or not tags:
+    declared = {model.full_name for model in gates.declared_models(host.declared, host.fact)}
+    present = declared & set(tags)
+    if placement.running or not present:
         yield placement
         return
-    name = min(tags, key=lambda name: int(tags[name]["size"]))
+    # What else is on the disk is nobody's claim, and a small model proves nothing of a large one.
+    name = max(present, key=lambda name: int(tags[name]["size"]))
     try:
-        _generate(instance, {"model": name})
+        _load(instance, name)
         yield host.fact(PlacementState, url=item.url, unit=item.unit)
     finally:
-        _generate(instance, {"model": name, "keep_alive": 0})
+        _load(instance, name, keep_alive=0)
 
 
-def _generate(instance: Server, body: dict[str, object]) -> None:
-    instance.target.run(
-        f"curl -fsS --noproxy '*' --max-time {_PATIENCE} -o /dev/null -d %s %s",
+def _load(instance: Server, name: str, **more: object) -> None:
+    """Load a model as its kind is loaded: one that only embeds refuses to generate."""
+    shown = json.loads(_ask(instance, "show", {"model": name}))
+    if "completion" in shown["capabilities"]:
+        _ask(instance, "generate", {"model": name, **more})
+    else:
+        _ask(instance, "embed", {"model": name, "input": "x", **more})
+
+
+def _ask(instance: Server, what: str, body: dict[str, object]) -> str:
+    return instance.target.run(
+        f"curl -fsS --noproxy '*' --max-time {_PATIENCE} -d %s %s",
         json.dumps(body),
-        f"{instance.declared.url}/api/generate",
+        f"{instance.declared.url}/api/{what}",
     )
