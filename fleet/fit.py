@@ -13,13 +13,16 @@ from fleet.inventory import Instance
 from fleet.memory import (
     BATCH,
     GIB,
+    HEADROOM,
     HOST_RESERVE,
+    MARGIN,
     Load,
     Need,
     Shape,
     default_context,
     gib,
     need,
+    prediction,
     ways_to_fit,
 )
 from fleet.model_declarations import ModelDeclaration
@@ -156,8 +159,12 @@ def _gpus_used(room: Room, shape: Shape, load: Load) -> int:
 
 
 def _warm(room: Room, known: Iterable[Candidate]) -> tuple[list[Candidate], int]:
-    """The models that stay loaded, one for each file of weights, and their memory together."""
-    by_root = {item.model.root: item for item in known if item.model.load}
+    """The models that stay loaded, one for each file of weights, and their memory together.
+
+    In the order in which the loader takes them: those that are made come last.
+    """
+    ordered = sorted(known, key=lambda item: bool(item.model.base))
+    by_root = {item.model.root: item for item in ordered if item.model.load}
     warm = list(by_root.values())
     return warm, sum(need_of(room, item).total for item in warm)
 
@@ -229,7 +236,7 @@ def _refuse_together(
     if any(room.on_gpu and _may_leave_gpu(item, offload) for item in warm):
         free += room.ram - HOST_RESERVE
     if total <= free or not warm:
-        return []
+        return list(_pushes_out(room, warm, free)) if room.on_gpu else []
     names = " and ".join(f"{item.name} ({gib(need_of(room, item).total)})" for item in warm)
     held = f", {gib(beside)} of it for what other instances keep loaded" if beside else ""
     return [
@@ -237,6 +244,29 @@ def _refuse_together(
         f"{room.has}{held}: take `load` from one of them, lower their context, or give the "
         "instance more GPUs"
     ]
+
+
+def _pushes_out(room: Room, warm: Iterable[Candidate], free: int) -> Iterator[str]:
+    """Which of the models, loaded in this order, pushes out another though it fits beside it."""
+    for place, item in enumerate(warm):
+        # llama.cpp's margin is left of what is free now too.
+        share = HEADROOM * (free - MARGIN)
+        expected = _expected(room, item)
+        if place and expected > share:
+            yield (
+                f"{room.label}{item.name} would push out what is loaded before it: Ollama expects "
+                f"{gib(expected)} of it, and takes at most {HEADROOM:.0%} of what is free then, "
+                f"{gib(share)}. Declare the largest model with `load` first, take `load` from one, "
+                "lower their context, or give the instance more GPUs"
+            )
+            return
+        free -= need_of(room, item).total
+
+
+def _expected(room: Room, item: Candidate) -> int:
+    if item.shape is None or item.model.memory:
+        return need_of(room, item).total
+    return prediction(item.shape, load_of(room, item.model))
 
 
 def _said(room: Room, known: list[Candidate]) -> str:

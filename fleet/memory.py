@@ -23,6 +23,9 @@ GIB = 1024**3
 MIB = 1024**2
 
 MARGIN = GIB
+# Beside others, Ollama loads a model into this share of what they leave; else it unloads one
+# (server/sched.go, llamaServerLoadHeadroomPercent).
+HEADROOM = 0.8
 # Tokens that are read at once when memory is short.
 BATCH = 512
 # What the rest of a host without a GPU needs of its memory.
@@ -48,6 +51,7 @@ class Shape:
 
     `whole` and `windowed` are elements of the cache a token, summed over the layers that keep the
     whole context and those that keep `window` tokens. `trained` is the longest context, in tokens.
+    `rough` are the elements a token by which Ollama's scheduler goes: see `prediction`.
     """
 
     weights: int
@@ -55,6 +59,7 @@ class Shape:
     windowed: int = 0
     window: int = 0
     trained: int = 0
+    rough: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,8 +98,8 @@ class Need:
 
 # As published; for when neither the host's disk nor the registry tells.
 PUBLISHED = {
-    "gpt-oss:20b": Shape(13_793_422_144, 12_288, 12_288, 128, 131_072),
-    "gpt-oss:120b": Shape(65_369_818_941, 18_432, 18_432, 128, 131_072),
+    "gpt-oss:20b": Shape(13_793_422_144, 12_288, 12_288, 128, 131_072, 17_280),
+    "gpt-oss:120b": Shape(65_369_818_941, 18_432, 18_432, 128, 131_072, 25_920),
 }
 
 
@@ -133,7 +138,12 @@ def shape_of(weights: int, keys: Mapping[str, Any]) -> Shape:
     every = _WHOLE_CONTEXT_EVERY.get(arch, 1) if window else 1
     whole = sum(count for place, count in enumerate(by_layer, 1) if place % every == 0)
     return Shape(
-        weights, whole * width, (sum(by_layer) - whole) * width, window, number("context_length", 0)
+        weights,
+        whole * width,
+        (sum(by_layer) - whole) * width,
+        window,
+        number("context_length", 0),
+        2 * layers * min(by_layer) * of_head,
     )
 
 
@@ -149,8 +159,21 @@ def need(shape: Shape, load: Load, gpus: int = 0) -> Need:
     tokens = context * load.parallel
     windows = min(tokens, shape.window * load.parallel + load.batch)
     elements = shape.whole * tokens + shape.windowed * windows
-    surcharge = 2 * GIB if load.batch >= 2_048 else 768 * MIB if load.batch >= 1_024 else 0
-    return Need(shape.weights, round(elements * ELEMENT[load.cache]), surcharge + MARGIN * gpus)
+    overhead = _surcharge(load.batch) + MARGIN * gpus
+    return Need(shape.weights, round(elements * ELEMENT[load.cache]), overhead)
+
+
+def prediction(shape: Shape, load: Load) -> int:
+    """Bytes that Ollama's scheduler expects of a load (llm/llama_server.go, PredictServerVRAM).
+
+    It knows no windows, takes heads of one size, and two bytes an element whatever the cache is.
+    """
+    context = min(load.context, shape.trained or load.context)
+    return shape.weights + 2 * shape.rough * context * load.parallel + _surcharge(load.batch)
+
+
+def _surcharge(batch: int) -> int:
+    return 2 * GIB if batch >= 2_048 else 768 * MIB if batch >= 1_024 else 0
 
 
 def ways_to_fit(shape: Shape, load: Load, room: int, gpus: int) -> Iterator[Load]:

@@ -15,7 +15,10 @@ import (
 
 var errQueueFull = errors.New("server busy, please try again.  maximum pending requests exceeded")
 
-const standardModels = 3 // for each GPU, or for the CPU
+const (
+	standardModels      = 3  // for each GPU, or for the CPU
+	loadHeadroomPercent = 80 // of the free memory, for a model beside others
+)
 
 // Scheduler owns the children.
 type Scheduler struct {
@@ -219,12 +222,13 @@ func (s *Scheduler) taken() (sum int64) {
 	return sum
 }
 
-// crowded: the model would fit on the GPUs, were it not for those that are loaded.
+// crowded: the model would fit on the GPUs, were it not for those that are loaded, or not for the fifth of
+// what they leave that has to stay free.
 func (s *Scheduler) crowded(req *loadRequest, size int64) bool {
 	if len(devices) == 0 || len(s.loaded) == 0 || req.options.NumGPU == 0 {
 		return false
 	}
-	return size > placeable(s.taken())
+	return size > placeable(s.taken())*loadHeadroomPercent/100
 }
 
 // release starts the time to live, or unloads at once.

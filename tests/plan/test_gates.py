@@ -152,17 +152,30 @@ class TestMemory:
         assert "num_ctx = 32768 of analyst fits" in said
 
     def test_those_that_stay_loaded_fit_together(self) -> None:
-        both = [model(load=True), model("gpt-oss:120b", load=True)]
+        both = [model("gpt-oss:120b", load=True), model(load=True)]
         settings = {"ollama_context_length": 8_192, "ollama_models": both}
         assert passes(with_gpus(H100), **settings)
         said = refusal(planned(with_gpus(71_680), **settings))
         assert (
-            "gpt-oss:20b (14.0 GiB) and gpt-oss:120b (62.1 GiB) are to stay loaded together, which "
+            "gpt-oss:120b (62.1 GiB) and gpt-oss:20b (14.0 GiB) are to stay loaded together, which "
             "needs 76.1 GiB, and there is 1 GPU with 70.0 GiB: take `load` from one of them"
         ) in said
         # Loaded when they are asked for, each makes room for the other.
         alone = [model(), model("gpt-oss:120b", load=True)]
         assert passes(with_gpus(71_680), **(settings | {"ollama_models": alone}))
+
+    def test_those_that_stay_loaded_do_not_push_each_other_out(self) -> None:
+        """They fit together, but Ollama wants a fifth of what is left free for the second."""
+        both = [model("gpt-oss:120b", load=True), model(load=True)]
+        said = refusal(planned(with_gpus(H100), ollama_models=both, ollama_context_length=32_768))
+        assert (
+            "gpt-oss:20b would push out what is loaded before it: Ollama expects 13.9 GiB of it, "
+            "and takes at most 80% of what is free then, 12.8 GiB"
+        ) in said
+        # The first one has no others to push out; the large one as the second has.
+        small_first = {"ollama_models": both[::-1], "ollama_context_length": 8_192}
+        assert "gpt-oss:120b would push out" in refusal(planned(with_gpus(H100), **small_first))
+        assert passes(with_gpus(H100, H100), ollama_models=both, ollama_context_length=32_768)
 
     def test_models_that_share_weights_are_counted_once(self) -> None:
         shared = [model(load=True), model("analyst", base="gpt-oss:20b", load=True)]

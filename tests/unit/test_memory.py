@@ -11,10 +11,12 @@ from fleet.gguf import read_keys
 from fleet.memory import (
     GIB,
     MIB,
+    PUBLISHED,
     Load,
     Shape,
     default_context,
     need,
+    prediction,
     shape_of,
     ways_to_fit,
     weights_of,
@@ -159,6 +161,11 @@ class TestNeed:
     ) -> None:
         load = Load(context or default_context(gpus))
         assert (need(shape, load, len(gpus)).total <= sum(gpus)) is fits
+
+    def test_what_ollama_expects(self) -> None:
+        """Weights, and 24 layers of 8 heads with 2880 / 64 elements, whatever they really have."""
+        assert prediction(SMALL, Load(32_768)) == 13_793_422_144 + 2 * 2 * 24 * 8 * 45 * 32_768
+        assert (PUBLISHED["gpt-oss:20b"], PUBLISHED["gpt-oss:120b"]) == (SMALL, LARGE)
 
     def test_shown(self) -> None:
         assert str(need(SMALL, Load(4_096), 1)) == (
