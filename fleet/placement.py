@@ -21,10 +21,12 @@ class Placement:
     """What an Ollama server has loaded, by name, and what it said of GPUs since it started.
 
     `log` are the lines of its journal about them: every device that it found, then the latest.
+    `answers` is False when its API said nothing, so that nothing is known of `running`.
     """
 
     running: dict[str, Loaded]
     log: tuple[str, ...] = ()
+    answers: bool = True
 
     @property
     def found(self) -> list[str]:
@@ -59,6 +61,8 @@ def problems(
 
     Names in `offload` may be partly on the CPU; those in `on_cpu` too, and wholly.
     """
+    if not placement.answers:
+        yield "its API does not answer, so nobody knows where its models are"
     devices = [line for line in placement.found if "library=CUDA" in line]
     if placement.found and len(devices) < gpus:
         yield f"Ollama found {len(devices)} of its {gpus} GPUs when it started"
@@ -76,8 +80,12 @@ def explain(placement: Placement, found: list[str], unit: str, around: Surroundi
     """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
     others = [line for line in placement.log if line not in placement.found]
     said = "".join(f"\n  {line}" for line in [*placement.found, *others[-_SHOWN:]])
-    partial = all("only to" in line for line in found)
-    remedy = _PARTIAL if partial else cause(around, unit)
+    if not placement.answers:
+        remedy = f"See `systemctl status {unit}`, and deploy again once it answers"
+    elif all("only to" in line for line in found):
+        remedy = _PARTIAL
+    else:
+        remedy = cause(around, unit)
     return (
         f"{'; '.join(found)}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
         f"{said or ' nothing of GPUs in its journal'}\n{remedy}"

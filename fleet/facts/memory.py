@@ -155,14 +155,14 @@ class PlacementState(FactBase[Placement]):
     @override
     @staticmethod
     def default() -> Placement:
-        return Placement({})
+        return Placement({}, answers=False)
 
     @override
     def command(self, url: str, unit: str) -> StringCommand:
         name = QuoteString(unit)
         return StringCommand(
             "curl -fsS --noproxy '*' --max-time 20", QuoteString(f"{url}/api/ps"),
-            "2>/dev/null || echo '{}'; echo; id=$(systemctl show --value -p InvocationID --", name,
+            "2>/dev/null || echo null; echo; id=$(systemctl show --value -p InvocationID --", name,
             '); said() { journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"; };',
             # Each load says a few lines: they must not push out what was found at the start.
             f'[ -z "$id" ] || {{ said | grep -aF {_FOUND};',
@@ -171,12 +171,16 @@ class PlacementState(FactBase[Placement]):
 
     @override
     def process(self, output: list[str]) -> Placement:
-        first, *log = output or ["{}"]
-        models = json.loads(first or "{}").get("models") or []
+        first, *log = output or [""]
+        said = tuple(line for line in log if line.strip())
+        try:
+            models = json.loads(first)["models"] or []
+        except (ValueError, KeyError, TypeError):
+            return Placement({}, said, answers=False)
         running = {
             entry["name"]: Loaded(entry["size"], entry.get("size_vram", 0)) for entry in models
         }
-        return Placement(running, tuple(line for line in log if line.strip()))
+        return Placement(running, said)
 
 
 class SurroundingsState(FactBase[Surroundings]):

@@ -39,6 +39,7 @@ def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
         measured(f"{instance.label}{gates.CPU_BY_DECLARATION}")
         return
     with _something_loaded(instance) as placement:
+        assert placement.answers, f"its API does not answer{host.journal(item.unit)}"
         assert placement.running, f"nothing is loaded{host.journal(item.unit)}"
     shares = [
         f"{name} {100 * loaded.size_vram // max(loaded.size, 1)} %"

@@ -327,6 +327,11 @@ class TestPlacement:
     def test_nothing_loaded_and_a_journal_that_forgot(self) -> None:
         assert self.fine(Placement({}))
 
+    def test_api_that_does_not_answer(self) -> None:
+        said = self.failing(Placement({}, (FOUND,), answers=False))
+        assert "@fake/gpu1: its API does not answer, so nobody knows" in said
+        assert "See `systemctl status ollama.service`" in said
+
     def test_on_the_cpu(self) -> None:
         placement = Placement({"gpt-oss:20b": Loaded(100, 0)}, ("first", NOT_FOUND))
         assert self.failing(placement) == (

@@ -165,7 +165,13 @@ class TestPlacementState:
         (tmp_path / "systemctl").write_text("#!/bin/sh\n")
         (tmp_path / "systemctl").chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-        assert ask(PlacementState(), url="http://127.0.0.1:1", unit="x.service") == Placement({})
+        silent = ask(PlacementState(), url="http://127.0.0.1:1", unit="x.service")
+        assert silent == Placement({}, answers=False)
+
+    @pytest.mark.parametrize("said", ["", '{"models":[{"name":"tiny', "404 page not found", "null"])
+    def test_no_answer_is_not_nothing_loaded(self, said: str) -> None:
+        line = 'msg="inference compute" id=cpu library=cpu'
+        assert PlacementState().process([said, "", line]) == Placement({}, (line,), answers=False)
 
     def test_journal_of_this_start_alone(
         self, registry: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
