@@ -925,7 +925,8 @@ class DriverSettings(Settings):
         "nvidia",
         description=(
             "Where the driver comes from: NVIDIA's repository, the distribution's own archive, or "
-            "`none` for a host whose driver is somebody else's: it is only verified then."
+            "`none` for a host whose driver is somebody else's: it is only "
+            "verified then, and its device nodes are made at each boot."
         ),
     )
     branch: Annotated[int, Field(ge=550, le=999)] = Field(

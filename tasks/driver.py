@@ -12,7 +12,7 @@ from pyinfra.operations import files
 from fleet import paths, pins
 from fleet.driver import Platform, Refusal, floor_of, make_plan
 from fleet.durations import seconds
-from fleet.facts.gpu import GpuHardware, GpuHardwareFact
+from fleet.facts.gpu import DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.inventory import FleetHost
 from fleet.operations.apt import AptRepository, forget_repository, trust_repository
 from fleet.operations.commands import verify_unit
@@ -43,6 +43,8 @@ def driver(me: FleetHost) -> None:
     if not hardware.gpus:
         return
     if me.driver.source == "none":
+        if host.get_fact(DriverStateFact, nouveau_conf=paths.DRIVER_NOUVEAU).loaded:
+            _make_nodes()
         _require_driver(me, hardware, _SOMEBODY_ELSES)
         return
     release = host.get_fact(LinuxDistribution)["release_meta"]
@@ -98,6 +100,23 @@ def driver(me: FleetHost) -> None:
             name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
         )
     _require_driver(me, hardware, f"see the journal of {paths.DEVICES_UNIT}")
+
+
+def _make_nodes() -> None:
+    """Make the device nodes at each boot, of a driver that is somebody else's.
+
+    nvidia-modprobe makes them for whoever asks first, but not for a hardened Ollama.
+    """
+    devices = unit_files()[0]
+    install_files(name="Install the program of the device nodes", files=programs()[1:])
+    install_files(
+        name="Install the unit of the device nodes",
+        files=[devices],
+        check=verify_unit(devices.staged_name),
+    )
+    run_with_driver(
+        name="Make the device nodes", unit=paths.DEVICES_UNIT, files=[devices.path, _DEVICES]
+    )
 
 
 def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:

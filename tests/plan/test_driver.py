@@ -26,7 +26,7 @@ from fleet.facts.gpu import (
     GpuHardwareFact,
 )
 from fleet.facts.jobs import Job, LoggedJob
-from fleet.facts.units import UnitState
+from fleet.facts.units import ABSENT, UnitState
 from fleet.operations import driver as operations
 from tasks.platform import SUPPORTED
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
@@ -101,6 +101,15 @@ class TestNothingToDo:
 
     def test_somebody_elses_driver(self) -> None:
         assert driver_names(planned(converged(), driver_source="none")) == []
+
+    def test_device_nodes_of_somebody_elses_driver_are_made_all_the_same(self) -> None:
+        """A hardened Ollama cannot have nvidia-modprobe make them after a boot."""
+        fresh = converged() | {FileStates: lambda paths: {}, UnitState: lambda unit, files: ABSENT}
+        assert driver_names(planned(fresh, driver_source="none")) == [
+            "Driver | Install the program of the device nodes",
+            "Driver | Install the unit of the device nodes",
+            "Driver | Make the device nodes",
+        ]
 
     def test_converged(self) -> None:
         assert driver_names(planned(converged())) == []
