@@ -8,7 +8,7 @@ from tasks.dify import dify
 from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
-from tasks.gates import memory, memory_with_driver, placement
+from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import ollama
@@ -36,6 +36,7 @@ if me.has_docker:
 
 if me.is_gpu:
     ollama(me)
+    gpus_found(me)
     models(me)
     placement(me)
 

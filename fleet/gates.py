@@ -27,7 +27,7 @@ from fleet.inventory import FleetHost, Instance
 from fleet.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.model_choice import choose
 from fleet.model_declarations import AUTO, ModelDeclaration, full_name, pull_name, with_bases
-from fleet.placement import Placement, explain, problems
+from fleet.placement import Placement, Surroundings, explain, obstacle, problems
 
 Ask = Callable[..., Any]
 
@@ -128,16 +128,34 @@ def misplaced(
     for item, placement in seen:
         if item not in wanting:
             continue
-        found = list(problems(placement, gpu_count(item, ask), allowed, off & allowed))
+        gpus = gpu_count(item, ask)
+        found = list(problems(placement, gpus, allowed, off & allowed))
         if found:
-            around = ask(
-                SurroundingsState,
-                unit=item.unit,
-                sandboxed=item.runtime == "systemd",
-                has_switches=ask(GpuHardwareFact).nvswitches > 0,
-            )
-            texts.append(explain(placement, found, item.unit, around))
+            texts.append(explain(placement, found, item.unit, _around(item, ask), gpus))
     return texts
+
+
+def too_early(me: FleetHost, ask: Ask) -> list[Instance]:
+    """The instances that started before GPUs which nothing keeps them from now."""
+    found = []
+    for item in on_gpu(me, ask):
+        placement = ask(PlacementState, url=item.url, unit=item.unit)
+        gpus = gpu_count(item, ask)
+        if not placement.found or len(placement.devices) >= gpus:
+            continue
+        if obstacle(_around(item, ask), item.unit, gpus) is None:
+            found.append(item)
+    return found
+
+
+def _around(item: Instance, ask: Ask) -> Surroundings:
+    around: Surroundings = ask(
+        SurroundingsState,
+        unit=item.unit,
+        sandboxed=item.runtime == "systemd",
+        has_switches=ask(GpuHardwareFact).nvswitches > 0,
+    )
+    return around
 
 
 def gpu_count(instance: Instance, ask: Ask) -> int:

@@ -33,6 +33,11 @@ class Placement:
         """The compute devices that it found when it started; empty once the journal forgot them."""
         return [line for line in self.log if 'msg="inference compute"' in line]
 
+    @property
+    def devices(self) -> list[str]:
+        """The GPUs among what it found."""
+        return [line for line in self.found if "library=CUDA" in line]
+
 
 @dataclass(frozen=True)
 class Surroundings:
@@ -63,9 +68,8 @@ def problems(
     """
     if not placement.answers:
         yield "its API does not answer, so nobody knows where its models are"
-    devices = [line for line in placement.found if "library=CUDA" in line]
-    if placement.found and len(devices) < gpus:
-        yield f"Ollama found {len(devices)} of its {gpus} GPUs when it started"
+    if placement.found and len(placement.devices) < gpus:
+        yield f"Ollama found {len(placement.devices)} of its {gpus} GPUs when it started"
     for name, loaded in sorted(placement.running.items()):
         if loaded.size_vram >= loaded.size or name in on_cpu:
             continue
@@ -76,7 +80,9 @@ def problems(
             yield f"{name} is only to {share} % on the GPU, the rest is on the CPU"
 
 
-def explain(placement: Placement, found: list[str], unit: str, around: Surroundings) -> str:
+def explain(
+    placement: Placement, found: list[str], unit: str, around: Surroundings, gpus: int
+) -> str:
     """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
     others = [line for line in placement.log if line not in placement.found]
     said = "".join(f"\n  {line}" for line in [*placement.found, *others[-_SHOWN:]])
@@ -85,7 +91,7 @@ def explain(placement: Placement, found: list[str], unit: str, around: Surroundi
     elif all("only to" in line for line in found):
         remedy = _PARTIAL
     else:
-        remedy = cause(around, unit)
+        remedy = cause(around, unit, gpus)
     return (
         f"{'; '.join(found)}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
         f"{said or ' nothing of GPUs in its journal'}\n{remedy}"
@@ -98,8 +104,16 @@ _PARTIAL = (
 )
 
 
-def cause(around: Surroundings, unit: str) -> str:
-    """Why a server finds no GPU, and what to do.
+def cause(around: Surroundings, unit: str, gpus: int) -> str:
+    """Why a server does not find the GPUs that it was given, and what to do."""
+    return obstacle(around, unit, gpus) or (
+        f"The GPUs are there now, and Ollama looks for them only when it starts: restart {unit}. "
+        "Should it find none again, OLLAMA_DEBUG=2 has it say why"
+    )
+
+
+def obstacle(around: Surroundings, unit: str, gpus: int) -> str | None:
+    """What keeps a server from its GPUs now; None where it may only have been quicker than they.
 
     Ollama itself does not say: the child that looks for GPUs is asked for its devices only, and
     what CUDA said to it is kept at OLLAMA_DEBUG=2 alone (discover/llama_server.go).
@@ -120,6 +134,17 @@ def cause(around: Surroundings, unit: str) -> str:
             f"{', '.join(around.missing)} is not there: restart llm-fleet-gpu-devices.service, "
             f"then {unit}"
         )
+    if len(around.uuids) < gpus:
+        return (
+            f"nvidia-smi tells of {len(around.uuids)} of {gpus} GPUs on the bus: see `dmesg` for "
+            "one that failed. Where the others are given to something else (vfio-pci), name those "
+            "that are Ollama's in ollama_instances, with gpus"
+        )
+    return _closed(around)
+
+
+def _closed(around: Surroundings) -> str | None:
+    """What of a server's own unit keeps it from its GPUs."""
     if around.visible is not None and not _names_all(around.visible, around.uuids):
         return (
             f"CUDA_VISIBLE_DEVICES = {around.visible} names what this host does not have; it has "
@@ -130,10 +155,7 @@ def cause(around: Surroundings, unit: str) -> str:
             f"The unit may not open /dev/nvidia* (DeviceAllow={around.allowed.strip()}). "
             f"{_added(around.drop_ins)}"
         )
-    return (
-        f"The GPUs are there now, and Ollama looks for them only when it starts: restart {unit}. "
-        "Should it find none again, OLLAMA_DEBUG=2 has it say why"
-    )
+    return None
 
 
 def _names_all(visible: str, uuids: Collection[str]) -> bool:

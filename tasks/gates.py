@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import deploy
 
 from fleet.inventory import FleetHost
-from fleet.operations.gates import judge_memory, judge_placement
+from fleet.operations.gates import judge_memory, judge_placement, restart_too_early
 from fleet.operations.packages import install_packages
 
 
@@ -20,6 +20,12 @@ def memory_with_driver(me: FleetHost) -> None:
     """The same, once the driver tells the GPUs' memory, and before Ollama is touched."""
     install_packages(name="Install tools", packages=["ca-certificates", "curl"])
     judge_memory(name="Judge whether the models fit the GPUs", me=me, final=True)
+
+
+@deploy("Placement")
+def gpus_found(me: FleetHost) -> None:
+    """Have Ollama look for its GPUs again where they came later than it did."""
+    restart_too_early(name="Restart what started before its GPUs", me=me)
 
 
 @deploy("Placement")

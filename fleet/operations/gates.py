@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pyinfra import host, logger
-from pyinfra.api import operation
+from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet import gates
 from fleet.fit import judge
 from fleet.inventory import FleetHost
-from fleet.operations.commands import Commands, fail
+from fleet.operations.commands import Commands, fail, or_journal, when_answers
 
 
 @operation()
@@ -32,6 +32,19 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
         host.log(note)
     if verdict.refusals:
         yield fail("\n".join(f"{host.name}: {line}" for line in verdict.refusals))
+
+
+@operation()
+def restart_too_early(me: FleetHost) -> Commands:
+    """Restart servers that looked for their GPUs before these were there, once a run.
+
+    A fabric manager that was mended, or nodes that were made since: Ollama looks only when it
+    starts. Whether it finds them then is judged by `judge_placement`.
+    """
+    for item in gates.too_early(me, host.get_fact):
+        host.log(f"{item.unit} started before its GPUs were there; restarting it")
+        yield or_journal(StringCommand("systemctl restart", QuoteString(item.unit)), item.unit)
+        yield or_journal(when_answers(f"{item.url}/api/version", seconds=60), item.unit)
 
 
 @operation()

@@ -357,7 +357,7 @@ class TestPlacement:
     )
     def test_cause_is_found_on_the_host(self, changed: dict[str, Any], words: str) -> None:
         around = replace(AROUND, **changed)
-        assert words in cause(around, "ollama.service")
+        assert words in cause(around, "ollama.service", 1)
 
     def test_host_is_asked_as_the_server_runs(self) -> None:
         asked = []
@@ -387,6 +387,39 @@ class TestPlacement:
     def test_some_gpus_are_missing(self) -> None:
         said = self.failing(Placement({}, (FOUND, FOUND)), H100, H100, H100)
         assert "Ollama found 2 of its 3 GPUs" in said
+
+    def test_card_that_is_given_to_something_else(self) -> None:
+        """One that vfio-pci holds is on the bus, and no driver tells of it."""
+        said = self.failing(Placement({}, (FOUND,)), H100, H100)
+        assert "nvidia-smi tells of 1 of 2 GPUs on the bus" in said
+        assert "name those that are Ollama's in ollama_instances, with gpus" in said
+
+    @pytest.mark.parametrize(
+        ("around", "found", "lines"),
+        [
+            (AROUND, NOT_FOUND, 2),
+            (AROUND, FOUND, 0),
+            (replace(AROUND, fabric="failed"), NOT_FOUND, 0),
+            (replace(AROUND, uuids=()), NOT_FOUND, 0),
+        ],
+        ids=["mended", "fine", "fabric", "no GPU answers"],
+    )
+    def test_server_that_started_too_early_starts_again(
+        self, around: Surroundings, found: str, lines: int
+    ) -> None:
+        """Once what was in the way is gone; before any model is loaded."""
+        answers = with_gpus(H100) | {
+            PlacementState: lambda url, unit: Placement({}, (found,)),
+            SurroundingsState: lambda unit, sandboxed, has_switches: around,
+        }
+        done = planned(answers)
+        step = done.step("gpu1", "Placement | Restart what started before its GPUs")
+        assert len(step.lines) == lines
+        if lines:
+            assert "systemctl restart ollama.service" in step.lines[0]
+            assert "http://" in step.lines[1]
+            names = [step.name for step in done.steps["gpu1"]]
+            assert names.index(step.name) < names.index("Models | Provide the models")
 
     def test_partly_on_the_cpu(self) -> None:
         placement = Placement({"gpt-oss:20b": Loaded(100, 60)}, (FOUND,))
