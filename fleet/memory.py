@@ -33,9 +33,12 @@ HOST_RESERVE = GIB
 
 # Bytes of an element of the cache: blocks of 32 with a scale of two bytes (ggml, block_q8_0, q4_0).
 ELEMENT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
-# Of how many layers one keeps the whole context, where the others have a window; an architecture
-# that is not named here counts as if every layer kept it (llama.cpp, set_swa_pattern).
-_WHOLE_CONTEXT_EVERY = {"gptoss": 2, "gpt-oss": 2, "gemma2": 2, "gemma3": 6}
+# Of how many layers one keeps the whole context, where the others have a window and the file does
+# not tell which; an architecture that is not named here counts as if every layer kept it
+# (llama.cpp, set_swa_pattern).
+_WHOLE_CONTEXT_EVERY = {
+    "gptoss": 2, "gpt-oss": 2, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4,
+}  # fmt: skip
 # Layers of a manifest that are loaded; templates and licenses are not.
 _LOADED_LAYERS = tuple(
     f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter")
@@ -130,17 +133,28 @@ def shape_of(weights: int, keys: Mapping[str, Any]) -> Shape:
 
     layers, heads = number("block_count"), number("attention.head_count")
     of_head = number("embedding_length", 0) // (max(heads) if isinstance(heads, list) else heads)
-    width = number("attention.key_length", of_head) + number("attention.value_length", of_head)
+    sides = [number(f"attention.{side}_length", of_head) for side in ("key", "value")]
+    narrow = [
+        number(f"attention.{side}_length_swa", length)
+        for side, length in zip(("key", "value"), sides, strict=True)
+    ]
     kv_heads = number("attention.head_count_kv", heads)
     # Some models have another number in each layer.
     by_layer = kv_heads if isinstance(kv_heads, list) else [kv_heads] * layers
     window = number("attention.sliding_window", 0)
-    every = _WHOLE_CONTEXT_EVERY.get(arch, 1) if window else 1
-    whole = sum(count for place, count in enumerate(by_layer, 1) if place % every == 0)
+    # Which layers have the window: a flag for each, or of how many one has none.
+    pattern = number("attention.sliding_window_pattern", _WHOLE_CONTEXT_EVERY.get(arch, 1))
+    if not isinstance(pattern, list):
+        pattern = [pattern > 0 and place % pattern != 0 for place in range(1, layers + 1)]
+    whole = sum(
+        count
+        for place, count in enumerate(by_layer)
+        if not (window and place < len(pattern) and pattern[place])
+    )
     return Shape(
         weights,
-        whole * width,
-        (sum(by_layer) - whole) * width,
+        whole * sum(sides),
+        (sum(by_layer) - whole) * sum(narrow),
         window,
         number("context_length", 0),
         2 * layers * min(by_layer) * of_head,

@@ -79,6 +79,27 @@ class TestShape:
         shape = shape_of(0, keys | {"general.architecture": "new"})
         assert (shape.whole, shape.windowed) == (SMALL.whole * 2, 0)
 
+    def test_windows_that_the_file_tells_of(self) -> None:
+        """A flag for each layer, and heads of another size in those with a window."""
+        keys = {key.replace("gptoss", "new"): value for key, value in GPT_OSS.items()} | {
+            "general.architecture": "new",
+            "new.attention.sliding_window_pattern": ([True] * 5 + [False]) * 4,
+            "new.attention.key_length_swa": 32,
+            "new.attention.value_length_swa": 32,
+        }
+        shape = shape_of(0, keys)
+        assert (shape.whole, shape.windowed) == (4 * 8 * 128, 20 * 8 * 64)
+        assert shape_of(0, keys | {"new.attention.sliding_window": 0}).windowed == 0
+        # Some writers tell of how many layers one keeps the whole context.
+        every = shape_of(0, keys | {"new.attention.sliding_window_pattern": 4})
+        assert (every.whole, every.windowed) == (6 * 8 * 128, 18 * 8 * 64)
+
+    @pytest.mark.parametrize(("arch", "whole"), [("gemma3n", 4), ("cohere2", 6)])
+    def test_windows_of_known_architectures(self, arch: str, whole: int) -> None:
+        keys = {key.replace("gptoss", arch): value for key, value in GPT_OSS.items()}
+        shape = shape_of(0, keys | {"general.architecture": arch})
+        assert (shape.whole, shape.windowed) == (whole * 8 * 128, (24 - whole) * 8 * 128)
+
     def test_missing_keys_are_named(self) -> None:
         keys = {key: value for key, value in GPT_OSS.items() if "block_count" not in key}
         with pytest.raises(ValueError, match=r"gptoss\.block_count"):
