@@ -504,6 +504,12 @@ class OllamaSettings(Settings):
             )
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
+        overhead = self.env.get("OLLAMA_GPU_OVERHEAD") or "0"
+        if not re.fullmatch("[0-9]+", overhead):
+            raise ValueError(
+                f"ollama_env: OLLAMA_GPU_OVERHEAD = {overhead!r} is no number, and Ollama would "
+                "leave nothing free; give the bytes that each GPU keeps, '1073741824' for a GiB"
+            )
         if _SYSTEM_DIRECTORY.match(f"{self.models_dir}/"):
             raise ValueError(
                 f"ollama_models_dir: {self.models_dir} belongs to the system, and would be given "

@@ -360,6 +360,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["OLLAMA_DEBUG_LOG_REQUESTS", "writes prompts to disk"],
     ),
+    "a unit in the overhead": (
+        pair({"ollama_env": {"OLLAMA_GPU_OVERHEAD": "1GiB"}}),
+        "gpu1",
+        ["OLLAMA_GPU_OVERHEAD = '1GiB' is no number", "1073741824"],
+    ),
     "quote in a variable": (pair({"ollama_env": {"A": 'x"y'}}), "gpu1", ["ollama_env['A']"]),
     "line break in a variable": (pair({"ollama_env": {"A": "x\ny"}}), "gpu1", ["ollama_env['A']"]),
     "bad variable name": (pair({"ollama_env": {"a b": "x"}}), "gpu1", ["ollama_env['a b']"]),
