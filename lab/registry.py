@@ -21,6 +21,7 @@ from typing import Any
 
 from lab import images, oci
 from lab.dify import vocabulary
+from lab.machine import KEYRING
 from lab.oci import Layer
 from lab.state import LabError, run, say, timed
 from lab.upstream import dify
@@ -36,12 +37,14 @@ PACKAGES = (
     "python3", "python3-cryptography", "python3-psycopg2", "python3-redis", "python3-requests",
     "python3-yaml", "redis-server", "squid",
 )  # fmt: skip
-# PostgreSQL without its compiler (jit is off), and what nobody reads in a container.
+# PostgreSQL without its compiler (jit is off), what nobody reads in a container, and a certificate
+# that would be another one in each build.
 LEFT_OUT = (
     "usr/lib/x86_64-linux-gnu/libLLVM-14.so.1", "usr/lib/x86_64-linux-gnu/libz3.so.4",
     "usr/lib/postgresql/15/lib/bitcode", "usr/share/i18n", "usr/share/perl", "usr/share/perl5",
     "usr/lib/x86_64-linux-gnu/perl", "usr/share/squid-langpack", "usr/share/doc", "usr/share/man",
     "usr/share/locale", "usr/lib/x86_64-linux-gnu/gconv", "var/cache", "var/lib/apt",
+    "etc/ssl/certs/ssl-cert-snakeoil.pem", "etc/ssl/private/ssl-cert-snakeoil.key",
     "usr/lib/x86_64-linux-gnu/libperl.so.5.36.0", "usr/share/zoneinfo/right",
     "var/log", "dev", "proc", "sys",
 )  # fmt: skip
@@ -116,7 +119,7 @@ def prepare(cache: Path) -> Path:
     ``images.json`` in it has each image's digest.
 
     Raises:
-        LabError: there is no mirror of Debian, or something cannot be fetched.
+        LabError: something cannot be fetched or built.
     """
     store = cache / "dify"
     store.mkdir(parents=True, exist_ok=True)
@@ -148,11 +151,13 @@ def _binary(store: Path) -> Path:
 
 
 def _base_key() -> str:
+    return key(extra="\0".join([_debian(), *PACKAGES, *LEFT_OUT, *EMPTY]))
+
+
+def _debian() -> str:
+    """The sources that the base is made from; empty for mmdebstrap's own."""
     mirror = images.mirror()
-    if mirror is None:
-        raise LabError("Dify's images are made of Debian packages: this machine's apt has none.")
-    recipe = "\0".join([mirror.sources(BASE), *PACKAGES, *LEFT_OUT, *EMPTY])
-    return key(extra=recipe)
+    return mirror.sources(BASE) if mirror else ""
 
 
 def _sources() -> list[Path]:
@@ -181,9 +186,8 @@ def _fetch_registry(into: Path) -> None:
 
 def _build_base(into: Path) -> None:
     """Make the layer that nearly all images share, and busybox's."""
-    mirror = images.mirror()
-    assert mirror
-    (into / "sources").write_text(mirror.sources(BASE))
+    sources = _debian()
+    (into / "sources").write_text(sources)
     (into / "options").write_text(images.apt_options())
     root = into / "root"
     cluster = "$1/etc/postgresql-common"
@@ -194,12 +198,14 @@ def _build_base(into: Path) -> None:
             *("env", f"SOURCE_DATE_EPOCH={oci.BUILT}"),
             *("mmdebstrap", "--quiet", "--mode=root", "--variant=essential", "--format=directory"),
             f"--include={','.join(PACKAGES)}",
+            f"--keyring={KEYRING}",
             f"--aptopt={into / 'options'}",
             "--setup-hook=cp -a /etc/apt/auth.conf.d /etc/apt/auth.conf $1/etc/apt/ || true",
             # Else the package makes a cluster, whose files would be in the image.
             f"--essential-hook=mkdir -p {cluster}; echo create_main_cluster=false"
             f" > {cluster}/createcluster.conf",
-            *(BASE, root, into / "sources"),
+            *(BASE, root),
+            *([into / "sources"] if sources else []),
         ]
     )
     shutil.rmtree(root / "etc/apt")

@@ -37,6 +37,8 @@ def preparing(lab: Lab, release: Path | None, *, dify: bool = False) -> Iterator
 def _prepare(lab: Lab, release: Path | None, dify: bool) -> Upstream:
     """Build in a process of the lab's: when we are killed, the next command ends the build too."""
     begun = time.monotonic()
+    if dify:
+        say("registry: making Dify's images, where they are not there yet (a minute or two, once)")
     processes.kill(processes.group(lab, BUILD))
     lab.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     built = lab.root / "built.json"

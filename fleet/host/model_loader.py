@@ -76,6 +76,10 @@ class RefusedError(ModelError):
     """Trying again at once would not help; a person, or time, must change something."""
 
 
+class OutdatedError(Exception):
+    """What failed was asked for by a configuration that has been replaced since."""
+
+
 @dataclass(frozen=True)
 class Limits:
     """Bounds of patience and of room."""
@@ -407,8 +411,11 @@ class State:
 class Loader:
     """Brings one host's models to what is declared, and writes down how far it is."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(
+        self, config: dict[str, Any], is_outdated: Callable[[], bool] = lambda: False
+    ) -> None:
         self.config = config
+        self.is_outdated = is_outdated
         self.limits = Limits(**config["limits"])
         self.api = Api(config["api"])
         # Each server, and the context that it gives to models which name none.
@@ -592,7 +599,9 @@ class Loader:
                 try:
                     api.call("/api/version")
                     break
-                except (ModelError, OSError):
+                except (ModelError, OSError) as error:
+                    if self.is_outdated():
+                        raise OutdatedError(f"{api.host}: {error}") from None
                     time.sleep(0.5)
 
     def _with_attempts(self, model: Model, work: Callable[[Model], None]) -> None:
@@ -617,6 +626,9 @@ class Loader:
                 fruitless = 1 if self.completed > before else fruitless + 1
                 reason = str(error) if isinstance(error, ModelError) else repr(error)
                 reason += f" (attempt {fruitless} of {self.limits.attempts})"
+                if self.is_outdated():
+                    # A server that is gone, or a model that nobody wants any more.
+                    raise OutdatedError(f"{name}: {reason}") from None
             if fruitless >= self.limits.attempts:
                 self._failed_attempt(name, reason, phase="failed")
                 return
@@ -917,13 +929,17 @@ def _is_for_ever(keep_alive: Any) -> bool:
 def main(arguments: list[str]) -> int:
     """Run with the configuration named on the command line; the exit status."""
     *options, path = arguments
-    config = json.loads(Path(path).read_text())
+    text = Path(path).read_text()
+    config = json.loads(text)
     try:
-        loader = Loader(config)
+        loader = Loader(config, lambda: Path(path).read_text() != text)
         if options == ["--check"]:
             print(json.dumps(loader.check()))  # noqa: T201
             return 0
         return 0 if loader.run() else 1
+    except OutdatedError as error:
+        say(f"{error}; the configuration was replaced meanwhile: beginning anew")
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - this very program
     except RefusedError as error:
         if options == ["--check"]:
             names = [model["name"] for model in config["models"]]

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from lab import processes, state
 from tests.lab.conftest import LabUnderTest, _lab
 from tests.lab.upstream.dify_console import (
     CHAT_CONFIG,
@@ -100,7 +101,7 @@ class Stack:
         self.ssh(RELEASE % {"url": upstream["url"], "version": version, "sha256": sha256})
 
     @property
-    def states(self) -> dict[str, Any]:
+    def services(self) -> dict[str, Any]:
         """Each service's container, as Docker says."""
         lines = self.compose("ps -a --format json").splitlines()
         return {item["Service"]: item for item in map(json.loads, lines)}
@@ -164,15 +165,39 @@ def test_release_is_up_in_a_minute(stack: Stack) -> None:
     until(stack.answers, "the API answers", 60)
 
     def healthy() -> bool:
-        return {n for n, item in stack.states.items() if item["Health"] == "healthy"} == CHECKED
+        return {n for n, item in stack.services.items() if item["Health"] == "healthy"} == CHECKED
 
     until(healthy, "every service with a check is healthy", 90)
     assert time.monotonic() - begun < 90
-    assert set(stack.states) == SERVICES
-    once = stack.states["init_permissions"]
+    assert set(stack.services) == SERVICES
+    once = stack.services["init_permissions"]
     assert (once["State"], once["ExitCode"]) == ("exited", 0)
-    others = {item["State"] for name, item in stack.states.items() if name != "init_permissions"}
+    others = {item["State"] for name, item in stack.services.items() if name != "init_permissions"}
     assert others == {"running"}
+
+
+def test_digests_are_those_that_the_lab_names(stack: Stack) -> None:
+    """What a deploy pins: each image by the digest in lab.json, pulled through the mirror."""
+    named = stack.lab.state["upstream"]["images"]
+    lines = stack.ssh("docker image ls --digests --format '{{.Repository}}:{{.Tag}} {{.Digest}}'")
+    pulled = dict(line.split() for line in lines.splitlines())
+    assert len(pulled) == 12
+    assert pulled == {name: named[name] for name in pulled}
+    stack.ssh(f"docker pull --quiet langgenius/dify-api@{named['langgenius/dify-api:1.17.1']}")
+
+
+def test_registry_that_died_is_served_again(stack: Stack) -> None:
+    lab = state.find(stack.lab.id)
+    assert lab
+    url = f"{stack.lab.state['upstream']['registry']}/v2/_catalog"
+    processes.kill(processes.group(lab, "registry"))
+    assert stack.ssh(f"curl -sS {url} 2>&1 || true").startswith("curl: (7)")
+    assert "registry not running" in stack.lab.command("status").stdout
+    stack.lab.command("up", "--hosts", "1", "--dify")
+    assert "langgenius/dify-api" in stack.ssh(f"curl -fsS {url}")
+    # It is read-only: nobody can put another image under a name.
+    place = url.replace("_catalog", "evil/blobs/uploads/")
+    assert stack.ssh(f"curl -s -o /dev/null -w '%{{http_code}}' -X POST {place}") == "405"
 
 
 def test_debugging_port_is_open_to_everybody(stack: Stack) -> None:
@@ -203,6 +228,19 @@ def test_proxy_keeps_requests_from_private_addresses(stack: Stack) -> None:
     curl = "exec -T sandbox curl -s -o /dev/null -w '%{http_code}' -x http://ssrf_proxy:3128"
     url = f"http://{stack.address}:11434/"
     assert stack.compose(f"{curl} {url}") == "403"
+
+
+def test_lost_private_key_is_seen_as_a_bad_gateway(stack: Stack) -> None:
+    """Not at once: Redis has the key for a day."""
+    console = stack.console
+    assert console.login().status_code == 200
+    folder = "/srv/dify/docker/volumes/app/storage"
+    stack.ssh(f"mv {folder}/privkeys {folder}/away")
+    assert console.ask("GET", MODELS).status_code == 200
+    stack.compose("exec -T redis redis-cli -n 0 flushdb")
+    assert console.ask("GET", MODELS).status_code == 502
+    stack.ssh(f"mv {folder}/away {folder}/privkeys")
+    assert models(console) == [MODEL]
 
 
 def models(console: Console) -> list[str]:

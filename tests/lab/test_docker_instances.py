@@ -95,8 +95,8 @@ class Containers:
         """Until the container's server answers on the host."""
         address = self.lab.state["hosts"]["gpu1"]["address"]
         self.ssh(
-            f"n=0; until curl -fsS http://{address}:11434/{path}; do n=$((n + 1)); [ $n -lt 60 ];"
-            " sleep 1; done"
+            f"n=0; until curl -fsS http://{address}:11434/{path}; do n=$((n + 1));"
+            " [ $n -lt 60 ] || exit 1; sleep 1; done"
         )
 
 

@@ -869,3 +869,33 @@ class TestSeveral:
         assert ollama.models == {"a:1"}
         assert list(ollama.loaded) == ["a:1"]
         assert "refused" in both.state["a:1"]["error"]
+
+    def test_one_that_is_taken_out_meanwhile_is_waited_for_no_more(
+        self, both: Run, ollama: Ollama, tmp_path: Path
+    ) -> None:
+        """A server's start runs the loader, maybe just before a deploy replaces its file."""
+        both.changes = {"others": [{"api": "http://127.0.0.1:9", "context": None}]}
+        path = tmp_path / "models.json"
+        path.write_text(json.dumps(both.config(model(ollama, load=True))))
+        process = subprocess.Popen([sys.executable, PROGRAM, path], stderr=subprocess.PIPE)
+        while not (tmp_path / "run" / "state.json").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        both.changes = {}
+        new = tmp_path / "models.new"
+        new.write_text(json.dumps(both.config(model(ollama, load=True))))
+        new.replace(path)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+        assert b"the configuration was replaced meanwhile: beginning anew" in said
+        assert both.state["a:1"]["phase"] == "ready"
+
+    def test_failed_attempt_asks_whether_it_is_still_wanted(
+        self, both: Run, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(both.program, "API_PATIENCE", 0)
+        both.changes = {"others": [{"api": "http://127.0.0.1:9", "context": None}]}
+        loader = both.program.Loader(both.config(model(ollama, load=True)), lambda: True)
+        with pytest.raises(both.program.OutdatedError, match="refused"):
+            loader.run()
+        assert list(ollama.loaded) == ["a:1"], "what could be done was"
