@@ -129,6 +129,16 @@ def manifest_url(source: str, *, insecure: bool) -> str:
     return f"http{'' if insecure else 's'}://{host}/v2/{namespace}/{model}/manifests/{tag}"
 
 
+def load_request(name: str, shown: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Path and body of the smallest request that loads a model, by what `/api/show` says of it.
+
+    One that makes embeddings refuses to generate (400), even nothing.
+    """
+    if "embedding" in shown.get("capabilities", []):
+        return "/api/embed", {"model": name, "input": "x"}
+    return "/api/generate", {"model": name}
+
+
 class Api:
     """Ollama on this host."""
 
@@ -655,7 +665,7 @@ class Loader:
             self.api.call("/api/delete", {"model": model["source"]}, "DELETE")
         if not model["load"] and self._untried(model):
             self.state.update(name, phase="loading")
-            self._generate(self.api, model)
+            self._ask(self.api, model)
             self._note_tried(model)
 
     def _meter(self, model: Model, phase: str) -> Callable[[int], None]:
@@ -703,15 +713,17 @@ class Loader:
                 self.store.remove_blob(digest)
 
     @staticmethod
-    def _generate(api: Api, model: Model, **values: Any) -> None:
-        api.call("/api/generate", {"model": model["name"], **values}, timeout=LOAD_TIMEOUT)
+    def _ask(api: Api, model: Model, **values: Any) -> None:
+        """Have the model loaded."""
+        path, body = load_request(model["name"], api.call("/api/show", {"model": model["name"]}))
+        api.call(path, {**body, **values}, timeout=LOAD_TIMEOUT)
 
     def _load(self, model: Model) -> None:
         always = bool(self._untried(model)) or not _is_for_ever(model["keep_alive"])
         for api, context in self.servers:
             if always or self._not_in(api, context, model):
                 self.state.update(model["name"], phase="loading")
-                self._generate(api, model, keep_alive=model["keep_alive"])
+                self._ask(api, model, keep_alive=model["keep_alive"])
                 self._note_tried(model)
         if lack := self.unloaded(model):
             raise ModelError(f"{lack}, although it was just loaded: does it fit beside the others?")

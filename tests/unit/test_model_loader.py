@@ -55,6 +55,7 @@ class Ollama(ThreadingHTTPServer):
         self.loads: list[int] = []
         self.fails: dict[str, int] = {}
         self.loaded: dict[str, dict[str, Any]] = {}
+        self.embedders: set[str] = set()  # models that make embeddings, and nothing else
         self.calls: list[tuple[str, str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.silence = 0.0  # seconds before the last line of a pull
@@ -174,7 +175,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, [{"models": models}])
 
     def _show(self, body: Any) -> None:
-        self._send(200, [{"model_info": {"gemma3.context_length": 32768}}])
+        can = "embedding" if body["model"] in self.server.embedders else "completion"
+        info = {"gemma3.context_length": 32768}
+        self._send(200, [{"model_info": info, "capabilities": [can]}])
 
     def _pull(self, body: dict[str, Any]) -> None:
         lines = self.server.pulls.pop(0) if self.server.pulls else [MANIFEST, SUCCESS]
@@ -210,7 +213,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.path_of(body["model"]).unlink()
         self._send(200, [])
 
+    def _embed(self, body: dict[str, Any]) -> None:
+        self._run(body)
+
     def _generate(self, body: dict[str, Any]) -> None:
+        is_unload = body.get("keep_alive") == 0 and not body.get("prompt")
+        if body["model"] in self.server.embedders and not is_unload:
+            text = f'"{body["model"]}" does not support generate'
+            self._send(400, [{"error": text}])
+            return
+        self._run(body)
+
+    def _run(self, body: dict[str, Any]) -> None:
         status = self.server.loads.pop(0) if self.server.loads else 200
         keep = body.get("keep_alive")
         if keep == 0:
@@ -692,6 +706,26 @@ class TestMemory:
         """What was only tried must not push out what is to stay."""
         assert run(model(ollama, "a:1", load=True), model(ollama, "b:1"))
         assert [body["model"] for body in ollama.did("/api/generate")] == ["b:1", "a:1"]
+
+
+class TestEmbedding:
+    """A model that makes embeddings is asked for some: `/api/generate` has 400 for it."""
+
+    @pytest.fixture
+    def embedder(self, ollama: Ollama) -> dict[str, Any]:
+        ollama.embedders.add("a:1")
+        return model(ollama)
+
+    def test_tried(self, run: Run, ollama: Ollama, embedder: dict[str, Any]) -> None:
+        assert run(embedder), run.state
+        assert ollama.did("/api/embed") == [{"model": "a:1", "input": "x"}]
+        assert run.check(embedder)["pending"] == {}
+
+    def test_loaded_and_pinned(self, run: Run, ollama: Ollama, embedder: dict[str, Any]) -> None:
+        declared = {**embedder, "load": True}
+        assert run(declared), run.state
+        assert ollama.did("/api/embed") == [{"model": "a:1", "input": "x", "keep_alive": -1}]
+        assert run.check(declared)["pending"] == {}
 
 
 class TestPrune:
