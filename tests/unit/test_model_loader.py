@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -903,6 +904,36 @@ class TestSeveral:
         assert ollama.models == {"a:1"}
         assert list(ollama.loaded) == ["a:1"]
         assert "refused" in both.state["a:1"]["error"]
+
+    def test_first_that_is_down_keeps_the_others_from_nothing(
+        self, run: Run, ollama: Ollama, other: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run.program, "API_PATIENCE", 0)
+        run.changes = {
+            "api": "http://127.0.0.1:9",
+            "others": [{"api": server.url, "context": 4096} for server in (other, ollama)],
+        }
+        assert not run(model(other, load=True), model(other, "b:1"))
+        assert len(other.did("/api/pull")) == 2
+        assert [list(server.loaded) for server in (other, ollama)] == [["b:1", "a:1"], ["a:1"]]
+        assert {name: entry["phase"] for name, entry in run.state.items()} == {
+            "a:1": "failed",
+            "b:1": "ready",
+        }
+        assert re.match(
+            r"127\.0\.0\.1:9: .*refused.* \(attempt 3 of 3\)$", run.state["a:1"]["error"]
+        )
+
+    def test_damage_is_mended_while_one_is_down(
+        self, both: Run, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What refuses connections has nothing in memory."""
+        monkeypatch.setattr(both.program, "API_PATIENCE", 0)
+        both.changes = {"others": [{"api": "http://127.0.0.1:9", "context": None}]}
+        assert both(model(ollama))
+        ollama.blob(b"a:1").write_bytes(b"A:1")
+        assert both(model(ollama)), both.state
+        assert ollama.blob(b"a:1").read_bytes() == b"a:1"
 
     def test_one_that_is_taken_out_meanwhile_is_waited_for_no_more(
         self, both: Run, ollama: Ollama, tmp_path: Path
