@@ -9,7 +9,16 @@ import pytest
 
 from fleet.errors import FleetError
 from fleet.facts.docker import DockerImage
-from fleet.facts.gpu import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
+from fleet.facts.files import FileState, FileStates
+from fleet.facts.gpu import (
+    DrivenGpu,
+    DrivenGpus,
+    DriverState,
+    DriverStateFact,
+    Gpu,
+    GpuHardware,
+    GpuHardwareFact,
+)
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.facts.ollama import OllamaServers, Servers
 from fleet.facts.platform import ForeignFiles
@@ -121,6 +130,31 @@ class TestGpus:
         [line] = done.step("gpu1", INSTALL).lines
         assert "gpu1: nvidia-smi does not tell of the GPUs on the bus" in line
         assert line.endswith(">&2; exit 1")
+
+    @pytest.mark.parametrize(
+        ("units", "words"),
+        [
+            (["a", "b"], None),
+            (["a"], f"gpu1: {FOLDER}/ollama@b.service can be given GPUs after the reboot only"),
+        ],
+        ids=["there", "new"],
+    )
+    def test_reboot_that_is_the_operators_is_waited_for(
+        self, units: list[str], words: str | None
+    ) -> None:
+        """nvidia-smi is of the new driver already, and says nothing but that they do not match."""
+        there = {
+            f"{FOLDER}/ollama@{name}.service": FileState("0", "644", "root", "root")
+            for name in units
+        }
+        waiting = DriverState(kernel="6.12", loaded="570.211.01", installed="580.178.04")
+        given = answers(gpus=()) | {
+            DriverStateFact: lambda nouveau_conf: waiting,
+            FileStates: lambda paths: {path: there[path] for path in paths if path in there},
+        }
+        done = planned(A, B, given=given)
+        lines = done.step("gpu1", INSTALL).lines
+        assert [words in line for line in lines] == [True] if words else lines == []
 
     @pytest.mark.parametrize(
         ("gpus", "words"),
