@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fleet.fit import Candidate, Room, need_of
+from fleet.fit import Room
 
 # Of what is free beside other models, Ollama gives a further one no more than this share before it
 # unloads them (llamaServerLoadHeadroomPercent), pinned or not; and no more models a GPU than these.
@@ -20,15 +20,16 @@ def is_pinned(entry: Entry) -> bool:
     return int(entry["expires_at"][:4]) >= 2100
 
 
-def may_load(room: Room, item: Candidate, running: Collection[Entry], beside: int) -> bool:
-    """Whether `item` surely leaves the pinned ones among the `running` models of `room` alone.
+def may_load(room: Room, need: int | None, running: Collection[Entry], beside: int) -> bool:
+    """Whether a model surely leaves the pinned ones among the `running` models of `room` alone.
 
-    `beside` are the bytes that other instances have loaded into the same memory.
+    `need` are its bytes in memory, None where they are not known, and `beside` those that other
+    instances have loaded into the same memory.
     """
     if not any(map(is_pinned, running)):
         return True
-    if item.shape is None and not item.model.memory:
+    if need is None:
         return False
     most = room.instance.settings.max_loaded_models or _MODELS_PER_GPU * max(len(room.gpus), 1)
     free = room.capacity - beside - sum(int(entry["size"]) for entry in running)
-    return len(running) < most and need_of(room, item).total <= _HEADROOM * free
+    return len(running) < most and need <= _HEADROOM * free

@@ -14,6 +14,7 @@ from fleet.facts.files import FileStates
 from fleet.facts.models import HostMemory
 from fleet.facts.ollama import OllamaModels
 from fleet.facts.units import UnitState
+from fleet.fit import need_of
 from fleet.host.model_loader import load_request
 from fleet.model_choice import choose
 from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
@@ -190,8 +191,12 @@ def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]
         if room is not own and own.shares_with(room)
         for entry in _running(host, room.instance.url).values()
     )
-    known = {found.name: found for found in gates.candidates(host.declared, host.fact)}
-    return [name for name in cold if not may_load(own, known[name], running.values(), beside)]
+    needs = {
+        found.name: need_of(own, found).total
+        for found in gates.candidates(host.declared, host.fact)
+        if found.shape or found.model.memory
+    }
+    return [name for name in cold if not may_load(own, needs.get(name), running.values(), beside)]
 
 
 def _declared(target: Target) -> dict[str, ModelDeclaration]:

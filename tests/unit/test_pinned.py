@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from fleet.fit import Candidate, Room
+from fleet.fit import Room
 from fleet.inventory import Instance
-from fleet.memory import GIB, Shape
-from fleet.model_declarations import ModelDeclaration
+from fleet.memory import GIB
 from tests.compliance.pinned import may_load
 from tests.fleets import GPU, fleet_of
 
@@ -26,34 +25,27 @@ def room(gib: int, **settings: Any) -> Room:
     return Room(instance(**settings), (("GPU-1", gib * GIB),), 256 * GIB)
 
 
-def candidate(gib: int) -> Candidate:
-    return Candidate(ModelDeclaration(name="b:1", memory=gib))
-
-
 def loaded(gib: int, expires: str = PINNED) -> dict[str, Any]:
     return {"size": gib * GIB, "expires_at": expires}
 
 
 def test_fits_beside_the_pinned_with_ollamas_headroom() -> None:
-    assert may_load(room(80), candidate(16), [loaded(60)], 0)
-    assert not may_load(room(80), candidate(17), [loaded(60)], 0)
-    assert not may_load(room(80), candidate(16), [loaded(60)], GIB)
+    assert may_load(room(80), 16 * GIB, [loaded(60)], 0)
+    assert not may_load(room(80), 17 * GIB, [loaded(60)], 0)
+    assert not may_load(room(80), 16 * GIB, [loaded(60)], GIB)
 
 
 def test_nothing_is_pinned() -> None:
-    assert may_load(room(80), candidate(70), [loaded(60, FOR_A_WHILE)], 0)
-    assert may_load(room(80), candidate(70), [], 0)
+    assert may_load(room(80), 70 * GIB, [loaded(60, FOR_A_WHILE)], 0)
+    assert may_load(room(80), 70 * GIB, [], 0)
 
 
 def test_number_of_models_is_bounded_too() -> None:
     three = [loaded(1), loaded(1), loaded(1, FOR_A_WHILE)]
-    assert may_load(room(80), candidate(1), three[:2], 0)
-    assert not may_load(room(80), candidate(1), three, 0)
-    assert not may_load(room(80, ollama_max_loaded_models=1), candidate(1), three[:1], 0)
+    assert may_load(room(80), 1 * GIB, three[:2], 0)
+    assert not may_load(room(80), 1 * GIB, three, 0)
+    assert not may_load(room(80, ollama_max_loaded_models=1), 1 * GIB, three[:1], 0)
 
 
 def test_unknown_size_is_no_yes() -> None:
-    unknown = Candidate(ModelDeclaration(name="b:1"), None, "no answer")
-    assert not may_load(room(80), unknown, [loaded(1)], 0)
-    small = Candidate(ModelDeclaration(name="b:1"), Shape(GIB))
-    assert may_load(room(80), small, [loaded(1)], 0)
+    assert not may_load(room(80), None, [loaded(1)], 0)
