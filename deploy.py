@@ -11,7 +11,7 @@ from tasks.firewall import firewall
 from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
-from tasks.ollama import ollama
+from tasks.ollama import instances, ollama
 from tasks.platform import platform
 
 # Refuses bad settings of any host before the first host is changed.
@@ -20,7 +20,8 @@ me = fleet[host.name]
 
 platform(me, fleet)
 if me.is_gpu:
-    # What does not fit is refused before anything is changed.
+    # What is not there, and what does not fit, is refused before anything is changed.
+    instances(me)
     memory(me)
 # The walls come first: nothing that is installed below is ever open to everybody.
 firewall(me, fleet)

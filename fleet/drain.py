@@ -19,7 +19,11 @@ from fleet.durations import seconds
 from fleet.errors import FleetError
 from fleet.facts.files import FileStates
 from fleet.facts.gateway import DrainedHosts, OpensslVersion
+from fleet.facts.models import HostMemory
+from fleet.host.model_loader import load_request
 from fleet.inventory import Fleet, FleetHost
+from fleet.model_choice import choose
+from fleet.model_declarations import AUTO
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.units import run_unit
 from tasks.gateway import config_files, health_origin, loaded_files
@@ -118,17 +122,30 @@ class Gateways:
         Raises:
             FleetError: Ollama does not answer, or has not loaded it in its own time.
         """
-        body = json.dumps({"model": gpu.ollama.model_names[0], "stream": False})
+        name = self._first_model(gpu)
         for item in gpu.instances:
             limit = round(seconds(item.settings.load_timeout)) * 2
-            self._run(
-                gpu.name,
-                StringCommand(
-                    f"curl -fsS --noproxy '*' --max-time {limit} -o /dev/null -d",
-                    QuoteString(body),
-                    QuoteString(f"{item.url}/api/generate"),
-                ),
-            )
+            shown = json.loads(self._post(gpu, f"{item.url}/api/show", {"model": name}, limit))
+            path, body = load_request(name, shown)
+            self._post(gpu, f"{item.url}{path}", body, limit)
+
+    def _first_model(self, gpu: FleetHost) -> str:
+        name = gpu.ollama.model_names[0]
+        if name != AUTO:
+            return name
+        choice = choose(self._fact(gpu.name, HostMemory))
+        if choice is None:
+            raise FleetError(f"{gpu.name}: nvidia-smi does not tell what `auto` is; use --cold")
+        return choice.model
+
+    def _post(self, gpu: FleetHost, url: str, body: dict[str, Any], limit: int) -> str:
+        """What Ollama answers on its host within `limit` seconds."""
+        call = StringCommand(
+            f"curl -fsS --noproxy '*' --max-time {limit} -d",
+            QuoteString(json.dumps({**body, "stream": False})),
+            QuoteString(url),
+        )
+        return "".join(self._run(gpu.name, call))
 
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
         lines = [

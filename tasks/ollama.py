@@ -16,6 +16,7 @@ from fleet.facts.platform import ForeignFiles
 from fleet.instances import refuse_missing_gpus, running_files, unit_file
 from fleet.inventory import FleetHost
 from fleet.operations.commands import verify_unit
+from fleet.operations.driver import refuse
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.ollama import (
     install_instances,
@@ -31,12 +32,25 @@ _ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"
 _FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-release"
 
 
+@deploy("Instances")
+def instances(me: FleetHost) -> None:
+    """Refuse GPUs that are not there, before anything is changed; as far as the host can tell.
+
+    The rest of the fleet goes on: a card that dies is no fault of the settings.
+    """
+    if not me.ollama.instances:
+        return
+    present = host.get_fact(DrivenGpus)
+    try:
+        refuse_missing_gpus(me.instances, present, host.get_fact(GpuHardwareFact))
+    except FleetError as error:
+        refuse(name="Refuse GPUs that are not there", message=str(error))
+
+
 @deploy("Ollama")
 def ollama(me: FleetHost) -> None:
     """Run the declared release with exactly the declared environment, once or several times."""
     _refuse_foreign_installation(me)
-    if me.ollama.instances:
-        _refuse_missing_gpus(me)
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
@@ -117,14 +131,6 @@ def _refuse_foreign_installation(me: FleetHost) -> None:
             f"usermod --home {paths.OLLAMA_HOME} ollama. Its models can be kept with "
             "ollama_models_dir"
         )
-
-
-def _refuse_missing_gpus(me: FleetHost) -> None:
-    present = host.get_fact(DrivenGpus)
-    try:
-        refuse_missing_gpus(me.instances, present, host.get_fact(GpuHardwareFact))
-    except FleetError as error:
-        raise FleetError(f"{me.name}: {error}") from None
 
 
 def release_source(me: FleetHost, machine: str) -> tuple[str, str]:

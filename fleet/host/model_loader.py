@@ -17,7 +17,8 @@ JSON (`tasks/models.py` writes it); sizes are bytes, rates bytes a second, times
                  "load": false, "keep_alive": -1, "implied": false}]}
 
 With `others`, a list of {"api": ..., "context": ...}, further Ollamas use the directory: what is
-on the disk is provided once, through `api`, and what is to be in memory is loaded into each.
+on the disk is provided once, through the first that answers, and what is to be in memory is loaded
+into each; one that is down keeps none of the others from it.
 
 The state file holds `finished`, `ok`, and for each model `phase` (waiting, checking, pulling,
 verifying, fetching, importing, creating, loading, ready, failed), `completed` and `total`, `rate`,
@@ -127,6 +128,16 @@ def manifest_url(source: str, *, insecure: bool) -> str:
     """Where the registry keeps the manifest of `source`."""
     host, namespace, model, tag = manifest_path(source).split("/")
     return f"http{'' if insecure else 's'}://{host}/v2/{namespace}/{model}/manifests/{tag}"
+
+
+def load_request(name: str, shown: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Path and body of the smallest request that loads a model, by what `/api/show` says of it.
+
+    One that makes embeddings refuses to generate (400), even nothing.
+    """
+    if "embedding" in shown.get("capabilities", []):
+        return "/api/embed", {"model": name, "input": "x"}
+    return "/api/generate", {"model": name}
 
 
 class Api:
@@ -498,7 +509,7 @@ class Loader:
             other = self.store.manifest(entry["name"])
             if not (manifest and other and manifest.weights & other.weights):
                 continue
-            context, wanted = entry.get("context_length"), self._context(model, default)
+            context, wanted = entry.get("context_length"), self._context(api, model, default)
             if wanted and context and context != wanted:
                 return f"is loaded with a context of {context}, declared is {wanted}"
             pinned = int(entry["expires_at"][:4]) > time.gmtime().tm_year + 10
@@ -508,12 +519,13 @@ class Loader:
         # One that may expire is warmed after each start, and not asked for later.
         return "is not loaded" if _is_for_ever(model["keep_alive"]) else ""
 
-    def _context(self, model: Model, default: int | None) -> int | None:
+    @staticmethod
+    def _context(api: Api, model: Model, default: int | None) -> int | None:
         """The context that the model is to be loaded with, when it is declared."""
         wanted = model["definition"]["parameters"].get("num_ctx") or default
         if not wanted:
             return None
-        info = self.api.call("/api/show", {"model": model["name"]}).get("model_info", {})
+        info = api.call("/api/show", {"model": model["name"]}).get("model_info", {})
         trained = [value for key, value in info.items() if key.endswith(".context_length")]
         return int(min([wanted, *trained]))
 
@@ -593,16 +605,23 @@ class Loader:
             yield
 
     def _wait_for_api(self) -> None:
+        """Wait for every server, and work through the first that answers."""
         deadline = time.monotonic() + API_PATIENCE
-        for api, _ in self.servers:
-            while time.monotonic() < deadline:
-                try:
-                    api.call("/api/version")
-                    break
-                except (ModelError, OSError) as error:
-                    if self.is_outdated():
-                        raise OutdatedError(f"{api.host}: {error}") from None
-                    time.sleep(0.5)
+        answering = [api for api, _ in self.servers if self._answers(api, deadline)]
+        self.api = answering[0] if answering else self.api
+
+    def _answers(self, api: Api, deadline: float) -> bool:
+        while True:
+            try:
+                api.call("/api/version")
+            except (ModelError, OSError) as error:
+                if time.monotonic() >= deadline:
+                    return False
+                if self.is_outdated():
+                    raise OutdatedError(f"{api.host}: {error}") from None
+                time.sleep(0.5)
+            else:
+                return True
 
     def _with_attempts(self, model: Model, work: Callable[[Model], None]) -> None:
         """Try until it is done. Only attempts in a row that brought no new byte are counted."""
@@ -655,7 +674,7 @@ class Loader:
             self.api.call("/api/delete", {"model": model["source"]}, "DELETE")
         if not model["load"] and self._untried(model):
             self.state.update(name, phase="loading")
-            self._generate(self.api, model)
+            self._ask(self.api, model)
             self._note_tried(model)
 
     def _meter(self, model: Model, phase: str) -> Callable[[int], None]:
@@ -690,7 +709,11 @@ class Loader:
 
     def _unload_all_with(self, digest: str, why: str) -> None:
         for api, _ in self.servers:
-            for entry in api.call("/api/ps")["models"]:
+            try:
+                loaded = api.call("/api/ps")["models"]
+            except ConnectionRefusedError:  # a server that is down has nothing in memory
+                continue
+            for entry in loaded:
                 other = self.store.manifest(entry["name"])
                 if other and digest in other.blobs:
                     say(f"{entry['name']}: unloaded, {why}")
@@ -703,16 +726,24 @@ class Loader:
                 self.store.remove_blob(digest)
 
     @staticmethod
-    def _generate(api: Api, model: Model, **values: Any) -> None:
-        api.call("/api/generate", {"model": model["name"], **values}, timeout=LOAD_TIMEOUT)
+    def _ask(api: Api, model: Model, **values: Any) -> None:
+        """Have the model loaded."""
+        path, body = load_request(model["name"], api.call("/api/show", {"model": model["name"]}))
+        api.call(path, {**body, **values}, timeout=LOAD_TIMEOUT)
 
     def _load(self, model: Model) -> None:
         always = bool(self._untried(model)) or not _is_for_ever(model["keep_alive"])
+        failures = []
         for api, context in self.servers:
-            if always or self._not_in(api, context, model):
-                self.state.update(model["name"], phase="loading")
-                self._generate(api, model, keep_alive=model["keep_alive"])
-                self._note_tried(model)
+            try:
+                if always or self._not_in(api, context, model):
+                    self.state.update(model["name"], phase="loading")
+                    self._ask(api, model, keep_alive=model["keep_alive"])
+                    self._note_tried(model)
+            except (ModelError, OSError) as error:
+                failures.append(f"{api.host}: {error}" if len(self.servers) > 1 else str(error))
+        if failures:
+            raise ModelError("; ".join(failures))
         if lack := self.unloaded(model):
             raise ModelError(f"{lack}, although it was just loaded: does it fit beside the others?")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from pyinfra import host
+from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.errors import FleetError
 from fleet.facts.docker import DockerImage
-from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
+from fleet.facts.files import FileStates
+from fleet.facts.gpu import DrivenGpus, DriverState, DriverStateFact, GpuHardwareFact
 from fleet.facts.jobs import FetchJob, Job, LoggedJob
 from fleet.facts.ollama import OllamaReleases, OllamaServers
 from fleet.instances import bind_gpus, unit_file
@@ -17,7 +18,15 @@ from fleet.inventory import Instance
 from fleet.operations.commands import Commands, fail, or_journal, verify_unit
 from fleet.operations.files import install_files
 from fleet.operations.jobs import Meter, run_job
-from fleet.paths import LIB, LOADER_UNIT, OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
+from fleet.paths import (
+    DRIVER_NOUVEAU,
+    LIB,
+    LOADER_UNIT,
+    OLLAMA_CURRENT,
+    OLLAMA_ROOT,
+    OLLAMA_UNIT,
+    UNITS,
+)
 
 
 @operation()
@@ -63,18 +72,45 @@ def install_instances(instances: list[Instance]) -> Commands:
     """Have the unit of each of `instances` in place, with the GPUs that it is given.
 
     Decided when the step is executed: the driver that tells of the GPUs may be of this very run.
+    While that one waits for its operator's reboot, units that are there stay as they are.
     """
     present, hardware = host.get_fact(DrivenGpus), host.get_fact(GpuHardwareFact)
     try:
         bound = bind_gpus(instances, present, hardware)
     except FleetError as error:
-        yield fail(f"{host.name}: {error}")
+        if not present and _waits_for_reboot():
+            yield from _stay_until_reboot(instances)
+        else:
+            yield fail(f"{host.name}: {error}")
         return
     files = [unit_file(item, bound[item.name]) for item in instances]
     checks = [StringCommand("(", verify_unit(file.staged_name), ")") for file in files]
     for item in instances:
         host.log(f"{item.unit}: {', '.join(bound[item.name]) or 'no GPU'}")
     yield from install_files._inner(files=files, check=StringCommand(*checks, _separator=" && "))
+
+
+def _waits_for_reboot() -> bool:
+    """Whether nvidia-smi is newer than the loaded module, and so cannot tell of any GPU."""
+    state: DriverState = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    return state.needs_reboot
+
+
+def _stay_until_reboot(instances: list[Instance]) -> Commands:
+    units = [f"{UNITS}/{item.unit}" for item in instances]
+    there = host.get_fact(FileStates, paths=units)
+    if missing := [path for path in units if path not in there]:
+        yield fail(
+            f"{host.name}: {', '.join(missing)} can be given GPUs after the reboot only: the "
+            "installed driver is not the loaded one; reboot this host (driver_reboot = 'never' "
+            "leaves that to you), and deploy again"
+        )
+    else:
+        host.log(
+            "the units stay as they are until the reboot: the installed driver is not the loaded "
+            "one, and tells of no GPU",
+            log_func=logger.warning,
+        )
 
 
 @operation()

@@ -60,6 +60,10 @@ func (m *Model) capabilities() []string {
 	if _, err := os.Stat(m.Weights); err == nil && m.Weights != "" {
 		caps = append(caps, "completion")
 	}
+	// Weights that say how their vectors are pooled make embeddings, and nothing else.
+	if head, err := readGGUF(m.Weights); err == nil && head.Keys[head.arch()+".pooling_type"] != nil {
+		caps = []string{"embedding"}
+	}
 	for _, pair := range [][2]string{{"tools", "tools"}, {"suffix", "insert"}, {"thinking", "thinking"}} {
 		if m.Template.mentions(pair[0]) {
 			caps = append(caps, pair[1])

@@ -362,8 +362,22 @@ def _headers(target: Target) -> dict[str, str]:
 def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
     models = target.fleet.gpu_hosts[0].ollama.models
-    name = next((model for model in models if model.load), models[0]).name
-    if name != AUTO:
-        return name
+    for model in sorted(models, key=lambda model: not model.load):
+        name = _chosen(target) if model.name == AUTO else model.name
+        # Without messages it is only loaded, and one that makes embeddings is not even that.
+        answer = requests.post(
+            _url(target, "/api/chat"),
+            headers=_headers(target),
+            json={"model": name, "messages": []},
+            timeout=_PATIENCE,
+            verify=target.fleet.trust_of(target.declared),
+        )
+        if "does not support chat" not in answer.text:
+            return name
+    pytest.skip("no declared model can chat")
+
+
+def _chosen(target: Target) -> str:
+    """What `auto` is."""
     answer = requests.get(_url(target, "/v1/models"), headers=_headers(target), timeout=30)
     return min(model["id"] for model in answer.json()["data"] if model["id"].startswith("gpt-oss:"))

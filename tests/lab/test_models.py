@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -550,6 +551,41 @@ def test_gguf_by_path_and_by_address(whole: Site) -> None:
     assert "copied:1" in whole.loaded() or whole.digest("copied:1"), "what was there stays"
 
 
+# Copies a GGUF file with two more keys: how vectors are pooled, and one that keeps the alignment.
+_POOLED = """
+import shutil, struct, sys
+def key(name, kind, value):
+    return struct.pack("<Q", len(name)) + name + struct.pack("<I", kind) + value
+more = key(b"gemma3.pooling_type", 4, struct.pack("<I", 1))
+more += key(b"lab.pad", 8, struct.pack("<Q", 2) + b"xx")
+assert len(more) % 32 == 0
+with open(sys.argv[1], "rb") as old, open("/srv/pooled.gguf", "wb") as new:
+    head = old.read(24)
+    new.write(head[:16] + struct.pack("<Q", struct.unpack("<Q", head[16:])[0] + 2) + more)
+    shutil.copyfileobj(old, new)
+"""
+
+
+def test_model_that_makes_embeddings(whole: Site) -> None:
+    """It is tried, kept in memory, and found to answer, though it refuses to generate."""
+    lab, make = whole.lab, f"python3 -c {shlex.quote(_POOLED)} {whole.blob_file}"
+    for host in (HOST, "gpu2"):
+        sha256 = lab.ssh(host, f"{make} && sha256sum /srv/pooled.gguf").split()[0]
+    pooled = {"name": "pooled", "gguf": "/srv/pooled.gguf", "sha256": sha256, "load": True}
+    declared = json.dumps([MODEL, pooled])
+    _keep_keys()
+    lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared)
+    assert "pooled:latest" in whole.loaded()
+    assert "embedding" in whole.call("/api/show", {"model": "pooled"})["capabilities"]
+    assert lab.failing(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}
+    assert lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}
+    for host in (HOST, "gpu2"):
+        api = f"http://{lab.state['hosts'][host]['address']}:11434/api"
+        unload = f"""curl -fsS {api}/generate -d '{{"model": "pooled", "keep_alive": 0}}'"""
+        lab.ssh(host, f"""{unload}; curl -fsS -X DELETE {api}/delete -d '{{"model": "pooled"}}'""")
+    lab.deploy()
+
+
 def test_prune(whole: Site) -> None:
     for name in ("stray:1", "busy:1"):
         whole.call("/api/copy", {"source": MODEL, "destination": name})
@@ -616,14 +652,18 @@ DAMAGES = [
 ]
 
 
+def _keep_keys() -> None:
+    """The other inventory's front door keeps the keys that it has."""
+    shutil.copytree(
+        ROOT / ".secrets/lab", ROOT / ".secrets" / CUSTOM_MODELS.stem, dirs_exist_ok=True
+    )
+
+
 def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:
     lab = whole.lab
     custom = json.loads(_custom().removeprefix("ollama_models="))[1]
     declared = json.dumps([{"name": MODEL, "digest": whole.digest()}, custom])
-    # The other inventory's front door keeps the keys that it has.
-    shutil.copytree(
-        ROOT / ".secrets/lab", ROOT / ".secrets" / CUSTOM_MODELS.stem, dirs_exist_ok=True
-    )
+    _keep_keys()
     lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared)
     # Large files are not hashed, only asked whether they changed: the weights are large here.
     sampled = {"PYTEST_ADDOPTS": "--hash-up-to 1"}

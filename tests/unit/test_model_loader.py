@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -55,6 +56,7 @@ class Ollama(ThreadingHTTPServer):
         self.loads: list[int] = []
         self.fails: dict[str, int] = {}
         self.loaded: dict[str, dict[str, Any]] = {}
+        self.embedders: set[str] = set()  # models that make embeddings, and nothing else
         self.calls: list[tuple[str, str, Any]] = []
         self.files: dict[str, bytes] = {}
         self.silence = 0.0  # seconds before the last line of a pull
@@ -174,7 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, [{"models": models}])
 
     def _show(self, body: Any) -> None:
-        self._send(200, [{"model_info": {"gemma3.context_length": 32768}}])
+        can = "embedding" if body["model"] in self.server.embedders else "completion"
+        info = {"gemma3.context_length": 32768}
+        self._send(200, [{"model_info": info, "capabilities": [can]}])
 
     def _pull(self, body: dict[str, Any]) -> None:
         lines = self.server.pulls.pop(0) if self.server.pulls else [MANIFEST, SUCCESS]
@@ -210,7 +214,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.path_of(body["model"]).unlink()
         self._send(200, [])
 
+    def _embed(self, body: dict[str, Any]) -> None:
+        self._run(body)
+
     def _generate(self, body: dict[str, Any]) -> None:
+        is_unload = body.get("keep_alive") == 0 and not body.get("prompt")
+        if body["model"] in self.server.embedders and not is_unload:
+            text = f'"{body["model"]}" does not support generate'
+            self._send(400, [{"error": text}])
+            return
+        self._run(body)
+
+    def _run(self, body: dict[str, Any]) -> None:
         status = self.server.loads.pop(0) if self.server.loads else 200
         keep = body.get("keep_alive")
         if keep == 0:
@@ -694,6 +709,26 @@ class TestMemory:
         assert [body["model"] for body in ollama.did("/api/generate")] == ["b:1", "a:1"]
 
 
+class TestEmbedding:
+    """A model that makes embeddings is asked for some: `/api/generate` has 400 for it."""
+
+    @pytest.fixture
+    def embedder(self, ollama: Ollama) -> dict[str, Any]:
+        ollama.embedders.add("a:1")
+        return model(ollama)
+
+    def test_tried(self, run: Run, ollama: Ollama, embedder: dict[str, Any]) -> None:
+        assert run(embedder), run.state
+        assert ollama.did("/api/embed") == [{"model": "a:1", "input": "x"}]
+        assert run.check(embedder)["pending"] == {}
+
+    def test_loaded_and_pinned(self, run: Run, ollama: Ollama, embedder: dict[str, Any]) -> None:
+        declared = {**embedder, "load": True}
+        assert run(declared), run.state
+        assert ollama.did("/api/embed") == [{"model": "a:1", "input": "x", "keep_alive": -1}]
+        assert run.check(declared)["pending"] == {}
+
+
 class TestPrune:
     @pytest.fixture
     def strays(self, ollama: Ollama) -> None:
@@ -869,6 +904,36 @@ class TestSeveral:
         assert ollama.models == {"a:1"}
         assert list(ollama.loaded) == ["a:1"]
         assert "refused" in both.state["a:1"]["error"]
+
+    def test_first_that_is_down_keeps_the_others_from_nothing(
+        self, run: Run, ollama: Ollama, other: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(run.program, "API_PATIENCE", 0)
+        run.changes = {
+            "api": "http://127.0.0.1:9",
+            "others": [{"api": server.url, "context": 4096} for server in (other, ollama)],
+        }
+        assert not run(model(other, load=True), model(other, "b:1"))
+        assert len(other.did("/api/pull")) == 2
+        assert [list(server.loaded) for server in (other, ollama)] == [["b:1", "a:1"], ["a:1"]]
+        assert {name: entry["phase"] for name, entry in run.state.items()} == {
+            "a:1": "failed",
+            "b:1": "ready",
+        }
+        assert re.match(
+            r"127\.0\.0\.1:9: .*refused.* \(attempt 3 of 3\)$", run.state["a:1"]["error"]
+        )
+
+    def test_damage_is_mended_while_one_is_down(
+        self, both: Run, ollama: Ollama, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What refuses connections has nothing in memory."""
+        monkeypatch.setattr(both.program, "API_PATIENCE", 0)
+        both.changes = {"others": [{"api": "http://127.0.0.1:9", "context": None}]}
+        assert both(model(ollama))
+        ollama.blob(b"a:1").write_bytes(b"A:1")
+        assert both(model(ollama)), both.state
+        assert ollama.blob(b"a:1").read_bytes() == b"a:1"
 
     def test_one_that_is_taken_out_meanwhile_is_waited_for_no_more(
         self, both: Run, ollama: Ollama, tmp_path: Path

@@ -1,0 +1,35 @@
+"""What may be loaded for a check without pushing out what is to stay in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from fleet.fit import Room
+
+# Of what is free beside other models, Ollama gives a further one no more than this share before it
+# unloads them (llamaServerLoadHeadroomPercent), pinned or not; and no more models a GPU than these.
+_HEADROOM = 0.8
+_MODELS_PER_GPU = 3
+
+Entry = Mapping[str, Any]  # of /api/ps
+
+
+def is_pinned(entry: Entry) -> bool:
+    """Whether a loaded model is to stay for ever."""
+    return int(entry["expires_at"][:4]) >= 2100
+
+
+def may_load(room: Room, need: int | None, running: Collection[Entry], beside: int) -> bool:
+    """Whether a model surely leaves the pinned ones among the `running` models of `room` alone.
+
+    `need` are its bytes in memory, None where they are not known, and `beside` those that other
+    instances have loaded into the same memory.
+    """
+    if not any(map(is_pinned, running)):
+        return True
+    if need is None:
+        return False
+    most = room.instance.settings.max_loaded_models or _MODELS_PER_GPU * max(len(room.gpus), 1)
+    free = room.capacity - beside - sum(int(entry["size"]) for entry in running)
+    return len(running) < most and need <= _HEADROOM * free
