@@ -397,13 +397,17 @@ class Stack:
 
     def converge(self) -> None:
         """Have the declared release up, from whatever state the host is in."""
+        self.unpause()
         if Path(self.config["restore"]).exists():
             self.restore(Path(self.config["restore"]))
             Path(self.config["restore"]).unlink()
         now, target = self.state.get("version"), self.config["version"]
-        if self.state.get("under_way") == "an upgrade" and self.state["to"] != target:
-            self._return_to_backup("the declared version is another again")
-            now = self.state["version"]
+        if self.state.get("returning"):
+            self._take_back("an earlier return was cut off")
+        elif self.state.get("under_way") and self.state["to"] != target:
+            # Weeks may have passed since, and people may have worked with what runs.
+            self._take_back("the declared version is another again", keep_former=True)
+        now = self.state.get("version")
         if now and now != target:
             self.upgrade(now, target)
             return
@@ -492,23 +496,62 @@ class Stack:
                 f"Dify {now} runs, and a database does not go back to {target}: declare {now}, or "
                 "restore a backup of that version (docs/operating.md)"
             )
-        if self.state.get("under_way") != "an upgrade":
-            say(f"backing up {now} before the upgrade to {target}")
-            self._start_database(Release(self.config, now))
-            archive = self.backup()
-            self._keep(version=now, under_way="an upgrade", to=target, backup=str(archive))
+        resumed = bool(self.state.get("replaced"))
+        if not resumed:
+            self._make_ready(now, target)
         try:
-            Release(self.config, now).compose("down")
+            if not resumed:
+                self._put_away(now, target)
+            self._down()
             self.release.prepare()
             self.bring_up(self.release)
             self._prove()
-        except (StackError, dify_client.DifyError, OSError) as error:
-            self._return_to_backup(str(error))
+        except Exception as error:
+            # Whatever it was: somebody waits for a Dify that answers.
+            self._take_back(str(error), keep_former=resumed)
             raise StackError(
                 f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
-            ) from None
+            ) from error
         self._keep(version=target, started=self.state["started"])
         say(f"Dify {target} answers")
+
+    def _make_ready(self, now: str, target: str) -> None:
+        """All that can fail while `now` still runs: the files, the images, and the proof itself."""
+        self.release.prepare()
+        services = self.release.services()
+        if problem := image_problem(services):
+            raise StackError(problem)
+        self._pull(services)
+        try:
+            if self.state.get("under_way"):
+                # Cut off, perhaps with its door shut.
+                self.bring_up(Release(self.config, now))
+            self._prove()
+        except Exception as error:
+            raise StackError(
+                f"no upgrade to {target}, as Dify {now} does not answer a chat now, so nothing "
+                f"could be proven by one: {error}; deploy with dify_version = '{now}' first"
+            ) from error
+
+    def _put_away(self, now: str, target: str) -> None:
+        """Take `now` down, with a backup of its very last state."""
+        started = self.state.get("started", {})
+        say(f"backing up {now} before the upgrade to {target}")
+        self._keep(version=now, started=started, under_way="an upgrade", to=target)
+        former = Release(self.config, now)
+        self._start_database(former)
+        # What is accepted after the backup would be lost with a return to it.
+        former.compose("stop", DOOR)
+        archive = self.backup()
+        self._keep(**self.state, backup=str(archive))
+        self._down()
+        # Only from here on the backup is newer than all else there is of `now`.
+        self._keep(**self.state, replaced=True)
+
+    def _down(self) -> None:
+        """Remove the project's containers, of whatever release; by their label, without files."""
+        run("docker", "compose", "--project-name", self.config["project"],
+            "down", "--remove-orphans", cwd=self.root)  # fmt: skip
 
     def _prove(self) -> None:
         client = self._client()
@@ -518,17 +561,24 @@ class Stack:
         say("asking the sample apps")
         dify_client.chat(client)
 
-    def _return_to_backup(self, reason: str) -> None:
-        old = self.state["version"]
-        say(f"returning to {old}: {reason}")
-        with contextlib.suppress(StackError):
-            # Also a release that Compose cannot read must not keep the old one away.
-            self.release.compose("down", "--remove-orphans")
+    def _take_back(self, reason: str, *, keep_former: bool = False) -> None:
+        """End an upgrade that is under way: the release before it runs, with what it had.
+
+        Its backup is imported only when it had been replaced. `keep_former`: what is on the disk
+        instead is put aside.
+        """
         # Its own files are as they were: the settings of the new one are none of its business.
-        former = Release(self.config, old)
-        self._import(Path(self.state["backup"]), former)
+        former = Release(self.config, self.state["version"])
+        say(f"returning to {former.version}: {reason}")
+        if self.state.get("replaced"):
+            # Cut off here, what is on the disk is of neither release.
+            self._keep(**{"aside": keep_former, **self.state, "returning": True})
+            self._down()
+            archive = Path(self.state["backup"])
+            self._import(archive, former, keep_former=self.state["aside"])
+        # The backup is never imported twice: from here on there may be something to lose again.
+        self._keep(version=former.version)
         self.bring_up(former)
-        self._keep(version=old, started=self.state["started"])
 
     # -- backups
 
@@ -629,7 +679,7 @@ class Stack:
             )
         now = self.state.get("version")
         if now:
-            Release(self.config, now).compose("down", "--remove-orphans")
+            self._down()
         self.release.prepare()
         self._import(archive, self.release, keep_former=bool(now))
         self._keep(version=self.config["version"])
@@ -640,7 +690,9 @@ class Stack:
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(mode=0o700)
         unpack_checked(archive, stage)
-        self._replace_volumes(stage, keep_former=keep_former)
+        # The same name when this was cut off and is done again, another for another archive.
+        former = self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
+        self._replace_volumes(stage, former if keep_former else None)
         self._start_database(release)
         for dump in sorted(stage.glob("database-*.dump")):
             _load(release, dump.name[len("database-") : -len(".dump")], dump)
@@ -659,9 +711,9 @@ class Stack:
         client = json.loads(Path(self.config["client"]).read_text())
         return [Path(client["memory"]), Path(client["keys"])]
 
-    def _replace_volumes(self, stage: Path, *, keep_former: bool) -> None:
-        volumes, former = self.root / "volumes", self.root / "volumes.before"
-        if keep_former and volumes.exists() and not former.exists():
+    def _replace_volumes(self, stage: Path, former: Path | None) -> None:
+        volumes = self.root / "volumes"
+        if former and volumes.exists() and not former.exists():
             volumes.rename(former)
         shutil.rmtree(volumes, ignore_errors=True)
         volumes.mkdir(mode=0o755)
@@ -673,6 +725,8 @@ class Stack:
             name = part.name[len("named-") : -len(".tar.gz")]
             _make_volume(self.config["project"], name)
             place = _mountpoint(name)
+            if former:
+                _put_aside(place, former / part.name)
             for path in place.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             _untar(part, place)
@@ -751,6 +805,15 @@ def _tar(target: Path, directory: Path, *options: str) -> None:
 def _untar(archive: Path, directory: Path) -> None:
     run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
         "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
+
+
+def _put_aside(directory: Path, archive: Path) -> None:
+    """Have the first content that `directory` had in `archive`."""
+    if not archive.exists():
+        archive.parent.mkdir(mode=0o700, exist_ok=True)
+        part = archive.with_name(f".{archive.name}.part")
+        _tar(part, directory)
+        part.rename(archive)
 
 
 def _named_volumes(project: str) -> list[str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
 import re
-import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,8 +18,9 @@ from fleet import dify
 from fleet.dify_backups import read_backup
 from fleet.errors import FleetError, SettingsError
 from tests.fleets import EDGE, fleet_of
+from tests.host_programs import dify_client as client
+from tests.host_programs import dify_stack as stack
 
-PROGRAMS = Path(__file__).resolve().parents[2] / "fleet" / "host"
 BOX: dict[str, Any] = {
     "private_address": "10.0.0.5",
     "ollama_listen": "private",
@@ -30,21 +28,6 @@ BOX: dict[str, Any] = {
     "dify_owner_email": "owner@fleet.internal",
     "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
 }
-
-
-def program(name: str) -> ModuleType:
-    """A program of the host, as a module."""
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-client = program("dify_client")
-stack = program("dify_stack")
 
 
 def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:

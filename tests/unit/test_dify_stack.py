@@ -1,0 +1,292 @@
+"""Upgrades, returns, backups and restores of Dify's stack: what is left whenever one ends.
+
+The program and its archives are real; Docker is `tests/unit/docker.py`, whose database is a text.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.host_programs import dify_client, dify_stack
+
+OLD, NEW, NEWER = "1.16.1", "1.17.1", "1.17.2"
+
+
+class Killed(BaseException):
+    """What a reboot is to a program."""
+
+
+class Host:
+    """A host with a Docker, on which Dify's program runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.root = folder, folder / "dify"
+        for version in (OLD, NEW, NEWER):
+            self.offer(version)
+        (folder / "bin").mkdir()
+        docker = folder / "bin" / "docker"
+        code = (Path(__file__).parent / "docker.py").read_text()
+        docker.write_text(f"#!{sys.executable} -IS\n{code}")
+        docker.chmod(0o755)
+        self.docker = {"containers": {}, "images": [], "calls": [], "database": "", "migrating": 0}
+        (folder / "values").write_text("SECRET_KEY=x\n")
+        (folder / "secrets.json").write_text("{}")
+        client = {"memory": str(folder / "memory.json"), "keys": str(folder / "app-keys.json"),
+                  "url": "http://127.0.0.1:9", "apps": []}  # fmt: skip
+        (folder / "client.json").write_text(json.dumps(client))
+
+    def offer(self, version: str) -> None:
+        """Have a release unpacked."""
+        place = self.folder / "opt" / version / "docker"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "docker-compose.yaml").write_text("services: {}\n")
+        (place / ".env.example").write_text("SECRET_KEY=\n")
+
+    @property
+    def docker(self) -> Any:
+        """What Docker knows."""
+        return json.loads((self.folder / "bin" / "docker.json").read_text())
+
+    @docker.setter
+    def docker(self, state: Any) -> None:
+        (self.folder / "bin" / "docker.json").write_text(json.dumps(state))
+
+    def tell(self, **state: Any) -> None:
+        """Have Docker know something else."""
+        self.docker = self.docker | state
+
+    def config(self, version: str) -> dict[str, Any]:
+        """What the program is told."""
+        network = {"bridge": "br-dify", "subnet": "10.9.0.0/24", "ip_range": "10.9.0.0/25",
+                   "daemon": "10.9.0.250"}  # fmt: skip
+        return {
+            "version": version, "project": "dify", "pristine": str(self.folder / "opt"),
+            "root": str(self.root), "values": str(self.folder / "values"),
+            "secrets": str(self.folder / "secrets.json"),
+            "client": str(self.folder / "client.json"),
+            "restore": str(self.root / "restore.tar"), "images": {}, "publish": {},
+            "network": network, "proxy": None, "ca": None, "start_timeout": 5,
+            "backup": {"dir": str(self.folder / "backups"), "keep": 9, "due": 3600},
+        }  # fmt: skip
+
+    def stack(self, version: str) -> Any:
+        """The program, with `version` declared."""
+        return dify_stack.Stack(self.config(version), "")
+
+    def converge(self, version: str) -> None:
+        """A deploy of `version`."""
+        self.stack(version).converge()
+
+    def work(self, text: str) -> None:
+        """Leave something in the database and among the files."""
+        self.tell(database=f"{self.docker['database']} {text}")
+        (self.root / "volumes" / "files").write_text(self.docker["database"])
+
+    @property
+    def running(self) -> set[str]:
+        """Versions whose containers run, all of them."""
+        containers = self.docker["containers"].values()
+        assert {item["State"]["Status"] for item in containers} == {"running"}
+        return {item["Config"]["Image"].partition(":")[2] for item in containers}
+
+    @property
+    def files(self) -> str:
+        """What is in the volumes."""
+        return (self.root / "volumes" / "files").read_text()
+
+    def do(self, *words: str) -> int:
+        """Run the program as systemd does."""
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(self.config(OLD)))
+        status: int = dify_stack.main([words[0], str(path), *words[1:]])
+        return status
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host on which the old release runs, with work in it."""
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setattr(dify_stack.time, "sleep", lambda _: None)
+    monkeypatch.setattr(dify_client.Dify, "wait_ready", lambda _: "finished")
+    host = Host(tmp_path)
+    host.converge(OLD)
+    host.work("work")
+    return host
+
+
+def killed_at(monkeypatch: pytest.MonkeyPatch, method: str, *, after: bool = False) -> None:
+    """Kill the next run when it comes to `method`, once."""
+    original: Callable[..., Any] = getattr(dify_stack.Stack, method)
+
+    def kill(*words: Any, **more: Any) -> Any:
+        monkeypatch.setattr(dify_stack.Stack, method, original)
+        if after:
+            original(*words, **more)
+        raise Killed
+
+    monkeypatch.setattr(dify_stack.Stack, method, kill)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, versions: set[str]) -> None:
+    """Have the proof of these versions fail."""
+
+    def prove(stack: Any) -> None:
+        running = {item["Config"]["Image"].partition(":")[2]
+                   for item in stack.release.containers().values()}  # fmt: skip
+        if running & versions:
+            raise error
+
+    monkeypatch.setattr(dify_stack.Stack, "_prove", prove)
+
+
+class TestUpgrade:
+    def test_goes_through(self, host: Host) -> None:
+        host.converge(NEW)
+        assert host.running == {NEW}
+        assert host.docker["database"] == f" {OLD} work {NEW}"
+        assert host.stack(NEW).pending() == []
+
+    @pytest.mark.parametrize("what", ["folder", "image", "tag", "proof"])
+    def test_what_cannot_work_stops_nothing(
+        self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        target = NEW
+        if what == "folder":
+            shutil.rmtree(host.folder / "opt" / NEW)
+        elif what == "image":
+            target = "9.9.9"
+            host.offer(target)
+        elif what == "tag":
+            monkeypatch.setattr(dify_stack, "image_problem", lambda _: "a tag that moves")
+        else:
+            failing(monkeypatch, dify_client.DifyError("no app"), versions={OLD})
+        before = host.docker["containers"]
+        with pytest.raises(dify_stack.StackError):
+            host.converge(target)
+        assert host.docker["containers"] == before
+        assert host.stack(OLD).pending() == []
+
+    @pytest.mark.parametrize(
+        "error", [dify_client.DifyError("no"), ValueError("no JSON"), KeyError("answer")]
+    )
+    def test_failed_one_is_taken_back(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        failing(monkeypatch, error, versions={NEW})
+        with pytest.raises(dify_stack.StackError, match=r"was taken back, 1\.16\.1 runs"):
+            host.converge(NEW)
+        assert host.running == {OLD}
+        assert host.docker["database"] == host.files == f" {OLD} work"
+        assert host.stack(OLD).pending() == []
+
+    def test_working_copy_that_is_gone_is_no_obstacle_to_the_return(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A disk that is full by then, say."""
+        shutil.rmtree(host.folder / "opt" / NEW)
+        monkeypatch.setattr(dify_stack.Stack, "_make_ready", lambda *_: None)
+        with pytest.raises(dify_stack.StackError, match=r"no docker/docker-compose\.yaml"):
+            host.converge(NEW)
+        assert host.running == {OLD}
+        assert host.docker["database"] == f" {OLD} work"
+
+    def test_full_disk_at_the_backup_brings_the_old_one_back(self, host: Host) -> None:
+        host.tell(full=True)
+        with pytest.raises(dify_stack.StackError, match="No space left"):
+            host.converge(NEW)
+        assert host.running == {OLD}
+        assert host.stack(OLD).pending() == []
+
+    @pytest.mark.parametrize(
+        ("method", "after", "declared"),
+        [
+            ("backup", False, OLD),
+            ("backup", True, NEW),
+            ("_down", False, NEWER),
+            ("_down", True, OLD),
+            ("_down", True, NEW),
+            ("_wait_well", False, OLD),
+            ("_wait_well", True, NEW),
+            ("_wait_well", True, NEWER),
+        ],
+    )
+    def test_killed_one_converges(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, method: str, declared: str, after: bool
+    ) -> None:
+        """Wherever it was cut off, and whatever is declared then; what was there is still there."""
+        killed_at(monkeypatch, method, after=after)
+        with pytest.raises(Killed):
+            host.converge(NEW)
+        host.converge(declared)
+        assert host.running == {declared}
+        assert f" {OLD} work" in host.docker["database"]
+        assert host.files == f" {OLD} work"
+        assert host.stack(declared).pending() == []
+
+    @pytest.mark.parametrize("declared", [OLD, NEW])
+    def test_work_after_a_cut_is_not_replaced_by_an_older_backup(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, declared: str
+    ) -> None:
+        """The host came back by itself, and people went on."""
+        killed_at(monkeypatch, "backup", after=True)
+        with pytest.raises(Killed):
+            host.converge(NEW)
+        host.work("more")
+        failing(monkeypatch, dify_client.DifyError("no"), versions={NEW})
+        if declared == NEW:
+            with pytest.raises(dify_stack.StackError):
+                host.converge(NEW)
+        else:
+            host.converge(OLD)
+        assert host.running == {OLD}
+        assert host.docker["database"] == host.files == f" {OLD} work more"
+
+    def test_work_in_the_new_one_is_put_aside_by_a_return(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        killed_at(monkeypatch, "_wait_answer", after=True)
+        with pytest.raises(Killed):
+            host.converge(NEW)
+        host.work("more")
+        killed_at(monkeypatch, "_start_database")
+        with pytest.raises(Killed):
+            host.converge(OLD)
+        host.converge(NEW)
+        (aside,) = host.root.glob("volumes.before-*")
+        assert (aside / "files").read_text() == f" {OLD} work {NEW} more"
+        assert host.running == {NEW}
+        assert host.files == f" {OLD} work"
+
+    def test_return_that_was_cut_off_is_finished_first(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What it left on the disk is of neither release."""
+        failing(monkeypatch, dify_client.DifyError("no"), versions={NEW})
+        killed_at(monkeypatch, "_replace_volumes")
+        with pytest.raises(Killed):
+            host.converge(NEW)
+        host.tell(database="half of it")
+        host.converge(OLD)
+        assert host.running == {OLD}
+        assert host.docker["database"] == f" {OLD} work"
+
+
+class TestRestore:
+    def test_each_puts_aside_what_was_there(self, host: Host) -> None:
+        archive = host.stack(OLD).backup()
+        for number in (1, 2):
+            host.work(f"more{number}")
+            shutil.copyfile(archive, host.root / "restore.tar")
+            os.utime(host.root / "restore.tar", (number, number))
+            host.converge(OLD)
+            assert host.files == host.docker["database"] == f" {OLD} work"
+            aside = host.root / f"volumes.before-{number}" / "files"
+            assert aside.read_text() == f" {OLD} work more{number}"
