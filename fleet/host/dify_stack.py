@@ -582,6 +582,13 @@ class Stack:
 
     # -- backups
 
+    def refuse_backup(self) -> None:
+        """Raise StackError where an archive would be of no version, or of two."""
+        if self.state.get("under_way"):
+            raise StackError(f"no backup now: {self.state['under_way']} was cut off; deploy first")
+        if "version" not in self.state:
+            raise StackError("no backup now: Dify is not installed yet; deploy first")
+
     def backup(self) -> Path:
         """Write an archive of all there is to lose; its path.
 
@@ -592,7 +599,7 @@ class Stack:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
         for stale in directory.glob(".part-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
         try:
             self._freeze_and_copy(release, stage)
@@ -873,6 +880,7 @@ def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> 
         elif command == "unpause":
             stack.unpause()
         elif "--due" not in options or stack.is_backup_due():
+            stack.refuse_backup()
             stack.backup()
 
 

@@ -76,7 +76,7 @@ def compose(state: dict, words: list[str]) -> int:
             start(containers, images)
             if version not in state["database"]:
                 state["database"] += f" {version}"
-        case ["down", "--remove-orphans"]:
+        case ["down", *_]:
             containers.clear()
         case ["stop", name]:
             if name in containers:

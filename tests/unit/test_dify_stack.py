@@ -290,3 +290,22 @@ class TestRestore:
             assert host.files == host.docker["database"] == f" {OLD} work"
             aside = host.root / f"volumes.before-{number}" / "files"
             assert aside.read_text() == f" {OLD} work more{number}"
+
+
+class TestBackup:
+    @pytest.mark.parametrize("state", [{}, {"version": OLD, "under_way": "an upgrade"}])
+    def test_of_no_version_or_of_two_is_refused(
+        self, host: Host, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (host.root / "state.json").write_text(json.dumps(state))
+        assert host.do("backup") == 1
+        assert "Dify: no backup now" in capsys.readouterr().err
+        assert not list(host.folder.glob("backups/*"))
+
+    def test_leaves_nothing_of_a_killed_one(self, host: Host) -> None:
+        """A whole archive, with every secret in it."""
+        (host.folder / "backups" / ".part-a").mkdir(parents=True)
+        (host.folder / "backups" / ".part-b.tar").write_text("secrets")
+        assert host.do("backup") == 0
+        names = sorted(path.name for path in host.folder.glob("backups/*"))
+        assert [Path(name).suffix for name in names] == [".tar", ".sha256"]
