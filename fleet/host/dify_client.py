@@ -275,7 +275,7 @@ class Dify:
             self.memory.keep("refused", tried)
             raise DifyError(self._refused("is refused"))
         if answer.status == 429:
-            self.memory.keep("refused", tried)
+            # Not counted by Dify, so the next deploy may try: the lock ends by itself.
             raise DifyError(self._refused("was tried too often, Dify is locked for a day, and it"))
         raise DifyError(f"login: {answer.status}: {answer.message}")
 

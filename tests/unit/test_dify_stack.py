@@ -309,3 +309,21 @@ class TestBackup:
         assert host.do("backup") == 0
         names = sorted(path.name for path in host.folder.glob("backups/*"))
         assert [Path(name).suffix for name in names] == [".tar", ".sha256"]
+
+
+def test_lock_out_is_not_taken_for_a_wrong_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try is not counted while Dify is locked, and the lock ends after a day."""
+    config = {
+        "url": "http://127.0.0.1:9", "memory": str(tmp_path / "memory.json"),
+        "keys": str(tmp_path / "keys.json"), "password_name": "x", "reset_command": "y",
+        "owner": {"email": "a@b.example", "password": "right-1"}, "retry_timeout": 1,
+    }  # fmt: skip
+    locked = dify_client.Answer(429, b'{"message": "Too many incorrect password attempts."}', [])
+    monkeypatch.setattr(dify_client.Connection, "request", lambda *_, **__: locked)
+    with pytest.raises(dify_client.DifyError, match="locked for a day"):
+        dify_client.Dify(config).login()
+    free = dify_client.Answer(200, b'{"result": "success"}', [])
+    monkeypatch.setattr(dify_client.Connection, "request", lambda *_, **__: free)
+    dify_client.Dify(config).login()
