@@ -155,11 +155,13 @@ class Release:
     def env_text(self) -> str:
         """The release's `.env.example` with our values in the places of its own."""
         ours = dict(read_env(Path(self.config["values"]).read_text()))
-        lines = []
+        lines, placed = [], set()
         for line in (self._pristine() / ".env.example").read_text().splitlines():
             name = line.split("=", 1)[0].strip()
-            lines.append(f"{name}={ours.pop(name)}" if name in ours else line)
-        rest = [f"{name}={value}" for name, value in ours.items()]
+            # Each of them: in a file with a name twice, the last one counts.
+            lines.append(f"{name}={ours[name]}" if name in ours else line)
+            placed.add(name)
+        rest = [f"{name}={value}" for name, value in ours.items() if name not in placed]
         return "\n".join([*lines, "# Added by llm-fleet.", *rest, ""])
 
     def _override(self) -> Path:

@@ -188,7 +188,9 @@ class TestStack:
         pristine = tmp_path / "opt" / "1.16.1" / "dify-1.16.1" / "docker"
         pristine.mkdir(parents=True)
         (pristine / "docker-compose.yaml").write_text("services: {}\n")
-        (pristine / ".env.example").write_text("# words=\nSECRET_KEY=old\nKEEP=1\n")
+        (pristine / ".env.example").write_text(
+            "# words=\nSECRET_KEY=old\nKEEP=1\nSECRET_KEY=public\n"
+        )
         (tmp_path / "values").write_text("SECRET_KEY=new\nOURS=2\n")
         config = {
             "root": str(tmp_path / "root"),
@@ -196,7 +198,7 @@ class TestStack:
             "values": str(tmp_path / "values"),
         }
         assert stack.Release(config, "1.16.1").env_text() == (
-            "# words=\nSECRET_KEY=new\nKEEP=1\n# Added by llm-fleet.\nOURS=2\n"
+            "# words=\nSECRET_KEY=new\nKEEP=1\nSECRET_KEY=new\n# Added by llm-fleet.\nOURS=2\n"
         )
 
     def test_moment_has_nine_digits_or_none(self) -> None:
