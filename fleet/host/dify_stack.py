@@ -782,7 +782,9 @@ def _databases(release: Release) -> list[str]:
 
 
 def _dump(release: Release, name: str, target: Path) -> None:
-    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc '
+    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc'
+    # Who holds a lock may be paused, and would hold it as long as the dump waits for it.
+    command += " --lock-wait-timeout=60000"
     container = release.containers()[DATABASE]["Id"]
     with target.open("wb") as file:
         done = subprocess.run(
@@ -866,21 +868,30 @@ def unpack_checked(archive: Path, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """One change at a time: a backup by the timer waits for a deploy, and the other way round."""
+def locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One change at a time: a backup by the timer waits for a deploy, and the other way round.
+
+    Gives whether the lock is held, which it is unless another has it and this does not `wait`.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
-    with locked(stack_of().root):
+    with locked(stack_of().root, wait=command != "unpause") as mine:
         stack = stack_of()
         if command == "converge":
             stack.converge()
         elif command == "unpause":
-            stack.unpause()
+            # Whoever else is at work lets go of what it paused by itself.
+            if mine:
+                stack.unpause()
         elif "--due" not in options or stack.is_backup_due():
             stack.refuse_backup()
             stack.backup()

@@ -310,6 +310,25 @@ class TestBackup:
         names = sorted(path.name for path in host.folder.glob("backups/*"))
         assert [Path(name).suffix for name in names] == [".tar", ".sha256"]
 
+    def test_unpause_lets_a_backup_that_runs_be(self, host: Host) -> None:
+        """It freezes for a reason, and a deploy's end must not wait for it either."""
+        run = dify_stack.run
+        ids = [item["Id"] for item in host.docker["containers"].values()]
+        run("docker", "pause", *ids)
+        with dify_stack.locked(host.root):
+            assert host.do("unpause") == 0
+            assert all(
+                item["State"]["Status"] == "paused" for item in host.docker["containers"].values()
+            )
+        assert host.do("unpause") == 0
+        assert host.running == {OLD}
+
+    def test_dump_does_not_wait_for_ever_for_a_lock(self, host: Host) -> None:
+        """... that one of the paused may hold."""
+        host.stack(OLD).backup()
+        (dump,) = (call for call in host.docker["calls"] if "pg_dump" in call)
+        assert "--lock-wait-timeout=60000 -d" in dump
+
 
 def test_lock_out_is_not_taken_for_a_wrong_password(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
