@@ -621,13 +621,14 @@ class Stack:
         ]
         if containers.get(DATABASE, {}).get("State", {}).get("Status") != "running":
             raise StackError(f"{DATABASE} does not run, so there is nothing to dump")
-        if "redis" in containers:
+        if containers.get("redis", {}).get("State", {}).get("Status") == "running":
             said = release.compose("exec", "-T", "redis", "redis-cli", "save").strip()
             if said != "OK":
                 raise StackError(f"redis-cli save: {said}")
         say("pausing the containers")
         try:
-            run("docker", "pause", *others)
+            if others:
+                run("docker", "pause", *others)
             say("dumping the databases")
             for name in _databases(release):
                 _dump(release, name, stage / f"database-{name}.dump")

@@ -310,6 +310,14 @@ class TestBackup:
         names = sorted(path.name for path in host.folder.glob("backups/*"))
         assert [Path(name).suffix for name in names] == [".tar", ".sha256"]
 
+    @pytest.mark.parametrize("stopped", [["redis"], ["api", "nginx", "redis"]])
+    def test_of_an_unwell_stack(self, host: Host, stopped: list[str]) -> None:
+        containers = host.docker["containers"]
+        for name in stopped:
+            containers[name]["State"]["Status"] = "exited"
+        host.tell(containers=containers)
+        assert host.do("backup") == 0
+
     def test_unpause_lets_a_backup_that_runs_be(self, host: Host) -> None:
         """It freezes for a reason, and a deploy's end must not wait for it either."""
         run = dify_stack.run
