@@ -354,3 +354,29 @@ def test_lock_out_is_not_taken_for_a_wrong_password(
     free = dify_client.Answer(200, b'{"result": "success"}', [])
     monkeypatch.setattr(dify_client.Connection, "request", lambda *_, **__: free)
     dify_client.Dify(config).login()
+
+
+@pytest.mark.parametrize("lost", [None, dify_client.Answer(504, b"", [])])
+@pytest.mark.parametrize("path", ["/console/api/apps/imports", "/console/api/apps/x/api-keys"])
+def test_what_makes_something_is_not_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, lost: Any
+) -> None:
+    # The answer was lost, not the request.
+    config = {"url": "http://127.0.0.1:9", "memory": str(tmp_path / "m"),
+              "keys": str(tmp_path / "k"), "retry_timeout": 1}  # fmt: skip
+    asked = []
+
+    def request(_: Any, method: str, path: str, *__: Any, **___: Any) -> Any:
+        asked.append((method, path))
+        if lost is None:
+            raise TimeoutError("timed out")
+        return lost
+
+    monkeypatch.setattr(dify_client.time, "sleep", lambda _: None)
+    monkeypatch.setattr(dify_client.Connection, "request", request)
+    with pytest.raises(dify_client.DifyError):
+        dify_client.Dify(config).call("POST", path, {})
+    assert len(asked) == 1
+    with pytest.raises(dify_client.DifyError):
+        dify_client.Dify(config).call("GET", path)
+    assert len(asked) > 2
