@@ -247,7 +247,11 @@ class Release:
     def containers(self) -> Services:
         """Service to what `docker inspect` says of its container, of this project."""
         label = f"label=com.docker.compose.project={self.config['project']}"
-        ids = run("docker", "ps", "--all", "--quiet", "--filter", label).split()
+        # What somebody ran by hand has its service's label too.
+        lasting = "label=com.docker.compose.oneoff=False"
+        ids = run(
+            "docker", "ps", "--all", "--quiet", "--filter", label, "--filter", lasting
+        ).split()
         if not ids:
             return {}
         listed = json.loads(run("docker", "inspect", *ids))
@@ -385,13 +389,13 @@ class Stack:
 
     @staticmethod
     def _stale_door(containers: Services) -> str | None:
-        """nginx keeps the addresses of containers that are no more, and answers 502."""
+        """nginx keeps the addresses of its peers at its start: theirs may be others after a restart."""
         door = containers.get(DOOR)
         newer = [
             name
             for name in BEHIND
             if door and name in containers
-            and moment(containers[name]["Created"]) > moment(door["State"]["StartedAt"])
+            and moment(containers[name]["State"]["StartedAt"]) > moment(door["State"]["StartedAt"])
         ]  # fmt: skip
         return f"{DOOR}: started before {', '.join(newer)}" if newer else None
 

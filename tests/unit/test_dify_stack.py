@@ -147,6 +147,20 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, *, versions: set[
     monkeypatch.setattr(dify_stack.Stack, "_prove", prove)
 
 
+def test_door_that_knows_the_addresses_before_a_restart(host: Host) -> None:
+    containers = host.docker["containers"]
+    containers["api"]["State"]["StartedAt"] = "2100-01-01T00:00:00Z"
+    assert dify_stack.Stack._stale_door(containers) == "nginx: started before api"
+
+
+def test_container_run_once_is_no_service(host: Host) -> None:
+    # As `docker compose run api ...` leaves it.
+    containers = host.docker["containers"]
+    containers["run"] = containers["api"] | {"Id": "run", "State": {"Status": "exited"}}
+    host.tell(containers=containers)
+    assert host.stack(OLD).pending() == []
+
+
 class TestUpgrade:
     def test_goes_through(self, host: Host) -> None:
         host.converge(NEW)
