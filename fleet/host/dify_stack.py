@@ -436,6 +436,7 @@ class Stack:
         started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
         self._keep(**{**self.state, "started": started})
         self._wait_well(release, services)
+        self._wait_migrated(release)
         if self._stale_door(release.containers()):
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
@@ -474,6 +475,16 @@ class Stack:
                 shown = text
                 say(text)
             time.sleep(2)
+
+    def _wait_migrated(self, release: Release) -> None:
+        """Until no container migrates: those that find another at it serve the old schema."""
+        deadline = time.monotonic() + self.config["start_timeout"]
+        while "skipped" in release.compose("exec", "-T", "api", "flask", "upgrade-db"):
+            if time.monotonic() > deadline:
+                self._show_logs(release, ["api", "worker"])
+                raise StackError("the database is still being migrated, or a dead one's lock is on")
+            say("waiting for the database's migration")
+            time.sleep(5)
 
     @staticmethod
     def _show_logs(release: Release, names: list[str]) -> None:

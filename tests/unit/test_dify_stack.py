@@ -168,6 +168,19 @@ class TestUpgrade:
         assert host.docker["database"] == f" {OLD} work {NEW}"
         assert host.stack(NEW).pending() == []
 
+    def test_proof_waits_for_the_migration(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # One container is at it; whoever else tries says "skipped", and that is no failure.
+        monkeypatch.setattr(dify_stack.Stack, "_make_ready", lambda *_: None)
+        monkeypatch.setattr(
+            dify_client.Dify, "wait_ready", lambda _: left.append(host.docker["migrating"])
+        )
+        left: list[int] = []
+        host.tell(migrating=3)
+        host.converge(NEW)
+        assert left == [0]
+
     @pytest.mark.parametrize("what", ["folder", "image", "tag", "proof"])
     def test_what_cannot_work_stops_nothing(
         self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
