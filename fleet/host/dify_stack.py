@@ -648,12 +648,14 @@ class Stack:
             for name in _databases(release):
                 _dump(release, name, stage / f"database-{name}.dump")
             say("copying the volumes")
-            _tar(stage / "volumes.tar.gz", self.root / "volumes", "--exclude=./db/data")
+            _tar(stage / "volumes.tar", self.root / "volumes", "--exclude=./db/data")
             for name in _named_volumes(self.config["project"]):
-                _tar(stage / f"named-{name}.tar.gz", _mountpoint(name))
+                _tar(stage / f"named-{name}.tar", _mountpoint(name))
         finally:
             self.unpause()
-        _tar(stage / "release.tar.gz", release.directory, "--exclude=./volumes")
+        _tar(stage / "release.tar", release.directory, "--exclude=./volumes")
+        # Slower than the copying, so only now that nobody waits for it.
+        run("gzip", *(str(path) for path in sorted(stage.glob("*.tar"))))
         for path in self._own_files():
             shutil.copy2(path, stage / path.name)
 
@@ -751,7 +753,7 @@ class Stack:
             _make_volume(self.config["project"], name)
             place = _mountpoint(name)
             if former:
-                _put_aside(place, former / part.name)
+                _put_aside(place, former / f"named-{name}.tar")
             for path in place.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             _untar(part, place)
@@ -825,7 +827,7 @@ def _load(release: Release, name: str, dump: Path) -> None:
 
 
 def _tar(target: Path, directory: Path, *options: str) -> None:
-    run("tar", "--create", "--gzip", "--numeric-owner", "--acls", "--xattrs", *options,
+    run("tar", "--create", "--numeric-owner", "--acls", "--xattrs", *options,
         "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
 
 

@@ -345,6 +345,21 @@ class TestBackup:
         host.tell(containers=containers)
         assert host.do("backup") == 0
 
+    def test_compresses_when_nobody_waits_for_it(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, running = dify_stack.run, []
+
+        def watch(*words: str, **more: Any) -> str:
+            if words[0] == "gzip" or "--gzip" in words:
+                running.append(host.running)
+            said: str = run(*words, **more)
+            return said
+
+        monkeypatch.setattr(dify_stack, "run", watch)
+        host.stack(OLD).backup()
+        assert running == [{OLD}]
+
     def test_unpause_lets_a_backup_that_runs_be(self, host: Host) -> None:
         """It freezes for a reason, and a deploy's end must not wait for it either."""
         run = dify_stack.run
