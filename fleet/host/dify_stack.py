@@ -42,7 +42,8 @@ DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
 PROXIED = ("api", "worker", "worker_beat", DAEMON)
 Services = dict[str, dict[str, Any]]
 _EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
-_CRASHES = 4
+# Many a service ends a few times until what it needs is up.
+_CRASHES, _CRASHING = 4, 60.0
 _LOG_LINES = "12"
 # The owner of Dify's own processes in their containers.
 _STORAGE_OWNER = "1001:1001"
@@ -453,7 +454,9 @@ class Stack:
                 run("docker", "pull", "--quiet", image)
 
     def _wait_well(self, release: Release, services: Services) -> None:
-        deadline = time.monotonic() + self.config["start_timeout"]
+        begun = time.monotonic()
+        deadline = begun + self.config["start_timeout"]
+        before: dict[str, int] = {}
         shown = None
         while True:
             containers = release.containers()
@@ -465,7 +468,14 @@ class Stack:
             problems = {name: problem for name, problem in looked.items() if problem}
             if not problems:
                 return
-            crashed = [n for n in problems if _crashes(containers.get(n)) >= _CRASHES]
+            for name in services:
+                before.setdefault(name, _crashes(containers.get(name)))
+            crashed = [
+                name
+                for name in problems
+                if _crashes(containers.get(name)) - before[name] >= _CRASHES
+                and time.monotonic() - begun > _CRASHING
+            ]
             if crashed or time.monotonic() > deadline:
                 self._show_logs(release, crashed or sorted(problems))
                 ends = [f"{name}: ends again and again" for name in crashed]

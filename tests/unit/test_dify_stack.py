@@ -161,6 +161,17 @@ def test_container_run_once_is_no_service(host: Host) -> None:
     assert host.stack(OLD).pending() == []
 
 
+def test_old_crashes_are_no_reason_to_give_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The container had a bad day once, and is well in a moment.
+    containers = host.docker["containers"]
+    containers["api"] |= {"RestartCount": 9, "State": {"Status": "restarting"}}
+    well = containers | {"api": containers["api"] | {"State": {"Status": "running"}}}
+    looks = iter([containers, containers, well])
+    monkeypatch.setattr(dify_stack.Release, "containers", lambda _: next(looks))
+    stack = host.stack(OLD)
+    stack._wait_well(stack.release, {"api": {}})
+
+
 class TestUpgrade:
     def test_goes_through(self, host: Host) -> None:
         host.converge(NEW)
