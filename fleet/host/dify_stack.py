@@ -210,6 +210,9 @@ class Release:
             ours["networks"] = {"default": {"ipv4_address": self.config["network"]["daemon"]}}
             if self.config["ca"]:
                 environment["REQUESTS_CA_BUNDLE"] = _CA_IN_CONTAINER
+                # The file is replaced: a container that runs keeps the one it began with.
+                text = self._bundle_text().encode()
+                environment["LLM_FLEET_CA_SHA256"] = hashlib.sha256(text).hexdigest()
                 ours["volumes"] = [f"{self._bundle()}:{_CA_IN_CONTAINER}:ro"]
         if environment:
             ours["environment"] = environment
