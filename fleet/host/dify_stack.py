@@ -393,7 +393,7 @@ class Stack:
 
     @staticmethod
     def _stale_door(containers: Services) -> str | None:
-        """nginx keeps the addresses of its peers at its start: theirs may be others after a restart."""
+        """nginx keeps the addresses that its peers had when it started, and answers 502."""
         door = containers.get(DOOR)
         newer = [
             name

@@ -433,3 +433,14 @@ def test_what_makes_something_is_not_asked_again(
     with pytest.raises(dify_client.DifyError):
         dify_client.Dify(config).call("GET", path)
     assert len(asked) > 2
+
+
+def test_new_ca_makes_the_daemon_anew(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Its file is replaced, and the mount of a container that runs keeps the old one.
+    release = dify_stack.Release(host.config(OLD) | {"ca": "/etc/x.pem"}, OLD)
+    seen = []
+    for text in ("one CA", "another CA"):
+        monkeypatch.setattr(dify_stack.Release, "_bundle_text", lambda _, text=text: text)
+        ours = release._service_override("plugin_daemon", {"plugin_daemon": {"image": "x"}})
+        seen.append(ours["environment"])
+    assert seen[0] != seen[1]
