@@ -61,7 +61,7 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_no_proxy": ["a"]}, "there is no proxy to leave out"),
         ({"dify_env": {"SECRET_KEY": "x"}}, "SECRET_KEY is set by this project"),
         ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
-        ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which parts of Dify"),
+        ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which"),
         ({"dify_env": {"NGINX_PORT": "81"}}, "NGINX_PORT would change"),
         ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
