@@ -1,6 +1,6 @@
 """Docker and Compose as far as `dify_stack.py` asks them: containers, their states, a database.
 
-Run as `docker`; what there is lies in `docker.json` beside it.
+In this process: each command of its own would take most of the tests' time.
 """
 
 # ruff: noqa: T201, C901, PLR0911, PLR0912 - a program that answers, and a table of its answers
@@ -9,12 +9,12 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
-HERE = Path(__file__).resolve().parent
 SERVICES = ("api", "db_postgres", "nginx", "redis")
 
 
-def main(state: dict, words: list[str]) -> int:
+def main(state: dict[str, Any], words: list[str], stdin: str = "") -> int:
     """Do what the words say; the exit status."""
     state["calls"].append(" ".join(words))
     containers = state["containers"]
@@ -47,7 +47,7 @@ def main(state: dict, words: list[str]) -> int:
         case ["volume", "ls", *_]:
             pass
         case ["exec", "--interactive", *_]:
-            state["database"] = sys.stdin.read()
+            state["database"] = stdin
         case ["exec", _, "sh", "-c", command, *_] if "pg_dump" in command:
             if state.get("full"):
                 return said("No space left on device")
@@ -57,7 +57,7 @@ def main(state: dict, words: list[str]) -> int:
     return 0
 
 
-def compose(state: dict, words: list[str]) -> int:
+def compose(state: dict[str, Any], words: list[str]) -> int:
     """Do what Compose is told, in a release's folder."""
     containers, version = state["containers"], Path.cwd().name
     file = Path("docker-compose.yaml")
@@ -101,7 +101,7 @@ def compose(state: dict, words: list[str]) -> int:
     return 0
 
 
-def start(containers: dict, images: dict, *, recreate: bool = True) -> None:
+def start(containers: dict[str, Any], images: dict[str, str], *, recreate: bool = True) -> None:
     """Have a running container of each image."""
     for name, image in images.items():
         there = containers.get(name)
@@ -131,10 +131,3 @@ def said(text: str) -> int:
     """Say why not."""
     print(text, file=sys.stderr)
     return 1
-
-
-if __name__ == "__main__":
-    STATE = json.loads((HERE / "docker.json").read_text())
-    STATUS = main(STATE, sys.argv[1:])
-    (HERE / "docker.json").write_text(json.dumps(STATE))
-    sys.exit(STATUS)
