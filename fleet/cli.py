@@ -215,7 +215,7 @@ def dify_backup(inventory: Path, host: str, into: Path) -> None:
 def dify_restore(inventory: Path, host: str, archive: Path) -> None:
     """Lay ARCHIVE ready on HOST, bare or not, and its secrets into the store; a deploy restores it.
 
-    What is on the host before is put aside there, in /var/lib/dify/volumes.before.
+    What is on the host before is put aside there, in /var/lib/dify/volumes.before-*.
     """
     try:
         state, fleet = open_inventory(inventory)

@@ -233,6 +233,18 @@ def host_problems(host: FleetHost) -> Iterator[str]:
     own = sorted(set(settings.env) & set(_OWN_VALUES))
     if own:
         yield f"{host.name}: dify_env: {', '.join(own)} is set by this project, use its setting"
+    ours = sorted(set(settings.env) & _FIXED_VALUES)
+    if ours:
+        yield (
+            f"{host.name}: dify_env: {', '.join(ours)} would change which parts of Dify there are, "
+            "or where they listen, behind this project's back; leave it out"
+        )
+    read = sorted(name for name, value in settings.env.items() if "$" in value)
+    if read:
+        yield (
+            f"{host.name}: dify_env: {', '.join(read)} has a $ in it, which Compose would take for "
+            "a variable; leave it out, or set it in Dify"
+        )
     shown = sorted(name for name in settings.env if re.search("TOKEN|SECRET|PASS|_KEY$", name))
     if shown:
         yield (
@@ -249,6 +261,16 @@ _OWN_VALUES = frozenset(
         "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
         "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
         "FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE", "NEXT_PUBLIC_SOCKET_URL",
+    }
+)  # fmt: skip
+
+
+# What the deploy, its backups and the firewall rely on.
+_FIXED_VALUES = frozenset(
+    {
+        "COMPOSE_PROFILES", "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE",
+        "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
+        "EXPOSE_PLUGIN_DEBUGGING_PORT",
     }
 )  # fmt: skip
 

@@ -223,7 +223,10 @@ class Dify:
                 answer, reason = None, str(error)
             if answer is not None and answer.status in ok:
                 return answer
-            if not _may_pass(answer, path) or time.monotonic() > deadline:
+            lost = answer is None or answer.status in (502, 503, 504)
+            # What it asked for may have been made, and asking again would make another.
+            once = lost and method == "POST" and path.endswith(_MAKING)
+            if once or not _may_pass(answer, path) or time.monotonic() > deadline:
                 raise DifyError(f"{method} {path}: {reason}")
             time.sleep(2)
 
@@ -275,7 +278,7 @@ class Dify:
             self.memory.keep("refused", tried)
             raise DifyError(self._refused("is refused"))
         if answer.status == 429:
-            self.memory.keep("refused", tried)
+            # Not counted by Dify, so the next deploy may try: the lock ends by itself.
             raise DifyError(self._refused("was tried too often, Dify is locked for a day, and it"))
         raise DifyError(f"login: {answer.status}: {answer.message}")
 
@@ -657,6 +660,9 @@ def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
     if not ended:
         raise DifyError(f"app {app['name']!r}, streamed: the answer has no end")
     return "".join(parts)
+
+
+_MAKING = ("/apps/imports", "/confirm", "/api-keys")
 
 
 def _may_pass(answer: Answer | None, path: str) -> bool:

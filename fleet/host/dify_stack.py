@@ -42,7 +42,8 @@ DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
 PROXIED = ("api", "worker", "worker_beat", DAEMON)
 Services = dict[str, dict[str, Any]]
 _EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
-_CRASHES = 4
+# Many a service ends a few times until what it needs is up.
+_CRASHES, _CRASHING = 4, 60.0
 _LOG_LINES = "12"
 # The owner of Dify's own processes in their containers.
 _STORAGE_OWNER = "1001:1001"
@@ -155,11 +156,13 @@ class Release:
     def env_text(self) -> str:
         """The release's `.env.example` with our values in the places of its own."""
         ours = dict(read_env(Path(self.config["values"]).read_text()))
-        lines = []
+        lines, placed = [], set()
         for line in (self._pristine() / ".env.example").read_text().splitlines():
             name = line.split("=", 1)[0].strip()
-            lines.append(f"{name}={ours.pop(name)}" if name in ours else line)
-        rest = [f"{name}={value}" for name, value in ours.items()]
+            # Each of them: in a file with a name twice, the last one counts.
+            lines.append(f"{name}={ours[name]}" if name in ours else line)
+            placed.add(name)
+        rest = [f"{name}={value}" for name, value in ours.items() if name not in placed]
         return "\n".join([*lines, "# Added by llm-fleet.", *rest, ""])
 
     def _override(self) -> Path:
@@ -207,6 +210,9 @@ class Release:
             ours["networks"] = {"default": {"ipv4_address": self.config["network"]["daemon"]}}
             if self.config["ca"]:
                 environment["REQUESTS_CA_BUNDLE"] = _CA_IN_CONTAINER
+                # The file is replaced: a container that runs keeps the one it began with.
+                text = self._bundle_text().encode()
+                environment["LLM_FLEET_CA_SHA256"] = hashlib.sha256(text).hexdigest()
                 ours["volumes"] = [f"{self._bundle()}:{_CA_IN_CONTAINER}:ro"]
         if environment:
             ours["environment"] = environment
@@ -245,7 +251,11 @@ class Release:
     def containers(self) -> Services:
         """Service to what `docker inspect` says of its container, of this project."""
         label = f"label=com.docker.compose.project={self.config['project']}"
-        ids = run("docker", "ps", "--all", "--quiet", "--filter", label).split()
+        # What somebody ran by hand has its service's label too.
+        lasting = "label=com.docker.compose.oneoff=False"
+        ids = run(
+            "docker", "ps", "--all", "--quiet", "--filter", label, "--filter", lasting
+        ).split()
         if not ids:
             return {}
         listed = json.loads(run("docker", "inspect", *ids))
@@ -383,13 +393,13 @@ class Stack:
 
     @staticmethod
     def _stale_door(containers: Services) -> str | None:
-        """nginx keeps the addresses of containers that are no more, and answers 502."""
+        """nginx keeps the addresses that its peers had when it started, and answers 502."""
         door = containers.get(DOOR)
         newer = [
             name
             for name in BEHIND
             if door and name in containers
-            and moment(containers[name]["Created"]) > moment(door["State"]["StartedAt"])
+            and moment(containers[name]["State"]["StartedAt"]) > moment(door["State"]["StartedAt"])
         ]  # fmt: skip
         return f"{DOOR}: started before {', '.join(newer)}" if newer else None
 
@@ -397,13 +407,17 @@ class Stack:
 
     def converge(self) -> None:
         """Have the declared release up, from whatever state the host is in."""
+        self.unpause()
         if Path(self.config["restore"]).exists():
             self.restore(Path(self.config["restore"]))
             Path(self.config["restore"]).unlink()
         now, target = self.state.get("version"), self.config["version"]
-        if self.state.get("under_way") == "an upgrade" and self.state["to"] != target:
-            self._return_to_backup("the declared version is another again")
-            now = self.state["version"]
+        if self.state.get("returning"):
+            self._take_back("an earlier return was cut off")
+        elif self.state.get("under_way") and self.state["to"] != target:
+            # Weeks may have passed since, and people may have worked with what runs.
+            self._take_back("the declared version is another again", keep_former=True)
+        now = self.state.get("version")
         if now and now != target:
             self.upgrade(now, target)
             return
@@ -426,6 +440,7 @@ class Stack:
         started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
         self._keep(**{**self.state, "started": started})
         self._wait_well(release, services)
+        self._wait_migrated(release)
         if self._stale_door(release.containers()):
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
@@ -442,7 +457,9 @@ class Stack:
                 run("docker", "pull", "--quiet", image)
 
     def _wait_well(self, release: Release, services: Services) -> None:
-        deadline = time.monotonic() + self.config["start_timeout"]
+        begun = time.monotonic()
+        deadline = begun + self.config["start_timeout"]
+        before: dict[str, int] = {}
         shown = None
         while True:
             containers = release.containers()
@@ -454,7 +471,14 @@ class Stack:
             problems = {name: problem for name, problem in looked.items() if problem}
             if not problems:
                 return
-            crashed = [n for n in problems if _crashes(containers.get(n)) >= _CRASHES]
+            for name in services:
+                before.setdefault(name, _crashes(containers.get(name)))
+            crashed = [
+                name
+                for name in problems
+                if _crashes(containers.get(name)) - before[name] >= _CRASHES
+                and time.monotonic() - begun > _CRASHING
+            ]
             if crashed or time.monotonic() > deadline:
                 self._show_logs(release, crashed or sorted(problems))
                 ends = [f"{name}: ends again and again" for name in crashed]
@@ -464,6 +488,16 @@ class Stack:
                 shown = text
                 say(text)
             time.sleep(2)
+
+    def _wait_migrated(self, release: Release) -> None:
+        """Until no container migrates: those that find another at it serve the old schema."""
+        deadline = time.monotonic() + self.config["start_timeout"]
+        while "skipped" in release.compose("exec", "-T", "api", "flask", "upgrade-db"):
+            if time.monotonic() > deadline:
+                self._show_logs(release, ["api", "worker"])
+                raise StackError("the database is still being migrated, or a dead one's lock is on")
+            say("waiting for the database's migration")
+            time.sleep(5)
 
     @staticmethod
     def _show_logs(release: Release, names: list[str]) -> None:
@@ -492,23 +526,62 @@ class Stack:
                 f"Dify {now} runs, and a database does not go back to {target}: declare {now}, or "
                 "restore a backup of that version (docs/operating.md)"
             )
-        if self.state.get("under_way") != "an upgrade":
-            say(f"backing up {now} before the upgrade to {target}")
-            self._start_database(Release(self.config, now))
-            archive = self.backup()
-            self._keep(version=now, under_way="an upgrade", to=target, backup=str(archive))
+        resumed = bool(self.state.get("replaced"))
+        if not resumed:
+            self._make_ready(now, target)
         try:
-            Release(self.config, now).compose("down")
+            if not resumed:
+                self._put_away(now, target)
+            self._down()
             self.release.prepare()
             self.bring_up(self.release)
             self._prove()
-        except (StackError, dify_client.DifyError, OSError) as error:
-            self._return_to_backup(str(error))
+        except Exception as error:
+            # Whatever it was: somebody waits for a Dify that answers.
+            self._take_back(str(error), keep_former=resumed)
             raise StackError(
                 f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
-            ) from None
+            ) from error
         self._keep(version=target, started=self.state["started"])
         say(f"Dify {target} answers")
+
+    def _make_ready(self, now: str, target: str) -> None:
+        """All that can fail while `now` still runs: the files, the images, and the proof itself."""
+        self.release.prepare()
+        services = self.release.services()
+        if problem := image_problem(services):
+            raise StackError(problem)
+        self._pull(services)
+        try:
+            if self.state.get("under_way"):
+                # Cut off, perhaps with its door shut.
+                self.bring_up(Release(self.config, now))
+            self._prove()
+        except Exception as error:
+            raise StackError(
+                f"no upgrade to {target}, as Dify {now} does not answer a chat now, so nothing "
+                f"could be proven by one: {error}; deploy with dify_version = '{now}' first"
+            ) from error
+
+    def _put_away(self, now: str, target: str) -> None:
+        """Take `now` down, with a backup of its very last state."""
+        started = self.state.get("started", {})
+        say(f"backing up {now} before the upgrade to {target}")
+        self._keep(version=now, started=started, under_way="an upgrade", to=target)
+        former = Release(self.config, now)
+        self._start_database(former)
+        # What is accepted after the backup would be lost with a return to it.
+        former.compose("stop", DOOR)
+        archive = self.backup()
+        self._keep(**self.state, backup=str(archive))
+        self._down()
+        # Only from here on the backup is newer than all else there is of `now`.
+        self._keep(**self.state, replaced=True)
+
+    def _down(self) -> None:
+        """Remove the project's containers, of whatever release; by their label, without files."""
+        run("docker", "compose", "--project-name", self.config["project"],
+            "down", "--remove-orphans", cwd=self.root)  # fmt: skip
 
     def _prove(self) -> None:
         client = self._client()
@@ -518,19 +591,33 @@ class Stack:
         say("asking the sample apps")
         dify_client.chat(client)
 
-    def _return_to_backup(self, reason: str) -> None:
-        old = self.state["version"]
-        say(f"returning to {old}: {reason}")
-        with contextlib.suppress(StackError):
-            # Also a release that Compose cannot read must not keep the old one away.
-            self.release.compose("down", "--remove-orphans")
+    def _take_back(self, reason: str, *, keep_former: bool = False) -> None:
+        """End an upgrade that is under way: the release before it runs, with what it had.
+
+        Its backup is imported only when it had been replaced. `keep_former`: what is on the disk
+        instead is put aside.
+        """
         # Its own files are as they were: the settings of the new one are none of its business.
-        former = Release(self.config, old)
-        self._import(Path(self.state["backup"]), former)
+        former = Release(self.config, self.state["version"])
+        say(f"returning to {former.version}: {reason}")
+        if self.state.get("replaced"):
+            # Cut off here, what is on the disk is of neither release.
+            self._keep(**{"aside": keep_former, **self.state, "returning": True})
+            self._down()
+            archive = Path(self.state["backup"])
+            self._import(archive, former, keep_former=self.state["aside"])
+        # The backup is never imported twice: from here on there may be something to lose again.
+        self._keep(version=former.version)
         self.bring_up(former)
-        self._keep(version=old, started=self.state["started"])
 
     # -- backups
+
+    def refuse_backup(self) -> None:
+        """Raise StackError where an archive would be of no version, or of two."""
+        if self.state.get("under_way"):
+            raise StackError(f"no backup now: {self.state['under_way']} was cut off; deploy first")
+        if "version" not in self.state:
+            raise StackError("no backup now: Dify is not installed yet; deploy first")
 
     def backup(self) -> Path:
         """Write an archive of all there is to lose; its path.
@@ -542,7 +629,7 @@ class Stack:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
         for stale in directory.glob(".part-*"):
-            shutil.rmtree(stale, ignore_errors=True)
+            shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
         try:
             self._freeze_and_copy(release, stage)
@@ -562,23 +649,26 @@ class Stack:
         ]
         if containers.get(DATABASE, {}).get("State", {}).get("Status") != "running":
             raise StackError(f"{DATABASE} does not run, so there is nothing to dump")
-        if "redis" in containers:
+        if containers.get("redis", {}).get("State", {}).get("Status") == "running":
             said = release.compose("exec", "-T", "redis", "redis-cli", "save").strip()
             if said != "OK":
                 raise StackError(f"redis-cli save: {said}")
         say("pausing the containers")
         try:
-            run("docker", "pause", *others)
+            if others:
+                run("docker", "pause", *others)
             say("dumping the databases")
             for name in _databases(release):
                 _dump(release, name, stage / f"database-{name}.dump")
             say("copying the volumes")
-            _tar(stage / "volumes.tar.gz", self.root / "volumes", "--exclude=./db/data")
+            _tar(stage / "volumes.tar", self.root / "volumes", "--exclude=./db/data")
             for name in _named_volumes(self.config["project"]):
-                _tar(stage / f"named-{name}.tar.gz", _mountpoint(name))
+                _tar(stage / f"named-{name}.tar", _mountpoint(name))
         finally:
             self.unpause()
-        _tar(stage / "release.tar.gz", release.directory, "--exclude=./volumes")
+        _tar(stage / "release.tar", release.directory, "--exclude=./volumes")
+        # Slower than the copying, so only now that nobody waits for it.
+        run("gzip", *(str(path) for path in sorted(stage.glob("*.tar"))))
         for path in self._own_files():
             shutil.copy2(path, stage / path.name)
 
@@ -629,7 +719,7 @@ class Stack:
             )
         now = self.state.get("version")
         if now:
-            Release(self.config, now).compose("down", "--remove-orphans")
+            self._down()
         self.release.prepare()
         self._import(archive, self.release, keep_former=bool(now))
         self._keep(version=self.config["version"])
@@ -640,7 +730,9 @@ class Stack:
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(mode=0o700)
         unpack_checked(archive, stage)
-        self._replace_volumes(stage, keep_former=keep_former)
+        # The same name when this was cut off and is done again, another for another archive.
+        former = self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
+        self._replace_volumes(stage, former if keep_former else None)
         self._start_database(release)
         for dump in sorted(stage.glob("database-*.dump")):
             _load(release, dump.name[len("database-") : -len(".dump")], dump)
@@ -659,9 +751,9 @@ class Stack:
         client = json.loads(Path(self.config["client"]).read_text())
         return [Path(client["memory"]), Path(client["keys"])]
 
-    def _replace_volumes(self, stage: Path, *, keep_former: bool) -> None:
-        volumes, former = self.root / "volumes", self.root / "volumes.before"
-        if keep_former and volumes.exists() and not former.exists():
+    def _replace_volumes(self, stage: Path, former: Path | None) -> None:
+        volumes = self.root / "volumes"
+        if former and volumes.exists() and not former.exists():
             volumes.rename(former)
         shutil.rmtree(volumes, ignore_errors=True)
         volumes.mkdir(mode=0o755)
@@ -673,6 +765,8 @@ class Stack:
             name = part.name[len("named-") : -len(".tar.gz")]
             _make_volume(self.config["project"], name)
             place = _mountpoint(name)
+            if former:
+                _put_aside(place, former / f"named-{name}.tar")
             for path in place.iterdir():
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
             _untar(part, place)
@@ -719,7 +813,9 @@ def _databases(release: Release) -> list[str]:
 
 
 def _dump(release: Release, name: str, target: Path) -> None:
-    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc '
+    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc'
+    # Who holds a lock may be paused, and would hold it as long as the dump waits for it.
+    command += " --lock-wait-timeout=60000"
     container = release.containers()[DATABASE]["Id"]
     with target.open("wb") as file:
         done = subprocess.run(
@@ -744,13 +840,22 @@ def _load(release: Release, name: str, dump: Path) -> None:
 
 
 def _tar(target: Path, directory: Path, *options: str) -> None:
-    run("tar", "--create", "--gzip", "--numeric-owner", "--acls", "--xattrs", *options,
+    run("tar", "--create", "--numeric-owner", "--acls", "--xattrs", *options,
         "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
 
 
 def _untar(archive: Path, directory: Path) -> None:
     run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
         "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
+
+
+def _put_aside(directory: Path, archive: Path) -> None:
+    """Have the first content that `directory` had in `archive`."""
+    if not archive.exists():
+        archive.parent.mkdir(mode=0o700, exist_ok=True)
+        part = archive.with_name(f".{archive.name}.part")
+        _tar(part, directory)
+        part.rename(archive)
 
 
 def _named_volumes(project: str) -> list[str]:
@@ -794,22 +899,32 @@ def unpack_checked(archive: Path, directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """One change at a time: a backup by the timer waits for a deploy, and the other way round."""
+def locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
+    """One change at a time: a backup by the timer waits for a deploy, and the other way round.
+
+    Gives whether the lock is held, which it is unless another has it and this does not `wait`.
+    """
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
-    with locked(stack_of().root):
+    with locked(stack_of().root, wait=command != "unpause") as mine:
         stack = stack_of()
         if command == "converge":
             stack.converge()
         elif command == "unpause":
-            stack.unpause()
+            # Whoever else is at work lets go of what it paused by itself.
+            if mine:
+                stack.unpause()
         elif "--due" not in options or stack.is_backup_due():
+            stack.refuse_backup()
             stack.backup()
 
 

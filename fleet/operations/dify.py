@@ -57,7 +57,16 @@ def fetch_dify(version: str, url: str, sha256: str, https_proxy: str | None = No
 @operation()
 def run_stack() -> Commands:
     """Have the declared release's containers up and well; an upgrade and a restore are of it."""
-    yield from _have_done(DIFY_JOB, DIFY_STACK_PROGRAM, "converge", DIFY_STACK_CONFIG)
+    # Killed at the backup before an upgrade, it must not leave Dify paused.
+    after = f"ExecStopPost=/usr/bin/python3 {DIFY_STACK_PROGRAM} unpause {DIFY_STACK_CONFIG}"
+    yield from _have_done(
+        DIFY_JOB,
+        DIFY_STACK_PROGRAM,
+        "converge",
+        DIFY_STACK_CONFIG,
+        "--property",
+        QuoteString(after),
+    )
 
 
 @operation()
@@ -66,12 +75,12 @@ def set_up_dify() -> Commands:
     yield from _have_done(DIFY_SETUP_JOB, DIFY_CLIENT_PROGRAM, "apply", DIFY_CLIENT_CONFIG)
 
 
-def _have_done(unit: str, program: str, command: str, config: str) -> Commands:
-    """Run `program` on the host until it has nothing left to do.
+def _have_done(unit: str, program: str, command: str, config: str, *options: Any) -> Commands:
+    """Run `program` on the host until it has nothing left to do; `options` are of systemd-run.
 
     A run that is under way already may know older settings: what it leaves is done by another.
     """
-    start = _start(unit, "/usr/bin/python3", program, command, config)
+    start = _start(unit, *options, "/usr/bin/python3", program, command, config)
     pending: list[str] = host.get_fact(DifyPending, program=program, config=config)
     for _ in range(2):
         if not pending:

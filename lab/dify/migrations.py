@@ -55,8 +55,10 @@ CREATE TABLE messages (
     id uuid PRIMARY KEY, app_id uuid NOT NULL, conversation_id uuid NOT NULL, query text NOT NULL,
     answer text NOT NULL, created_at timestamp NOT NULL DEFAULT now());
 """
-# The code of 1.17 reads the new name only, and that of 1.16 the old one.
+# The code of 1.17 reads the new name only, and that of 1.16 the old one. Slow, as with much data:
+# meanwhile the other containers find the lock taken, and serve.
 _RENAME = """
+SELECT pg_sleep(6);
 ALTER TABLE tenant_default_models RENAME COLUMN model_name TO model;
 ALTER TABLE messages ADD COLUMN from_version text;
 """

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import io
 import json
 import re
-import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,8 +18,9 @@ from fleet import dify
 from fleet.dify_backups import read_backup
 from fleet.errors import FleetError, SettingsError
 from tests.fleets import EDGE, fleet_of
+from tests.host_programs import dify_client as client
+from tests.host_programs import dify_stack as stack
 
-PROGRAMS = Path(__file__).resolve().parents[2] / "fleet" / "host"
 BOX: dict[str, Any] = {
     "private_address": "10.0.0.5",
     "ollama_listen": "private",
@@ -30,21 +28,6 @@ BOX: dict[str, Any] = {
     "dify_owner_email": "owner@fleet.internal",
     "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
 }
-
-
-def program(name: str) -> ModuleType:
-    """A program of the host, as a module."""
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-client = program("dify_client")
-stack = program("dify_stack")
 
 
 def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
@@ -78,6 +61,9 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_no_proxy": ["a"]}, "there is no proxy to leave out"),
         ({"dify_env": {"SECRET_KEY": "x"}}, "SECRET_KEY is set by this project"),
         ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
+        ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which"),
+        ({"dify_env": {"NGINX_PORT": "81"}}, "NGINX_PORT would change"),
+        ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
         ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
         (
@@ -205,7 +191,9 @@ class TestStack:
         pristine = tmp_path / "opt" / "1.16.1" / "dify-1.16.1" / "docker"
         pristine.mkdir(parents=True)
         (pristine / "docker-compose.yaml").write_text("services: {}\n")
-        (pristine / ".env.example").write_text("# words=\nSECRET_KEY=old\nKEEP=1\n")
+        (pristine / ".env.example").write_text(
+            "# words=\nSECRET_KEY=old\nKEEP=1\nSECRET_KEY=public\n"
+        )
         (tmp_path / "values").write_text("SECRET_KEY=new\nOURS=2\n")
         config = {
             "root": str(tmp_path / "root"),
@@ -213,7 +201,7 @@ class TestStack:
             "values": str(tmp_path / "values"),
         }
         assert stack.Release(config, "1.16.1").env_text() == (
-            "# words=\nSECRET_KEY=new\nKEEP=1\n# Added by llm-fleet.\nOURS=2\n"
+            "# words=\nSECRET_KEY=new\nKEEP=1\nSECRET_KEY=new\n# Added by llm-fleet.\nOURS=2\n"
         )
 
     def test_moment_has_nine_digits_or_none(self) -> None:

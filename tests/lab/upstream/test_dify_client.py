@@ -221,7 +221,6 @@ def test_wrong_password_is_counted_once_however_often_one_deploys(client: Client
     assert "was tried too often" in client.refused()
     reset = ("--email", OWNER, "--new-password", right, "--password-confirm", right)
     assert "Password reset successfully." in client.rig.flask("reset-password", *reset).stdout
-    Path(client.config["memory"]).unlink()
     client.apply()
 
 
