@@ -1354,9 +1354,9 @@ class WebuiSettings(Settings):
     image: ImageReference | None = Field(
         None,
         description=(
-            "Image to run, `ghcr.io/open-webui/open-webui:<version>@sha256:<digest>` or a mirror's. "
-            "Needed on an Open WebUI host. Back up before a higher version: its database is "
-            "migrated, and there is no way down."
+            "Image to run: `ghcr.io/open-webui/open-webui:<version>@sha256:<digest>`, or a "
+            "mirror's. Needed on an Open WebUI host. A higher version migrates the database, and "
+            "there is no way down but a backup."
         ),
     )
     listen: Listen = Field(

@@ -2,8 +2,8 @@
 
 It stands for a mirror of Docker Hub in a network without internet: `docker_registry_mirrors` names
 it, and compose files stay as they are. PostgreSQL, Redis, nginx, squid and busybox are Debian 12's;
-Dify's own images, weaviate and Open WebUI are the stand-in of lab/dify. All but busybox share one layer, which
-is made once with mmdebstrap; nothing of it touches the machine.
+Dify's own images, weaviate and Open WebUI are the stand-in of lab/dify. All but busybox share one
+layer, which is made once with mmdebstrap; nothing of it touches the machine.
 """
 
 import json

@@ -33,11 +33,11 @@ def main(words: list[str]) -> int:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     newest = max((path.stat().st_mtime for path in directory.glob("webui-*.tar")), default=0.0)
     if time.time() - newest < config["due"]:
-        print("not due")
+        print("not due")  # noqa: T201
         return 0
     archive = back_up(volume(config["volume"]), directory)
     prune(directory, config["keep"])
-    print(f"{archive.name}: {archive.stat().st_size} bytes")
+    print(f"{archive.name}: {archive.stat().st_size} bytes")  # noqa: T201
     return 0
 
 

@@ -10,7 +10,7 @@ from fleet.operations.commands import Commands, or_journal, when_answers
 
 
 @operation()
-def run_unit(
+def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     unit: str,
     files: list[str],
     *,
