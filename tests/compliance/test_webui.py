@@ -76,8 +76,13 @@ def test_published(webui_host: Target) -> None:
     assert published == {("8080/tcp", endpoint.address, endpoint.port)}
 
 
-def test_sign_up_refused(webui_host: Target, token: str) -> None:
-    """Nobody can sign up: there is an administrator, and the way in is closed to others."""
+def test_administrator(webui_host: Target, token: str) -> None:
+    """The administrator's account is made, with the password of the secrets store."""
+    assert token, webui_host.journal(paths.WEBUI_UNIT)
+
+
+def test_sign_up_refused(webui_host: Target) -> None:
+    """Nobody can sign up, and all have to log in."""
     _, about = _ask(webui_host, "/api/config")
     assert about["features"]["auth"] is True
     assert about["features"]["enable_signup"] is False
