@@ -1,7 +1,7 @@
-"""Back up Open WebUI's volume while it runs: `webui_backup.py CONFIG`.
+"""Back up Open WebUI's volume while it runs: `webui_backup.py CONFIG [--due]`.
 
 CONFIG is JSON: `volume` (Docker's name of it), `directory` (where archives are), `keep` (how many),
-`due` (seconds: with a younger archive there is nothing to do). Databases are copied by SQLite
+`due` (seconds: with a younger archive `--due` does nothing). Databases are copied by SQLite
 itself, each as of one moment; other files as they are. An archive has its name only when it is
 whole, and its SHA-256 beside it.
 """
@@ -26,13 +26,13 @@ DATABASE = b"SQLite format 3\0"
 
 
 def main(words: list[str]) -> int:
-    """Do it when it is due."""
+    """Do it; with `--due` only when it is."""
     os.umask(0o077)
     config = json.loads(Path(words[0]).read_text())
     directory = Path(config["directory"])
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     newest = max((path.stat().st_mtime for path in directory.glob("webui-*.tar")), default=0.0)
-    if time.time() - newest < config["due"]:
+    if "--due" in words[1:] and time.time() - newest < config["due"]:
         print("not due")  # noqa: T201
         return 0
     archive = back_up(volume(config["volume"]), directory)

@@ -176,10 +176,10 @@ def test_not_due_does_nothing(
     config.write_text(
         json.dumps({"volume": "v", "directory": str(backups), "keep": 3, "due": 3600})
     )
-    assert backup.main([str(config)]) == 0
+    assert backup.main([str(config), "--due"]) == 0
     made = list(backups.glob("*.tar"))
     assert len(made) == 1
-    assert backup.main([str(config)]) == 0
+    assert backup.main([str(config), "--due"]) == 0
     assert list(backups.glob("*.tar")) == made
     assert backups.stat().st_mode & 0o777 == 0o700
     assert made[0].stat().st_mode & 0o777 == 0o600
