@@ -57,7 +57,7 @@ test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgr
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5
 
-test-dify: .venv/installed ## The stack of Dify on real hosts (root, slow)
+test-dify: .venv/installed ## The stack of Dify, and Open WebUI, on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_dify*.py -v --durations 5
 
 test-instances: .venv/installed ## Several Ollamas on a host that shows GPUs, and in containers (root, slow)

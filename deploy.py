@@ -13,6 +13,7 @@ from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import instances, ollama
 from tasks.platform import platform
+from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
 fleet = load_fleet(inventory)
@@ -44,6 +45,10 @@ if me.is_gpu:
 # Hosts go through the list side by side: the door answers 503 until there is something behind it.
 if me.is_gateway:
     gateway(me, fleet)
+
+# Asks the door, and starts without it too.
+if me.is_webui:
+    webui(me, fleet)
 
 # Last: its set-up asks the models a question, through the door where that is declared.
 if me.is_dify:

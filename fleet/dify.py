@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pydantic import SecretStr
 
 from fleet.model_declarations import AUTO
+from fleet.secrets import host_secret
 from fleet.settings import DifyModel, DifySettings
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ SECRETS: dict[str, _Secret] = {
 
 
 def secret_name(host: FleetHost, secret: str) -> str:
-    """What the secrets store calls a secret of `host`; a connector's name may have a slash."""
-    return f"dify_{re.sub(r'[^A-Za-z0-9.-]+', '-', host.name).strip('-')}_{secret}"
+    """What the secrets store calls a secret of Dify on `host`."""
+    return host_secret("dify", host.name, secret)
 
 
 def secrets_of(host: FleetHost, fleet: Fleet) -> dict[str, str]:
@@ -118,7 +119,7 @@ def ollama_access(host: FleetHost, fleet: Fleet) -> OllamaAccess:
     """The declared Ollama of Dify on `host`."""
     if host.dify.ollama == "host":
         return OllamaAccess(f"http://{host.ollama_endpoint}", host.ollama_endpoint)
-    gateway = _gateway(host, fleet)
+    gateway = gateway_of(host, fleet)
     assert gateway is not None  # refused by fleet_problems
     return OllamaAccess(
         str(gateway.gateway_url),
@@ -325,7 +326,7 @@ def _own_ollama_problems(host: FleetHost) -> Iterator[str]:
 
 
 def _gateway_problems(host: FleetHost, hosts: list[FleetHost]) -> Iterator[str]:
-    gateway = _gateway(host, hosts)
+    gateway = gateway_of(host, hosts)
     if gateway is None:
         yield (
             f"{host.name}: dify_ollama = 'gateway', but no gateway of the inventory can be reached "
@@ -341,8 +342,8 @@ def _gateway_problems(host: FleetHost, hosts: list[FleetHost]) -> Iterator[str]:
         )
 
 
-def _gateway(host: FleetHost, hosts: Hosts) -> FleetHost | None:
-    """The gateway that Dify uses: the host's own, else the first."""
+def gateway_of(host: FleetHost, hosts: Hosts) -> FleetHost | None:
+    """The gateway that containers of `host` use: the host's own, else the first; None without."""
     usable = [item for item in hosts if item.is_gateway and item.gateway_url]
     return next((item for item in usable if item.name == host.name), next(iter(usable), None))
 

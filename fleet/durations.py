@@ -23,3 +23,11 @@ def seconds(text: str) -> float:
             f"{text!r} is not a duration: write 30s, 5m, 24h, a number of seconds, or -1 for ever"
         )
     return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def due_after(every: str) -> float:
+    """Seconds after which a job that is asked for every hour must be done again to be in time.
+
+    An hour is not a promise: the host may be off for a while.
+    """
+    return seconds(every) - min(seconds(every) / 2, 5400)

@@ -21,7 +21,7 @@ from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
 
-from fleet import dify, paths, pins, tls
+from fleet import dify, paths, pins, tls, webui
 from fleet.errors import FleetError, SettingsError
 from fleet.model_declarations import full_name
 from fleet.secrets import EXAMPLE_KEY, Previous, SecretStore
@@ -41,12 +41,14 @@ from fleet.settings import (
     Runtime,
     Settings,
     ToolkitSettings,
+    WebuiSettings,
     ollama_environment,
 )
 
 GPU_GROUP = "gpu"
 GATEWAY_GROUP = "gateway"
 DIFY_GROUP = "dify"
+WEBUI_GROUP = "webui"
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 _API_KEY = re.compile(r"sk-[0-9a-f]{64}")
@@ -126,6 +128,7 @@ class FleetHost:
     docker: DockerSettings
     toolkit: ToolkitSettings
     dify: DifySettings
+    webui: WebuiSettings
 
     @property
     def is_gpu(self) -> bool:
@@ -143,9 +146,14 @@ class FleetHost:
         return DIFY_GROUP in self.groups
 
     @property
+    def is_webui(self) -> bool:
+        """Whether the host runs Open WebUI."""
+        return WEBUI_GROUP in self.groups
+
+    @property
     def has_docker(self) -> bool:
         """Whether the host runs containers."""
-        return self.docker.enabled or self.is_dify
+        return self.docker.enabled or self.is_dify or self.is_webui
 
     @cached_property
     def instances(self) -> tuple[Instance, ...]:
@@ -205,6 +213,11 @@ class FleetHost:
     def dify_endpoint(self) -> Endpoint:
         """Where Dify's pages and API are published."""
         return Endpoint(self._bind(self.dify.listen), self.dify.port)
+
+    @property
+    def webui_endpoint(self) -> Endpoint:
+        """Where Open WebUI's pages and API are published."""
+        return Endpoint(self._bind(self.webui.listen), self.webui.port)
 
     @property
     def redirect_endpoints(self) -> tuple[Endpoint, ...]:
@@ -308,7 +321,7 @@ def load_fleet(inventory: Inventory) -> Fleet:
     if problems:
         raise SettingsError(problems)
     fleet = Fleet(hosts, SecretStore(_secrets_root(inventory)))
-    problems = [*_key_problems(fleet), *dify.secret_problems(fleet)]
+    problems = [*_key_problems(fleet), *dify.secret_problems(fleet), *webui.secret_problems(fleet)]
     if problems:
         raise SettingsError(problems)
     return fleet
@@ -414,7 +427,7 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
         groups = ", ".join(sorted(host.groups)) or "none"
         yield (
             f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} or "
-            f"{DIFY_GROUP}, or docker_enabled = True, to have anything to do"
+            f"{DIFY_GROUP} or {WEBUI_GROUP}, or docker_enabled = True, to have anything to do"
         )
     yield from _address_problems(host)
     yield from _port_problems(host)
@@ -424,6 +437,8 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
     yield from _docker_problems(host)
     if host.is_dify:
         yield from dify.host_problems(host)
+    if host.is_webui:
+        yield from webui.host_problems(host)
     if host.is_gateway and not host.gateway.keys:
         yield (
             f"{host.name}: gateway_keys = (): nobody could use the front door; declare a "
@@ -440,6 +455,7 @@ def _address_problems(host: FleetHost) -> Iterator[str]:
             ("gateway_listen", host.is_gateway and host.gateway.listen == "private"),
             ("gateway_metrics", host.is_gateway and host.gateway.metrics == "private"),
             ("dify_listen", host.is_dify and host.dify.listen == "private"),
+            ("webui_listen", host.is_webui and host.webui.listen == "private"),
         )
         if used
     ]
@@ -476,6 +492,8 @@ def _port_problems(host: FleetHost) -> Iterator[str]:
             ]
     if host.is_dify:
         services.append(("dify_port", host.dify.port))
+    if host.is_webui:
+        services.append(("webui_port", host.webui.port))
     services += [("firewall_open_tcp", port) for port in host.firewall.open_tcp]
     for port, count in Counter(port for _, port in services).items():
         if count > 1:
@@ -557,6 +575,7 @@ def _fleet_problems(hosts: list[FleetHost]) -> Iterator[str]:
         yield from _reach_problems(gateway, gpu_hosts)
     for host in hosts:
         yield from dify.fleet_problems(host, hosts) if host.is_dify else ()
+        yield from webui.fleet_problems(host, hosts) if host.is_webui else ()
     for host in gpu_hosts[1:] if gateways else []:
         yield from _model_problems(host, gpu_hosts[0])
     addresses = Counter(host.host.private_address for host in hosts if host.host.private_address)
@@ -659,7 +678,7 @@ def _secrets_root(inventory: Inventory) -> Path:
         name
         for name, hosts in sorted(inventory.groups.items())
         if {host.name for host in hosts} == everyone
-        and name not in (GPU_GROUP, GATEWAY_GROUP, DIFY_GROUP)
+        and name not in (GPU_GROUP, GATEWAY_GROUP, DIFY_GROUP, WEBUI_GROUP)
     ]
     with_file = [name for name in names if (PROJECT_ROOT / "inventory" / f"{name}.py").exists()]
     return PROJECT_ROOT / ".secrets" / (with_file or names or ["default"])[0]

@@ -100,6 +100,17 @@ DIFY_BACKUP_UNIT_FILE = f"/etc/systemd/system/{DIFY_BACKUP_UNIT}"
 DIFY_BACKUP_TIMER = "llm-fleet-dify-backup.timer"
 DIFY_BACKUP_TIMER_FILE = f"/etc/systemd/system/{DIFY_BACKUP_TIMER}"
 
+WEBUI_UNIT = "llm-fleet-webui.service"
+WEBUI_UNIT_FILE = f"/etc/systemd/system/{WEBUI_UNIT}"
+WEBUI_ENVIRONMENT = f"{ETC}/webui/environment"
+WEBUI_CA = f"{ETC}/webui/fleet-ca.pem"
+WEBUI_BACKUP_PROGRAM = f"{LIB}/webui_backup.py"
+WEBUI_BACKUP_CONFIG = f"{ETC}/webui/backup.json"
+WEBUI_BACKUP_UNIT = "llm-fleet-webui-backup.service"
+WEBUI_BACKUP_UNIT_FILE = f"/etc/systemd/system/{WEBUI_BACKUP_UNIT}"
+WEBUI_BACKUP_TIMER = "llm-fleet-webui-backup.timer"
+WEBUI_BACKUP_TIMER_FILE = f"/etc/systemd/system/{WEBUI_BACKUP_TIMER}"
+
 
 def ollama_instance_unit(name: str) -> str:
     """The unit of one of several Ollama servers."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,11 @@ from fleet.errors import FleetError
 
 # Printed in the documentation, so never accepted as a real value.
 EXAMPLE_KEY = "sk-" + "0123456789abcdef" * 4
+
+
+def host_secret(capability: str, host: str, secret: str) -> str:
+    """What a store calls a secret of one host alone; a connector's name may have a slash."""
+    return f"{capability}_{re.sub(r'[^A-Za-z0-9.-]+', '-', host).strip('-')}_{secret}"
 
 
 class Previous(NamedTuple):

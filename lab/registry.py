@@ -2,8 +2,8 @@
 
 It stands for a mirror of Docker Hub in a network without internet: `docker_registry_mirrors` names
 it, and compose files stay as they are. PostgreSQL, Redis, nginx, squid and busybox are Debian 12's;
-Dify's own images and weaviate are the stand-in of lab/dify. All but busybox share one layer, which
-is made once with mmdebstrap; nothing of it touches the machine.
+Dify's own images, weaviate and Open WebUI are the stand-in of lab/dify. All but busybox share one
+layer, which is made once with mmdebstrap; nothing of it touches the machine.
 """
 
 import json
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import images, oci
-from lab.dify import vocabulary
+from lab.dify import open_webui, vocabulary
 from lab.machine import KEYRING
 from lab.oci import Layer
 from lab.state import LabError, run, say, timed
@@ -92,6 +92,9 @@ def catalogue() -> dict[str, Image]:
         "ubuntu/squid:latest": Image((), ("squid", "-N")),
         "semitechnologies/weaviate:1.27.0": _mode("weaviate"),
         "langgenius/dify-sandbox:0.2.15": _mode("sandbox"),
+        f"open-webui/open-webui:v{open_webui.VERSION}": Image(
+            ("python3", "-m", "dify", "open-webui"), (), "/app/backend"
+        ),
         "langgenius/dify-plugin-daemon:0.6.10-local": _mode(
             "plugin-daemon", TIKTOKEN_CACHE_DIR="/app/.tiktoken"
         ),
@@ -267,6 +270,9 @@ def _program(into: Path) -> Layer:
         place = "usr/local/bin" if path.name in ("flask", "celery") else "entrypoints"
         files[f"{place}/{path.name}"] = (path, 0o755)
     files[f"app/.tiktoken/{vocabulary.NAME}"] = (b"", 0o644)
+    # Open WebUI's image brings models in what a volume is mounted over, and writes to the other.
+    files["app/backend/data/cache/embedding/models/all-MiniLM-L6-v2"] = (b"", 0o644)
+    files["app/backend/open_webui/static/favicon.png"] = (b"", 0o644)
     # Beat has no volume there, and writes a key of its own.
     return oci.layer_of_files(files, {"app/api/storage": 1001}, into / "program.tar.gz")
 

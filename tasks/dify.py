@@ -13,7 +13,7 @@ from pyinfra.operations import files
 
 from fleet import dify as declared
 from fleet import paths, tls
-from fleet.durations import seconds
+from fleet.durations import due_after, seconds
 from fleet.inventory import PROJECT_ROOT, Fleet, FleetHost
 from fleet.operations.commands import verify_unit
 from fleet.operations.dify import (
@@ -152,7 +152,6 @@ def unit_files() -> tuple[ManagedFile, ManagedFile]:
 def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
     """What `dify_stack.py` reads; nothing in it is secret."""
     access = declared.ollama_access(me, fleet)
-    every = seconds(me.dify.backup_every)
     proxy = {
         "url": me.dify.http_proxy,
         "direct": [access.url.split("//")[1].rpartition(":")[0], *me.dify.no_proxy],
@@ -181,8 +180,7 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "backup": {
             "dir": me.dify.backup_dir,
             "keep": me.dify.backup_keep,
-            # It is asked every hour, and a host may be off for a while.
-            "due": every - min(every / 2, 5400),
+            "due": due_after(me.dify.backup_every),
         },
     }
 

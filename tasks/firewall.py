@@ -10,7 +10,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from fleet import dify, paths
+from fleet import dify, paths, webui
 from fleet.durations import seconds
 from fleet.errors import FleetError
 from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
@@ -179,6 +179,11 @@ def accept_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         # Over IPv6 Docker's own proxy has the published port, and that is input.
         yield from _accept(me.dify.port, me.dify.allow_from, "dify")
         yield from _from_dify(me, fleet, "tcp dport")
+    if me.is_webui:
+        yield from _accept(me.webui.port, me.webui.allow_from, "open webui")
+        door = webui.door_of(me, fleet).local
+        if door is not None:
+            yield f'iifname "{webui.BRIDGE}" tcp dport {door.port} accept comment "open webui"'
     for port in me.firewall.open_tcp:
         yield f'tcp dport {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:
@@ -197,6 +202,8 @@ def published_rules(me: FleetHost, fleet: Fleet) -> Iterator[str]:
         # An Ollama in a container of its own is a published port, too.
         if me.instances and me.instances[0].runtime == "docker":
             yield from _from_dify(me, fleet, published)
+    if me.is_webui:
+        yield from _accept(me.webui.port, me.webui.allow_from, "open webui", published)
     for port in me.firewall.open_tcp:
         yield f'{published} {port} accept comment "declared"'
     for port in me.firewall.open_to_containers:

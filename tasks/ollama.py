@@ -16,12 +16,12 @@ from fleet.facts.platform import ForeignFiles
 from fleet.instances import refuse_missing_gpus, running_files, unit_file
 from fleet.inventory import FleetHost
 from fleet.operations.commands import verify_unit
+from fleet.operations.docker import pull_image
 from fleet.operations.driver import refuse
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.ollama import (
     install_instances,
     install_release,
-    pull_image,
     remove_servers,
 )
 from fleet.operations.packages import install_packages
@@ -116,7 +116,9 @@ def _install_release(me: FleetHost, url: str, sha256: str) -> None:
 
 def _install_instances(me: FleetHost) -> None:
     if any(item.runtime == "docker" for item in me.instances):
-        pull_image(name="Pull the image", image=str(me.ollama.image))
+        pull_image(
+            name="Pull the image", image=str(me.ollama.image), unit="llm-fleet-pull-ollama.service"
+        )
     install_instances(name="Install the instances' units", instances=list(me.instances))
 
 

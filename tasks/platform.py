@@ -45,7 +45,7 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
             f"{me.name}: private_address = '{address}': the host has no such address, only "
             f"{', '.join(present)}; correct the inventory, or bring the interface up"
         )
-    if me.is_gateway or me.is_dify:
+    if me.is_gateway or me.is_dify or me.is_webui:
         _own_secrets(me, fleet)
 
 

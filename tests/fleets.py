@@ -185,6 +185,20 @@ ALTERNATIVE_DIFY: dict[str, Any] = {
     "dify_backup_keep": 30,
     "dify_env": {"LOG_LEVEL": "DEBUG"},
 }
+# A host for Open WebUI alone, which uses the alternative gateway.
+ALTERNATIVE_WEBUI: dict[str, Any] = {
+    "private_address": "fd00::4",
+    "webui_image": "mirror.internal:5000/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
+    "webui_listen": "private",
+    "webui_port": 9380,
+    "webui_allow_from": ["10.0.0.0/8", "fd00::/8"],
+    "webui_gateway_key": "team-a",
+    "webui_admin_email": "admin@fleet.internal",
+    "webui_env": {"WEBUI_NAME": "Ask us"},
+    "webui_backup_dir": "/srv/backups/webui",
+    "webui_backup_every": "12h",
+    "webui_backup_keep": 30,
+}
 
 
 def inventory_of(hosts: Hosts) -> Inventory:

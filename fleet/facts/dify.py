@@ -72,6 +72,8 @@ class DifyKeyPrints(FactBase[dict[str, str]]):
 class NewestBackup(FactBase[float | None]):
     """Age in seconds of the newest archive in `directory`; None without any."""
 
+    archives = "dify-*.tar"
+
     @override
     @staticmethod
     def default() -> None:
@@ -80,7 +82,8 @@ class NewestBackup(FactBase[float | None]):
     @override
     def command(self, directory: str) -> StringCommand:
         return StringCommand(
-            "find", QuoteString(directory), "-maxdepth 1 -name 'dify-*.tar' -printf '%T@\\n'",
+            "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(self.archives),
+            "-printf '%T@\\n'",
             "2>/dev/null | sort -n | tail -n 1; date +%s",
         )  # fmt: skip
 

@@ -14,7 +14,7 @@ from fleet.errors import FleetError
 from fleet.facts.dify import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
 from fleet.facts.jobs import FetchJob, Job, LoggedJob
 from fleet.operations.commands import Commands, fail, or_journal
-from fleet.operations.jobs import Meter, run_job
+from fleet.operations.jobs import Meter, newest_line, run_backup, run_job
 from fleet.paths import (
     DIFY_BACKUP_UNIT,
     DIFY_CLIENT_CONFIG,
@@ -88,7 +88,7 @@ def _have_done(unit: str, program: str, command: str, config: str, *options: Any
             return
         for reason in pending:
             host.log(reason)
-        yield from run_job(unit, start, lambda: host.get_fact(LoggedJob, unit=unit), _newest)
+        yield from run_job(unit, start, lambda: host.get_fact(LoggedJob, unit=unit), newest_line)
         pending = host.get_fact(DifyPending, program=program, config=config)
     if pending:
         yield or_journal(fail(f"{host.name}: {'; '.join(pending)}"), unit)
@@ -135,19 +135,7 @@ def _print(value: str) -> str:
 def have_backup(directory: str, younger_than: float) -> Commands:
     """Have a backup younger than so many seconds; the timer on the host makes all later ones."""
     age = host.get_fact(NewestBackup, directory=directory)
-    if age is not None and age < younger_than:
-        host.noop(f"the newest backup is {age / 3600:.1f} h old")
-        return
-    yield from run_job(
-        DIFY_BACKUP_UNIT,
-        StringCommand("systemctl start --no-block", DIFY_BACKUP_UNIT),
-        lambda: host.get_fact(LoggedJob, unit=DIFY_BACKUP_UNIT),
-        _newest,
-    )
-
-
-def _newest(job: Job) -> str:
-    return job.report[-1] if job.report else "starting"
+    yield from run_backup(DIFY_BACKUP_UNIT, age, younger_than)
 
 
 def _start(unit: str, *command: Any) -> StringCommand:

@@ -9,10 +9,12 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.facts.docker import DockerInfo, GroupMembers, OwnedFile
+from fleet.facts.docker import DockerImage, DockerInfo, GroupMembers, OwnedFile
+from fleet.facts.jobs import LoggedJob
 from fleet.merge import Path, leaves, merge
 from fleet.operations.commands import Commands, fail, or_journal
 from fleet.operations.files import ManagedFile, install_files
+from fleet.operations.jobs import run_job
 from fleet.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
 
 _DEFAULT_ROOT = "/var/lib/docker"
@@ -185,3 +187,22 @@ def set_members(group: str, users: list[str]) -> Commands:
     if host.get_fact(GroupMembers, group=group) is None and not users:
         return
     yield StringCommand("gpasswd -M", QuoteString(",".join(users)), QuoteString(group))
+
+
+@operation()
+def pull_image(image: str, unit: str) -> Commands:
+    """Have `image` in Docker; the host pulls it in `unit`, whatever becomes of the connection."""
+    if host.get_fact(DockerImage, reference=image):
+        host.noop(f"{image} is there")
+        return
+    start = StringCommand(
+        "systemctl is-active --quiet", unit, "|| {",
+        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
+        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
+    )  # fmt: skip
+    yield from run_job(
+        unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
+    )
+    yield or_journal(
+        StringCommand("docker image inspect --format", "'{{.Id}}'", QuoteString(image)), unit
+    )

@@ -10,7 +10,7 @@ import gevent  # type: ignore[import-untyped]
 from pyinfra import host
 from pyinfra.api import StringCommand
 
-from fleet.facts.jobs import Job
+from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail, or_journal
 
 POLL = 1.0  # seconds between two looks at the host
@@ -48,6 +48,24 @@ def run_job(
         gevent.sleep(POLL)
     if job.has_failed:
         yield or_journal(StringCommand("false"), unit)
+
+
+def run_backup(unit: str, age: float | None, younger_than: float) -> Commands:
+    """Run the backup of `unit`, unless the newest one's `age` is less than so many seconds."""
+    if age is not None and age < younger_than:
+        host.noop(f"the newest backup is {age / 3600:.1f} h old")
+        return
+    yield from run_job(
+        unit,
+        StringCommand("systemctl start --no-block", unit),
+        lambda: host.get_fact(LoggedJob, unit=unit),
+        newest_line,
+    )
+
+
+def newest_line(job: Job) -> str:
+    """What a job that tells how far it is in its journal said last."""
+    return job.report[-1] if job.report else "starting"
 
 
 class Meter:

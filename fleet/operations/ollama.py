@@ -8,14 +8,13 @@ from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.errors import FleetError
-from fleet.facts.docker import DockerImage
 from fleet.facts.files import FileStates
 from fleet.facts.gpu import DrivenGpus, DriverState, DriverStateFact, GpuHardwareFact
-from fleet.facts.jobs import FetchJob, Job, LoggedJob
+from fleet.facts.jobs import FetchJob, Job
 from fleet.facts.ollama import OllamaReleases, OllamaServers
 from fleet.instances import bind_gpus, unit_file
 from fleet.inventory import Instance
-from fleet.operations.commands import Commands, fail, or_journal, verify_unit
+from fleet.operations.commands import Commands, fail, verify_unit
 from fleet.operations.files import install_files
 from fleet.operations.jobs import Meter, run_job
 from fleet.paths import (
@@ -134,26 +133,6 @@ def remove_servers(keep: list[str]) -> Commands:
         emptied = sorted(folder for folder in folders if folder.endswith(".service.wants"))
         tidy = StringCommand("&& rmdir", *emptied, "--ignore-fail-on-non-empty") if emptied else ""
         yield StringCommand("rm -f", *map(QuoteString, gone), tidy, "&& systemctl daemon-reload")
-
-
-@operation()
-def pull_image(image: str) -> Commands:
-    """Have `image` in Docker; the host pulls it by itself, whatever becomes of the connection."""
-    if host.get_fact(DockerImage, reference=image):
-        host.noop(f"{image} is there")
-        return
-    unit = "llm-fleet-pull-ollama.service"
-    start = StringCommand(
-        "systemctl is-active --quiet", unit, "|| {",
-        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
-    )  # fmt: skip
-    yield from run_job(
-        unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
-    )
-    yield or_journal(
-        StringCommand("docker image inspect --format", "'{{.Id}}'", QuoteString(image)), unit
-    )
 
 
 def _belongs(path: str, keep: list[str]) -> bool:

@@ -10,12 +10,13 @@ from fleet.operations.commands import Commands, or_journal, when_answers
 
 
 @operation()
-def run_unit(
+def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     unit: str,
     files: list[str],
     *,
     reload_files: list[str] | None = None,
     health_url: str | None = None,
+    answers_within: int = 60,
     uncounted: bool = False,
 ) -> Commands:
     """Have `unit` enabled, active, and started after the last change of `files`.
@@ -23,8 +24,9 @@ def run_unit(
     After a change of `reload_files` it is only reloaded; its children are then the younger ones.
     The decision compares the running process with the files, never with what this run changed: a
     run that died between an upload and a restart is finished by the next one. After a start the
-    unit must answer on `health_url` within a minute; if not, its journal is shown. `uncounted` is
-    for a unit that allows itself few starts in a time: what a deploy asks for is no crash.
+    unit must answer on `health_url` within `answers_within` seconds; if not, its journal is shown.
+    `uncounted` is for a unit that allows itself few starts in a time: what a deploy asks for is no
+    crash.
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
     verb = _verb(current)
@@ -48,7 +50,7 @@ def run_unit(
     if verb:
         yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
         if health_url:
-            yield or_journal(when_answers(health_url, seconds=60), unit)
+            yield or_journal(when_answers(health_url, seconds=answers_within), unit)
 
 
 @operation()

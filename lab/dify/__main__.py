@@ -12,7 +12,7 @@ import traceback
 
 import redis
 
-from . import migrations, small
+from . import migrations, open_webui, small
 from .accounts import Accounts, reset_password
 from .apps import Apps
 from .chat import QUEUE, Chat, Question
@@ -164,6 +164,7 @@ def main() -> int:
         ),
         "flask": lambda: flask(state, given.words),
         "celery": lambda: celery(state),
+        "open-webui": lambda: open_webui.serve(config, given.host, given.port),
     }
     if given.mode in modes:
         return modes[given.mode]()

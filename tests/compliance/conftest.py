@@ -27,6 +27,7 @@ _ROLES: dict[str, Callable[[FleetHost], bool]] = {
     "gateway_host": lambda host: host.is_gateway,
     "docker_host": lambda host: host.has_docker,
     "dify_host": lambda host: host.is_dify,
+    "webui_host": lambda host: host.is_webui,
 }
 
 
@@ -181,6 +182,11 @@ def docker_host(request: pytest.FixtureRequest, connections: Connections) -> Tar
 
 @pytest.fixture(scope="session")
 def dify_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
+    return _target(connections, request.param)
+
+
+@pytest.fixture(scope="session")
+def webui_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
     return _target(connections, request.param)
 
 

@@ -138,6 +138,8 @@ def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:
         endpoints += host.metrics_endpoints.values()
     if host.is_dify:
         endpoints.append(host.dify_endpoint)
+    if host.is_webui:
+        endpoints.append(host.webui_endpoint)
     return {(endpoint.address, endpoint.port) for endpoint in endpoints}
 
 

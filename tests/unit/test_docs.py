@@ -69,6 +69,7 @@ def test_setting_says_what_it_means(key: str) -> None:
 EXPOSING = {
     "dify_listen",
     "dify_plugin_signature",
+    "webui_listen",
     "ollama_listen",
     "ollama_no_cloud",
     "models_registry_insecure",

@@ -104,6 +104,16 @@ VALUES: dict[str, dict[str, Any]] = {
     "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
     "dify/llm-fleet-dify-backup.service.j2": {"program": "/p", "config": "/c"},
     "dify/llm-fleet-dify-backup.timer.j2": {},
+    "webui/webui.service.j2": {
+        "name": "x",
+        "image": "webui@sha256:x",
+        "endpoint": Endpoint("127.0.0.1", 1),
+        "environment": "/etc/x",
+        "ca": "/etc/y",
+        "ca_in_container": "/etc/z",
+    },
+    "webui/backup.service.j2": {"program": "/p", "config": "/c"},
+    "webui/backup.timer.j2": {},
     "ollama/ollama.service.j2": {
         "name": "a",
         "binary": "/opt/ollama",

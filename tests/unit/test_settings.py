@@ -18,6 +18,7 @@ from tests.fleets import (
     ALTERNATIVE_DIFY,
     ALTERNATIVE_GATEWAY,
     ALTERNATIVE_GPU,
+    ALTERNATIVE_WEBUI,
     BOX,
     EDGE,
     GPU,
@@ -518,9 +519,13 @@ def test_sound_fleets_are_accepted(hosts: Hosts) -> None:
 def test_alternative_scenario_differs_in_every_setting() -> None:
     """... or a setting could be without effect and no rendering would show it."""
     hosts = pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY)
-    others = {"box": ("containers", ALTERNATIVE_CONTAINERS), "chat": ("dify", ALTERNATIVE_DIFY)}
+    others = {
+        "box": ("containers", ALTERNATIVE_CONTAINERS),
+        "chat": ("dify", ALTERNATIVE_DIFY),
+        "page": ("webui", ALTERNATIVE_WEBUI),
+    }
     fleet = fleet_of({**hosts, **others})
-    places = {"gateway": "edge", "docker": "box", "toolkit": "box", "dify": "chat"}
+    places = {"gateway": "edge", "docker": "box", "toolkit": "box", "dify": "chat", "webui": "page"}
     same = []
     for model in CAPABILITIES:
         capability = model.prefix.rstrip("_") or "host"

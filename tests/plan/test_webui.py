@@ -1,0 +1,192 @@
+"""Open WebUI's own steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.facts.docker import DockerImage
+from fleet.facts.files import FileStates
+from fleet.facts.jobs import Job, LoggedJob
+from fleet.facts.units import ABSENT, UnitState
+from fleet.facts.webui import NewestWebuiBackup
+from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, ALTERNATIVE_WEBUI, Hosts
+from tests.plan.simulation import (
+    RUNNING,
+    Answers,
+    Plan,
+    bare,
+    everything_shown,
+    job,
+    plan,
+    secrets_of,
+)
+
+IMAGE = "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32
+BOX = {
+    "private_address": "10.0.0.5",
+    "gateway_keys": ["webui"],
+    "webui_image": IMAGE,
+    "webui_admin_email": "admin@fleet.internal",
+}
+PULL, RUN = "Open WebUI | Pull the image", "Open WebUI | Run Open WebUI as declared"
+BACKUP = "Open WebUI | Have a backup"
+
+
+def hosts(**data: Any) -> Hosts:
+    """One host with everything."""
+    return {"box": ("gpu gateway webui", {**BOX, **data})}
+
+
+def alternative() -> Hosts:
+    return {
+        "gpu1": ("gpu", ALTERNATIVE_GPU),
+        "edge": ("gateway", ALTERNATIVE_GATEWAY),
+        "page": ("webui", ALTERNATIVE_WEBUI),
+    }
+
+
+def facts(age: float | None = None) -> Answers:
+    """A bare host's, and the age of its newest backup."""
+    return bare() | {
+        NewestWebuiBackup: lambda directory: age,
+        LoggedJob: job(Job("active", "", ("doing",)), Job()),
+    }
+
+
+def own(whole: Plan, host: str) -> Plan:
+    steps = [step for step in whole.steps[host] if step.name.startswith("Open WebUI")]
+    return Plan({host: steps}, whole.json, [step.name for step in steps if step.commands])
+
+
+def converged(age: float = 3600.0) -> Answers:
+    """What a host answers once it was deployed."""
+    states = {path: state for path, (_, state) in own(plan(hosts(), {"box": facts()}), "box")
+              .files("box").items()}  # fmt: skip
+    [installed] = [fact for fact in bare() if fact.__name__ == "DebPackages"]
+    packages = {name: ["1"] for name in ("ca-certificates", "curl", "python3")}
+    return facts(age) | {
+        FileStates: lambda paths: {path: states[path] for path in paths if path in states},
+        UnitState: lambda unit, files: RUNNING,
+        DockerImage: lambda reference: reference == IMAGE,
+        installed: lambda: packages,
+    }
+
+
+def test_from_bare() -> None:
+    assert own(plan(hosts(), {"box": facts()}), "box").order == [
+        "Open WebUI | Install tools",
+        PULL,
+        "Open WebUI | Install the settings",
+        "Open WebUI | Install the unit",
+        RUN,
+        "Open WebUI | Install the backup's program",
+        "Open WebUI | Install the backup's unit",
+        "Open WebUI | Ask every hour for a backup",
+        BACKUP,
+    ]
+
+
+def test_docker_comes_with_the_group_and_the_door_before() -> None:
+    names = [step.name for step in plan(hosts(), {"box": facts()}).steps["box"]]
+    assert names.index("Docker | Run Docker as declared") < names.index(PULL)
+    assert names.index("Gateway | Run nginx as declared") < names.index(RUN)
+
+
+def test_second_run_plans_nothing() -> None:
+    assert own(plan(hosts(), {"box": converged()}), "box").order == []
+
+
+@pytest.mark.parametrize(
+    ("fact", "answer", "step"),
+    [
+        (DockerImage, lambda reference: False, PULL),
+        (UnitState, lambda unit, files: ABSENT if "timer" not in unit else RUNNING, RUN),
+        (NewestWebuiBackup, lambda directory: 90_000.0, BACKUP),
+        (NewestWebuiBackup, lambda directory: None, BACKUP),
+    ],
+)
+def test_each_difference_is_one_step(fact: type, answer: Any, step: str) -> None:
+    assert own(plan(hosts(), {"box": converged() | {fact: answer}}), "box").order == [step]
+
+
+def test_pull_is_the_hosts_own() -> None:
+    [start, *_] = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
+    assert "systemd-run --quiet --unit llm-fleet-pull-webui.service docker pull" in start
+    assert IMAGE in start
+
+
+def test_secrets_are_in_one_root_only_file_and_shown_nowhere(secrets_store: Path) -> None:
+    whole = plan(hosts(), {"box": facts()}, diff=True)
+    values = secrets_of(secrets_store, "webui_fake-box_*")
+    assert len(values) == 2
+    shown = everything_shown(whole)
+    for value in values:
+        assert value not in shown
+        holders = {path: state.mode for path, (text, state) in whole.files("box").items()
+                   if value in text}  # fmt: skip
+        assert holders == {"/etc/llm-fleet/webui/environment": "600"}
+
+
+def environment(whole: Plan, host: str) -> dict[str, str]:
+    text, _ = whole.files(host)["/etc/llm-fleet/webui/environment"]
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+def test_environment() -> None:
+    env = environment(plan(hosts(), {"box": facts()}), "box")
+    assert env["ENABLE_SIGNUP"] == env["ENABLE_PERSISTENT_CONFIG"] == "False"
+    assert env["OPENAI_API_BASE_URL"] == "https://10.0.0.5:8434/v1"
+    assert env["OPENAI_API_KEY"].startswith("sk-")
+    assert env["SSL_CERT_FILE"] == env["REQUESTS_CA_BUNDLE"] == "/etc/ssl/llm-fleet-ca.pem"
+
+
+def test_own_door_is_open_to_containers() -> None:
+    text, _ = plan(hosts(gateway_allow_from=["10.0.0.0/8"]), {"box": facts()}).files("box")[
+        "/etc/llm-fleet/firewall.nft"
+    ]
+    assert 'iifname "docker0" tcp dport 8434 accept comment "open webui"' in text
+    assert "8380" not in text
+
+
+class TestAlternative:
+    @pytest.fixture
+    def whole(self) -> Plan:
+        return plan(alternative(), {name: facts() for name in alternative()})
+
+    def test_environment(self, whole: Plan) -> None:
+        env = environment(whole, "page")
+        assert env["OPENAI_API_BASE_URL"] == "https://llm.example.com:8443/v1"
+        assert env["WEBUI_NAME"] == "Ask us"
+        assert "SSL_CERT_FILE" not in env
+
+    def test_unit(self, whole: Plan) -> None:
+        text, _ = whole.files("page")["/etc/systemd/system/llm-fleet-webui.service"]
+        assert "--publish [fd00::4]:9380:8080" in text
+        assert "mirror.internal:5000/open-webui/open-webui:v0.9.6@sha256:abab" in text
+        assert "fleet-ca" not in text
+
+    def test_backup(self, whole: Plan) -> None:
+        text, _ = whole.files("page")["/etc/llm-fleet/webui/backup.json"]
+        assert json.loads(text) == {
+            "volume": "llm-fleet-webui",
+            "directory": "/srv/backups/webui",
+            "keep": 30,
+            "due": 43200 - 5400,
+        }
+
+    def test_published_to_whom_is_declared(self, whole: Plan) -> None:
+        text, _ = whole.files("page")["/etc/llm-fleet/firewall.nft"]
+        assert [line.strip() for line in text.splitlines() if "9380" in line] == [
+            'ip saddr { 10.0.0.0/8 } tcp dport 9380 accept comment "open webui"',
+            'ip6 saddr { fd00::/8 } tcp dport 9380 accept comment "open webui"',
+            "ip saddr { 10.0.0.0/8 } meta l4proto tcp ct original proto-dst 9380 accept "
+            'comment "open webui"',
+            "ip6 saddr { fd00::/8 } meta l4proto tcp ct original proto-dst 9380 accept "
+            'comment "open webui"',
+        ]
+        # The door is on another host.
+        assert 'iifname "docker0" tcp' not in text

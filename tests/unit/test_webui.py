@@ -1,0 +1,185 @@
+"""What of Open WebUI is refused, and what its backups hold."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sqlite3
+import subprocess
+import tarfile
+from contextlib import closing
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import fleet.inventory
+from fleet.errors import SettingsError
+from tests.fleets import EDGE, GPU, fleet_of
+
+PROGRAM = Path(__file__).resolve().parents[2] / "fleet" / "host" / "webui_backup.py"
+PAGE: dict[str, Any] = {
+    "private_address": "10.0.0.6",
+    "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
+    "webui_admin_email": "admin@fleet.internal",
+}
+KEYS = {"gateway_keys": ["webui", {"name": "ops", "role": "admin"}]}
+
+
+def refusals(edge: dict[str, Any] | None = None, **data: Any) -> str:
+    """What is refused of a host that differs from a sound one by `data`; None takes a key out."""
+    declared = {key: value for key, value in (PAGE | data).items() if value is not None}
+    door = (EDGE[0], {**EDGE[1], **(KEYS if edge is None else edge)})
+    with pytest.raises(SettingsError) as caught:
+        fleet_of({"gpu1": GPU, "edge": door, "page": ("webui", declared)})
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"webui_image": None}, ["page: webui_image is missing", "@sha256:"]),
+        ({"webui_image": "ghcr.io/open-webui/open-webui:v0.9.6"}, ["page: webui_image"]),
+        ({"webui_admin_email": None}, ["page: webui_admin_email is missing"]),
+        (
+            {"webui_listen": "private"},
+            ["page: webui_listen = 'private' without webui_allow_from", "name at least one"],
+        ),
+        (
+            {"webui_listen": "private", "webui_allow_from": ["10.0.0.0/8"],
+             "private_address": None},
+            ["page: webui_listen = 'private' needs private_address"],
+        ),
+        ({"webui_allow_from": ["10.0.0.0/8"]}, ["page: webui_allow_from", "webui_listen"]),
+        (
+            {"webui_gateway_key": "chat"},
+            ["page: webui_gateway_key = 'chat' is not in gateway_keys of edge", "add 'chat'"],
+        ),
+        ({"webui_gateway_key": "ops"}, ["page: webui_gateway_key = 'ops' is an admin key"]),
+        ({"webui_env": {"ENABLE_SIGNUP": "True"}}, ["page: webui_env: ENABLE_SIGNUP is set by"]),
+        ({"webui_env": {"BING_API_KEY": "x"}}, ["page: webui_env: BING_API_KEY looks like a"]),
+        ({"webui_port": 22}, ["page: ssh_port and webui_port are all 22"]),
+    ],
+)  # fmt: skip
+def test_refused(data: dict[str, Any], words: list[str]) -> None:
+    text = refusals(**data)
+    assert all(word in text for word in words), text
+
+
+def test_door_that_nobody_else_reaches() -> None:
+    text = refusals({**KEYS, "gateway_listen": "loopback"})
+    assert "page: Open WebUI asks the fleet's gateway, but no gateway" in text
+    assert "gateway_listen = 'private'" in text
+
+
+def test_secret_that_an_environment_file_cannot_hold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", tmp_path)
+    store = tmp_path / ".secrets" / "default"
+    store.mkdir(parents=True)
+    (store / "webui_page_admin_password").write_text("short")
+    (store / "webui_page_admin_password").chmod(0o600)
+    text = refusals()
+    assert "page: " in text
+    assert "webui_page_admin_password is not 16 to 72 characters" in text
+
+
+def program() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("webui_backup", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+backup = program()
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Path:
+    """A volume: a database that is written to, an upload, and the image's models."""
+    data = tmp_path / "data"
+    for folder in ("uploads", "cache/embedding/models", "cache/image"):
+        (data / folder).mkdir(parents=True)
+    (data / "uploads" / "notes-wal").write_text("somebody's file, of an unlucky name")
+    (data / "cache/embedding/models/weights").write_text("large")
+    (data / "cache/image/cat.png").write_text("cat")
+    with closing(sqlite3.connect(data / "webui.db")) as database:
+        database.executescript("PRAGMA journal_mode = WAL; CREATE TABLE chat (text);")
+    return data
+
+
+def unpacked(archive: Path, into: Path) -> Path:
+    with tarfile.open(archive) as file:
+        file.extractall(into, filter="data")
+    return into
+
+
+def test_backup_holds_what_was_written_a_moment_ago(volume: Path, tmp_path: Path) -> None:
+    """... though it is in the log beside the database, and another change is under way."""
+    with closing(sqlite3.connect(volume / "webui.db")) as open_still:
+        open_still.execute("INSERT INTO chat VALUES ('said')")
+        open_still.commit()
+        open_still.execute("INSERT INTO chat VALUES ('being said')")
+        assert (volume / "webui.db-wal").stat().st_size > 0
+        (tmp_path / "backups").mkdir()
+        archive = backup.back_up(volume, tmp_path / "backups")
+    found = unpacked(archive, tmp_path / "found")
+    with closing(sqlite3.connect(found / "webui.db")) as database:
+        assert database.execute("SELECT text FROM chat").fetchall() == [("said",)]
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    files = {str(path.relative_to(found)) for path in found.rglob("*") if path.is_file()}
+    assert files - {"webui.db-shm", "webui.db-wal"} == {
+        "webui.db", "uploads/notes-wal", "cache/image/cat.png"
+    }  # fmt: skip
+
+
+def test_sum_is_the_archives(volume: Path, tmp_path: Path) -> None:
+    archive = backup.back_up(volume, tmp_path)
+    check = ["sha256sum", "--check", "--strict", "--quiet", f"{archive.name}.sha256"]
+    assert subprocess.run(check, cwd=tmp_path, check=False).returncode == 0
+    archive.write_bytes(archive.read_bytes() + b"x")
+    done = subprocess.run(check, cwd=tmp_path, check=False, capture_output=True)
+    assert done.returncode == 1
+
+
+def test_what_a_killed_backup_left_is_cleared(volume: Path, tmp_path: Path) -> None:
+    backups = tmp_path / "backups"
+    (backups / ".webui-dead").mkdir(parents=True)
+    (backups / ".webui-dead" / "part").write_text("half")
+    archive = backup.back_up(volume, backups)
+    assert sorted(path.name for path in backups.iterdir()) == [
+        archive.name, f"{archive.name}.sha256"
+    ]  # fmt: skip
+
+
+def test_oldest_are_deleted_with_their_sums(tmp_path: Path) -> None:
+    names = [f"webui-2026010{day}T000000Z.tar" for day in range(1, 5)]
+    for name in names:
+        (tmp_path / name).touch()
+        (tmp_path / f"{name}.sha256").touch()
+    (tmp_path / "somebody-else").touch()
+    backup.prune(tmp_path, 2)
+    kept = {name + end for name in names[2:] for end in ("", ".sha256")}
+    assert {path.name for path in tmp_path.iterdir()} == {*kept, "somebody-else"}
+
+
+def test_not_due_does_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: Path
+) -> None:
+    monkeypatch.setattr(backup, "volume", lambda name: volume)
+    config = tmp_path / "config.json"
+    backups = tmp_path / "backups"
+    config.write_text(
+        json.dumps({"volume": "v", "directory": str(backups), "keep": 3, "due": 3600})
+    )
+    assert backup.main([str(config), "--due"]) == 0
+    made = list(backups.glob("*.tar"))
+    assert len(made) == 1
+    assert backup.main([str(config), "--due"]) == 0
+    assert list(backups.glob("*.tar")) == made
+    assert backups.stat().st_mode & 0o777 == 0o700
+    assert made[0].stat().st_mode & 0o777 == 0o600
