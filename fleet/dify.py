@@ -140,7 +140,8 @@ def models_of(host: FleetHost, hosts: Hosts) -> tuple[DifyModel, ...]:
         return host.dify.models
     first = _serving(host, hosts)[0].ollama
     # What Ollama is told to hold, when it is told: more would be cut without a word.
-    size = min(first.context_length or _CONTEXT, _CONTEXT)
+    # Not told, Ollama holds 4096 on a small GPU.
+    size = min(first.context_length or 4096, _CONTEXT)
     limits = {"context_size": size, "max_tokens": min(size, _ANSWER)}
     return (DifyModel.model_validate({"name": first.model_names[0], **limits}),)
 

@@ -626,8 +626,8 @@ class Stack:
         """
         release = Release(self.config, self.state["version"])
         directory = Path(self.config["backup"]["dir"])
+        # One that is there may hold what is others': archives are root's alone by themselves.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
         for stale in directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))

@@ -6,10 +6,9 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from fleet.fit import Room
+from fleet.memory import HEADROOM
 
-# Of what is free beside other models, Ollama gives a further one no more than this share before it
-# unloads them (llamaServerLoadHeadroomPercent), pinned or not; and no more models a GPU than these.
-_HEADROOM = 0.8
+# With more models a GPU than these, Ollama unloads one, pinned or not.
 _MODELS_PER_GPU = 3
 
 Entry = Mapping[str, Any]  # of /api/ps
@@ -32,4 +31,4 @@ def may_load(room: Room, need: int | None, running: Collection[Entry], beside: i
         return False
     most = room.instance.settings.max_loaded_models or _MODELS_PER_GPU * max(len(room.gpus), 1)
     free = room.capacity - beside - sum(int(entry["size"]) for entry in running)
-    return len(running) < most and need <= _HEADROOM * free
+    return len(running) < most and need <= HEADROOM * free

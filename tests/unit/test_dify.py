@@ -245,3 +245,11 @@ class TestBackup:
             read_backup(tmp_path / "a.tar")
         with pytest.raises(FleetError, match="no such file"):
             read_backup(tmp_path / "b.tar")
+
+
+@pytest.mark.parametrize(("declared", "told"), [(None, 4096), (6000, 6000), (65536, 8192)])
+def test_dify_is_told_no_more_context_than_ollama_holds(declared: int | None, told: int) -> None:
+    """Unset, Ollama holds 4096 on a small GPU."""
+    data = BOX | ({"ollama_context_length": declared} if declared else {})
+    fleet = fleet_of({"box": ("gpu dify", {**data, "ollama_models": ["gpt-oss:20b"]})})
+    assert dify.models_of(fleet["box"], fleet)[0].context_size == told
