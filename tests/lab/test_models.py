@@ -25,6 +25,8 @@ CONFIG = "/etc/llm-fleet/models.json"
 MB = 1_000_000
 # What is in flight on three connections when a pull is cut is fetched again.
 IN_FLIGHT = 6 * MB
+# What the memory gate of each deploy reads of the weights before they are pulled.
+HEADS = MB
 
 State = dict[str, Any]
 
@@ -485,7 +487,7 @@ class TestDeploys:
         assert "gpt-oss:20b: pulling" in output
         assert "MB/s" in output
         assert bare.ssh("systemctl show --value -p InvocationID ollama-models") == before
-        assert bare.served() == bare.size
+        assert bare.size <= bare.served() < bare.size + HEADS
         assert bare.lab.deploy() == {}
 
     def test_two_at_once(self, bare: Site) -> None:
@@ -495,7 +497,7 @@ class TestDeploys:
         both = [_deploying(bare), _deploying(bare)]
         outputs = [process.communicate(timeout=120)[0] for process in both]
         assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)
-        assert bare.served() == bare.size
+        assert bare.size <= bare.served() < bare.size + HEADS
 
     def test_without_waiting(self, bare: Site) -> None:
         bare.lab.deploy()
