@@ -530,7 +530,8 @@ class TestTraces:
         assert (entry["key"], entry["path"]) == ("plain", "/v1/chat/completions")
         assert (entry["model"], entry["status"]) == (MODEL, 200)
         assert entry["upstream"].endswith(":11434")
-        assert 0 < float(entry["first_byte"]) <= entry["duration"]
+        # nginx rounds each to a millisecond of its own clock.
+        assert 0 < float(entry["first_byte"]) <= entry["duration"] + 0.002
         assert entry["bytes"] == len(answer.content)
         everything = door.lab.ssh("edge", "cat /var/log/nginx/*; journalctl -o cat -u nginx")
         assert secret not in everything
