@@ -591,7 +591,10 @@ def test_model_that_makes_embeddings(whole: Site) -> None:
 def test_prune(whole: Site) -> None:
     for name in ("stray:1", "busy:1"):
         whole.call("/api/copy", {"source": MODEL, "destination": name})
+    # Names that share weights share the process that serves them, and the first one names it.
+    whole.call("/api/generate", {"model": MODEL, "keep_alive": 0, "stream": False})
     whole.call("/api/generate", {"model": "busy:1", "keep_alive": -1, "stream": False})
+    assert list(whole.loaded()) == ["busy:1"]
     result = whole.lab.pyinfra("-y")
     assert "stray:1 (253.1 MB) is not declared: models_prune = True removes it" in result.stderr
     assert whole.digest("stray:1")
