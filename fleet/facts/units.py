@@ -14,15 +14,13 @@ class Unit:
 
     Times are seconds since boot. `started` is when the main process started, `worker_started` when
     its youngest child did (a reload of nginx makes new workers). `newest_file` is the latest
-    change of the files that were asked about; `binary` is what the main process executes.
+    change of the files that were asked about.
     """
 
     load_state: str
     active_state: str
     file_state: str
-    result: str
     needs_daemon_reload: bool
-    binary: str
     started: float
     worker_started: float
     newest_file: float
@@ -38,7 +36,7 @@ class Unit:
         return self.file_state == "enabled"
 
 
-ABSENT = Unit("not-found", "inactive", "", "", False, "", 0.0, 0.0, 0.0)
+ABSENT = Unit("not-found", "inactive", "", False, 0.0, 0.0, 0.0)
 
 
 class UnitState(FactBase[Unit]):
@@ -59,14 +57,13 @@ class UnitState(FactBase[Unit]):
         return StringCommand(
             "u=",
             QuoteString(unit),
-            ";systemctl show -p LoadState -p ActiveState -p UnitFileState -p Result"
+            ";systemctl show -p LoadState -p ActiveState -p UnitFileState"
             ' -p NeedDaemonReload -p ExecMainStartTimestampMonotonic -- "$u";'
             'pid=$(systemctl show -p MainPID --value -- "$u");'
             'echo "Ticks=$(getconf CLK_TCK)";'
             'echo "Now=$(cut -d" " -f1 /proc/uptime) $(date +%s.%N)";'
             'started() { sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d" " -f20; };'
             'if [ "${pid:-0}" != 0 ]; then echo "Started=$(started "$pid")";'
-            ' echo "Binary=$(readlink "/proc/$pid/exe")";'
             ' for c in $(cat "/proc/$pid/task/$pid/children" 2>/dev/null); do'
             ' echo "Worker=$(started "$c")"; done; fi;'
             "for f in ''",
@@ -96,9 +93,7 @@ class UnitState(FactBase[Unit]):
             load_state=first("LoadState"),
             active_state=first("ActiveState"),
             file_state=first("UnitFileState"),
-            result=first("Result"),
             needs_daemon_reload=first("NeedDaemonReload") == "yes",
-            binary=first("Binary"),
             started=max(starts, default=0.0),
             worker_started=max(workers, default=0.0),
             newest_file=max(changes, default=0.0),

@@ -161,7 +161,7 @@ class AnyAddress(list[str]):
         return True
 
 
-RUNNING = Unit("loaded", "active", "enabled", "success", False, "/usr/bin/x", 100.0, 100.0, 50.0)
+RUNNING = Unit("loaded", "active", "enabled", False, 100.0, 100.0, 50.0)
 
 
 @dataclass
