@@ -435,7 +435,7 @@ class Stack:
         if not self.state:
             # From here on the version counts as installed: there may be a database of it.
             self._keep(version=release.version)
-        release.compose("up", "--detach", "--remove-orphans", "--quiet-pull")
+        self._up(release, services)
         containers = release.containers()
         started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
         self._keep(**{**self.state, "started": started})
@@ -445,6 +445,24 @@ class Stack:
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
         self._wait_answer(release)
+
+    def _up(self, release: Release, services: Services) -> None:
+        try:
+            release.compose("up", "--detach", "--remove-orphans", "--quiet-pull")
+        except StackError:
+            # One that others wait for did not become well; Compose says which, not why.
+            containers = release.containers()
+            self._show_logs(
+                release,
+                [
+                    name
+                    for name, service in services.items()
+                    if name in containers
+                    and containers[name]["State"]["Status"] != "created"
+                    and state_problem(name, service, containers[name]["State"])
+                ],
+            )
+            raise
 
     @staticmethod
     def _pull(services: Services) -> None:
@@ -630,6 +648,7 @@ class Stack:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stale in directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
+        self._check_space(directory)
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
         try:
             self._freeze_and_copy(release, stage)
@@ -639,6 +658,20 @@ class Stack:
         self._prune(directory)
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
+
+    def _check_space(self, directory: Path) -> None:
+        """Raise StackError where the copies could fill the disk, before anything is paused."""
+        volumes = self.root / "volumes"
+        database = size_of(volumes / "db" / "data")
+        named = (size_of(_mountpoint(name)) for name in _named_volumes(self.config["project"]))
+        # Copies, then the archive of them; a dump is smaller by far than the tables and their log.
+        needed = 2 * (size_of(volumes) - database + sum(named)) + database
+        free = shutil.disk_usage(directory).free
+        if free < needed:
+            raise StackError(
+                f"no backup: it may take {needed / 1e9:.1f} GB, and {directory} has"
+                f" {free / 1e9:.1f} GB free: make room, or declare another dify_backup_dir"
+            )
 
     def _freeze_and_copy(self, release: Release, stage: Path) -> None:
         containers = release.containers()
@@ -795,6 +828,16 @@ def moment(text: str) -> float:
 def numbers(version: str) -> tuple[int, ...]:
     """A version as something to compare."""
     return tuple(int(part) for part in version.split("."))
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of the files under a directory; it, or any of them, may be gone by now."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).lstat().st_size
+    return total
 
 
 def sync(path: Path) -> None:

@@ -74,6 +74,12 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
             start(containers, {"db_postgres": images["db_postgres"]}, recreate=False)
         case ["up", *_]:
             start(containers, images)
+            for name in state["unwell"]:
+                containers[name]["State"]["Health"] = {"Status": "unhealthy", "FailingStreak": 3}
+            if state["unwell"]:
+                return said(
+                    f"dependency failed to start: container {state['unwell'][0]} is unhealthy"
+                )
             if version not in state["database"]:
                 state["database"] += f" {version}"
         case ["down", *_]:
@@ -94,8 +100,8 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
                 print(f"Database migration {word}")
             else:
                 print(answers[name])
-        case ["logs", *_]:
-            print("the log")
+        case ["logs", *_, name]:
+            print(f"the log of {name}")
         case _:
             return said(f"unknown: compose {words}")
     return 0

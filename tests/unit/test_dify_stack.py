@@ -42,6 +42,7 @@ class Host:
             "calls": [],
             "database": "",
             "migrating": 0,
+            "unwell": [],
         }
         (folder / "values").write_text("SECRET_KEY=x\n")
         (folder / "secrets.json").write_text("{}")
@@ -185,6 +186,18 @@ def test_old_crashes_are_no_reason_to_give_up(host: Host, monkeypatch: pytest.Mo
     monkeypatch.setattr(dify_stack.Release, "containers", lambda _: next(looks))
     stack = host.stack(OLD)
     stack._wait_well(stack.release, {"api": {}})
+
+
+def test_log_of_what_others_wait_for_in_vain(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compose says which container did not become well, and not a word of why."""
+    host.tell(unwell=["db_postgres"])
+    with pytest.raises(dify_stack.StackError, match="db_postgres is unhealthy"):
+        host.converge(OLD)
+    said = capsys.readouterr().out
+    assert "the log of db_postgres" in said
+    assert "the log of redis" not in said
 
 
 class TestUpgrade:
@@ -354,6 +367,28 @@ class TestBackup:
         assert host.do("backup") == 1
         assert "Dify: no backup now" in capsys.readouterr().err
         assert not list(host.folder.glob("backups/*"))
+
+    def test_that_could_fill_the_disk_pauses_nothing(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (host.root / "volumes" / "db" / "data").mkdir(parents=True)
+        sizes = {"app": 600_000_000, "db/data/base": 100_000_000}
+        for name, size in sizes.items():
+            with (host.root / "volumes" / name).open("wb") as file:
+                file.truncate(size)
+        usage = dify_stack.shutil.disk_usage("/")
+        monkeypatch.setattr(
+            dify_stack.shutil, "disk_usage", lambda _: usage._replace(free=1_200_000_000)
+        )
+        host.docker["calls"].clear()
+        assert host.do("backup") == 1
+        assert "it may take 1.3 GB" in capsys.readouterr().err
+        assert not [call for call in host.docker["calls"] if "pause" in call]
+        monkeypatch.setattr(
+            dify_stack.shutil, "disk_usage", lambda _: usage._replace(free=1_400_000_000)
+        )
+        monkeypatch.setattr(dify_stack, "_tar", lambda target, *_: target.touch())
+        assert host.do("backup") == 0
 
     def test_leaves_nothing_of_a_killed_one(self, host: Host) -> None:
         """A whole archive, with every secret in it."""
