@@ -52,7 +52,7 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -v --durations 15 --ignore-glob 'tests/lab/test_driver*' --ignore-glob 'tests/lab/test_docker*' --ignore-glob 'tests/lab/test_dify*' --ignore tests/lab/test_instances.py --ignore tests/lab/test_gates.py
+	$(BIN)/pytest tests/lab -m 'not slow' -v --durations 15
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5

@@ -19,6 +19,8 @@ import pytest
 
 from tests.lab.conftest import BIN, ROOT, LabUnderTest, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/dify_fleet.py")
 STACK = "Dify | Run the containers as declared"
 SETTINGS = "Dify | Install the settings"

@@ -34,6 +34,8 @@ from tests.lab.upstream.dify_console import (
 )  # fmt: skip
 from tests.lab.upstream.rig import MODEL, until
 
+pytestmark = pytest.mark.slow
+
 HOST = "dify1"
 INSTALL = """set -e
 export DEBIAN_FRONTEND=noninteractive

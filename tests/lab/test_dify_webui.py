@@ -17,6 +17,8 @@ import requests
 
 from tests.lab.conftest import ROOT, LabUnderTest, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/webui_fleet.py")
 RUN = "Open WebUI | Run Open WebUI as declared"
 OPEN = {

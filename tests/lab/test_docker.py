@@ -13,6 +13,8 @@ import pytest
 
 from tests.lab.conftest import BIN, ROOT, LabUnderTest
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/containers.py")
 RUN = "Docker | Run Docker as declared"
 MERGE = "Docker | Merge the configuration"

@@ -14,6 +14,8 @@ import pytest
 
 from tests.lab.conftest import BIN, ROOT, LabUnderTest, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 UUIDS = [f"GPU-5a3f1c00-0000-4000-8000-{index:012}" for index in range(2)]
 C: dict[str, Any] = {"name": "c", "port": 11434, "gpus": [0], "runtime": "docker"}

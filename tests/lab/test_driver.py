@@ -15,6 +15,8 @@ import pytest
 
 from tests.lab.conftest import LabUnderTest, Result, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 GPU_HOSTS = ("gpu1", "gpu2")
 LOADED = "The loaded driver is the installed one, and new enough for Ollama"

@@ -16,6 +16,8 @@ import pytest
 
 from tests.lab.conftest import BIN, LabUnderTest, _lab, _run
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 BUILDS, BREAKS = "6.12.94+deb13-amd64", "6.12.117+deb13-amd64"
 SETTINGS = {"LAB_SETTINGS": json.dumps({"driver_source": "distribution"})}

@@ -16,6 +16,8 @@ import pytest
 
 from tests.lab.conftest import LabUnderTest, Result, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 FITS = "The declared models fit the memory that each server has for them"
 PLACED = "Models are wholly on their server's GPUs, or on the CPU by declaration"

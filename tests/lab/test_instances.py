@@ -14,6 +14,8 @@ import requests
 
 from tests.lab.conftest import BIN, ROOT, LabUnderTest, Result, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 UUIDS = [f"GPU-5a3f1c00-0000-4000-8000-{index:012}" for index in range(8)]
 A: dict[str, Any] = {"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 2048}
