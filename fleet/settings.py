@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -315,6 +316,16 @@ class OllamaInstance(Declared):
         return bool(set(self.gpus) & set(other.gpus))
 
 
+# https://docs.ollama.com/faq warns of the proxy.
+_NOT_FOR_ENV = {
+    "CUDA_VISIBLE_DEVICES": (
+        "is what `gpus` of ollama_instances sets; declare an instance with the GPUs that are meant"
+    ),
+    "HTTP_PROXY": (
+        "would catch calls of Ollama's own API, and pulls are HTTPS; leave it out, and use "
+        "ollama_https_proxy"
+    ),
+}
 # The fields of an instance that take the place of the host's.
 _OWN = (
     "keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models",
@@ -412,10 +423,18 @@ class OllamaSettings(Settings):
         json_schema_extra={"exposes": "`True` may write prompts to the journal."},
     )
     https_proxy: HttpUrl | None = Field(
-        None, description="HTTPS_PROXY of the server, for pulls. Must not hold a password."
+        None,
+        description=(
+            "HTTPS_PROXY of the server, for pulls; the release is fetched through it, too. Must "
+            "not hold a password."
+        ),
     )
     no_proxy: tuple[EnvValue, ...] = Field(
-        (), strict=False, description="NO_PROXY of the server; localhost is always added."
+        (),
+        strict=False,
+        description=(
+            "NO_PROXY of the server, and of what fetches the release; localhost is always added."
+        ),
     )
     env: dict[EnvName, EnvValue] = Field(
         {}, description="Further variables of the server, as text, for example `OLLAMA_VULKAN`."
@@ -439,6 +458,10 @@ class OllamaSettings(Settings):
     @model_validator(mode="after")
     def _relations(self) -> OllamaSettings:
         self._check()
+        if self.no_proxy and not self.https_proxy:
+            raise ValueError(
+                "ollama_no_proxy: there is no proxy to leave out; set ollama_https_proxy"
+            )
         names = [instance.name for instance in self.instances]
         for instance in self.instances:
             if names.count(instance.name) > 1:
@@ -497,11 +520,8 @@ class OllamaSettings(Settings):
             raise ValueError(
                 f"ollama_env: {', '.join(own)} is set by this project, use its setting"
             )
-        if "CUDA_VISIBLE_DEVICES" in self.env:
-            raise ValueError(
-                "ollama_env: CUDA_VISIBLE_DEVICES is what `gpus` of ollama_instances sets; declare "
-                "an instance with the GPUs that are meant"
-            )
+        if refused := [f"{name} {why}" for name, why in _NOT_FOR_ENV.items() if name in self.env]:
+            raise ValueError(f"ollama_env: {refused[0]}")
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
         overhead = self.env.get("OLLAMA_GPU_OVERHEAD") or "0"
@@ -1444,6 +1464,13 @@ def ollama_environment(settings: OllamaSettings, address: str) -> dict[str, str]
     return {name: value for name, value in env.items() if value}
 
 
+def proxy_environment(proxy: str | None, direct: Iterable[str]) -> dict[str, str]:
+    """What a program is told of the proxy for HTTPS, and of what is reached without it."""
+    if proxy is None:
+        return {}
+    return {"HTTPS_PROXY": proxy, "NO_PROXY": ",".join((*_LOCAL_HOSTS, *direct))}
+
+
 def docker_configuration(settings: DockerSettings) -> dict[str, Any]:
     """What of `daemon.json` is declared; what is left at Docker's own default is left out."""
     proxies = {
@@ -1494,8 +1521,9 @@ def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
         # nothing uses instead (docs/decisions/0007-models.md).
         "OLLAMA_NOPRUNE": _flag(True),
         "OLLAMA_DEBUG": _flag(settings.debug),
-        "HTTPS_PROXY": settings.https_proxy or "",
-        "NO_PROXY": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)) if settings.https_proxy else "",
+        "HTTPS_PROXY": "",
+        "NO_PROXY": "",
+        **proxy_environment(settings.https_proxy, settings.no_proxy),
     }
 
 
