@@ -850,10 +850,10 @@ class GatewaySettings(Settings):
             raise ValueError(
                 "gateway_tls_certificate: belongs to gateway_tls = 'given', which needs it"
             )
-        if self.tls == "acme" and not (self.names and self.acme_email and self.http_port):
+        if self.tls == "acme" and not (self.names and self.acme_email and self.http_port == 80):
             raise ValueError(
                 "gateway_tls: 'acme' needs gateway_names, gateway_acme_email and "
-                "gateway_http_port = 80"
+                f"gateway_http_port = 80, which is {self.http_port}: authorities ask no other port"
             )
         if self.tls == "off" and self.http_port is not None:
             raise ValueError(
@@ -863,6 +863,11 @@ class GatewaySettings(Settings):
             raise ValueError(
                 f"gateway_metrics_from: with gateway_metrics = {self.metrics!r} nobody else can "
                 "reach the metrics; set gateway_metrics = 'private'"
+            )
+        if self.metrics == "private" and not self.metrics_from:
+            raise ValueError(
+                "gateway_metrics = 'private' without gateway_metrics_from: nobody could read them; "
+                "name at least one network"
             )
         return self
 
