@@ -259,7 +259,8 @@ class HostSettings(Settings):
         None,
         description=(
             "The host's address inside the fleet: GPU hosts serve the gateway on it, and gateways "
-            "call from it. Needed as soon as a gateway and a GPU host are two machines."
+            "call from it. Needed by every `..._listen` and `gateway_metrics` that is `private` "
+            "(`gateway_listen` is by default), and by a gateway whose GPU hosts are other machines."
         ),
     )
     ssh_port: Port = Field(
@@ -341,7 +342,10 @@ class OllamaSettings(Settings):
     version: str = Field(
         pins.OLLAMA_VERSION,
         pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$",
-        description="Release to run. Releases stay side by side in `/opt/ollama/<version>`.",
+        description=(
+            "Release to run, as in `0.32.7` or `0.40.0-rc1`. Releases stay side by side in "
+            "`/opt/ollama/<version>`."
+        ),
     )
     sha256: Sha256 | None = Field(
         None,
@@ -573,8 +577,8 @@ class ModelsSettings(Settings):
     registry: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")] | None = Field(
         None,
         description=(
-            "Host and port of a mirror to pull from; the models keep their short names. Unset is "
-            "Ollama's own registry."
+            "Mirror to pull from, as `host` or `host:port`, without a scheme or a path; the models "
+            "keep their short names. Unset is Ollama's own registry."
         ),
     )
     registry_insecure: bool = Field(
@@ -753,7 +757,10 @@ class GatewaySettings(Settings):
     names: tuple[DnsName, ...] = Field(
         (),
         strict=False,
-        description="DNS names by which clients know the front door; the first is in its URL.",
+        description=(
+            "DNS names by which clients know the front door: the first is in its URL, and the "
+            "certificate of `private-ca` or `acme` is for all of them."
+        ),
     )
     tls: GatewayTls = Field(
         "private-ca",
@@ -932,7 +939,7 @@ class FirewallSettings(Settings):
         "60s",
         description=(
             "New rules are put back by the host itself unless this machine logs in anew within "
-            "this time."
+            "this time, 5s to 10m."
         ),
         json_schema_extra={"unit": "duration"},
     )
@@ -970,8 +977,9 @@ class DriverSettings(Settings):
     version: Annotated[str, StringConstraints(pattern=r"^\d{3}\.\d+(\.\d+)?$")] | None = Field(
         None,
         description=(
-            "Exact driver version, from NVIDIA's repository. Unset installs the branch's newest "
-            "and stays with it; set it to move."
+            "Exact driver version, from NVIDIA's repository, as in `595.91.07` or `580.95`: it "
+            "begins with `driver_branch`. Unset installs the branch's newest and stays with it; "
+            "set it to move."
         ),
     )
     modules: Literal["auto", "open", "proprietary"] = Field(
@@ -1055,7 +1063,8 @@ class DockerSettings(Settings):
         pins.CONTAINERD_VERSION, description="Version of `containerd.io` under Docker CE."
     )
     compose_version: Annotated[Version, AfterValidator(_check_compose)] = Field(
-        pins.COMPOSE_VERSION, description="Compose plugin of Docker CE; 2.24 or newer."
+        pins.COMPOSE_VERSION,
+        description="Compose plugin of Docker CE, three numbers; 2.24.0 or newer.",
     )
     repository_url: HttpUrl = Field(
         "https://download.docker.com/linux",
@@ -1146,7 +1155,8 @@ class ToolkitSettings(Settings):
         ),
     )
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")] = Field(
-        pins.TOOLKIT_VERSION, description="Version of all four packages, held."
+        pins.TOOLKIT_VERSION,
+        description="Version of all four packages, held; with the packages' own number, `-1`.",
     )
     runtime: bool = Field(
         False,
@@ -1256,8 +1266,8 @@ class DifySettings(Settings):
     subnet: Subnet = Field(
         ipaddress.ip_network("172.30.91.0/24"),
         description=(
-            "Network of Dify's containers. Only its plugin daemon, at a fixed address in it, may "
-            "reach Ollama."
+            "Network of Dify's containers: a private one of /16 to /26. Only its plugin daemon, at "
+            "a fixed address in it, may reach Ollama."
         ),
     )
     owner_email: OwnerEmail | None = Field(
