@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import SecretStr
 
 from fleet.model_declarations import AUTO
 from fleet.secrets import host_secret
-from fleet.settings import DifyModel, DifySettings
+from fleet.settings import Address, DifyModel, DifySettings, Network
 
 if TYPE_CHECKING:
     from fleet.inventory import Endpoint, Fleet, FleetHost
@@ -221,6 +223,7 @@ def host_problems(host: FleetHost) -> Iterator[str]:
             f"{host.name}: dify_plugin is missing: without it Dify knows no Ollama; set it to the "
             "identifier that its page in the marketplace shows, or dify_plugin_package to a file"
         )
+    yield from _package_problems(host)
     if settings.listen == "private" and not settings.allow_from:
         yield (
             f"{host.name}: dify_listen = 'private' without dify_allow_from: nobody could reach it; "
@@ -252,6 +255,19 @@ def host_problems(host: FleetHost) -> Iterator[str]:
         yield (
             f"{host.name}: dify_env: {', '.join(shown)} looks like a secret, and an inventory is "
             "no place for one; leave it out"
+        )
+
+
+def _package_problems(host: FleetHost) -> Iterator[str]:
+    from fleet.inventory import PROJECT_ROOT  # noqa: PLC0415 - it imports this file
+
+    package = host.dify.plugin_package
+    if package is None or package.startswith(("http://", "https://")):
+        return
+    if not (PROJECT_ROOT / package).is_file():
+        yield (
+            f"{host.name}: dify_plugin_package = {package!r}: no such file; paths are relative to "
+            f"{PROJECT_ROOT}"
         )
 
 
@@ -334,13 +350,48 @@ def _gateway_problems(host: FleetHost, hosts: list[FleetHost]) -> Iterator[str]:
             "by others; declare one with gateway_listen = 'private', or use dify_ollama = 'host'"
         )
         return
-    names = [key.name for key in gateway.gateway.keys]
-    if host.dify.gateway_key not in names:
+    if host.dify.gateway_key not in {key.name for key in gateway.gateway.keys}:
         yield (
             f"{host.name}: dify_gateway_key = {host.dify.gateway_key!r} is not in gateway_keys of "
             f"{gateway.name}; add "
             f'{{"name": "{host.dify.gateway_key}", "overrides": True}} there'
         )
+        return
+    daemon = ip_address(daemon_address(host.dify))
+    yield from call_problems(host, gateway, "dify_gateway_key", host.dify.gateway_key, daemon)
+
+
+def call_problems(
+    host: FleetHost, gateway: FleetHost, setting: str, name: str, inside: Address | None
+) -> Iterator[str]:
+    """Why `gateway` or its firewall turns away containers of `host`, whose key is called `name`.
+
+    The gateway sees `inside`, the container's own address, when it is on the same host, and the
+    host's private address otherwise. Nothing is said where that cannot be told, as of a gateway on
+    all its addresses.
+    """
+    key = next(key for key in gateway.gateway.keys if key.name == name)
+    said = f"{host.name}: {setting} = {name!r}, which in gateway_keys of {gateway.name}"
+    if key.expires and key.has_ended(datetime.now(UTC)):
+        yield f"{said} ended on {key.expires:%Y-%m-%d %H:%M} UTC; give it a later `expires` there"
+    is_here = host.name == gateway.name
+    source = inside if is_here else host.host.private_address
+    door = gateway.host.private_address if gateway.gateway.listen == "private" else None
+    if not (source and door and source.version == door.version):
+        return
+    if key.allow_from and not _any_holds(key.allow_from, source):
+        yield f"{said} has an allow_from without {source}, where its calls come from; add it there"
+    filtered = gateway.firewall.backend != "none" and not is_here
+    if filtered and not _any_holds(gateway.gateway.allow_from, source):
+        listed = [str(network) for network in gateway.gateway.allow_from]
+        yield (
+            f"{gateway.name}: gateway_allow_from = {listed}: the firewall would drop the calls of "
+            f"{host.name}; add '{source}' or its network"
+        )
+
+
+def _any_holds(networks: Iterable[Network], address: Address) -> bool:
+    return any(address in network for network in networks)
 
 
 def gateway_of(host: FleetHost, hosts: Hosts) -> FleetHost | None:

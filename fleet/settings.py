@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -258,7 +259,8 @@ class HostSettings(Settings):
         None,
         description=(
             "The host's address inside the fleet: GPU hosts serve the gateway on it, and gateways "
-            "call from it. Needed as soon as a gateway and a GPU host are two machines."
+            "call from it. Needed by every `..._listen` and `gateway_metrics` that is `private` "
+            "(`gateway_listen` is by default), and by a gateway whose GPU hosts are other machines."
         ),
     )
     ssh_port: Port = Field(
@@ -315,6 +317,16 @@ class OllamaInstance(Declared):
         return bool(set(self.gpus) & set(other.gpus))
 
 
+# https://docs.ollama.com/faq warns of the proxy.
+_NOT_FOR_ENV = {
+    "CUDA_VISIBLE_DEVICES": (
+        "is what `gpus` of ollama_instances sets; declare an instance with the GPUs that are meant"
+    ),
+    "HTTP_PROXY": (
+        "would catch calls of Ollama's own API, and pulls are HTTPS; leave it out, and use "
+        "ollama_https_proxy"
+    ),
+}
 # The fields of an instance that take the place of the host's.
 _OWN = (
     "keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models",
@@ -330,7 +342,10 @@ class OllamaSettings(Settings):
     version: str = Field(
         pins.OLLAMA_VERSION,
         pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$",
-        description="Release to run. Releases stay side by side in `/opt/ollama/<version>`.",
+        description=(
+            "Release to run, as in `0.32.7` or `0.40.0-rc1`. Releases stay side by side in "
+            "`/opt/ollama/<version>`."
+        ),
     )
     sha256: Sha256 | None = Field(
         None,
@@ -412,10 +427,18 @@ class OllamaSettings(Settings):
         json_schema_extra={"exposes": "`True` may write prompts to the journal."},
     )
     https_proxy: HttpUrl | None = Field(
-        None, description="HTTPS_PROXY of the server, for pulls. Must not hold a password."
+        None,
+        description=(
+            "HTTPS_PROXY of the server, for pulls; the release is fetched through it, too. Must "
+            "not hold a password."
+        ),
     )
     no_proxy: tuple[EnvValue, ...] = Field(
-        (), strict=False, description="NO_PROXY of the server; localhost is always added."
+        (),
+        strict=False,
+        description=(
+            "NO_PROXY of the server, and of what fetches the release; localhost is always added."
+        ),
     )
     env: dict[EnvName, EnvValue] = Field(
         {}, description="Further variables of the server, as text, for example `OLLAMA_VULKAN`."
@@ -439,6 +462,10 @@ class OllamaSettings(Settings):
     @model_validator(mode="after")
     def _relations(self) -> OllamaSettings:
         self._check()
+        if self.no_proxy and not self.https_proxy:
+            raise ValueError(
+                "ollama_no_proxy: there is no proxy to leave out; set ollama_https_proxy"
+            )
         names = [instance.name for instance in self.instances]
         for instance in self.instances:
             if names.count(instance.name) > 1:
@@ -497,11 +524,8 @@ class OllamaSettings(Settings):
             raise ValueError(
                 f"ollama_env: {', '.join(own)} is set by this project, use its setting"
             )
-        if "CUDA_VISIBLE_DEVICES" in self.env:
-            raise ValueError(
-                "ollama_env: CUDA_VISIBLE_DEVICES is what `gpus` of ollama_instances sets; declare "
-                "an instance with the GPUs that are meant"
-            )
+        if refused := [f"{name} {why}" for name, why in _NOT_FOR_ENV.items() if name in self.env]:
+            raise ValueError(f"ollama_env: {refused[0]}")
         if self.env.get("OLLAMA_DEBUG_LOG_REQUESTS", "0") not in ("0", "false"):
             raise ValueError("ollama_env: OLLAMA_DEBUG_LOG_REQUESTS writes prompts to disk")
         overhead = self.env.get("OLLAMA_GPU_OVERHEAD") or "0"
@@ -553,8 +577,8 @@ class ModelsSettings(Settings):
     registry: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")] | None = Field(
         None,
         description=(
-            "Host and port of a mirror to pull from; the models keep their short names. Unset is "
-            "Ollama's own registry."
+            "Mirror to pull from, as `host` or `host:port`, without a scheme or a path; the models "
+            "keep their short names. Unset is Ollama's own registry."
         ),
     )
     registry_insecure: bool = Field(
@@ -733,7 +757,10 @@ class GatewaySettings(Settings):
     names: tuple[DnsName, ...] = Field(
         (),
         strict=False,
-        description="DNS names by which clients know the front door; the first is in its URL.",
+        description=(
+            "DNS names by which clients know the front door: the first is in its URL, and the "
+            "certificate of `private-ca` or `acme` is for all of them."
+        ),
     )
     tls: GatewayTls = Field(
         "private-ca",
@@ -830,10 +857,10 @@ class GatewaySettings(Settings):
             raise ValueError(
                 "gateway_tls_certificate: belongs to gateway_tls = 'given', which needs it"
             )
-        if self.tls == "acme" and not (self.names and self.acme_email and self.http_port):
+        if self.tls == "acme" and not (self.names and self.acme_email and self.http_port == 80):
             raise ValueError(
                 "gateway_tls: 'acme' needs gateway_names, gateway_acme_email and "
-                "gateway_http_port = 80"
+                f"gateway_http_port = 80, which is {self.http_port}: authorities ask no other port"
             )
         if self.tls == "off" and self.http_port is not None:
             raise ValueError(
@@ -843,6 +870,11 @@ class GatewaySettings(Settings):
             raise ValueError(
                 f"gateway_metrics_from: with gateway_metrics = {self.metrics!r} nobody else can "
                 "reach the metrics; set gateway_metrics = 'private'"
+            )
+        if self.metrics == "private" and not self.metrics_from:
+            raise ValueError(
+                "gateway_metrics = 'private' without gateway_metrics_from: nobody could read them; "
+                "name at least one network"
             )
         return self
 
@@ -907,7 +939,7 @@ class FirewallSettings(Settings):
         "60s",
         description=(
             "New rules are put back by the host itself unless this machine logs in anew within "
-            "this time."
+            "this time, 5s to 10m."
         ),
         json_schema_extra={"unit": "duration"},
     )
@@ -945,8 +977,9 @@ class DriverSettings(Settings):
     version: Annotated[str, StringConstraints(pattern=r"^\d{3}\.\d+(\.\d+)?$")] | None = Field(
         None,
         description=(
-            "Exact driver version, from NVIDIA's repository. Unset installs the branch's newest "
-            "and stays with it; set it to move."
+            "Exact driver version, from NVIDIA's repository, as in `595.91.07` or `580.95`: it "
+            "begins with `driver_branch`. Unset installs the branch's newest and stays with it; "
+            "set it to move."
         ),
     )
     modules: Literal["auto", "open", "proprietary"] = Field(
@@ -1030,7 +1063,8 @@ class DockerSettings(Settings):
         pins.CONTAINERD_VERSION, description="Version of `containerd.io` under Docker CE."
     )
     compose_version: Annotated[Version, AfterValidator(_check_compose)] = Field(
-        pins.COMPOSE_VERSION, description="Compose plugin of Docker CE; 2.24 or newer."
+        pins.COMPOSE_VERSION,
+        description="Compose plugin of Docker CE, three numbers; 2.24.0 or newer.",
     )
     repository_url: HttpUrl = Field(
         "https://download.docker.com/linux",
@@ -1121,7 +1155,8 @@ class ToolkitSettings(Settings):
         ),
     )
     version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")] = Field(
-        pins.TOOLKIT_VERSION, description="Version of all four packages, held."
+        pins.TOOLKIT_VERSION,
+        description="Version of all four packages, held; with the packages' own number, `-1`.",
     )
     runtime: bool = Field(
         False,
@@ -1231,8 +1266,8 @@ class DifySettings(Settings):
     subnet: Subnet = Field(
         ipaddress.ip_network("172.30.91.0/24"),
         description=(
-            "Network of Dify's containers. Only its plugin daemon, at a fixed address in it, may "
-            "reach Ollama."
+            "Network of Dify's containers: a private one of /16 to /26. Only its plugin daemon, at "
+            "a fixed address in it, may reach Ollama."
         ),
     )
     owner_email: OwnerEmail | None = Field(
@@ -1444,6 +1479,13 @@ def ollama_environment(settings: OllamaSettings, address: str) -> dict[str, str]
     return {name: value for name, value in env.items() if value}
 
 
+def proxy_environment(proxy: str | None, direct: Iterable[str]) -> dict[str, str]:
+    """What a program is told of the proxy for HTTPS, and of what is reached without it."""
+    if proxy is None:
+        return {}
+    return {"HTTPS_PROXY": proxy, "NO_PROXY": ",".join((*_LOCAL_HOSTS, *direct))}
+
+
 def docker_configuration(settings: DockerSettings) -> dict[str, Any]:
     """What of `daemon.json` is declared; what is left at Docker's own default is left out."""
     proxies = {
@@ -1494,8 +1536,9 @@ def _own_environment(settings: OllamaSettings, address: str) -> dict[str, str]:
         # nothing uses instead (docs/decisions/0007-models.md).
         "OLLAMA_NOPRUNE": _flag(True),
         "OLLAMA_DEBUG": _flag(settings.debug),
-        "HTTPS_PROXY": settings.https_proxy or "",
-        "NO_PROXY": ",".join((*_LOCAL_HOSTS, *settings.no_proxy)) if settings.https_proxy else "",
+        "HTTPS_PROXY": "",
+        "NO_PROXY": "",
+        **proxy_environment(settings.https_proxy, settings.no_proxy),
     }
 
 

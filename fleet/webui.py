@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from fleet.dify import Hosts, gateway_of
+from fleet.dify import Hosts, call_problems, gateway_of
 from fleet.secrets import host_secret
 
 if TYPE_CHECKING:
@@ -161,6 +161,9 @@ def fleet_problems(host: FleetHost, hosts: Hosts) -> Iterator[str]:
             f"{host.name}: webui_gateway_key = {wanted!r} is an {roles[wanted]} key of "
             f"{gateway.name}, and whoever chats would have it; declare one with role = 'inference'"
         )
+    else:
+        # Docker chooses the addresses in its own bridge.
+        yield from call_problems(host, gateway, "webui_gateway_key", wanted, None)
 
 
 def secret_problems(fleet: Fleet) -> Iterator[str]:

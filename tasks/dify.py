@@ -27,6 +27,7 @@ from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
 from fleet.operations.units import run_unit
 from fleet.render import render
+from fleet.settings import proxy_environment
 
 PROVIDER = "langgenius/ollama/ollama"
 _HOST_PROGRAMS = Path(__file__).resolve().parent.parent / "fleet" / "host"
@@ -52,7 +53,7 @@ def dify(me: FleetHost, fleet: Fleet) -> None:
         version=me.dify.version,
         url=f"{me.dify.release_url}/{me.dify.version}.tar.gz",
         sha256=str(me.dify.sha256),
-        https_proxy=me.dify.http_proxy,
+        environment=proxy_environment(me.dify.http_proxy, me.dify.no_proxy),
     )
     run_stack(name="Run the containers as declared")
     _bring_package(me)

@@ -91,7 +91,7 @@ def _remove() -> None:
 def refuse_other_firewalls(me: FleetHost, fleet: Fleet, active: list[str]) -> None:
     """Refuse a host that somebody else's firewall closes: a packet would need the leave of both.
 
-    docs/decisions/0006-other-firewalls.md has the reasons why none is managed from here.
+    docs/decisions/0006-firewall.md has the reasons why none is managed from here.
 
     Raises:
         FleetError: `active` names one.

@@ -25,6 +25,7 @@ from fleet.operations.models import choose_model, provide_models
 from fleet.operations.packages import install_packages
 from fleet.operations.units import enable_unit
 from fleet.render import render
+from fleet.settings import proxy_environment
 
 _LOADER = Path(__file__).resolve().parent.parent / "fleet" / "host" / "model_loader.py"
 _MEGABYTE, _GIGABYTE = 1_000_000, 1_000_000_000
@@ -64,11 +65,7 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         models_dir=me.ollama.models_dir,
         servers=[instance.unit for instance in me.instances],
         several=bool(me.ollama.instances),
-        environment={
-            name: value
-            for name, value in me.instances[0].env.items()
-            if name in ("HTTPS_PROXY", "NO_PROXY")
-        },
+        environment=proxy_environment(me.ollama.https_proxy, me.ollama.no_proxy),
         restart_delay=seconds(me.models.retry_delay_max),
     )
     return [

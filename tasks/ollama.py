@@ -26,7 +26,7 @@ from fleet.operations.ollama import (
 )
 from fleet.operations.packages import install_packages
 from fleet.operations.units import run_unit
-from fleet.settings import Architecture
+from fleet.settings import Architecture, proxy_environment
 
 _ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
 _FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-release"
@@ -110,7 +110,7 @@ def _install_release(me: FleetHost, url: str, sha256: str) -> None:
         version=me.ollama.version,
         url=url,
         sha256=sha256,
-        https_proxy=me.ollama.https_proxy,
+        environment=proxy_environment(me.ollama.https_proxy, me.ollama.no_proxy),
     )
 
 

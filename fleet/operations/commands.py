@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from typing import Any
 
 from pyinfra.api import QuoteString, StringCommand
 
@@ -23,6 +24,12 @@ def or_journal(command: StringCommand, unit: str) -> StringCommand:
         QuoteString(unit),
         ">&2; exit 1; }",
     )
+
+
+def with_environment(environment: Mapping[str, str]) -> list[Any]:
+    """Options of systemd-run that give its unit `environment`."""
+    texts = [f"{name}={value}" for name, value in environment.items()]
+    return [option for text in texts for option in ("--setenv", QuoteString(text))]
 
 
 def verify_unit(name: str) -> StringCommand:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pyinfra import host
@@ -13,7 +14,7 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 from fleet.errors import FleetError
 from fleet.facts.dify import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
 from fleet.facts.jobs import FetchJob, Job, LoggedJob
-from fleet.operations.commands import Commands, fail, or_journal
+from fleet.operations.commands import Commands, fail, or_journal, with_environment
 from fleet.operations.jobs import Meter, newest_line, run_backup, run_job
 from fleet.paths import (
     DIFY_BACKUP_UNIT,
@@ -31,18 +32,19 @@ from fleet.secrets import SecretStore
 
 
 @operation()
-def fetch_dify(version: str, url: str, sha256: str, https_proxy: str | None = None) -> Commands:
+def fetch_dify(version: str, url: str, sha256: str, environment: Mapping[str, str]) -> Commands:
     """Have the release tarball at `url` unpacked in a directory of its version, and never touched.
 
-    A tarball with another SHA-256 changes nothing and is reported with both sums.
+    A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
+    what curl is told of a proxy.
     """
     if host.get_fact(DifyRelease, version=version) == sha256:
         host.noop(f"Dify {version} is there")
         return
     directory = f"{DIFY_PRISTINE}/{version}"
     unit = f"llm-fleet-fetch-dify-{version}.service"
-    proxy = ["--setenv", QuoteString(f"HTTPS_PROXY={https_proxy}")] if https_proxy else []
-    start = _start(unit, *proxy, f"{LIB}/fetch-release", QuoteString(url), sha256, directory)
+    fetch = (f"{LIB}/fetch-release", QuoteString(url), sha256, directory)
+    start = _start(unit, *with_environment(environment), *fetch)
     meter = Meter()
 
     def describe(job: Job) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 
 from pyinfra import host, logger
@@ -14,7 +15,7 @@ from fleet.facts.jobs import FetchJob, Job
 from fleet.facts.ollama import OllamaReleases, OllamaServers
 from fleet.instances import bind_gpus, unit_file
 from fleet.inventory import Instance
-from fleet.operations.commands import Commands, fail, verify_unit
+from fleet.operations.commands import Commands, fail, verify_unit, with_environment
 from fleet.operations.files import install_files
 from fleet.operations.jobs import Meter, run_job
 from fleet.paths import (
@@ -30,21 +31,21 @@ from fleet.paths import (
 
 @operation()
 def install_release(
-    version: str, url: str, sha256: str, https_proxy: str | None = None
+    version: str, url: str, sha256: str, environment: Mapping[str, str]
 ) -> Commands:
     """Have the tarball at `url` unpacked beside the other releases, and `current` point to it.
 
-    A tarball with another SHA-256 changes nothing and is reported with both sums.
+    A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
+    what curl is told of a proxy.
     """
     directory = f"{OLLAMA_ROOT}/{version}"
     release = host.get_fact(OllamaReleases, version=version)
     if release.get("sha256") != sha256:
         unit = f"llm-fleet-fetch-ollama-{version}.service"
-        proxy = ["--setenv", QuoteString(f"HTTPS_PROXY={https_proxy}")] if https_proxy else []
         start = StringCommand(
             "systemctl is-active --quiet", unit, "|| {",
             "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-            "systemd-run --quiet --unit", unit, *proxy,
+            "systemd-run --quiet --unit", unit, *with_environment(environment),
             f"{LIB}/fetch-release", QuoteString(url), sha256, directory, "; }",
         )  # fmt: skip
         meter = Meter()

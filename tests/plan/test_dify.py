@@ -242,6 +242,14 @@ class TestAlternative:
         whole = plan(alternative(), {name: facts() for name in alternative()})
         return {path: text for path, (text, _) in whole.files("chat").items()}
 
+    def test_release_is_fetched_through_the_proxy_but_for_what_is_left_out(self) -> None:
+        whole = plan(alternative(), {name: facts() for name in alternative()})
+        [fetch] = [line for line in whole.lines("chat") if "fetch-release http" in line]
+        assert (
+            "--setenv HTTPS_PROXY=http://proxy.internal:3128 "
+            "--setenv NO_PROXY=127.0.0.1,::1,localhost,mirror.internal "
+        ) in fetch
+
     def test_stack(self, files: dict[str, str]) -> None:
         stack = json.loads(files["/etc/llm-fleet/dify/stack.json"])
         assert stack["publish"] == {"nginx": ["[fd00::3]:9480:80"]}

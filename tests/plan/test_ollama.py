@@ -66,7 +66,10 @@ class TestRelease:
 
     def test_declared_address_checksum_and_proxy(self) -> None:
         fetch, _ = from_bare("alternative").step("gpu1", "Ollama | Install Ollama 0.40.0-rc1").lines
-        assert "--setenv HTTPS_PROXY=http://proxy.internal:3128 " in fetch
+        assert (
+            "--setenv HTTPS_PROXY=http://proxy.internal:3128 "
+            "--setenv NO_PROXY=127.0.0.1,::1,localhost,mirror.internal,10.0.0.0/8 /usr"
+        ) in fetch
         assert (
             "/fetch-release http://mirror.internal:8080/releases/v0.40.0-rc1/"
             f"ollama-linux-amd64.tar.zst {'ab' * 32} /opt/ollama/0.40.0-rc1 ;"

@@ -17,7 +17,7 @@ import yaml
 from fleet import dify
 from fleet.dify_backups import read_backup
 from fleet.errors import FleetError, SettingsError
-from tests.fleets import EDGE, fleet_of
+from tests.fleets import EDGE, GPU, fleet_of
 from tests.host_programs import dify_client as client
 from tests.host_programs import dify_stack as stack
 
@@ -52,6 +52,11 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_plugin": "langgenius/ollama:1.0.0"}, "dify_plugin = 'langgenius/ollama:1.0.0'"),
         ({"dify_plugin_package": "a.difypkg"}, "leave one of them out"),
         ({"dify_plugin_sha256": "ab" * 32}, "belongs to dify_plugin_package"),
+        (
+            {"dify_plugin": None, "dify_plugin_package": "a.difypkg",
+             "dify_plugin_sha256": "ab" * 32},
+            "box: dify_plugin_package = 'a.difypkg': no such file; paths are relative to",
+        ),
         ({"dify_images": {"nginx:latest": "latest"}}, "dify_images['nginx:latest']"),
         ({"dify_listen": "private"}, "without dify_allow_from: nobody could reach it"),
         ({"dify_allow_from": ["10.0.0.0/8"]}, "set dify_listen = 'private'"),
@@ -84,17 +89,42 @@ def test_refused(data: dict[str, Any], words: str) -> None:
     assert words in refusals(**data)
 
 
+CHAT = {
+    **{key: value for key, value in BOX.items() if key != "ollama_listen"},
+    "dify_ollama": "gateway",
+}
+
+
 def test_gateway_needs_a_key_for_dify() -> None:
-    chat = {key: value for key, value in BOX.items() if key != "ollama_listen"}
-    gpu = {"private_address": "10.0.0.11", "ollama_listen": "private"}
     with pytest.raises(SettingsError, match=r"'dify' is not in gateway_keys of edge; add .*overri"):
-        fleet_of(
-            {
-                "edge": EDGE,
-                "gpu1": ("gpu", gpu),
-                "chat": ("dify", {**chat, "dify_ollama": "gateway"}),
-            }
-        )
+        fleet_of({"edge": EDGE, "gpu1": GPU, "chat": ("dify", CHAT)})
+
+
+@pytest.mark.parametrize(
+    ("key", "edge", "words"),
+    [
+        ({"expires": "2020-01-01"}, {}, "chat: dify_gateway_key = 'dify', which"),
+        ({"allow_from": ["10.1.0.0/16"]}, {}, "has an allow_from without 10.0.0.5"),
+        ({}, {"gateway_allow_from": ["10.1.0.0/16"]}, "edge: gateway_allow_from = ['10.1.0.0/16']"),
+    ],
+)
+def test_gateway_turns_dify_away(key: dict[str, Any], edge: dict[str, Any], words: str) -> None:
+    door = {**EDGE[1], "gateway_keys": [{"name": "dify", **key}], **edge}
+    with pytest.raises(SettingsError) as caught:
+        fleet_of({"edge": ("gateway", door), "gpu1": GPU, "chat": ("dify", CHAT)})
+    assert words in str(caught.value)
+
+
+def test_dify_on_the_gateway_calls_from_its_own_network() -> None:
+    """The firewall lets its bridge in, whatever gateway_allow_from says; nginx sees the daemon."""
+
+    def box(source: str) -> dict[str, Any]:
+        keys = [{"name": "dify", "allow_from": [source]}]
+        return {**CHAT, "gateway_keys": keys, "gateway_allow_from": ["10.1.0.0/16"]}
+
+    fleet_of({"box": ("gpu gateway dify", box("172.30.91.250"))})
+    with pytest.raises(SettingsError, match=r"has an allow_from without 172\.30\.91\.250"):
+        fleet_of({"box": ("gpu gateway dify", box("10.0.0.5"))})
 
 
 def test_host_without_ollama() -> None:

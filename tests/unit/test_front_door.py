@@ -109,8 +109,13 @@ def test_refused_key(field: str, value: object, reason: str) -> None:
         ({"tls": "given"}, "which needs it"),
         ({"tls_certificate": "x.pem"}, "belongs to gateway_tls = 'given'"),
         ({"tls": "acme", "names": ["a.example.com"]}, "gateway_acme_email"),
+        (
+            {"tls": "acme", "names": ["a.example.com"], "acme_email": "a@b.c", "http_port": 8080},
+            "gateway_http_port = 80, which is 8080",
+        ),
         ({"tls": "off", "http_port": 80}, "redirects to https"),
         ({"metrics_from": ["10.0.0.0/8"]}, "set gateway_metrics = 'private'"),
+        ({"metrics": "private"}, "without gateway_metrics_from: nobody could read them"),
         ({"cors_origins": ["*"]}, "not an origin"),
         ({"cors_origins": ["https://a.example/path"]}, "not an origin"),
         ({"names": ["Example"]}, "not a DNS name"),

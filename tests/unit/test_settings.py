@@ -405,6 +405,26 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_https_proxy = 'socks5://proxy'", "http:// or https://"],
     ),
+    "exception from Ollama's own lack of a proxy": (
+        pair({"ollama_no_proxy": ["mirror"]}),
+        "gpu1",
+        ["ollama_no_proxy: there is no proxy to leave out", "set ollama_https_proxy"],
+    ),
+    "proxy for Ollama's own calls": (
+        pair({"ollama_env": {"HTTP_PROXY": "http://proxy:3128"}}),
+        "gpu1",
+        ["ollama_env: HTTP_PROXY would catch calls", "use ollama_https_proxy"],
+    ),
+    "proxy for Ollama's own calls in lower case": (
+        pair({"ollama_env": {"http_proxy": "http://proxy:3128"}}),
+        "gpu1",
+        ["ollama_env['http_proxy']"],
+    ),
+    "proxy for an instance's own calls": (
+        pair({"ollama_instances": [{"name": "a", "port": 1, "env": {"HTTP_PROXY": "http://x"}}]}),
+        "gpu1",
+        ["ollama_instances: a: ollama_env: HTTP_PROXY would catch calls"],
+    ),
     "insecure without a mirror": (
         pair({"models_registry_insecure": True}),
         "gpu1",

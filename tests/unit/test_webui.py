@@ -67,6 +67,57 @@ def test_refused(data: dict[str, Any], words: list[str]) -> None:
     assert all(word in text for word in words), text
 
 
+@pytest.mark.parametrize(
+    ("edge", "words"),
+    [
+        (
+            {"gateway_keys": [{"name": "webui", "expires": "2020-01-01"}]},
+            ["page: webui_gateway_key = 'webui', which in gateway_keys of edge",
+             "ended on 2020-01-02 00:00 UTC; give it a later `expires`"],
+        ),
+        (
+            {"gateway_keys": [{"name": "webui", "allow_from": ["10.0.0.7/32", "fd00::/8"]}]},
+            ["page: webui_gateway_key = 'webui'", "an allow_from without 10.0.0.6", "add it there"],
+        ),
+        (
+            {**KEYS, "gateway_allow_from": ["10.1.0.0/16"]},
+            ["edge: gateway_allow_from = ['10.1.0.0/16']", "drop the calls of page",
+             "add '10.0.0.6' or its network"],
+        ),
+    ],
+    ids=["ended", "from elsewhere", "firewall"],
+)  # fmt: skip
+def test_gateway_turns_it_away(edge: dict[str, Any], words: list[str]) -> None:
+    text = refusals(edge)
+    assert all(word in text for word in words), text
+    assert text.count("\n  - ") == 1
+
+
+NARROW = {"gateway_allow_from": ["10.1.0.0/16"]}
+
+
+@pytest.mark.parametrize(
+    ("edge", "page"),
+    [
+        ({**NARROW, "gateway_allow_from": ["10.0.0.6/32"]}, {}),
+        ({**NARROW, "firewall_backend": "none"}, {}),
+        ({**NARROW, "gateway_listen": "any"}, {}),
+        (NARROW, {"private_address": None}),
+        (NARROW, {"private_address": "fd00::6"}),
+    ],
+    ids=["let in", "others filter", "public address", "address unknown", "two families"],
+)
+def test_not_refused_for_what_may_work(edge: dict[str, Any], page: dict[str, Any]) -> None:
+    data = {key: value for key, value in (PAGE | page).items() if value is not None}
+    door = (EDGE[0], {**EDGE[1], **KEYS, **edge})
+    fleet_of({"gpu1": GPU, "edge": door, "page": ("webui", data)})
+
+
+def test_on_the_gateway_itself_the_firewall_lets_it_in() -> None:
+    data = {**PAGE, **KEYS, **NARROW, "ollama_listen": "private"}
+    fleet_of({"box": ("gpu gateway webui", data)})
+
+
 def test_door_that_nobody_else_reaches() -> None:
     text = refusals({**KEYS, "gateway_listen": "loopback"})
     assert "page: Open WebUI asks the fleet's gateway, but no gateway" in text

@@ -23,6 +23,7 @@ gateway = (
         "gateway_cors_origins": ["https://chat.example.com"],
         "gateway_http_port": 80,
         "gateway_metrics": "private",
+        "gateway_metrics_from": ["203.0.113.0/24"],
         **json.loads(os.environ.get("FRONT_DOOR", "{}")),
     },
 )

@@ -29,7 +29,6 @@ BOX = {
     "ollama_models": [MODEL],
     "dify_sha256": "ab" * 32,
     "dify_owner_email": OWNER,
-    "dify_plugin_package": "ollama.difypkg",
     "dify_plugin_sha256": "cd" * 32,
 }
 __all__ = ["own_secrets"]
@@ -42,9 +41,10 @@ class Client:
 
     def __init__(self, rig: Rig, ollama: Server, folder: Path, **settings: Any) -> None:
         self.rig, self.folder = rig, folder
-        fleet = fleet_of({"box": ("gpu dify", {**BOX, **settings})})
         package = folder / "ollama.difypkg"
         package.write_bytes(rig.package())
+        declared = {**BOX, "dify_plugin_package": str(package), **settings}
+        fleet = fleet_of({"box": ("gpu dify", declared)})
         self.config = client_config(fleet["box"], fleet) | {
             "url": rig.url,
             "init_password": INIT,
