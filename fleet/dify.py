@@ -6,7 +6,6 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -372,8 +371,6 @@ def call_problems(
     """
     key = next(key for key in gateway.gateway.keys if key.name == name)
     said = f"{host.name}: {setting} = {name!r}, which in gateway_keys of {gateway.name}"
-    if key.expires and key.has_ended(datetime.now(UTC)):
-        yield f"{said} ended on {key.expires:%Y-%m-%d %H:%M} UTC; give it a later `expires` there"
     is_here = host.name == gateway.name
     source = inside if is_here else host.host.private_address
     door = gateway.host.private_address if gateway.gateway.listen == "private" else None

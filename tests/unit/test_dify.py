@@ -103,7 +103,6 @@ def test_gateway_needs_a_key_for_dify() -> None:
 @pytest.mark.parametrize(
     ("key", "edge", "words"),
     [
-        ({"expires": "2020-01-01"}, {}, "chat: dify_gateway_key = 'dify', which"),
         ({"allow_from": ["10.1.0.0/16"]}, {}, "has an allow_from without 10.0.0.5"),
         ({}, {"gateway_allow_from": ["10.1.0.0/16"]}, "edge: gateway_allow_from = ['10.1.0.0/16']"),
     ],

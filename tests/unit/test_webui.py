@@ -71,11 +71,6 @@ def test_refused(data: dict[str, Any], words: list[str]) -> None:
     ("edge", "words"),
     [
         (
-            {"gateway_keys": [{"name": "webui", "expires": "2020-01-01"}]},
-            ["page: webui_gateway_key = 'webui', which in gateway_keys of edge",
-             "ended on 2020-01-02 00:00 UTC; give it a later `expires`"],
-        ),
-        (
             {"gateway_keys": [{"name": "webui", "allow_from": ["10.0.0.7/32", "fd00::/8"]}]},
             ["page: webui_gateway_key = 'webui'", "an allow_from without 10.0.0.6", "add it there"],
         ),
@@ -85,7 +80,7 @@ def test_refused(data: dict[str, Any], words: list[str]) -> None:
              "add '10.0.0.6' or its network"],
         ),
     ],
-    ids=["ended", "from elsewhere", "firewall"],
+    ids=["from elsewhere", "firewall"],
 )  # fmt: skip
 def test_gateway_turns_it_away(edge: dict[str, Any], words: list[str]) -> None:
     text = refusals(edge)
