@@ -246,7 +246,7 @@ def test_streamed_chat(gateway_host: Target, measured) -> None:
         _url(gateway_host, "/api/chat"),
         headers=_headers(gateway_host),
         # Models that think do so first, and it counts.
-        json={**body, "options": {"num_predict": 512}},
+        json={**body, "options": {"num_predict": 512, "temperature": 0}},
         stream=True,
         timeout=_PATIENCE,
         verify=gateway_host.fleet.trust_of(gateway_host.declared),

@@ -69,7 +69,8 @@ class LabUnderTest:
         ]  # fmt: skip
         path.unlink(missing_ok=True)
         result = _run(command, {"LLM_FLEET_LAB_ID": self.id, **environment}, check=False)
-        assert path.exists(), result.stdout + result.stderr
+        print(result.stdout)  # noqa: T201 - pytest shows it when the test fails
+        assert path.exists(), result.stderr
         rows = json.loads(path.read_text())
         # A run in which nothing was checked proves nothing.
         assert sum(len(row["passed"]) for row in rows) > 0, result.stdout
