@@ -1,5 +1,6 @@
 """Your fleet. Change the names, the addresses and the keys; docs/settings.md lists every setting.
 
+    fleet check inventory/prod.py             see that it is sound; no host is reached
     pyinfra inventory/prod.py deploy.py       converge it
     make verify INVENTORY=inventory/prod.py   prove it
 

@@ -102,7 +102,7 @@ def test_accepted(inventory: Path, text: str) -> None:
         ("import json\njson.loads('{')\n", ":2: JSONDecodeError: "),
     ],
 )
-@pytest.mark.parametrize("command", [["key", "list"], ["drain"]])
+@pytest.mark.parametrize("command", [["check"], ["key", "list"], ["drain"]])
 def test_broken_file_is_one_line(inventory: Path, text: str, line: str, command: list[str]) -> None:
     inventory.write_text(text)
     host = ["box"] if command == ["drain"] else []
@@ -134,6 +134,26 @@ def test_pyinfra_refuses_before_it_reads_the_inventory(inventory: Path) -> None:
     assert ended.returncode == 1, ended.stderr
     assert "gpu: not a list of hosts" in ended.stderr
     assert "Loading inventory" not in ended.stderr
+
+
+def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> None:
+    inventory.write_text(f'gpu = gateway = [{BOX}]\nother = [("b", {{"docker_enabled": True}})]\n')
+    result = CliRunner().invoke(cli.main, ["check", str(inventory)])
+    assert result.output.splitlines() == [
+        "HOST  GROUPS              ADDRESSES",
+        "box   gateway, gpu, site  ssh box:22, ollama 127.0.0.1:11434, gateway 10.0.0.5:8434",
+        "b     other, site         ssh b:22",
+        f"secrets: {own_secrets / 'site'}",
+    ]
+    assert result.exit_code == 0
+    assert not own_secrets.exists()
+
+
+def test_check_names_what_is_refused(inventory: Path) -> None:
+    inventory.write_text('gpu = [("box", {"olama_port": 1})]\n')
+    result = CliRunner().invoke(cli.main, ["check", str(inventory)])
+    assert result.exit_code == 1
+    assert "box: olama_port = 1: unknown setting; did you mean ollama_port?" in result.output
 
 
 LOGIN = {"ssh_user": "ops", "_sudo": True, "ssh_strict_host_key_checking": "yes"}
