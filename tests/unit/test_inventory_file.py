@@ -136,6 +136,26 @@ def test_pyinfra_refuses_before_it_reads_the_inventory(inventory: Path) -> None:
     assert "Loading inventory" not in ended.stderr
 
 
+def test_first_place_with_a_key_decides(inventory: Path) -> None:
+    """pyinfra's order is as docs/settings.md tells it."""
+    inventory.write_text(
+        'gpu = ([("a", {"k1": "host"})], dict.fromkeys(["k1", "k2", "k3", "k5"], "gpu"))\n'
+        'gateway = (["a"], {"k5": "gateway"})\n'
+        'all = (["a"], dict.fromkeys(["k1", "k2", "k3", "k4", "k5", "k6", "k7"], "all"))\n'
+    )
+    data = inventory.parent / "group_data"
+    data.mkdir()
+    (data / "gpu.py").write_text('k0 = k1 = k2 = k8 = "group_data gpu"\n')
+    (data / "site.py").write_text('k8 = "group_data site"\n')
+    (data / "all.py").write_text('k0 = k1 = k2 = k3 = k4 = "group_data all"\n')
+    ctx_state.set(State(check_for_changes=False))  # type: ignore[no-untyped-call]
+    [host] = make_inventory(str(inventory), override_data={"k0": "--data"})
+    assert [host.data.get(f"k{number}") for number in range(9)] == [
+        "--data", "host", "group_data gpu", "gpu", "group_data all", "gateway", "all", "all",
+        "group_data site",
+    ]  # fmt: skip
+
+
 def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> None:
     inventory.write_text(f'gpu = gateway = [{BOX}]\nother = [("b", {{"docker_enabled": True}})]\n')
     result = CliRunner().invoke(cli.main, ["check", str(inventory)])
