@@ -16,7 +16,7 @@ from fleet.dify_backups import DifyHost
 from fleet.drain import Gateways
 from fleet.durations import seconds
 from fleet.errors import FleetError
-from fleet.inventory import Fleet, FleetHost
+from fleet.inventory import Endpoint, Fleet, FleetHost
 from fleet.load import open_inventory
 from fleet.settings import GatewayKey
 
@@ -61,6 +61,19 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
         raise click.ClickException(f"{gateway.gateway_url}: {error}") from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
+
+
+@main.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+def check(inventory: Path) -> None:
+    """Print what INVENTORY declares, or everything that is refused; no host is reached."""
+    fleet = _open(inventory)
+    rows = [("HOST", "GROUPS", "ADDRESSES")]
+    rows += [(host.name, ", ".join(sorted(host.groups)), _addresses(host)) for host in fleet]
+    names, groups = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for row in rows:
+        click.echo(f"{row[0]:<{names}}  {row[1]:<{groups}}  {row[2]}")
+    click.echo(f"secrets: {fleet.secrets.root}")
 
 
 @main.group()
@@ -229,6 +242,18 @@ def dify_restore(inventory: Path, host: str, archive: Path) -> None:
     for name in replaced:
         click.echo(f"{name}: the store has the backup's value now", err=True)
     click.echo(f"Now run: pyinfra {inventory} deploy.py --limit {host}", err=True)
+
+
+def _addresses(host: FleetHost) -> str:
+    found = [("ssh", Endpoint(host.outside_address, host.host.ssh_port))]
+    found += [(f"ollama {item.name}".rstrip(), item.endpoint) for item in host.instances]
+    if host.is_gateway:
+        found += [("gateway", endpoint) for endpoint in host.gateway_endpoints]
+    if host.is_dify:
+        found.append(("dify", host.dify_endpoint))
+    if host.is_webui:
+        found.append(("webui", host.webui_endpoint))
+    return ", ".join(f"{service} {endpoint}" for service, endpoint in found)
 
 
 def _overlap(text: str) -> timedelta:

@@ -83,13 +83,20 @@ _INTRODUCTION = """\
 Every key, with its type, its default and its meaning. A key that is not declared has its default;
 what is not listed here (and is no setting of pyinfra's own, such as `ssh_user`) is refused.
 
-Keys are flat and plain, and are declared in one of three places; the first that has a key decides:
+Keys are flat and plain. pyinfra takes a key from the first of these places that has it:
 
 | place | for |
 |---|---|
+| `pyinfra ... --data ollama_keep_alive=24h` | every host, for one run |
 | the host's data in the inventory, `("gpu1", {{"private_address": "10.0.0.11"}})` | one host |
-| `group_data/{gpu}.py` and `group_data/{gateway}.py`, `ollama_keep_alive = "24h"` | one role |
-| `group_data/all.py` | every host |
+| `group_data/{gpu}.py`, `ollama_keep_alive = "24h"` | a group, in all inventories |
+| the group's data in the inventory, `{gpu} = ([...], {{"ollama_keep_alive": "24h"}})` | a group |
+| `group_data/all.py` | every host, in all inventories |
+| `all = ([...], {{...}})` in the inventory | every host; those that it does not list are left out |
+
+Of two groups of a host, the one further down in the inventory decides. All hosts of
+`inventory/prod.py` are also in a group `prod`, the last of all: what is in `group_data/prod.py`
+holds for that inventory alone.
 
 A host's groups say what it runs: `{gpu}` runs Ollama, `{gateway}` runs the front door, and a host
 may be in both. Secrets have no key: the inventory names them, the secrets store has their values.
@@ -100,8 +107,10 @@ with them.
 
 ## Refusals
 
-The whole inventory is checked before any host is touched, and every problem is named at once: the
-host, the key, its value, and what to do.
+The whole inventory is checked before any host is touched; `fleet check inventory/prod.py` does so
+without a deploy. First every wrong value of every host is named at once: the host, the key, its
+value, and what to do. When no value is wrong, so is every contradiction between settings and
+between hosts, and then whatever is wrong with stored keys.
 
 ```text
 {refusal}

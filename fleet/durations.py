@@ -19,10 +19,21 @@ def seconds(text: str) -> float:
         return sign * int(rest)
     parts = _PART.findall(rest)
     if not parts or "".join(number + unit for number, unit in parts) != rest:
-        raise ValueError(
-            f"{text!r} is not a duration: write 30s, 5m, 24h, a number of seconds, or -1 for ever"
-        )
+        raise ValueError(f"{text!r} is not a duration: write 30s, 5m, 24h, or a number of seconds")
     return sign * sum(float(number) * _UNITS[unit] for number, unit in parts)
+
+
+def check_duration(text: str) -> str:
+    """`text`, when it is a duration or, below zero, for ever.
+
+    Raises:
+        ValueError: `text` is no duration.
+    """
+    try:
+        seconds(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; -1 is for ever") from None
+    return text
 
 
 def due_after(every: str) -> float:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import pyinfra
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pyinfra.api.arguments import AllArguments
 from pyinfra.api.connectors import get_all_connectors
 from pyinfra.api.inventory import Inventory
@@ -301,8 +302,8 @@ def load_fleet(inventory: Inventory) -> Fleet:
     """Check the whole inventory; once, though every host's deploy asks for it.
 
     Raises:
-        SettingsError: anything declared is unknown, of a wrong type or contradictory; every
-            problem of every host is listed.
+        SettingsError: anything declared is unknown, of a wrong type or contradictory. Every wrong
+            value of every host is listed; without any, every contradiction.
     """
     here = Path(__file__).resolve().parent.parent
     if pyinfra.is_cli and Path.cwd() != here:
@@ -349,15 +350,24 @@ def _load_host(
     return FleetHost(name, frozenset(groups), outside_address, *built)  # type: ignore[arg-type]
 
 
+# What to write, where pydantic says only what it is not.
+_FIXES = {
+    "bool_type": "write True or False",
+    "dict_type": 'write {"name": value}',
+    "float_type": "write a number, without quotes",
+    "int_type": "write a whole number, without quotes",
+    "ip_any_address": "write one such as '10.20.0.11'",
+    "model_type": 'write {"name": value}',
+    "string_type": "write text, in quotes",
+}
+
+
 def _explain(
     name: str, model: type[Settings], values: Mapping[str, Any], error: ValidationError
 ) -> Iterator[str]:
     for item in error.errors():
-        text = item["msg"].removeprefix("Value error, ")
-        if item["type"] == "extra_forbidden":
-            text = f"unknown key; {_hint(str(item['loc'][-1]), _keys_at(model, item['loc'][:-1]))}"
         if not item["loc"]:
-            yield f"{name}: {text}"
+            yield f"{name}: {_worded(model, item, '')}"
             continue
         field, *place = item["loc"]
         key = f"{model.prefix}{field}"
@@ -366,7 +376,24 @@ def _explain(
             if not _holds(value, part):
                 break
             key, value = f"{key}[{part!r}]", value[part]
-        yield f"{name}: {key} = {_shown(key, value)}: {text}"
+        if item["type"] == "too_short" and value:
+            continue  # pydantic counts the right items only; the wrong ones have their lines.
+        shown = _shown(key, value)
+        yield f"{name}: {key} = {shown}: {_worded(model, item, shown)}"
+
+
+def _worded(model: type[Settings], item: ErrorDetails, shown: str) -> str:
+    """What is wrong and what to write, of a problem that pydantic found in the value `shown`."""
+    kind, loc, text = item["type"], item["loc"], item["msg"].removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return f"unknown key; {_hint(str(loc[-1]), _keys_at(model, loc[:-1]))}"
+    if kind == "missing":
+        return f"{loc[-1]!r} is missing; add it"
+    if kind == "tuple_type":
+        return f"not a list; write [{shown}]"
+    if kind == "too_short":
+        return "empty; name at least one"
+    return f"{text}; {_FIXES[kind]}" if kind in _FIXES else text
 
 
 def _keys_at(model: type[BaseModel], place: Iterable[int | str]) -> set[str]:
@@ -427,7 +454,8 @@ def _host_problems(host: FleetHost) -> Iterator[str]:
         groups = ", ".join(sorted(host.groups)) or "none"
         yield (
             f"{host.name}: in groups {groups}, but a host needs {GPU_GROUP} or {GATEWAY_GROUP} or "
-            f"{DIFY_GROUP} or {WEBUI_GROUP}, or docker_enabled = True, to have anything to do"
+            f"{DIFY_GROUP} or {WEBUI_GROUP}, or docker_enabled = True, to have anything to do; a "
+            "list that is no group needs a name that begins with _"
         )
     yield from _address_problems(host)
     yield from _port_problems(host)

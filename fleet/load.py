@@ -10,12 +10,14 @@ from pyinfra.api import Config, State
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
+from fleet import inventory_file
 from fleet.errors import FleetError
 from fleet.inventory import PROJECT_ROOT, Fleet, load_fleet
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
 # What is opened here is asked one thing after the other and needs none of it.
 with mock.patch.object(monkey, "patch_all"):
+    from pyinfra_cli.exceptions import UnexpectedExternalError
     from pyinfra_cli.inventory import make_inventory
 
 
@@ -23,7 +25,8 @@ def open_inventory(path: Path) -> tuple[State, Fleet]:
     """pyinfra's state and the checked settings of the inventory file `path`; no host is connected.
 
     Raises:
-        FleetError: there is no such file, or its settings are refused.
+        FleetError: there is no such file, it or a file of group_data cannot be run, or its
+            settings are refused.
     """
     if not path.exists():
         raise FleetError(f"{path}: no such inventory file")
@@ -32,7 +35,13 @@ def open_inventory(path: Path) -> tuple[State, Fleet]:
     state = State(check_for_changes=False)
     ctx_state.set(state)  # type: ignore[no-untyped-call]
     ctx_config.set(config)  # type: ignore[no-untyped-call]
-    inventory = make_inventory(str(path), cwd=str(PROJECT_ROOT))
+    inventory_file.check(path)
+    try:
+        inventory = make_inventory(str(path), cwd=str(PROJECT_ROOT))
+    except SyntaxError as error:
+        raise inventory_file.failure(path, error) from None
+    except UnexpectedExternalError as error:
+        raise inventory_file.failure(error.filename, error.exception) from None
     ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
     fleet = load_fleet(inventory)
     state.init(inventory, config)

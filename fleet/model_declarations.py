@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from fleet.durations import seconds
+from fleet.durations import check_duration, seconds
 
 AUTO = "auto"
 FOR_EVER = "-1"
@@ -66,7 +66,7 @@ def check_sha256(value: str) -> str:
 def _check_keep_alive(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if isinstance(value, str) and seconds(value) == 0:
+    if isinstance(value, str) and seconds(check_duration(value)) == 0:
         raise ValueError("0 unloads at once; write -1 for ever, or 30m")
     return value
 

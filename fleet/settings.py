@@ -22,12 +22,11 @@ from pydantic import (
     Field,
     IPvAnyAddress,
     IPvAnyNetwork,
-    StringConstraints,
     model_validator,
 )
 
 from fleet import pins
-from fleet.durations import seconds
+from fleet.durations import check_duration, seconds
 from fleet.model_declarations import (
     AUTO,
     Declared,
@@ -58,9 +57,15 @@ _SYSTEM_DIRECTORY = re.compile(
 _LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
-def _check_duration(value: str) -> str:
-    seconds(value)
-    return value
+def _form(pattern: str, words: str) -> AfterValidator:
+    """Text that `pattern` matches as a whole; `words` say what it is, with an example."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"not {words}")
+        return value
+
+    return AfterValidator(check)
 
 
 def _number_to_text(value: Any) -> Any:
@@ -77,6 +82,17 @@ def _only_text(value: Any) -> Any:
     # ipaddress takes a number for an address: 17 would be 0.0.0.17.
     if isinstance(value, int):
         raise ValueError("not text: write an address or a network, such as '10.0.0.0/8'")
+    return value
+
+
+def _check_network(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            host = ipaddress.ip_interface(value)
+        except ValueError:
+            raise ValueError("not a network: write one such as '10.0.0.0/8'") from None
+        if host.ip != host.network.network_address:
+            raise ValueError(f"host bits are set; write '{host.network}' for the network")
     return value
 
 
@@ -133,7 +149,10 @@ def _check_expiry(value: Any) -> datetime:
     """The moment from which a key is refused; a mere day is still valid to its end, in UTC."""
     if isinstance(value, str):
         day_only = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
-        value = date.fromisoformat(value) if day_only else datetime.fromisoformat(value)
+        try:
+            value = date.fromisoformat(value) if day_only else datetime.fromisoformat(value)
+        except ValueError:
+            value = None
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC) + timedelta(days=1)
     if not isinstance(value, datetime):
@@ -198,44 +217,142 @@ def _name_to_key(value: Any) -> Any:
 
 ALL_GPUS: Literal["all"] = "all"
 Gpus = Annotated[tuple[int | str, ...] | Literal["all"], BeforeValidator(_check_gpus)]
-Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_duration)]
-PositiveDuration = Annotated[Duration, AfterValidator(_check_positive)]
+Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(check_duration)]
+PositiveDuration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_positive)]
 Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text)]
-Network = Annotated[IPvAnyNetwork, BeforeValidator(_only_text)]
+Network = Annotated[IPvAnyNetwork, BeforeValidator(_check_network), BeforeValidator(_only_text)]
 Sha256 = Annotated[str, AfterValidator(_check_sha256)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
 HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w.-]{0,14}\*?$")]
-KeyName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")]
-Version = Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
-RegistryName = Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$|^[0-9a-f.:]+/\d+$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]*$")]
-EnvValue = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\"'\\]*$")]
+InterfaceName = Annotated[
+    str,
+    _form(
+        r"[A-Za-z0-9][\w.-]{0,14}\*?",
+        "an interface name of at most 15 letters, such as docker0 or br-*",
+    ),
+]
+KeyName = Annotated[
+    str,
+    _form(
+        r"[a-z0-9][a-z0-9-]{0,62}",
+        "a key name of lower-case letters, digits and '-', such as team-a",
+    ),
+]
+Fingerprint = Annotated[
+    str, _form(r"[0-9A-F]{40}", "a fingerprint: 40 hexadecimal digits in capitals, without spaces")
+]
+Version = Annotated[str, _form(r"\d+\.\d+\.\d+", "a version of three numbers, such as 1.2.3")]
+OllamaVersion = Annotated[
+    str,
+    _form(
+        r"\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?",
+        "a version of three numbers, such as 0.32.7 or 0.40.0-rc1",
+    ),
+]
+ToolkitVersion = Annotated[
+    str,
+    _form(r"\d+\.\d+\.\d+-\d+", "a package's version, with its revision, such as 1.19.1-1"),
+]
+DriverVersion = Annotated[
+    str, _form(r"\d{3}\.\d+(\.\d+)?", "a driver's version, such as 580.95.05")
+]
+UserName = Annotated[
+    str,
+    _form(
+        r"[a-z_][a-z0-9_-]{0,31}",
+        "a user name of lower-case letters, digits, '_' and '-', such as ops",
+    ),
+]
+MirrorName = Annotated[
+    str,
+    _form(
+        r"[\w.-]+(:\d+)?",
+        "a host and its port, without http:// or a path, such as mirror.internal:5000",
+    ),
+]
+RegistryName = Annotated[
+    str,
+    _form(
+        r"[\w.-]+(:\d+)?|[0-9a-f.:]+/\d+",
+        "a host and its port, or a network, such as registry.internal:5000 or 10.0.0.0/8",
+    ),
+]
+EnvName = Annotated[
+    str,
+    _form(
+        r"[A-Z][A-Z0-9_]*",
+        "a variable's name of capitals, digits and '_', such as OLLAMA_VULKAN",
+    ),
+]
+EnvValue = Annotated[
+    str,
+    _form(
+        r"[^\x00-\x1f\"'\\]*",
+        "text on one line without quotes and backslashes, such as 10.0.0.0/8",
+    ),
+]
 # What an instance may have otherwise than its host.
 ContextLength = Annotated[int, Field(ge=256)]
 Parallel = Annotated[int, Field(ge=1, le=1024)]
 LoadedModels = Annotated[int, Field(ge=0)]
 QueueLength = Annotated[int, Field(ge=1)]
-InstanceName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,30}$")]
+InstanceName = Annotated[
+    str,
+    _form(
+        r"[a-z0-9][a-z0-9-]{0,30}",
+        "an instance's name of lower-case letters, digits and '-', such as gpu-a",
+    ),
+]
 ImageReference = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][\w.:/-]*:[\w][\w.-]*@sha256:[0-9a-f]{64}$")
+    str,
+    _form(
+        r"[a-z0-9][\w.:/-]*:[\w][\w.-]*@sha256:[0-9a-f]{64}",
+        "an image with its tag and its digest, such as ollama/ollama:0.32.7@sha256:<64 digits>, "
+        "which `docker buildx imagetools inspect IMAGE:TAG` shows",
+    ),
 ]
 Rate = Annotated[str, AfterValidator(_check_rate)]
 Expiry = Annotated[datetime, BeforeValidator(_check_expiry)]
 Origin = Annotated[str, AfterValidator(_check_origin)]
 DnsName = Annotated[str, AfterValidator(_check_dns_name)]
-EmailAddress = Annotated[str, StringConstraints(pattern=r"^[^@\s\"']+@[^@\s\"']+$")]
+EmailAddress = Annotated[
+    str, _form(r"[^@\s\"']+@[^@\s\"']+", "an email address, such as ops@example.com")
+]
 Subnet = Annotated[Network, AfterValidator(_check_subnet)]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
-ImageName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*(:\w[\w.-]*)?$")
+OwnerName = Annotated[
+    str,
+    _form(r"[^\s'\"\\][^'\"\\\n]{0,29}", "a name of 1 to 30 letters without quotes, such as Admin"),
 ]
-ImageDigest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
+Language = Annotated[str, _form(r"[a-z]{2}-[A-Z][A-Za-z]+", "a language, such as en-US or de-DE")]
+AppName = Annotated[
+    str,
+    _form(
+        r"[A-Za-z0-9][\w .-]{0,29}",
+        "a name of 1 to 30 letters, digits, spaces, '.', '_' and '-', such as Fleet chat",
+    ),
+]
+ImageName = Annotated[
+    str,
+    _form(
+        r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*(:\w[\w.-]*)?",
+        "an image as the compose file names it, such as nginx:latest",
+    ),
+]
+ImageDigest = Annotated[
+    str,
+    _form(
+        r"sha256:[0-9a-f]{64}",
+        "a digest: sha256: and 64 digits, as `docker buildx imagetools inspect IMAGE:TAG` shows it",
+    ),
+]
 PluginIdentifier = Annotated[
-    str, StringConstraints(pattern=r"^langgenius/ollama:\d+\.\d+\.\d+@[0-9a-f]{64}$")
+    str,
+    _form(
+        r"langgenius/ollama:\d+\.\d+\.\d+@[0-9a-f]{64}",
+        "a plugin's identifier, such as langgenius/ollama:1.0.0@<64 digits>",
+    ),
 ]
 
 
@@ -339,9 +456,8 @@ class OllamaSettings(Settings):
 
     prefix = "ollama_"
 
-    version: str = Field(
+    version: OllamaVersion = Field(
         pins.OLLAMA_VERSION,
-        pattern=r"^\d+\.\d+\.\d+(-[0-9A-Za-z.]+)?$",
         description=(
             "Release to run, as in `0.32.7` or `0.40.0-rc1`. Releases stay side by side in "
             "`/opt/ollama/<version>`."
@@ -574,7 +690,7 @@ class ModelsSettings(Settings):
 
     prefix = "models_"
 
-    registry: Annotated[str, StringConstraints(pattern=r"^[\w.-]+(:\d+)?$")] | None = Field(
+    registry: MirrorName | None = Field(
         None,
         description=(
             "Mirror to pull from, as `host` or `host:port`, without a scheme or a path; the models "
@@ -785,8 +901,8 @@ class GatewaySettings(Settings):
         "https://acme-v02.api.letsencrypt.org/directory",
         description="For `acme`: the authority's directory. By default Let's Encrypt.",
     )
-    acme_email: Annotated[str, StringConstraints(pattern=r"^[^@\s\"']+@[^@\s\"']+$")] | None = (
-        Field(None, description="For `acme`: the address that the authority may write to.")
+    acme_email: EmailAddress | None = Field(
+        None, description="For `acme`: the address that the authority may write to."
     )
     http_port: Port | None = Field(
         None,
@@ -935,7 +1051,7 @@ class FirewallSettings(Settings):
             "Write dropped packets to the kernel's log, ten a minute, as `llm-fleet drop:`."
         ),
     )
-    confirm_within: Duration = Field(
+    confirm_within: PositiveDuration = Field(
         "60s",
         description=(
             "New rules are put back by the host itself unless this machine logs in anew within "
@@ -974,7 +1090,7 @@ class DriverSettings(Settings):
             "one for Maxwell, Pascal and Volta. Debian's own archive has one branch only."
         ),
     )
-    version: Annotated[str, StringConstraints(pattern=r"^\d{3}\.\d+(\.\d+)?$")] | None = Field(
+    version: DriverVersion | None = Field(
         None,
         description=(
             "Exact driver version, from NVIDIA's repository, as in `595.91.07` or `580.95`: it "
@@ -1016,13 +1132,11 @@ class DriverSettings(Settings):
         "https://developer.download.nvidia.com/compute/cuda/repos",
         description="NVIDIA's repositories: `<url>/<distribution>/<architecture>/`, or a mirror.",
     )
-    repository_fingerprint: Annotated[str, StringConstraints(pattern=r"^[0-9A-F]{40}$")] | None = (
-        Field(
-            None,
-            description=(
-                "Fingerprint of the key that signs the repository, for a mirror with its own key."
-            ),
-        )
+    repository_fingerprint: Fingerprint | None = Field(
+        None,
+        description=(
+            "Fingerprint of the key that signs the repository, for a mirror with its own key."
+        ),
     )
 
     @model_validator(mode="after")
@@ -1154,7 +1268,7 @@ class ToolkitSettings(Settings):
             "Docker or without an NVIDIA GPU have nothing to give, and are left alone."
         ),
     )
-    version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+-\d+$")] = Field(
+    version: ToolkitVersion = Field(
         pins.TOOLKIT_VERSION,
         description="Version of all four packages, held; with the packages' own number, `-1`.",
     )
@@ -1277,12 +1391,10 @@ class DifySettings(Settings):
             "as `dify_<host>_owner_password`. Needed on a Dify host."
         ),
     )
-    owner_name: Annotated[str, StringConstraints(pattern=r"^[^\s'\"\\][^'\"\\\n]{0,29}$")] = Field(
+    owner_name: OwnerName = Field(
         "Admin", description="The owner's name; the workspace is called after it. 1 to 30 letters."
     )
-    language: Annotated[str, StringConstraints(pattern=r"^[a-z]{2}-[A-Z][A-Za-z]+$")] = Field(
-        "en-US", description="Language of the owner's pages."
-    )
+    language: Language = Field("en-US", description="Language of the owner's pages.")
     plugin: PluginIdentifier | None = Field(
         None,
         description=(
@@ -1329,7 +1441,7 @@ class DifySettings(Settings):
             "default. Unset is the first of `ollama_models`."
         ),
     )
-    app_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][\w .-]{0,29}$")] = Field(
+    app_name: AppName = Field(
         "Fleet chat",
         description=(
             "Name of the sample app, and of its twin `<name> (workflow)` that proves the worker. "

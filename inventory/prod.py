@@ -1,10 +1,12 @@
 """Your fleet. Change the names, the addresses and the keys; docs/settings.md lists every setting.
 
+    fleet check inventory/prod.py             see that it is sound; no host is reached
     pyinfra inventory/prod.py deploy.py       converge it
     make verify INVENTORY=inventory/prod.py   prove it
 
 A host is a name that ssh knows, and what differs for it. `private_address` is its address inside
-the fleet. Host keys are checked: connect once with ssh, or point ssh_known_hosts_file to a file.
+the fleet. How this machine logs in is in group_data/prod.py. Host keys are checked: connect once
+with ssh, or point ssh_known_hosts_file to a file there.
 """
 
 # Hosts that run Ollama. Those behind one gateway serve the same models.
@@ -42,10 +44,4 @@ gateway = (
         "gateway_tls": "private-ca",
         "gateway_allow_from": ["10.0.0.0/8"],
     },
-)
-
-# How this machine logs in. As root, leave _sudo out.
-all = (  # noqa: A001 - pyinfra's name for the data of every host
-    [*[name for name, _ in gpu[0]], *[name for name, _ in gateway[0]]],
-    {"ssh_user": "ops", "_sudo": True},
 )

@@ -130,7 +130,7 @@ def test_container_listens_on_its_own_addresses() -> None:
         ),
         ([{**A, "context_length": 8}], {}, ["['context_length'] = 8", "greater than or equal"]),
         ([{**A, "name": "A b"}], {}, ["['name'] = 'A b'"]),
-        ([{"name": "a"}], {}, ["Field required"]),
+        ([{"port": 11435}], {}, ["ollama_instances[0] = {'port': 11435}", "'name' is missing"]),
         (
             [{**A, "kv_cache_type": "q8_0"}],
             {"ollama_flash_attention": False},

@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_models_dir", "/usr/lib/models belongs to the system"],
     ),
-    "no model": (pair({"ollama_models": []}), "gpu1", ["ollama_models", "at least 1"]),
+    "no model": (pair({"ollama_models": []}), "gpu1", ["ollama_models = []", "name at least one"]),
     "front door for nobody": (
         pair(edge={"gateway_allow_from": []}),
         "edge",
@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "text for a number": (
         pair({"ollama_port": "11434"}),
         "gpu1",
-        ["ollama_port = '11434'", "valid integer"],
+        ["ollama_port = '11434'", "write a whole number, without quotes"],
     ),
     "boolean for a number": (
         pair({"ollama_num_parallel": True}),
@@ -107,12 +107,12 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "text for a boolean": (
         pair({"models_wait": "yes"}),
         "gpu1",
-        ["models_wait = 'yes'", "valid boolean"],
+        ["models_wait = 'yes'", "write True or False"],
     ),
     "text for a list": (
         pair({"ollama_models": "gpt-oss:20b"}),
         "gpu1",
-        ["ollama_models = 'gpt-oss:20b'"],
+        ["ollama_models = 'gpt-oss:20b'", "not a list; write ['gpt-oss:20b']"],
     ),
     "bad model name": (
         pair({"ollama_models": ["gpt-oss:20b", "gpt oss"]}),
@@ -126,7 +126,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             ["ollama_models[1]", *parts],
         )
         for why, declaration, parts in (
-            ("without a name", {"load": True}, ["Field required"]),
+            ("without a name", {"load": True}, ["'name' is missing; add it"]),
             ("unknown key", {"name": "a", "bas": "b"}, ["unknown key", "did you mean base?"]),
             ("short digest", {"name": "a", "digest": "17052f91a42e"}, ["64 lower-case"]),
             (
@@ -191,7 +191,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             (
                 "keep_alive in words",
                 {"name": "a", "load": True, "keep_alive": "for ever"},
-                ["['keep_alive'] = 'for ever'", "not a duration"],
+                ["['keep_alive'] = 'for ever'", "not a duration", "-1 is for ever"],
             ),
             ("keep_alive 0", {"name": "a", "load": True, "keep_alive": 0}, ["0 unloads at once"]),
         )
@@ -263,7 +263,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "duration in words": (
         pair({"ollama_keep_alive": "5 minutes"}),
         "gpu1",
-        ["ollama_keep_alive = '5 minutes'", "not a duration", "write 30s, 5m, 24h"],
+        ["ollama_keep_alive = '5 minutes'", "not a duration", "write 30s, 5m, 24h", "-1 is for"],
     ),
     "duration with an unknown unit": (
         pair(edge={"gateway_read_timeout": "1d"}),
@@ -299,7 +299,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "bad key name": (
         pair(edge={"gateway_keys": ["Team A"]}),
         "edge",
-        ["gateway_keys[0]", "Team A"],
+        ["gateway_keys[0]", "Team A", "lower-case letters, digits and '-', such as team-a"],
     ),
     "ollama private without an address": (
         {"gpu1": ("gpu", {"ollama_listen": "private"})},
@@ -322,7 +322,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "private_address of no kind": (
         pair({"private_address": "gpu1.internal"}),
         "gpu1",
-        ["private_address = 'gpu1.internal'", "not a valid IPv4 or IPv6 address"],
+        ["private_address = 'gpu1.internal'", "write one such as '10.20.0.11'"],
     ),
     "gateway cannot reach a loopback GPU host": (
         pair({"ollama_listen": "loopback"}),
@@ -340,7 +340,36 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_version = '9.9.9'", "no checksum", "set ollama_sha256"],
     ),
-    "bad version": (pair({"ollama_version": "latest"}), "gpu1", ["ollama_version = 'latest'"]),
+    "bad version": (
+        pair({"ollama_version": "latest"}),
+        "gpu1",
+        ["ollama_version = 'latest'", "0.32.7"],
+    ),
+    "version with a v": (
+        pair({"ollama_version": "v0.32.7"}),
+        "gpu1",
+        ["ollama_version = 'v0.32.7'", "a version of three numbers, such as 0.32.7"],
+    ),
+    "image without its digest": (
+        pair({"ollama_image": "ollama/ollama:0.32.7"}),
+        "gpu1",
+        ["ollama_image", "its digest, such as ollama/ollama:0.32.7@sha256:", "imagetools inspect"],
+    ),
+    "version of a package without its revision": (
+        pair({"toolkit_version": "1.20.0"}),
+        "gpu1",
+        ["toolkit_version = '1.20.0'", "with its revision, such as 1.19.1-1"],
+    ),
+    "date of another country": (
+        pair(edge={"gateway_keys": [{"name": "a", "expires": "30.06.2027"}]}),
+        "edge",
+        ["gateway_keys[0]['expires'] = '30.06.2027'", "write 2027-06-30"],
+    ),
+    "no model is right": (
+        pair({"ollama_models": ["gpt oss"]}),
+        "gpu1",
+        ["ollama_models[0] = 'gpt oss'"],
+    ),
     "bad checksum": (
         pair({"ollama_sha256": "AB" * 32}),
         "gpu1",
@@ -433,7 +462,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "mirror with a scheme": (
         pair({"models_registry": "http://mirror:5000"}),
         "gpu1",
-        ["models_registry = 'http://mirror:5000'"],
+        ["models_registry = 'http://mirror:5000'", "without http://", "mirror.internal:5000"],
     ),
     "one address for two hosts": (
         {**pair(), "gpu2": GPU},
@@ -443,7 +472,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "host in no group": (
         {**pair(), "db": ("databases", {})},
         "db",
-        ["in groups databases", "needs gpu or gateway or dify"],
+        ["in groups databases", "needs gpu or gateway or dify", "a name that begins with _"],
     ),
     "compose that is too old": (
         {"box": ("", {"docker_enabled": True, "docker_compose_version": "2.23.3"})},
@@ -487,7 +516,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "short fingerprint": (
         pair({"docker_repository_fingerprint": "0EBFCD88"}),
         "gpu1",
-        ["docker_repository_fingerprint = '0EBFCD88'"],
+        ["docker_repository_fingerprint = '0EBFCD88'", "40 hexadecimal digits in capitals"],
     ),
     "runtime without Docker": (
         pair({"toolkit_runtime": True}),
@@ -508,7 +537,12 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "source that is no network": (
         pair(edge={"gateway_allow_from": ["10.0.0.1/8"]}),
         "edge",
-        ["gateway_allow_from[0]", "10.0.0.1/8", "not a valid IPv4 or IPv6 network"],
+        ["gateway_allow_from[0]", "10.0.0.1/8", "host bits are set; write '10.0.0.0/8'"],
+    ),
+    "source in words": (
+        pair(edge={"gateway_allow_from": ["the office"]}),
+        "edge",
+        ["gateway_allow_from[0] = 'the office'", "write one such as '10.0.0.0/8'"],
     ),
 }
 
@@ -663,6 +697,32 @@ def test_no_password_in_a_refusal(data: dict[str, str]) -> None:
     [line] = problems(pair(data))
     assert next(iter(data)) in line
     assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    "key", ["models_wait_timeout", "driver_reboot_timeout", "firewall_confirm_within"]
+)
+def test_for_ever_is_not_advised_where_it_is_refused(key: str) -> None:
+    [line] = problems(pair({key: "forever"}))
+    assert "write 30s, 5m, 24h" in line
+    assert "-1" not in line
+
+
+def test_no_regular_expression_in_a_refusal() -> None:
+    """Every setting that is text refuses a line break, in words."""
+    hosts = {
+        "gpu1": (
+            "gpu gateway dify webui",
+            {
+                f"{model.prefix}{name}": ["\n"] if "tuple" in str(field.annotation) else "\n"
+                for model in CAPABILITIES
+                for name, field in model.model_fields.items()
+            },
+        )
+    }
+    lines = problems(hosts)
+    assert len(lines) > 50
+    assert [line for line in lines if "pattern" in line] == []
 
 
 def test_only_the_bad_item_is_shown() -> None:

@@ -1,0 +1,11 @@
+"""pyinfra runs this file first: what it would leave out of an inventory is refused here."""
+
+from pathlib import Path
+
+import click
+
+from fleet import inventory_file
+
+_inventory = Path(click.get_current_context().params["inventory"])
+if _inventory.is_file():
+    inventory_file.check(_inventory)
