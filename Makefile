@@ -49,7 +49,7 @@ TOOLS := curl nft systemd-analyze tar unshare zstd
 unit: .venv/installed ## Unit and plan tests, in seconds
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || \
 		{ apt-get update -qq && apt-get install -y -qq curl nftables systemd tar util-linux zstd; }
-	$(BIN)/pytest tests/unit tests/plan -q
+	$(BIN)/pytest tests/unit tests/plan -q -n auto
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
 	$(BIN)/pytest tests/lab -m 'not slow' -v --durations 15
