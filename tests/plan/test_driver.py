@@ -247,7 +247,8 @@ class TestRepository:
         assert state.mode == "644"
         _, fetch, check, export, *_ = done.step("gpu1", TRUST).lines
         fingerprint = pins.NVIDIA_FINGERPRINTS[name]
-        key = f"{base}/{'8793F200' if name == 'debian13' else '3bf863cc'}.pub"
+        keys = {"debian13": "8793F200", "ubuntu2604": "60DF8A40"}
+        key = f"{base}/{keys.get(name, '3bf863cc')}.pub"
         assert f"download-file {key} " in fetch
         assert f"grep -qx {fingerprint} || " in check
         assert f"--export {fingerprint} " in export

@@ -240,7 +240,7 @@ class TestRepository:
         [
             (Platform("ubuntu", "22.04"), "ubuntu2204/x86_64", "3bf863cc.pub"),
             (Platform("ubuntu", "24.04", "aarch64"), "ubuntu2404/sbsa", "3bf863cc.pub"),
-            (Platform("ubuntu", "26.04"), "ubuntu2604/x86_64", "3bf863cc.pub"),
+            (Platform("ubuntu", "26.04"), "ubuntu2604/x86_64", "60DF8A40.pub"),
             (Platform("debian", "12"), "debian12/x86_64", "3bf863cc.pub"),
             (Platform("debian", "13"), "debian13/x86_64", "8793F200.pub"),
             (Platform("debian", "13", "aarch64"), "debian13/sbsa", "8793F200.pub"),
