@@ -10,7 +10,7 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
 from fleet import paths, pins
-from fleet.driver import Platform, Refusal, floor_of, make_plan
+from fleet.driver import Plan, Platform, Refusal, floor_of, make_plan
 from fleet.durations import seconds
 from fleet.facts.gpu import DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.inventory import FleetHost
@@ -59,7 +59,7 @@ def driver(me: FleetHost) -> None:
     if me.driver.source == "nvidia":
         install_packages(name="Install tools", packages=["ca-certificates", "gpg"])
         # The preferences first: at no moment does apt see the repository without them.
-        install_files(name="Pin the branch", files=[preferences_file(me)])
+        install_files(name="Pin the branch", files=[preferences_file(me, plan)])
         trust_repository(name="Trust NVIDIA's repository", repository=source)
     else:
         forget_repository(name="Forget NVIDIA's repository", repository=source)
@@ -157,9 +157,9 @@ def repository(me: FleetHost, platform: Platform) -> AptRepository:
     )
 
 
-def preferences_file(me: FleetHost) -> ManagedFile:
+def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
     """What lets the repository give the declared driver only."""
-    version = f"{me.driver.version}*" if me.driver.version else f"{me.driver.branch}.*"
+    version = f"{me.driver.version}*" if me.driver.version else f"{plan.branch}.*"
     return ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version))
 
 

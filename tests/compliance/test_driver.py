@@ -82,12 +82,12 @@ def test_packages(gpu_host: Target) -> None:
 
 def test_source(gpu_host: Target) -> None:
     """The driver's repository is the declared one, with the pinned key, and gives nothing else."""
-    _plan(gpu_host)
+    plan = _plan(gpu_host)
     settings = gpu_host.declared.driver
     files = guard_files()
     if settings.source == "nvidia":
         trusted = repository(gpu_host.declared, _platform(gpu_host))
-        files += [preferences_file(gpu_host.declared), trusted.source]
+        files += [preferences_file(gpu_host.declared, plan), trusted.source]
         keys = gpu_host.fact(KeyringFingerprints, path=trusted.keyring)
         assert keys == (trusted.fingerprint,)
         assert gpu_host.fact(ExistingFiles, paths=trusted.replaced) == []

@@ -14,6 +14,7 @@ from pyinfra.api import FunctionCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File
+from pyinfra.facts.server import LinuxDistribution
 
 from fleet import pins
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints
@@ -44,9 +45,9 @@ TRUST = "Driver | Trust NVIDIA's repository"
 CURRENT = DriverState(
     kernel=KERNEL,
     headers=True,
-    loaded="580.178.04",
+    loaded="595.91.07",
     flavor="open",
-    installed="580.178.04",
+    installed="595.91.07",
     held=frozenset({"nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"}),
 )
 
@@ -85,7 +86,7 @@ def converged(state: DriverState = CURRENT, **packages: str) -> Answers:
     files = {path: state for path, (_, state) in first.files("gpu1").items()}
     names = [*options(first, "--package"), *options(first, "--pinning"), "nftables", "curl"]
     names += ["ca-certificates", "gpg", "zstd"]
-    installed = {name: ["580.178.04-1"] for name in names} | {k: [v] for k, v in packages.items()}
+    installed = {name: ["595.91.07-1"] for name in names} | {k: [v] for k, v in packages.items()}
     return bare() | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         DebPackages: lambda: installed,
@@ -127,6 +128,7 @@ class TestNothingToDo:
 
 DEBIAN = ("nvidia-driver-cuda", "{}", "nvidia-persistenced")
 UBUNTU = ("libnvidia-compute-580", "nvidia-utils-580", "{}", "nvidia-compute-utils-580")
+UNSUFFIXED = ("libnvidia-compute", "nvidia-utils", "{}", "nvidia-persistenced")
 NATIVE_DEBIAN = ("{}", "nvidia-smi", "libcuda1", "nvidia-persistenced")
 NATIVE_UBUNTU = (
     "{}",
@@ -136,24 +138,24 @@ NATIVE_UBUNTU = (
 )
 
 
+# NVIDIA's repositories of these have no 580.
+BRANCHES = {("debian", "13"): 595, ("ubuntu", "26.04"): 595}
+
+
 class TestPackages:
     # Source, platform, hardware, the set, and the package of the modules in it.
     CASES: ClassVar[list[tuple[str, tuple[str, str], GpuHardware, tuple[str, ...], str]]] = [
         *(
-            ("nvidia", ("debian", release), hardware, DEBIAN, module)
+            ("nvidia", ("debian", release), hardware, DEBIAN, "nvidia-kernel-open-dkms")
             for release in ("12", "13")
-            for hardware, module in (
-                (H100, "nvidia-kernel-open-dkms"),
-                (HGX, "nvidia-kernel-open-dkms"),
-                (T4, "nvidia-kernel-open-dkms"),
-                (BLACKWELL, "nvidia-kernel-open-dkms"),
-                (PASCAL, "nvidia-kernel-dkms"),
-                (MIXED, "nvidia-kernel-dkms"),
-            )
+            for hardware in (H100, HGX, T4, BLACKWELL)
         ),
+        ("nvidia", ("debian", "12"), PASCAL, DEBIAN, "nvidia-kernel-dkms"),
+        ("nvidia", ("debian", "12"), MIXED, DEBIAN, "nvidia-kernel-dkms"),
+        ("nvidia", ("ubuntu", "26.04"), H100, UNSUFFIXED, "nvidia-dkms-open"),
         *(
             ("nvidia", ("ubuntu", release), hardware, UBUNTU, module)
-            for release in ("22.04", "24.04", "26.04")
+            for release in ("22.04", "24.04")
             for hardware, module in (
                 (H100, "nvidia-dkms-580-open"),
                 (HGX, "nvidia-dkms-580-open"),
@@ -187,17 +189,12 @@ class TestPackages:
         assert "--dkms" in install_words(done)
         assert "--hold" in install_words(done)
         assert options(done, "--pinning") == (
-            ["nvidia-driver-pinning-580"] if source == "nvidia" else []
+            [f"nvidia-driver-pinning-{BRANCHES.get(platform, 580)}"] if source == "nvidia" else []
         )
 
     def test_ubuntu_from_590_on(self) -> None:
         done = planned(bare("ubuntu", "24.04"), driver_branch=595)
-        assert options(done, "--package") == [
-            "libnvidia-compute",
-            "nvidia-utils",
-            "nvidia-dkms-open",
-            "nvidia-persistenced",
-        ]
+        assert options(done, "--package") == [n.format("nvidia-dkms-open") for n in UNSUFFIXED]
         assert options(done, "--pinning") == ["nvidia-driver-pinning-595"]
 
     @pytest.mark.parametrize(("distribution", "release"), RELEASES)
@@ -225,10 +222,10 @@ class TestPackages:
         assert "--dkms" not in install_words(done)
 
     def test_one_version(self) -> None:
-        done = planned(driver_version="580.159.03")
-        assert options(done, "--pinning") == ["nvidia-driver-pinning-580.159.03"]
+        done = planned(driver_version="595.71.05")
+        assert options(done, "--pinning") == ["nvidia-driver-pinning-595.71.05"]
         text, _ = done.files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
-        assert "Pin: version 580.159.03*\nPin-Priority: 1001" in text
+        assert "Pin: version 595.71.05*\nPin-Priority: 1001" in text
 
     def test_not_held(self) -> None:
         assert "--hold" not in install_words(planned(driver_hold=False))
@@ -261,7 +258,7 @@ class TestRepository:
             "Driver | Pin the branch",
             TRUST,
             "Driver | Install the programs",
-            "Driver | Install driver 580 (open modules)",
+            "Driver | Install driver 595 (open modules)",
             "Driver | Install the unit of the device nodes",
             "Driver | Install the persistence daemon's unit",
             "Driver | Make the device nodes",
@@ -271,7 +268,7 @@ class TestRepository:
 
     def test_repository_gives_the_branch_and_nothing_else(self) -> None:
         text, _ = planned().files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
-        assert "Pin: version 580.*\nPin-Priority: 1001" in text
+        assert "Pin: version 595.*\nPin-Priority: 1001" in text
         assert text.endswith("Package: *\nPin: release l=NVIDIA CUDA\nPin-Priority: -1\n")
         [patterns] = [
             line for line in text.splitlines() if line.startswith("Package: nvidia-driver*")
@@ -310,7 +307,8 @@ class TestRefusals:
         ("hardware", "settings", "words"),
         [
             (replace(H100, secure_boot=True), {}, "Secure Boot is on"),
-            (PASCAL, {"driver_branch": 595}, "set driver_branch = 580"),
+            (PASCAL, {}, "install Debian 12 or Ubuntu on this host"),
+            (H100, {"driver_branch": 580}, "Debian 13 begins with branch 590"),
             (replace(H100, nvlink5=True), {}, "nvlsm"),
         ],
     )
@@ -340,8 +338,10 @@ class TestFloor:
     def test_too_old_or_none(
         self, source: str, hardware: GpuHardware, loaded: str, words: str
     ) -> None:
-        # The same module lies on the disk: no reboot would bring a newer one.
+        # The same module lies on the disk: no reboot would bring a newer one. Debian 12 has a
+        # branch for the old GPUs too.
         answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        answers[LinuxDistribution] = bare("debian", "12")[LinuxDistribution]
         done = planned(answers, hardware, driver_source=source)
         [line] = done.step("gpu1", REQUIRE).lines
         said = shlex.split(line)[2]
@@ -373,8 +373,8 @@ class TestInstalledState:
         ("state", "settings"),
         [
             (replace(CURRENT, installed=""), {}),  # the kernel is newer than the module
-            (replace(CURRENT, installed="595.91.07", loaded="595.91.07"), {}),
-            (CURRENT, {"driver_version": "580.159.03"}),
+            (replace(CURRENT, installed="590.48.01", loaded="590.48.01"), {}),
+            (CURRENT, {"driver_version": "595.71.05"}),
             (replace(CURRENT, stale_initramfs=True), {}),
             (replace(CURRENT, held=frozenset({"nvidia-driver-cuda"})), {}),
             (CURRENT, {"driver_hold": False}),
@@ -392,23 +392,23 @@ class TestInstalledState:
 
     def test_fabric_manager_of_another_version(self) -> None:
         held = CURRENT.held | {"nvidia-fabricmanager", "libnvidia-nscq"}
-        fabric = {"nvidia-fabricmanager": "580.159.03-1", "libnvidia-nscq": "580.178.04-1"}
+        fabric = {"nvidia-fabricmanager": "595.71.05-1", "libnvidia-nscq": "595.91.07-1"}
         answers = converged(replace(CURRENT, held=held), **fabric)
-        assert "Driver | Install driver 580 (open modules)" in driver_names(planned(answers, HGX))
-        same = dict.fromkeys(fabric, "580.178.04-1")
+        assert "Driver | Install driver 595 (open modules)" in driver_names(planned(answers, HGX))
+        same = dict.fromkeys(fabric, "595.91.07-1")
         answers = converged(replace(CURRENT, held=held), **same)
         assert not [n for n in driver_names(planned(answers, HGX)) if "Install driver" in n]
 
     def test_failed_installation_shows_the_journal_and_fails(self) -> None:
         answers = bare() | {LoggedJob: lambda unit: Job("failed", "exit-code", ("why",))}
-        lines = planned(answers).step("gpu1", "Driver | Install driver 580 (open modules)").lines
+        lines = planned(answers).step("gpu1", "Driver | Install driver 595 (open modules)").lines
         assert "journalctl" in lines[-1]
         assert "llm-fleet-driver-install.service" in lines[-1]
         assert lines[-1].endswith("exit 1; }")
 
 
 class TestReboot:
-    OTHER = replace(CURRENT, loaded="580.159.03")
+    OTHER = replace(CURRENT, loaded="595.71.05")
     NOUVEAU = replace(CURRENT, loaded="", nouveau=True)
 
     @pytest.mark.parametrize("state", [OTHER, NOUVEAU], ids=["other module", "nouveau"])
@@ -429,7 +429,7 @@ class TestReboot:
         done = planned(converged(self.OTHER), driver_reboot="never")
         assert driver_names(done) == []
         assert (
-            "driver 580.178.04 is installed, 580.159.03 is still loaded; reboot this host yourself"
+            "driver 595.91.07 is installed, 595.71.05 is still loaded; reboot this host yourself"
             in caplog.text
         )
 

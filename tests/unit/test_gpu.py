@@ -29,6 +29,8 @@ from tests.fleets import fleet_of
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
 DEBIAN = Platform("debian", "13")
+DEBIAN_12 = Platform("debian", "12")
+UBUNTU_26 = Platform("ubuntu", "26.04")
 DEVICES = Path(__file__).parents[2] / "fleet" / "host" / "nvidia-devices"
 
 
@@ -178,11 +180,37 @@ class TestFlavor:
         ],
     )
     def test_auto(self, devices: list[int], flavor: str) -> None:
-        assert make_plan(DriverSettings(), DEBIAN, hardware(*devices)).flavor == flavor
+        assert make_plan(DriverSettings(), DEBIAN_12, hardware(*devices)).flavor == flavor
 
     def test_proprietary_by_choice(self) -> None:
         chosen = DriverSettings(modules="proprietary")
         assert make_plan(chosen, DEBIAN, hardware(T4)).flavor == "proprietary"
+
+
+class TestBranch:
+    @pytest.mark.parametrize(
+        ("settings", "platform", "branch"),
+        [
+            ({}, DEBIAN_12, 580),
+            ({}, Platform("ubuntu", "22.04"), 580),
+            ({}, Platform("ubuntu", "24.04"), 580),
+            # NVIDIA's repositories for these two have no 580.
+            ({}, DEBIAN, 595),
+            ({}, UBUNTU_26, 595),
+            ({"branch": 590}, DEBIAN, 590),
+            ({"version": "590.48.01"}, DEBIAN, 590),
+            # Ubuntu's own archive has it for every release; Debian's has one branch a release.
+            ({"source": "distribution"}, UBUNTU_26, 580),
+            ({"source": "distribution"}, DEBIAN, 550),
+        ],
+    )
+    def test_of_the_platform(
+        self, settings: dict[str, Any], platform: Platform, branch: int
+    ) -> None:
+        plan = make_plan(DriverSettings(**settings), platform, hardware(T4))
+        assert plan.branch == branch
+        if settings.get("source") != "distribution":
+            assert plan.pinning == (f"nvidia-driver-pinning-{settings.get('version', branch)}",)
 
 
 class TestRefusals:
@@ -191,8 +219,14 @@ class TestRefusals:
         [
             ({}, DEBIAN, hardware(KEPLER), "Ollama needs compute capability 5.0"),
             ({}, DEBIAN, hardware(P100, B200), "put them into two hosts"),
-            ({"branch": 595}, DEBIAN, hardware(P100), "set driver_branch = 580"),
-            ({"modules": "open"}, DEBIAN, hardware(P100), "set driver_modules = 'auto'"),
+            ({"branch": 595}, DEBIAN_12, hardware(P100), "and driver_branch = 580"),
+            ({}, DEBIAN, hardware(P100), "install Debian 12 or Ubuntu on this host"),
+            ({"branch": 580}, DEBIAN, hardware(P100), "install Debian 12 or Ubuntu"),
+            ({}, DEBIAN, hardware(V100), "set driver_source = 'distribution'"),
+            ({}, UBUNTU_26, hardware(P100), "set driver_source = 'distribution'"),
+            ({"branch": 580}, DEBIAN, hardware(T4), "Debian 13 begins with branch 590"),
+            ({"version": "590.48.01"}, UBUNTU_26, hardware(T4), "begins with branch 595"),
+            ({"modules": "open"}, DEBIAN_12, hardware(P100), "set driver_modules = 'auto'"),
             ({"modules": "proprietary"}, DEBIAN, hardware(B200), "open modules only"),
             (
                 {"modules": "proprietary", "branch": 620},
