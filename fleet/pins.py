@@ -11,8 +11,8 @@ OLLAMA_SHA256: dict[tuple[str, str], str] = {
 }
 
 # Distribution's folder in NVIDIA's repository -> fingerprint of the key that signs its index.
-# debian13 and ubuntu2604 have a key each, "Kitmaker (Ubuntu 26.04) <kitmaker@nvidia.com>" the latter
-# (2025-11-24, as four public repositories state it); the rest share that of cudatools@nvidia.com.
+# debian13 and ubuntu2604 have a key each, "Kitmaker (Ubuntu 26.04) <kitmaker@nvidia.com>" the
+# latter (as four public repositories state it). The rest share that of cudatools@nvidia.com.
 NVIDIA_FINGERPRINTS: dict[str, str] = {
     "ubuntu2204": "EB693B3035CD5710E231E123A4B469963BF863CC",
     "ubuntu2404": "EB693B3035CD5710E231E123A4B469963BF863CC",
