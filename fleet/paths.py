@@ -61,6 +61,7 @@ DRIVER_PREFERENCES = "/etc/apt/preferences.d/llm-fleet-nvidia"
 DRIVER_UNATTENDED = "/etc/apt/apt.conf.d/52llm-fleet-driver"
 DRIVER_NOUVEAU = "/etc/modprobe.d/llm-fleet-nouveau.conf"
 DRIVER_LOGS = "/var/log/llm-fleet"
+DRIVER_WARNING = f"{DRIVER_LOGS}/driver-warning"
 DRIVER_JOB = "llm-fleet-driver-install.service"
 
 DEVICES_UNIT = "llm-fleet-gpu-devices.service"

@@ -2,9 +2,10 @@
 """Installs the NVIDIA driver's packages on this host, or says why it cannot and cleans up.
 
 Runs in a unit of its own: a build takes minutes and must outlive the connection that started it.
-Its last lines in the journal are for the operator. When the module does not build, the compiler's
-own error and the place of the whole log are named, and the packages go again, so that dpkg is
-configured and apt usable; what was installed before comes back. Uses the standard library only.
+Its last lines in the journal are for the operator. When the module does not build for the running
+kernel, the compiler's own error and the place of the whole log are named, and the packages go
+again, so that dpkg is configured and apt usable; what was installed before comes back. Where it
+does not build for another kernel only, that is said, and it stays. Uses the standard library only.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +23,11 @@ APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
+# Below the logs: what an installation that succeeded has to say.
+WARNING = "driver-warning"
+# While it is there, DKMS's hooks of packages build nothing.
+NO_BUILDS = Path("/etc/dkms/no-autoinstall")
+NO_BUILDS_OURS = "llm-fleet: only while packages are configured\n"
 
 
 class Failure(Exception):  # noqa: N818 - an answer to the operator
@@ -50,26 +57,15 @@ def main() -> int:
 
 def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
-    kernel = output(["uname", "-r"])
-    wanted = [*options.pinning, *options.package]
-    # A run that was cut short. To configure a module's package is to build it: it begins anew.
-    if left := half_installed(wanted):
-        run(["dpkg", "--purge", "--force-depends", *left], check=False)
-    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+    kernel, began = output(["uname", "-r"]), time.time()
+    clean_up([*options.pinning, *options.package], options.logs)
     run([*APT, "update"])
     if options.dkms:
-        install_headers(kernel, options.logs)
-    before = installed_versions([*wanted, *options.fabric])
-    for names in (options.pinning, options.package):
-        if names and not apt_install(names):
-            give_up(kernel, wanted, before, options.logs)
-    if not module_version(kernel):
-        # The packages are there, and the kernel came after them.
-        if options.dkms:
-            run(["dkms", "autoinstall", "-k", kernel], check=False)
-        if not module_version(kernel):
-            give_up(kernel, wanted, before, options.logs)
+        install_headers(kernel, began, options.logs)
+    install_module(options, kernel, began)
     version = module_version(kernel)
+    if options.dkms:
+        install_later_headers(kernel, began, options.logs)
     if options.fabric and not apt_install([f"{name}={version}*" for name in options.fabric]):
         raise Failure(
             f"{', '.join(options.fabric)} {version} cannot be installed (apt says why above). The "
@@ -83,43 +79,95 @@ def install(options: argparse.Namespace) -> None:
     print(f"driver {version} is installed for kernel {kernel}")  # noqa: T201
 
 
-def install_headers(kernel: str, logs: Path) -> None:
-    """Have the running kernel's headers, and those of later kernels of the same flavor."""
-    packages = [f"linux-headers-{kernel}"]
-    flavor = kernel_flavor(kernel)
-    if flavor and installed_versions([f"linux-image-{flavor}"]):
-        packages.append(f"linux-headers-{flavor}")
-    if Path(f"/lib/modules/{kernel}/build/Makefile").exists() and len(packages) == 1:
+def clean_up(wanted: list[str], logs: Path) -> None:
+    """Begin anew after a run that was cut short: to configure a module's package is to build it."""
+    (logs / WARNING).unlink(missing_ok=True)
+    if NO_BUILDS.exists() and NO_BUILDS.read_text() == NO_BUILDS_OURS:
+        NO_BUILDS.unlink()
+    if left := half_installed(wanted):
+        run(["dpkg", "--purge", "--force-depends", *left], check=False)
+    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+
+
+def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
+    """Have the driver's packages, and their module for the running kernel, or what was before."""
+    wanted = [*options.pinning, *options.package]
+    before = installed_versions([*wanted, *options.fabric])
+    for names in (options.pinning, options.package):
+        if names and not apt_install(names) and not built_for_others(kernel, began, names):
+            give_up(kernel, began, wanted, before, options.logs)
+    if not module_version(kernel) and options.dkms:
+        # The packages are there, and the kernel came after them.
+        run(["dkms", "autoinstall", "-k", kernel], check=False)
+    if not module_version(kernel):
+        give_up(kernel, began, wanted, before, options.logs)
+
+
+def install_headers(kernel: str, began: float, logs: Path) -> None:
+    """Have the running kernel's headers, and no others yet: DKMS builds for all that are there."""
+    package = f"linux-headers-{kernel}"
+    if Path(f"/lib/modules/{kernel}/build/Makefile").exists():
         return
-    if not has_candidate(packages[0]):
+    if not has_candidate(package):
         raise Failure(
-            f"{packages[0]} is not in the package lists, so no module can be built for the running "
+            f"{package} is not in the package lists, so no module can be built for the running "
             "kernel. Upgrade the kernel, reboot, and deploy again."
         )
-    before = installed_versions(packages)
-    if not apt_install(packages):
+    if not apt_install([package]):
         # They have DKMS build what is there already, and fail with it.
-        give_up(kernel, packages, before, logs)
+        give_up(kernel, began, [package], {}, logs)
 
 
-def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) -> NoReturn:
+def install_later_headers(kernel: str, began: float, logs: Path) -> None:
+    """Have the headers of later kernels come with them, and say where the module does not build."""
+    flavor = kernel_flavor(kernel)
+    package = f"linux-headers-{flavor}"
+    if (
+        flavor
+        and installed_versions([f"linux-image-{flavor}"])
+        and not installed_versions([package])
+        and not apt_install([package])
+    ):
+        built_for_others(kernel, began, [package])
+    if log := newest_build_log(began):
+        message = f"{keep_log(log, logs)}\nIt is there for the running kernel {kernel}."
+        print(message)  # noqa: T201
+        (logs / WARNING).write_text(f"{message}\n")
+
+
+def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
+    """Whether `names` are installed when nothing is built with them.
+
+    Only where the build for another kernel than the running one has failed: then dpkg has to be
+    brought to an end without a build, and the running kernel's own may still follow.
+    """
+    log = newest_build_log(began)
+    if log is None or kernel_of(log) == kernel:
+        return False
+    ours = not NO_BUILDS.exists()
+    if ours:
+        NO_BUILDS.write_text(NO_BUILDS_OURS)
+    try:
+        run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+        return apt_install(names)
+    finally:
+        if ours:
+            NO_BUILDS.unlink()
+
+
+def give_up(
+    kernel: str, began: float, wanted: list[str], before: dict[str, str], logs: Path
+) -> NoReturn:
     """Say what failed, and leave dpkg configured and apt usable.
 
     Raises:
         Failure: always.
     """
-    log = newest_build_log(kernel)
+    log = newest_build_log(began)
     message = "The driver's packages cannot be installed; apt says why above."
     missing = [name for name in wanted if not has_candidate(name)]
     if log is not None:
-        logs.mkdir(parents=True, exist_ok=True)
-        kept = logs / f"driver-build-{kernel}.log"
-        text = log.read_text(errors="replace")
-        kept.write_text(text)
-        message = (
-            f"The driver's module did not build for kernel {kernel}:\n  {first_error(text)}\n"
-            f"The whole log is {kept}. Run another kernel or another driver version."
-        )
+        message = keep_log(log, logs)
     elif missing:
         message = (
             f"{', '.join(missing)}: not in the package lists. NVIDIA's repository may lack this "
@@ -140,14 +188,30 @@ def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) 
     raise Failure(message)
 
 
-def newest_build_log(kernel: str) -> Path | None:
-    """The log of the last DKMS build of an NVIDIA module that failed; None when there is none."""
-    logs = [
-        log
-        for log in DKMS.glob("nvidia*/*/build/make.log")
-        if f"{kernel}" in log.read_text(errors="replace")[:2000]
-    ]
-    return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+def newest_build_log(began: float) -> Path | None:
+    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+    # DKMS moves the log of a build that succeeds.
+    logs = {log: log.stat().st_mtime for log in DKMS.glob("nvidia*/*/build/make.log")}
+    failed = [log for log, changed in logs.items() if changed >= began]
+    return max(failed, key=lambda log: logs[log], default=None)
+
+
+def kernel_of(log: Path) -> str:
+    """The kernel of a build: `DKMS make.log for nvidia/580.178.04 for kernel KERNEL (x86_64)`."""
+    found = re.search(r" for kernel (\S+)", log.read_text(errors="replace"))
+    return found[1] if found else ""
+
+
+def keep_log(log: Path, logs: Path) -> str:
+    """Keep a failed build's log in `logs`; what is to be said of it."""
+    kernel, text = kernel_of(log) or "unknown", log.read_text(errors="replace")
+    logs.mkdir(parents=True, exist_ok=True)
+    kept = logs / f"driver-build-{kernel}.log"
+    kept.write_text(text)
+    return (
+        f"The driver's module did not build for kernel {kernel}:\n  {first_error(text)}\n"
+        f"The whole log is {kept}. Run another kernel or another driver version."
+    )
 
 
 def first_error(text: str) -> str:

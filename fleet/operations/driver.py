@@ -11,10 +11,12 @@ import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
 from pyinfra import host, logger
+from pyinfra import state as run_state
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import FileContents
 
 from fleet.driver import Plan, kernel_flavor
 from fleet.facts.gpu import BootId, DriverState, DriverStateFact
@@ -22,7 +24,7 @@ from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail
 from fleet.operations.jobs import run_job
 from fleet.operations.units import run_unit
-from fleet.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, LIB
+from fleet.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING, LIB
 
 INSTALLER = f"{LIB}/driver_install.py"
 
@@ -74,6 +76,9 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     yield from run_job(
         DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe
     )
+    if run_state.is_executing:
+        for line in host.get_fact(FileContents, path=DRIVER_WARNING) or []:
+            host.log(line, log_func=logger.warning)
 
 
 def _needs_install(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import re
 import stat
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +326,132 @@ class TestBuildLog:
     def test_anything_else(self) -> None:
         assert driver_install.first_error("one\nlast\n") == "last"
         assert driver_install.first_error("") == "the log is empty"
+
+
+class Debian:
+    """A host of which the installer's runs are recorded; `fails` breaks the first like it."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+        self.kernel, self.dkms, self.logs = kernel, tmp_path / "dkms", tmp_path / "logs"
+        self.packages: dict[str, str] = {}
+        self.modules = ""
+        self.ran: list[str] = []
+        self.builds_fail_for = ""
+        self.no_builds = tmp_path / "no-autoinstall"
+        monkeypatch.setattr(driver_install, "run", self.run)
+        monkeypatch.setattr(driver_install, "output", self.output)
+        monkeypatch.setattr(driver_install, "status", self.status)
+        monkeypatch.setattr(driver_install, "DKMS", self.dkms)
+        monkeypatch.setattr(driver_install, "NO_BUILDS", self.no_builds)
+
+    def output(self, argv: list[str]) -> str:
+        answers = {
+            "uname": self.kernel,
+            "modinfo": self.modules,
+            "apt-cache": "Candidate: 1",
+        }
+        return answers.get(argv[0], "")
+
+    def status(self, names: Iterable[str], holds: Callable[[str], bool]) -> dict[str, str]:
+        there = {name: self.packages[name] for name in names if name in self.packages}
+        return {name: "1" for name, state in there.items() if holds(state)}
+
+    def run(self, argv: list[str], *, check: bool = True) -> bool:
+        self.ran.append(" ".join(argv))
+        if argv[:2] == ["dpkg", "--configure"] and self.no_builds.exists():
+            self.packages |= dict.fromkeys(self.packages, "installed")
+        if "--no-install-recommends" not in argv:
+            return True
+        names = argv[argv.index("--no-install-recommends") + 1 :]
+        built = self.no_builds.exists() or not self.build(names)
+        self.packages |= dict.fromkeys(names, "installed" if built else "half-configured")
+        return built
+
+    def build(self, names: list[str]) -> str:
+        """Build with the packages, for the running kernel first; the one that it fails for."""
+        if not any("dkms" in name or name == "linux-headers-amd64" for name in names):
+            return ""
+        if self.builds_fail_for != self.kernel:
+            self.modules = "550.163.01"
+        if self.builds_fail_for:
+            log = self.dkms / "nvidia-current-open/550.163.01/build/make.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(
+                f"DKMS (dkms-3.2.2) make.log for nvidia-current-open/550.163.01 for kernel "
+                f"{self.builds_fail_for} (x86_64)\nnv-pci.c:237:9: error: too few arguments\n"
+            )
+        return self.builds_fail_for
+
+    def install(self, **more: Any) -> None:
+        given = {
+            "pinning": [], "fabric": [], "dkms": True, "hold": True,
+            "package": ["nvidia-open-kernel-dkms"], "logs": self.logs,
+        }  # fmt: skip
+        driver_install.install(argparse.Namespace(**given | more))
+
+
+RUNS, NEXT = "6.12.94+deb13-amd64", "6.12.117+deb13-amd64"
+
+
+class TestInstaller:
+    @pytest.fixture
+    def debian(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Debian:
+        return Debian(tmp_path, monkeypatch, RUNS)
+
+    def test_later_headers_come_after_the_driver(self, debian: Debian) -> None:
+        """What they have DKMS build may fail, and must not take the running kernel's module."""
+        debian.packages["linux-image-amd64"] = "installed"
+        debian.install()
+        installs = [line.split()[-1] for line in debian.ran if " install " in line]
+        assert installs == [
+            f"linux-headers-{RUNS}",
+            "nvidia-open-kernel-dkms",
+            "linux-headers-amd64",
+        ]
+        assert not debian.logs.exists()
+
+    @pytest.mark.parametrize("headers", ["", "installed"], ids=["ours", "the operator's"])
+    def test_next_kernel_without_a_module_is_said(
+        self, debian: Debian, headers: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        debian.packages["linux-image-amd64"] = "installed"
+        if headers:
+            debian.packages["linux-headers-amd64"] = headers
+        debian.builds_fail_for = NEXT
+        debian.install()
+        assert debian.packages["nvidia-open-kernel-dkms"] == "installed"
+        assert not [line for line in debian.ran if "purge" in line]
+        said = (debian.logs / "driver-warning").read_text()
+        assert f"did not build for kernel {NEXT}:\n  nv-pci.c:237:9: error" in said
+        assert f"there for the running kernel {RUNS}" in said
+        assert (debian.logs / f"driver-build-{NEXT}.log").exists()
+        assert not debian.no_builds.exists()
+
+    def test_running_kernel_without_a_module_is_a_failure(self, debian: Debian) -> None:
+        debian.builds_fail_for = RUNS
+        with pytest.raises(driver_install.Failure, match=f"for kernel {re.escape(RUNS)}:\n  nv-p"):
+            debian.install()
+        assert [line for line in debian.ran if "purge" in line]
+
+    def test_log_of_an_earlier_run_is_none_of_this_one(self, debian: Debian) -> None:
+        debian.builds_fail_for = NEXT
+        debian.build(["x-dkms"])
+        debian.builds_fail_for = ""
+        [log] = debian.dkms.rglob("make.log")
+        os.utime(log, (1, 1))
+        debian.install()
+        assert not debian.logs.exists()
+
+    def test_what_an_operator_switched_off_stays_so(self, debian: Debian) -> None:
+        debian.no_builds.write_text("mine\n")
+        debian.modules = "550.163.01"
+        debian.install()
+        assert debian.no_builds.exists()
+
+    def test_what_a_run_that_was_killed_left_goes(self, debian: Debian) -> None:
+        debian.no_builds.write_text(driver_install.NO_BUILDS_OURS)
+        debian.install()
+        assert not debian.no_builds.exists()
 
 
 class TestDeviceNodes:
