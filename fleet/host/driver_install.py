@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--package", action="append", default=[], help="in the order of the plan")
     parser.add_argument("--pinning", action="append", default=[], help="installed first")
     parser.add_argument("--fabric", action="append", default=[], help="at the driver's version")
+    parser.add_argument("--stay", default="", help="branch of which the installed version is kept")
     parser.add_argument("--dkms", action="store_true", help="the module is built on this host")
     parser.add_argument("--hold", action="store_true")
     parser.add_argument(
@@ -93,7 +94,7 @@ def install_module(options: argparse.Namespace, kernel: str, began: float) -> No
     """Have the driver's packages, and their module for the running kernel, or what was before."""
     wanted = [*options.pinning, *options.package]
     before = installed_versions([*wanted, *options.fabric])
-    for names in (options.pinning, options.package):
+    for names in (options.pinning, stay(options.package, options.stay)):
         if names and not apt_install(names) and not built_for_others(kernel, began, names):
             give_up(kernel, began, wanted, before, options.logs)
     if not module_version(kernel) and options.dkms:
@@ -101,6 +102,23 @@ def install_module(options: argparse.Namespace, kernel: str, began: float) -> No
         run(["dkms", "autoinstall", "-k", kernel], check=False)
     if not module_version(kernel):
         give_up(kernel, began, wanted, before, options.logs)
+
+
+def stay(names: list[str], branch: str) -> list[str]:
+    """`names` at the version that the host has of `branch` already; bare where it has none.
+
+    A reason to install, such as a missing hold, is none to move: a bare name is apt's newest.
+    """
+    there = installed_versions(names)
+    versions = {version.rpartition(":")[2].partition("-")[0] for version in there.values()}
+    versions = {version for version in versions if version.split(".")[0] == branch}
+    missing = [name for name in names if name not in there]
+    if len(versions) != 1:
+        return names
+    [version] = versions
+    if any(version not in output(["apt-cache", "madison", name]) for name in missing):
+        return names
+    return [f"{name}={there.get(name, f'{version}*')}" for name in names]
 
 
 def install_headers(kernel: str, began: float, logs: Path) -> None:

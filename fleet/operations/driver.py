@@ -53,6 +53,7 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
         host.noop(f"driver {state.installed} is installed for kernel {state.kernel}")
         return
     words: list[str | QuoteString] = [f"--logs {DRIVER_LOGS}"]
+    words += [] if version else [f"--stay {plan.branch}"]
     words += ["--dkms"] if plan.dkms else []
     words += ["--hold"] if hold else []
     for option, names in (

@@ -227,6 +227,10 @@ class TestPackages:
         text, _ = done.files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
         assert "Pin: version 595.71.05*\nPin-Priority: 1001" in text
 
+    def test_stays_with_what_is_there_unless_a_version_is_declared(self) -> None:
+        assert options(planned(), "--stay") == ["595"]
+        assert options(planned(driver_version="595.71.05"), "--stay") == []
+
     def test_not_held(self) -> None:
         assert "--hold" not in install_words(planned(driver_hold=False))
 

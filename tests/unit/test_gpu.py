@@ -333,8 +333,9 @@ class Debian:
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
         self.kernel, self.dkms, self.logs = kernel, tmp_path / "dkms", tmp_path / "logs"
-        self.packages: dict[str, str] = {}
-        self.modules = ""
+        self.packages: dict[str, str] = {}  # to its dpkg state
+        self.versions: dict[str, str] = {}
+        self.modules, self.archive = "", "580.178.04-1"
         self.ran: list[str] = []
         self.builds_fail_for = ""
         self.no_builds = tmp_path / "no-autoinstall"
@@ -348,13 +349,13 @@ class Debian:
         answers = {
             "uname": self.kernel,
             "modinfo": self.modules,
-            "apt-cache": "Candidate: 1",
+            "apt-cache": f"Candidate: {self.archive}",
         }
         return answers.get(argv[0], "")
 
     def status(self, names: Iterable[str], holds: Callable[[str], bool]) -> dict[str, str]:
         there = {name: self.packages[name] for name in names if name in self.packages}
-        return {name: "1" for name, state in there.items() if holds(state)}
+        return {n: self.versions.get(n, "1") for n, state in there.items() if holds(state)}
 
     def run(self, argv: list[str], *, check: bool = True) -> bool:
         self.ran.append(" ".join(argv))
@@ -385,7 +386,7 @@ class Debian:
     def install(self, **more: Any) -> None:
         given = {
             "pinning": [], "fabric": [], "dkms": True, "hold": True,
-            "package": ["nvidia-open-kernel-dkms"], "logs": self.logs,
+            "package": ["nvidia-open-kernel-dkms"], "logs": self.logs, "stay": "",
         }  # fmt: skip
         driver_install.install(argparse.Namespace(**given | more))
 
@@ -441,6 +442,32 @@ class TestInstaller:
         os.utime(log, (1, 1))
         debian.install()
         assert not debian.logs.exists()
+
+    @pytest.mark.parametrize(
+        ("there", "installed"),
+        [
+            # A missing hold, or other modules: the rest follows what is there, not the newest.
+            (
+                {"cuda": "580.159.03-1", "dkms": "580.159.03-1"},
+                "cuda=580.159.03-1 dkms=580.159.03-1",
+            ),
+            ({"cuda": "580.159.03-1"}, "cuda=580.159.03-1 dkms=580.159.03*"),
+            # Nothing to stay with: of another branch, of two versions, or no more to be had.
+            ({"cuda": "570.86.15-1"}, "cuda dkms"),
+            ({"cuda": "580.159.03-1", "dkms": "580.178.04-1"}, "cuda dkms"),
+            ({"cuda": "580.82.07-1"}, "cuda dkms"),
+            ({}, "cuda dkms"),
+        ],
+    )
+    def test_stays_with_the_version_that_is_there(
+        self, debian: Debian, there: dict[str, str], installed: str
+    ) -> None:
+        debian.versions, debian.archive = there, "580.159.03-1 580.178.04-1"
+        debian.packages |= dict.fromkeys(there, "installed")
+        debian.install(package=["cuda", "dkms"], stay="580", dkms=False)
+        assert [line.partition("--no-install-recommends ")[2] for line in debian.ran[2:3]] == [
+            installed
+        ]
 
     def test_what_an_operator_switched_off_stays_so(self, debian: Debian) -> None:
         debian.no_builds.write_text("mine\n")
@@ -520,6 +547,8 @@ def test_installer_takes_what_the_operation_gives(monkeypatch: pytest.MonkeyPatc
     words = [
         "--logs",
         "/l",
+        "--stay",
+        "580",
         "--dkms",
         "--hold",
         "--pinning",
@@ -533,7 +562,7 @@ def test_installer_takes_what_the_operation_gives(monkeypatch: pytest.MonkeyPatc
     ]
     monkeypatch.setattr("sys.argv", ["driver_install.py", *words])
     assert driver_install.main() == 0
-    assert seen[0].package == ["a", "b"]
+    assert (seen[0].package, seen[0].stay) == (["a", "b"], "580")
     assert (seen[0].dkms, seen[0].hold, seen[0].pinning) == (True, True, ["p"])
 
 
