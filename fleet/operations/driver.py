@@ -140,6 +140,11 @@ def reboot_into_driver(
 def _reason(state: DriverState) -> str:
     if state.nouveau:
         return f"nouveau holds the GPU, driver {state.installed} waits for a reboot"
+    if state.loaded == state.installed:
+        return (
+            f"driver {state.installed} is installed with {state.installed_flavor} modules, "
+            f"{state.flavor} ones are still loaded"
+        )
     return f"driver {state.installed} is installed, {state.loaded} is still loaded"
 
 

@@ -40,6 +40,10 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
         f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
         f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
     )
+    assert state.flavor == state.installed_flavor, (
+        f"{state.installed_flavor} modules are installed, {state.flavor} ones are loaded; reboot "
+        "this host"
+    )
     floor = floor_of(hardware)
     assert int(state.loaded.split(".")[0]) >= floor, (
         f"driver {state.loaded}: Ollama needs {floor} or newer for these GPUs, and would use the "

@@ -151,13 +151,24 @@ def test_module_that_does_not_build(lab: LabUnderTest) -> None:
     assert failing(lab, **of_hosts(FORMER)) == {}
 
 
+def test_other_modules_of_the_same_version(lab: LabUnderTest) -> None:
+    """They take a reboot, and no other version although none is declared any more."""
+    settings = {"gpu1": {"driver_modules": "proprietary"}}
+    assert (
+        f"[gpu1] driver {FORMER['gpu1']} is installed with proprietary modules, open ones are "
+        "still loaded; rebooting"
+    ) in said(pyinfra(lab, **settings))
+    assert failing(lab, **settings) == {}
+    assert changes(lab, **settings) == {}
+    assert loaded(lab, "gpu1") == FORMER["gpu1"]
+
+
 def test_secure_boot_fails_its_host_alone(lab: LabUnderTest) -> None:
     lab.command("gpu", "gpu2", "secure-boot")
     result = pyinfra(lab, check=False)
     assert result.returncode != 0
     assert "[gpu2] gpu2: Secure Boot is on" in said(result)
     assert "driver_mok_enrolled = True" in said(result)
-    # Its version is declared no more, and it stays with it.
     assert loaded(lab, "gpu1") == FORMER["gpu1"]
 
 

@@ -48,6 +48,7 @@ CURRENT = DriverState(
     loaded="595.91.07",
     flavor="open",
     installed="595.91.07",
+    installed_flavor="open",
     held=frozenset({"nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"}),
 )
 
@@ -415,7 +416,11 @@ class TestReboot:
     OTHER = replace(CURRENT, loaded="595.71.05")
     NOUVEAU = replace(CURRENT, loaded="", nouveau=True)
 
-    @pytest.mark.parametrize("state", [OTHER, NOUVEAU], ids=["other module", "nouveau"])
+    FLAVOR = replace(CURRENT, flavor="proprietary")
+
+    @pytest.mark.parametrize(
+        "state", [OTHER, NOUVEAU, FLAVOR], ids=["other module", "nouveau", "other flavor"]
+    )
     def test_state_alone_decides(self, state: DriverState) -> None:
         """Nothing is changed by this run: it was a former one that was cut short."""
         done = planned(converged(state))

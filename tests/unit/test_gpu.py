@@ -143,6 +143,13 @@ class TestDriverState:
         state = DriverState(loaded=loaded, installed=installed, nouveau=nouveau)
         assert (state.needs_reboot, state.is_running) == (reboot, running)
 
+    @pytest.mark.parametrize(("on_disk", "reboot"), [("open", False), ("proprietary", True)])
+    def test_other_modules_of_the_same_version_need_one(self, on_disk: str, reboot: bool) -> None:
+        state = DriverState(
+            loaded="580.1", flavor="open", installed="580.1", installed_flavor=on_disk
+        )
+        assert state.needs_reboot is reboot
+
     def test_process(self) -> None:
         state = DriverStateFact().process(
             [
@@ -150,6 +157,7 @@ class TestDriverState:
                 "headers",
                 "loaded 580.178.04",
                 "installed 580.178.04",
+                "license NVIDIA",
                 "open",
                 "stale",
                 "held nvidia-driver-cuda",
@@ -162,6 +170,7 @@ class TestDriverState:
             loaded="580.178.04",
             flavor="open",
             installed="580.178.04",
+            installed_flavor="proprietary",
             stale_initramfs=True,
             held=frozenset({"nvidia-driver-cuda", "libnvidia-compute-580"}),
         )
