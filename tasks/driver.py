@@ -56,8 +56,9 @@ def driver(me: FleetHost) -> None:
         return
     install_files(name="Keep nouveau and unattended upgrades away", files=guard_files())
     source = repository(me, platform)
+    # The installer is a Python program; a bare Debian has no Python.
+    install_packages(name="Install tools", packages=["ca-certificates", "gpg", "python3"])
     if me.driver.source == "nvidia":
-        install_packages(name="Install tools", packages=["ca-certificates", "gpg"])
         # The preferences first: at no moment does apt see the repository without them.
         install_files(name="Pin the branch", files=[preferences_file(me, plan)])
         trust_repository(name="Trust NVIDIA's repository", repository=source)

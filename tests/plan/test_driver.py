@@ -86,7 +86,7 @@ def converged(state: DriverState = CURRENT, **packages: str) -> Answers:
     first = planned()
     files = {path: state for path, (_, state) in first.files("gpu1").items()}
     names = [*options(first, "--package"), *options(first, "--pinning"), "nftables", "curl"]
-    names += ["ca-certificates", "gpg", "zstd"]
+    names += ["ca-certificates", "gpg", "python3", "zstd"]
     installed = {name: ["595.91.07-1"] for name in names} | {k: [v] for k, v in packages.items()}
     return bare() | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
@@ -231,6 +231,13 @@ class TestPackages:
     def test_stays_with_what_is_there_unless_a_version_is_declared(self) -> None:
         assert options(planned(), "--stay") == ["595"]
         assert options(planned(driver_version="595.71.05"), "--stay") == []
+
+    @pytest.mark.parametrize("source", ["nvidia", "distribution"])
+    def test_installer_has_its_python(self, source: str) -> None:
+        """A bare Debian has none."""
+        done = planned(driver_source=source, hardware=T4)
+        python = done.index("gpu1", r"apt-get .* install .*\bpython3\b")
+        assert python < done.index("gpu1", "/usr/bin/python3")
 
     def test_not_held(self) -> None:
         assert "--hold" not in install_words(planned(driver_hold=False))
