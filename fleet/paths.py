@@ -79,6 +79,7 @@ DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")
 DOCKER_OWNED = f"{ETC}/docker-owned.json"
 TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
 CDI_UNIT = "nvidia-cdi-refresh.service"
+CDI_DROPIN = f"/etc/systemd/system/{CDI_UNIT}.d/llm-fleet.conf"
 CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"
 
 DIFY_PRISTINE = "/opt/dify"

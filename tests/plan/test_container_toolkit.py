@@ -55,6 +55,7 @@ def test_from_bare() -> None:
         f"{PREFIX}Install tools",
         f"{PREFIX}Trust NVIDIA's repository",
         INSTALL,
+        f"{PREFIX}Count any driver's module",
         f"{PREFIX}Describe the GPUs at boot",
         f"{PREFIX}Watch the driver",
         f"{PREFIX}Run Docker as configured",
@@ -113,6 +114,16 @@ def test_lists_without_a_key_are_removed(answers: Answers) -> None:
 
 
 class TestCdi:
+    def test_any_drivers_module_counts(self) -> None:
+        """The toolkit's own condition does not know Debian's nvidia-current-open.ko."""
+        path = "/etc/systemd/system/nvidia-cdi-refresh.service.d/llm-fleet.conf"
+        text, _ = planned(with_gpu()).files("box")[path]
+        conditions = [line for line in text.splitlines() if line.startswith("ExecCondition")]
+        assert conditions == [
+            "ExecCondition=",  # what the unit itself has is taken away
+            "ExecCondition=/usr/bin/test -e /sys/module/nvidia/version",
+        ]
+
     def test_described_when_it_is_not(self, answers: Answers) -> None:
         answers[CdiDevices] = lambda: Cdi((), True)
         steps = planned(answers)
