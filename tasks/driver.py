@@ -26,6 +26,7 @@ from fleet.operations.driver import (
 )
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
+from fleet.operations.units import enable_unit
 from fleet.render import render
 
 _HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
@@ -97,9 +98,9 @@ def driver(me: FleetHost) -> None:
         name="Run the persistence daemon", unit=paths.PERSISTENCED_UNIT, files=[persistenced.path]
     )
     if plan.fabric:
-        run_with_driver(
-            name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
-        )
+        # The drop-in is an order for boots: a running one need not be restarted for it.
+        enable_unit(name="Enable the fabric manager", unit=paths.FABRIC_UNIT)
+        run_with_driver(name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[])
     _require_driver(me, hardware, f"see the journal of {paths.DEVICES_UNIT}")
 
 

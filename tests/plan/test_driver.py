@@ -207,6 +207,23 @@ class TestPackages:
         assert options(alone, "--fabric") == []
         assert not [name for name in driver_names(alone) if "fabric" in name]
 
+    def test_running_fabric_manager_is_left_alone(self) -> None:
+        """A restart ends CUDA jobs: neither our script's nor the drop-in's change asks for one."""
+        text, _ = planned(bare(), HGX).files("gpu1")[
+            "/etc/systemd/system/nvidia-fabricmanager.service.d/llm-fleet.conf"
+        ]
+        assert "\nWants=llm-fleet-gpu-devices.service\nAfter=llm-fleet-gpu-devices.service" in text
+        assert not [line for line in text.splitlines() if line.startswith("Requires")]
+        changed = {"nvidia-fabricmanager.service": replace(RUNNING, newest_file=200.0)}
+        state = converged() | {
+            UnitState: lambda unit, files: changed.get(unit, RUNNING) if files else RUNNING
+        }
+        assert not [
+            line
+            for line in planned(state, HGX).lines("gpu1")
+            if "restart nvidia-fabricmanager" in line
+        ]
+
     def test_ubuntus_own_fabric_manager(self) -> None:
         done = planned(bare("ubuntu", "24.04"), HGX, driver_source="distribution")
         assert options(done, "--fabric") == ["nvidia-fabricmanager-580", "libnvidia-nscq-580"]
