@@ -21,6 +21,7 @@ from typing import NoReturn
 
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
+BOOT = Path("/boot")
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
 # Below the logs: what an installation that succeeded has to say.
@@ -58,7 +59,8 @@ def main() -> int:
 
 def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
-    kernel, began = output(["uname", "-r"]), time.time()
+    # A file's time is some milliseconds behind the clock's.
+    kernel, began = output(["uname", "-r"]), time.time() - 1
     clean_up([*options.pinning, *options.package], options.logs)
     run([*APT, "update"])
     if options.dkms:
@@ -73,11 +75,26 @@ def install(options: argparse.Namespace) -> None:
             "fabric manager must have exactly the driver's version; set driver_version to one that "
             "the repository has both of."
         )
-    if shutil.which("update-initramfs") and Path(f"/boot/initrd.img-{kernel}").exists():
-        run(["update-initramfs", "-u", "-k", kernel])
+    refresh_initramfs(kernel)
     names = [*options.package, *options.fabric]
     run(["apt-mark", "hold" if options.hold else "unhold", *names])
     print(f"driver {version} is installed for kernel {kernel}")  # noqa: T201
+
+
+def refresh_initramfs(kernel: str) -> None:
+    """Have the running kernel's initramfs without nouveau; a kernel without one needs nothing."""
+    image = BOOT / f"initrd.img-{kernel}"
+    if not image.exists():
+        return
+    if shutil.which("update-initramfs"):
+        run(["update-initramfs", "-u", "-k", kernel])
+    elif shutil.which("dracut"):
+        run(["dracut", "--force", str(image), kernel])
+    else:
+        raise Failure(
+            f"Neither update-initramfs nor dracut is here to write {image} anew: it may load "
+            "nouveau before NVIDIA's driver. Write it anew and deploy again."
+        )
 
 
 def clean_up(wanted: list[str], logs: Path) -> None:

@@ -135,6 +135,7 @@ def reboot_into_driver(
         # Detached, so that the session's end is no error.
         yield StringCommand("( sleep 1; systemctl reboot ) </dev/null >/dev/null 2>&1 &")
         yield FunctionCommand(wait_for_boot, (before, timeout), {})
+        yield FunctionCommand(judge_boot, (), {})
 
 
 def _reason(state: DriverState) -> str:
@@ -172,6 +173,20 @@ def wait_for_boot(state: State, host: Host, before: str, timeout: float) -> bool
         f"{host.name} did not come back within {timeout:.0f} s; look at its console",
         log_func=logger.error,
     )
+    return False
+
+
+def judge_boot(state: State, host: Host) -> bool:
+    """Whether our reboot brought the driver; one that did not would follow at every deploy."""
+    now = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    if now.installed and not now.needs_reboot:
+        return True
+    why = (
+        f"{_reason(now)}, but that was just done; see which initramfs brings it"
+        if now.installed
+        else f"it came up with kernel {now.kernel}, which has no module of the driver; deploy again"
+    )
+    host.log(f"{host.name}: {why}", log_func=logger.error)
     return False
 
 

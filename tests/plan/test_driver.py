@@ -449,10 +449,11 @@ class TestReboot:
         """Nothing is changed by this run: it was a former one that was cut short."""
         done = planned(converged(state))
         assert driver_names(done) == ["Driver | Reboot into the driver"]
-        reboot, wait = done.step("gpu1", "Driver | Reboot into the driver").commands
+        reboot, wait, judge = done.step("gpu1", "Driver | Reboot into the driver").commands
         assert "systemctl reboot" in str(reboot)
         assert isinstance(wait, FunctionCommand)
         assert wait.args == ("boot", 900.0)
+        assert isinstance(judge, FunctionCommand)
 
     def test_module_that_is_not_loaded_needs_none(self) -> None:
         state = replace(CURRENT, loaded="")
@@ -507,6 +508,7 @@ class Machine:
         self.connected = False
         self.sessions = 0
         self.said: list[str] = []
+        self.driver = CURRENT
 
     def disconnect(self) -> None:
         self.connected = False
@@ -520,6 +522,9 @@ class Machine:
         if boot is None:
             raise OSError("Socket is closed")
         return True, CommandOutput([OutputLine("stdout", boot)])
+
+    def get_fact(self, fact: type, **arguments: str) -> DriverState:
+        return self.driver
 
     def log(self, message: str, log_func: object) -> None:
         self.said.append(message)
@@ -542,3 +547,26 @@ class TestWaitForBoot:
         assert not operations.wait_for_boot(None, machine, "old", 0.05)  # type: ignore[arg-type]
         assert operations._LOST == ["gpu1"]
         assert machine.said == ["gpu1 did not come back within 0 s; look at its console"]
+
+
+class TestJudgeBoot:
+    """After a reboot of ours: without it a host could be rebooted at every deploy."""
+
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            (CURRENT, ""),
+            (replace(CURRENT, loaded=""), ""),  # the device nodes' unit says why
+            (replace(CURRENT, loaded="", nouveau=True), "nouveau holds the GPU"),
+            (replace(CURRENT, loaded="595.71.05"), "595.71.05 is still loaded, but that was just"),
+            (
+                replace(CURRENT, installed="", loaded="", kernel="7.0"),
+                "kernel 7.0, which has no mo",
+            ),
+        ],
+    )
+    def test_what_is_in_the_way_is_said(self, state: DriverState, words: str) -> None:
+        machine = Machine("new")
+        machine.driver = state
+        assert operations.judge_boot(None, machine) is (not words)  # type: ignore[arg-type]
+        assert [words in line for line in machine.said] == ([True] if words else [])

@@ -353,6 +353,9 @@ class Debian:
         monkeypatch.setattr(driver_install, "status", self.status)
         monkeypatch.setattr(driver_install, "DKMS", self.dkms)
         monkeypatch.setattr(driver_install, "NO_BUILDS", self.no_builds)
+        self.boot, self.programs = tmp_path, {"update-initramfs", "dracut"}
+        monkeypatch.setattr(driver_install, "BOOT", self.boot)
+        monkeypatch.setattr(driver_install.shutil, "which", self.programs.__contains__)
 
     def output(self, argv: list[str]) -> str:
         answers = {
@@ -477,6 +480,28 @@ class TestInstaller:
         assert [line.partition("--no-install-recommends ")[2] for line in debian.ran[2:3]] == [
             installed
         ]
+
+    @pytest.mark.parametrize(
+        ("programs", "command"),
+        [
+            ({"update-initramfs", "dracut"}, f"update-initramfs -u -k {RUNS}"),
+            ({"dracut"}, "dracut --force {}/initrd.img-" + f"{RUNS} {RUNS}"),
+        ],
+    )
+    def test_initramfs_without_nouveau(
+        self, debian: Debian, programs: set[str], command: str
+    ) -> None:
+        """Debian's dracut brings no update-initramfs."""
+        (debian.boot / f"initrd.img-{RUNS}").touch()
+        debian.programs &= programs
+        debian.install()
+        assert command.format(debian.boot) in debian.ran
+
+    def test_nobody_to_write_the_initramfs(self, debian: Debian) -> None:
+        (debian.boot / f"initrd.img-{RUNS}").touch()
+        debian.programs.clear()
+        with pytest.raises(driver_install.Failure, match="Neither update-initramfs nor dracut"):
+            debian.install()
 
     def test_what_an_operator_switched_off_stays_so(self, debian: Debian) -> None:
         debian.no_builds.write_text("mine\n")
