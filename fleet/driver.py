@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from fleet.facts.gpu import Generation, Gpu, GpuHardware
@@ -33,6 +33,7 @@ LAST_PROPRIETARY_BRANCH = 610
 # From this branch on Ubuntu's packages in NVIDIA's repository have no branch in their names.
 UBUNTU_UNSUFFIXED = 590
 
+_KERNEL = "@kernel@"  # in a package's name; see `on_kernel`
 _NO_GSP = frozenset({Generation.MAXWELL, Generation.PASCAL, Generation.VOLTA})
 _BEFORE_VOLTA = _NO_GSP - {Generation.VOLTA}
 _OPEN_ONLY = frozenset({Generation.BLACKWELL, Generation.GRACE_HOPPER})
@@ -256,7 +257,7 @@ def _native(platform: Platform, flavor: Flavor, branch: int, hardware: GpuHardwa
     user_space = (f"nvidia-utils-{server}", f"nvidia-compute-utils-{server}")
     if hardware.secure_boot:
         packages = (
-            f"linux-modules-nvidia-{server}{suffix}-@flavor@",
+            f"linux-modules-nvidia-{server}{suffix}-{_KERNEL}",
             f"nvidia-headless-no-dkms-{server}{suffix}",
             *user_space,
         )
@@ -286,6 +287,24 @@ def _remedy_for_old(platform: Platform, hardware: GpuHardware) -> str:
 
 def _list(gpus: Iterable[object]) -> str:
     return ", ".join(str(gpu) for gpu in gpus)
+
+
+def on_kernel(plan: Plan, kernel: str, installed: Iterable[str]) -> Plan:
+    """`plan` with the names that a host's running kernel and `installed` packages decide.
+
+    Signed modules are a package for each kernel. What brings those of later kernels is named as
+    what brings the kernels: `generic-hwe-24.04` of an installed `linux-image-generic-hwe-24.04`.
+    """
+    series = re.compile(rf"linux-image-({kernel_flavor(kernel)}(-(hwe|lts)-[0-9.]+)?(-edge)?)")
+    found = [match[1] for match in map(series.fullmatch, installed) if match]
+    # The longest: an HWE kernel's host may have the general one's package too.
+    suffixes = [kernel, *sorted(found, key=len)[-1:]]
+    packages = [
+        package.replace(_KERNEL, suffix)
+        for package in plan.packages
+        for suffix in (suffixes if _KERNEL in package else [""])
+    ]
+    return replace(plan, packages=tuple(packages))
 
 
 def kernel_flavor(kernel: str) -> str:

@@ -110,6 +110,13 @@ def clean_up(wanted: list[str], logs: Path) -> None:
 def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
     """Have the driver's packages, and their module for the running kernel, or what was before."""
     wanted = [*options.pinning, *options.package]
+    for name in options.package:
+        # Ubuntu's signed modules: one package for each kernel.
+        if name.endswith(f"-{kernel}") and not has_candidate(name):
+            raise Failure(
+                f"There is no signed module for the running kernel {kernel} ({name} is not in the "
+                "package lists). Upgrade the kernel, reboot, and deploy again."
+            )
     before = installed_versions([*wanted, *options.fabric])
     for names in (options.pinning, stay(options.package, options.stay)):
         if names and not apt_install(names) and not built_for_others(kernel, began, names):

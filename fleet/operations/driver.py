@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
@@ -18,7 +17,7 @@ from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import FileContents
 
-from fleet.driver import Plan, kernel_flavor
+from fleet.driver import Plan, on_kernel
 from fleet.facts.gpu import BootId, DriverState, DriverStateFact
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail
@@ -46,9 +45,8 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     The host does it by itself, in a unit: a lost connection stops no build.
     """
     state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
-    flavor = kernel_flavor(state.kernel)
-    plan = replace(plan, packages=tuple(p.replace("@flavor@", flavor) for p in plan.packages))
     installed = host.get_fact(DebPackages)
+    plan = on_kernel(plan, state.kernel, installed)
     if not _needs_install(plan, state, installed, version=version, hold=hold):
         host.noop(f"driver {state.installed} is installed for kernel {state.kernel}")
         return

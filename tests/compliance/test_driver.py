@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet import paths
@@ -12,8 +13,8 @@ from fleet.driver import (
     Plan,
     Platform,
     floor_of,
-    kernel_flavor,
     make_plan,
+    on_kernel,
 )
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.facts.files import FileStates
@@ -74,8 +75,8 @@ def test_every_gpu_answers(gpu_host: Target) -> None:
 def test_packages(gpu_host: Target) -> None:
     """The driver's packages are whole, held as declared, and left alone by unattended upgrades."""
     plan, state = _plan(gpu_host), _state(gpu_host)
-    flavor = kernel_flavor(state.kernel)
-    names = {name.replace("@flavor@", flavor) for name in (*plan.packages, *plan.fabric)}
+    plan = on_kernel(plan, state.kernel, gpu_host.fact(DebPackages))
+    names = {*plan.packages, *plan.fabric}
     assert gpu_host.run("dpkg --audit") == ""
     missing = [n for n in sorted(names) if not gpu_host.testinfra.package(n).is_installed]
     assert missing == []

@@ -229,12 +229,18 @@ class TestPackages:
         assert options(done, "--fabric") == ["nvidia-fabricmanager-580", "libnvidia-nscq-580"]
 
     def test_signed_modules_under_secure_boot(self) -> None:
+        """The running kernel's, and what brings those of the kernels that its series gets."""
         answers = bare("ubuntu", "24.04") | {
-            DriverStateFact: lambda nouveau_conf: DriverState("6.8.0-45-generic")
+            DriverStateFact: lambda nouveau_conf: DriverState("6.17.0-14-generic"),
+            DebPackages: lambda: {
+                "linux-image-generic": ["1"],
+                "linux-image-generic-hwe-24.04": ["1"],
+            },
         }
         done = planned(answers, replace(H100, secure_boot=True), driver_source="distribution")
-        assert options(done, "--package")[:2] == [
-            "linux-modules-nvidia-580-server-open-generic",
+        assert options(done, "--package")[:3] == [
+            "linux-modules-nvidia-580-server-open-6.17.0-14-generic",
+            "linux-modules-nvidia-580-server-open-generic-hwe-24.04",
             "nvidia-headless-no-dkms-580-server-open",
         ]
         assert "--dkms" not in install_words(done)

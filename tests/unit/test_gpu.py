@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fleet.driver import Platform, Refusal, kernel_flavor, make_plan
+from fleet.driver import Platform, Refusal, kernel_flavor, make_plan, on_kernel
 from fleet.facts import gpu
 from fleet.facts.gpu import (
     DriverState,
@@ -316,6 +316,28 @@ def test_kernel_flavor(kernel: str, flavor: str) -> None:
     assert kernel_flavor(kernel) == driver_install.kernel_flavor(kernel) == flavor
 
 
+@pytest.mark.parametrize(
+    ("kernel", "installed", "suffixes"),
+    [
+        ("6.8.0-45-generic", ["linux-image-generic"], ["generic"]),
+        ("6.17.0-14-generic", ["linux-image-generic-hwe-24.04"], ["generic-hwe-24.04"]),
+        (
+            "6.17.0-14-generic",
+            ["linux-image-generic-hwe-24.04", "linux-image-generic"],
+            ["generic-hwe-24.04"],
+        ),
+        ("6.8.0-1015-aws", ["linux-image-aws", "linux-image-generic"], ["aws"]),
+        ("6.8.0-45-generic", ["linux-image-6.8.0-45-generic", "linux-image-generic-64k"], []),
+    ],
+)
+def test_signed_modules(kernel: str, installed: list[str], suffixes: list[str]) -> None:
+    chosen = DriverSettings(source="distribution")
+    plan = make_plan(chosen, Platform("ubuntu", "24.04"), hardware(H100, secure_boot=True))
+    names = [name for name in on_kernel(plan, kernel, installed).packages if "modules" in name]
+    prefix = "linux-modules-nvidia-580-server-open-"
+    assert names == [f"{prefix}{suffix}" for suffix in (kernel, *suffixes)]
+
+
 class TestBuildLog:
     def test_compilers_own_line(self) -> None:
         text = (
@@ -502,6 +524,14 @@ class TestInstaller:
         debian.programs.clear()
         with pytest.raises(driver_install.Failure, match="Neither update-initramfs nor dracut"):
             debian.install()
+
+    def test_no_signed_module_for_the_running_kernel(self, debian: Debian) -> None:
+        debian.archive = "(none)"
+        with pytest.raises(
+            driver_install.Failure, match=f"signed module .* kernel {re.escape(RUNS)} "
+        ):
+            debian.install(package=[f"linux-modules-nvidia-580-server-open-{RUNS}"], dkms=False)
+        assert not [line for line in debian.ran if "purge" in line or " install " in line]
 
     def test_what_an_operator_switched_off_stays_so(self, debian: Debian) -> None:
         debian.no_builds.write_text("mine\n")
