@@ -15,7 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,8 @@ CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 BOOT = Path("/boot")
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
+# The driver's packages, whichever branch, source and modules. The container toolkit's are others.
+DRIVER = re.compile(r"(libnvidia-|nvidia-|libcuda1$|linux-modules-nvidia-)(?!container)")
 # Below the logs: what an installation that succeeded has to say.
 WARNING = "driver-warning"
 # While it is there, DKMS's hooks of packages build nothing.
@@ -117,15 +120,29 @@ def install_module(options: argparse.Namespace, kernel: str, began: float) -> No
                 f"There is no signed module for the running kernel {kernel} ({name} is not in the "
                 "package lists). Upgrade the kernel, reboot, and deploy again."
             )
-    before = installed_versions([*wanted, *options.fabric])
-    for names in (options.pinning, stay(options.package, options.stay)):
-        if names and not apt_install(names) and not built_for_others(kernel, began, names):
+    held = [name for name in output(["apt-mark", "showhold"]).split() if DRIVER.match(name)]
+    before = installed_versions([*wanted, *options.fabric, *held])
+    with let_go(held):
+        for names in (options.pinning, stay(options.package, options.stay)):
+            if names and not apt_install(names) and not built_for_others(kernel, began, names):
+                give_up(kernel, began, wanted, before, options.logs)
+        if not module_version(kernel) and options.dkms:
+            # The packages are there, and the kernel came after them.
+            run(["dkms", "autoinstall", "-k", kernel], check=False)
+        if not module_version(kernel):
             give_up(kernel, began, wanted, before, options.logs)
-    if not module_version(kernel) and options.dkms:
-        # The packages are there, and the kernel came after them.
-        run(["dkms", "autoinstall", "-k", kernel], check=False)
-    if not module_version(kernel):
-        give_up(kernel, began, wanted, before, options.logs)
+
+
+@contextmanager
+def let_go(held: list[str]) -> Iterator[None]:
+    """Without the holds of `held` meanwhile: apt removes none of them, nor for what replaces it."""
+    if held:
+        run(["apt-mark", "unhold", *held])
+    try:
+        yield
+    finally:
+        if there := installed_versions(held):
+            run(["apt-mark", "hold", *there])
 
 
 def stay(names: list[str], branch: str) -> list[str]:

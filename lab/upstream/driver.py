@@ -116,7 +116,7 @@ def _pinning(suffix: str) -> Package:
         name,
         f"{suffix}-1",
         {"Provides": one, "Conflicts": one, "Replaces": one},
-        {f"etc/apt/preferences.d/{name}": (pin, 0o644)},
+        {"etc/apt/preferences.d/nvidia-driver-pin": (pin, 0o644)},
         architecture="all",
     )
 

@@ -368,6 +368,7 @@ class Debian:
         self.versions: dict[str, str] = {}
         self.modules, self.archive = "", "580.178.04-1"
         self.ran: list[str] = []
+        self.held: list[str] = []
         self.builds_fail_for = ""
         self.no_builds = tmp_path / "no-autoinstall"
         monkeypatch.setattr(driver_install, "run", self.run)
@@ -384,6 +385,7 @@ class Debian:
             "uname": self.kernel,
             "modinfo": self.modules,
             "apt-cache": f"Candidate: {self.archive}",
+            "apt-mark": "\n".join(self.held),
         }
         return answers.get(argv[0], "")
 
@@ -524,6 +526,29 @@ class TestInstaller:
         debian.programs.clear()
         with pytest.raises(driver_install.Failure, match="Neither update-initramfs nor dracut"):
             debian.install()
+
+    def test_former_modules_are_let_go_of(self, debian: Debian) -> None:
+        """apt removes nothing that is held, and the other modules would be refused."""
+        debian.held = ["cuda", "nvidia-kernel-dkms", "nvidia-container-toolkit"]
+        debian.packages["nvidia-kernel-dkms"] = "installed"
+        debian.install()
+        marks = [line for line in debian.ran if line.startswith("apt-mark")]
+        assert marks == [
+            "apt-mark unhold nvidia-kernel-dkms",
+            "apt-mark hold nvidia-kernel-dkms",  # it is still there
+            "apt-mark hold nvidia-open-kernel-dkms",
+        ]
+        assert debian.ran.index(marks[0]) < debian.ran.index(
+            next(line for line in debian.ran if line.endswith("nvidia-open-kernel-dkms"))
+        )
+
+    def test_former_modules_come_back(self, debian: Debian) -> None:
+        debian.held = ["nvidia-kernel-dkms"]
+        debian.packages["nvidia-kernel-dkms"] = "installed"
+        debian.builds_fail_for = RUNS
+        with pytest.raises(driver_install.Failure):
+            debian.install()
+        assert [line for line in debian.ran if line.endswith("nvidia-kernel-dkms=1")]
 
     def test_no_signed_module_for_the_running_kernel(self, debian: Debian) -> None:
         debian.archive = "(none)"
