@@ -314,7 +314,9 @@ def half_installed(names: Iterable[str]) -> list[str]:
 
 def status(names: Iterable[str], holds: Callable[[str], bool]) -> dict[str, str]:
     """Package to version, for those of `names` whose dpkg state `holds`."""
-    found = {}
+    names, found = list(names), {}
+    if not names:
+        return {}  # dpkg-query would tell of every package
     shown = output(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\n", *names]
     )

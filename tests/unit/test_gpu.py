@@ -338,6 +338,18 @@ def test_signed_modules(kernel: str, installed: list[str], suffixes: list[str]) 
     assert names == [f"{prefix}{suffix}" for suffix in (kernel, *suffixes)]
 
 
+def test_no_packages_are_not_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dpkg-query without a name tells of every package: they would all be held."""
+    monkeypatch.setattr(driver_install, "output", lambda argv: "bash installed 5.2")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "run", ran.append)
+    assert driver_install.installed_versions(["bash"]) == {"bash": "5.2"}
+    assert driver_install.installed_versions([]) == {}
+    with driver_install.let_go([]):
+        pass
+    assert ran == []
+
+
 class TestBuildLog:
     def test_compilers_own_line(self) -> None:
         text = (
