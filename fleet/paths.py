@@ -61,6 +61,7 @@ DRIVER_PREFERENCES = "/etc/apt/preferences.d/llm-fleet-nvidia"
 DRIVER_UNATTENDED = "/etc/apt/apt.conf.d/52llm-fleet-driver"
 DRIVER_NOUVEAU = "/etc/modprobe.d/llm-fleet-nouveau.conf"
 DRIVER_LOGS = "/var/log/llm-fleet"
+DRIVER_WARNING = f"{DRIVER_LOGS}/driver-warning"
 DRIVER_JOB = "llm-fleet-driver-install.service"
 
 DEVICES_UNIT = "llm-fleet-gpu-devices.service"
@@ -78,6 +79,7 @@ DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")
 DOCKER_OWNED = f"{ETC}/docker-owned.json"
 TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
 CDI_UNIT = "nvidia-cdi-refresh.service"
+CDI_DROPIN = f"/etc/systemd/system/{CDI_UNIT}.d/llm-fleet.conf"
 CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"
 
 DIFY_PRISTINE = "/opt/dify"

@@ -11,15 +11,17 @@ OLLAMA_SHA256: dict[tuple[str, str], str] = {
 }
 
 # Distribution's folder in NVIDIA's repository -> fingerprint of the key that signs its index.
+# debian13 and ubuntu2604 have a key each, "Kitmaker (Ubuntu 26.04) <kitmaker@nvidia.com>" the
+# latter (as four public repositories state it). The rest share that of cudatools@nvidia.com.
 NVIDIA_FINGERPRINTS: dict[str, str] = {
     "ubuntu2204": "EB693B3035CD5710E231E123A4B469963BF863CC",
     "ubuntu2404": "EB693B3035CD5710E231E123A4B469963BF863CC",
-    "ubuntu2604": "EB693B3035CD5710E231E123A4B469963BF863CC",
+    "ubuntu2604": "14BAFBC7562AD710CA04E69905FBB6DA60DF8A40",
     "debian12": "EB693B3035CD5710E231E123A4B469963BF863CC",
     "debian13": "02182E60104FCDC26EAE1B8597A5D4CB8793F200",
 }
 # The key is published as <end of the fingerprint>.pub; here in capitals.
-NVIDIA_UPPER_CASE_KEYS = frozenset({"debian13"})
+NVIDIA_UPPER_CASE_KEYS = frozenset({"debian13", "ubuntu2604"})
 
 # One set that others run together; on Debian 12 and 13, Ubuntu 22.04, 24.04 and 26.04.
 DOCKER_VERSION = "29.7.2"

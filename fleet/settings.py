@@ -1083,11 +1083,13 @@ class DriverSettings(Settings):
             "verified then, and its device nodes are made at each boot."
         ),
     )
-    branch: Annotated[int, Field(ge=550, le=999)] = Field(
-        580,
+    branch: Annotated[int, Field(ge=550, le=999)] | None = Field(
+        None,
         description=(
-            "Driver branch that the host stays in. 580 is supported until June 2028, and the last "
-            "one for Maxwell, Pascal and Volta. Debian's own archive has one branch only."
+            "Driver branch that the host stays in. Unset is that of `driver_version`, or 580: it "
+            "is supported until June 2028, and the last one for Maxwell, Pascal and Volta. NVIDIA "
+            "does not publish it for Debian 13 and Ubuntu 26.04, where unset is 595. Debian's own "
+            "archive has one branch only."
         ),
     )
     version: DriverVersion | None = Field(
@@ -1146,7 +1148,7 @@ class DriverSettings(Settings):
                 f"driver_version: only NVIDIA's repository has versions to choose from, and "
                 f"driver_source is {self.source!r}"
             )
-        if self.version and self.version.split(".")[0] != str(self.branch):
+        if self.version and self.branch not in (None, int(self.version.split(".")[0])):
             raise ValueError(
                 f"driver_version: {self.version} is not of branch {self.branch}; set driver_branch "
                 f"= {self.version.split('.')[0]}"

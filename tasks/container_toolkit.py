@@ -11,9 +11,11 @@ from fleet.errors import FleetError
 from fleet.facts.gpu import GpuHardwareFact
 from fleet.inventory import FleetHost
 from fleet.operations.apt import AptRepository, install_versions, trust_repository
+from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
 from fleet.operations.toolkit import provide_cdi, register_runtime
 from fleet.operations.units import enable_unit, run_unit
+from fleet.render import render
 
 # They must all have one version: a mixture installs, and fails when a container starts.
 PACKAGES = (
@@ -38,12 +40,20 @@ def container_toolkit(me: FleetHost) -> None:
         name=f"Install the toolkit {me.toolkit.version}",
         versions=dict.fromkeys(PACKAGES, me.toolkit.version),
     )
+    install_files(name="Count any driver's module", files=[cdi_dropin()])
     # They write CDI's registry: at boot, and when the driver changes.
     enable_unit(name="Describe the GPUs at boot", unit=paths.CDI_UNIT)
     run_unit(name="Watch the driver", unit=paths.CDI_WATCH_UNIT, files=[])
     provide_cdi(name="Provide the GPUs by CDI")
     register_runtime(name="Set the runtime nvidia", wanted=me.toolkit.runtime)
     run_unit(name="Run Docker as configured", unit=paths.DOCKER_UNIT, files=[paths.DOCKER_CONFIG])
+
+
+def cdi_dropin() -> ManagedFile:
+    """The drop-in that has the GPUs described whichever name the driver's module has on disk."""
+    return ManagedFile(
+        paths.CDI_DROPIN, render("container_toolkit/nvidia-cdi-refresh.dropin.conf.j2")
+    )
 
 
 def repository(me: FleetHost, machine: str) -> AptRepository:

@@ -18,7 +18,7 @@ from fleet.operations.apt import (
 )
 from fleet.operations.docker import install_daemon_config, keep_containers, set_members
 from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit
+from fleet.operations.units import run_unit, unmask_unit
 from fleet.settings import docker_configuration
 
 LEAST_COMPOSE = "2.24"
@@ -47,6 +47,8 @@ def docker(me: FleetHost) -> None:
         _install_from_docker(me, release)
     else:
         _install_from_distribution(me, release)
+    # Of a masked unit nobody knows the command line, which judges the configuration.
+    unmask_unit(name="Take a mask away that was left", unit=paths.DOCKER_UNIT)
     install_daemon_config(name="Merge the configuration", declared=docker_configuration(me.docker))
     if me.docker.live_restore:
         keep_containers(name="Keep containers through the restart")

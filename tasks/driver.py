@@ -10,7 +10,7 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
 from fleet import paths, pins
-from fleet.driver import Platform, Refusal, floor_of, make_plan
+from fleet.driver import Plan, Platform, Refusal, floor_of, make_plan
 from fleet.durations import seconds
 from fleet.facts.gpu import DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.inventory import FleetHost
@@ -26,6 +26,7 @@ from fleet.operations.driver import (
 )
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
+from fleet.operations.units import enable_unit
 from fleet.render import render
 
 _HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
@@ -56,10 +57,11 @@ def driver(me: FleetHost) -> None:
         return
     install_files(name="Keep nouveau and unattended upgrades away", files=guard_files())
     source = repository(me, platform)
+    # The installer is a Python program; a bare Debian has no Python.
+    install_packages(name="Install tools", packages=["ca-certificates", "gpg", "python3"])
     if me.driver.source == "nvidia":
-        install_packages(name="Install tools", packages=["ca-certificates", "gpg"])
         # The preferences first: at no moment does apt see the repository without them.
-        install_files(name="Pin the branch", files=[preferences_file(me)])
+        install_files(name="Pin the branch", files=[preferences_file(me, plan)])
         trust_repository(name="Trust NVIDIA's repository", repository=source)
     else:
         forget_repository(name="Forget NVIDIA's repository", repository=source)
@@ -96,9 +98,9 @@ def driver(me: FleetHost) -> None:
         name="Run the persistence daemon", unit=paths.PERSISTENCED_UNIT, files=[persistenced.path]
     )
     if plan.fabric:
-        run_with_driver(
-            name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[paths.FABRIC_DROPIN]
-        )
+        # The drop-in is an order for boots: a running one need not be restarted for it.
+        enable_unit(name="Enable the fabric manager", unit=paths.FABRIC_UNIT)
+        run_with_driver(name="Run the fabric manager", unit=paths.FABRIC_UNIT, files=[])
     _require_driver(me, hardware, f"see the journal of {paths.DEVICES_UNIT}")
 
 
@@ -157,9 +159,9 @@ def repository(me: FleetHost, platform: Platform) -> AptRepository:
     )
 
 
-def preferences_file(me: FleetHost) -> ManagedFile:
+def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
     """What lets the repository give the declared driver only."""
-    version = f"{me.driver.version}*" if me.driver.version else f"{me.driver.branch}.*"
+    version = f"{me.driver.version}*" if me.driver.version else f"{plan.branch}.*"
     return ManagedFile(paths.DRIVER_PREFERENCES, render("driver/preferences.j2", version=version))
 
 

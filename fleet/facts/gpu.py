@@ -167,7 +167,8 @@ class DriverState:
     """The driver as it is loaded and as it lies on disk for the running kernel.
 
     Versions are NVIDIA's (`580.178.04`), empty where there is none. `flavor` is that of the loaded
-    module. `stale_initramfs`: it is older than the file that keeps nouveau away.
+    module, `installed_flavor` that of the one on disk: open or proprietary. `stale_initramfs`: it
+    is older than the file that keeps nouveau away.
     """
 
     kernel: str = ""
@@ -175,6 +176,7 @@ class DriverState:
     loaded: str = ""
     flavor: str = ""
     installed: str = ""
+    installed_flavor: str = ""
     nouveau: bool = False
     stale_initramfs: bool = False
     held: frozenset[str] = frozenset()
@@ -184,7 +186,8 @@ class DriverState:
         """Whether only a boot can bring the installed module to the GPUs."""
         if not self.installed:
             return False
-        return self.nouveau or bool(self.loaded and self.loaded != self.installed)
+        is_other = (self.loaded, self.flavor) != (self.installed, self.installed_flavor)
+        return self.nouveau or bool(self.loaded and is_other)
 
     @property
     def is_running(self) -> bool:
@@ -207,7 +210,8 @@ class DriverStateFact(FactBase[DriverState]):
             ' echo "loaded $(cat /sys/module/nvidia/version 2>/dev/null)";'
             " for m in nvidia nvidia-current-open nvidia-current; do"
             ' v=$(modinfo -k "$k" -F version "$m" 2>/dev/null) && [ -n "$v" ]'
-            ' && { echo "installed $v"; break; }; done;'
+            ' && { echo "installed $v"; modinfo -k "$k" -F license "$m" | sed "s/^/license /";'
+            " break; }; done;"
             " [ -d /sys/module/nouveau ] && echo nouveau;"
             " grep -qs 'Open Kernel Module' /proc/driver/nvidia/version && echo open;"
             f" i=/boot/initrd.img-$k; [ -e $i ] && [ {nouveau_conf} -nt $i ] && echo stale;"
@@ -224,13 +228,16 @@ class DriverStateFact(FactBase[DriverState]):
         def first(name: str) -> str:
             return values.get(name, [""])[0]
 
-        loaded = first("loaded")
+        loaded, installed = first("loaded"), first("installed")
+        # "Dual MIT/GPL" is that of the open ones, "NVIDIA" of the others.
+        on_disk = "open" if "GPL" in first("license") else "proprietary"
         return DriverState(
             kernel=first("kernel"),
             headers="headers" in values,
             loaded=loaded,
             flavor=("open" if "open" in values else "proprietary") if loaded else "",
-            installed=first("installed"),
+            installed=installed,
+            installed_flavor=on_disk if installed else "",
             nouveau="nouveau" in values,
             stale_initramfs="stale" in values,
             held=frozenset(name.split(":")[0] for name in values.get("held", [])),

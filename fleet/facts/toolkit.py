@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pyinfra.api import FactBase, StringCommand
 from typing_extensions import override
+
+from fleet.facts.gpu import DrivenGpu
+
+ALL_GPUS = "nvidia.com/gpu=all"
 
 
 class Cdi(NamedTuple):
@@ -13,6 +18,19 @@ class Cdi(NamedTuple):
 
     devices: tuple[str, ...] = ()
     has_driver: bool = False
+
+    def lacks(self, gpus: Iterable[DrivenGpu]) -> list[str]:
+        """What is not described of `gpus`: a description may be of other ones, or made by hand.
+
+        A GPU that is divided (MIG) has names of its parts only, such as `nvidia.com/gpu=0:1`.
+        """
+        parted = {name.partition(":")[0] for name in self.devices if ":" in name}
+        wanted = [
+            f"nvidia.com/gpu={gpu.uuid}"
+            for gpu in gpus
+            if f"nvidia.com/gpu={gpu.index}" not in parted
+        ]
+        return [name for name in (ALL_GPUS, *wanted) if name not in self.devices]
 
 
 class CdiDevices(FactBase[Cdi]):

@@ -2,9 +2,10 @@
 """Installs the NVIDIA driver's packages on this host, or says why it cannot and cleans up.
 
 Runs in a unit of its own: a build takes minutes and must outlive the connection that started it.
-Its last lines in the journal are for the operator. When the module does not build, the compiler's
-own error and the place of the whole log are named, and the packages go again, so that dpkg is
-configured and apt usable; what was installed before comes back. Uses the standard library only.
+Its last lines in the journal are for the operator. When the module does not build for the running
+kernel, the compiler's own error and the place of the whole log are named, and the packages go
+again, so that dpkg is configured and apt usable; what was installed before comes back. Where it
+does not build for another kernel only, that is said, and it stays. Uses the standard library only.
 """
 
 import argparse
@@ -13,14 +14,24 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
+BOOT = Path("/boot")
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
+# The driver's packages, whichever branch, source and modules. The container toolkit's are others.
+DRIVER = re.compile(r"(libnvidia-|nvidia-|libcuda1$|linux-modules-nvidia-)(?!container)")
+# Below the logs: what an installation that succeeded has to say.
+WARNING = "driver-warning"
+# While it is there, DKMS's hooks of packages build nothing.
+NO_BUILDS = Path("/etc/dkms/no-autoinstall")
+NO_BUILDS_OURS = "llm-fleet: only while packages are configured\n"
 
 
 class Failure(Exception):  # noqa: N818 - an answer to the operator
@@ -33,6 +44,7 @@ def main() -> int:
     parser.add_argument("--package", action="append", default=[], help="in the order of the plan")
     parser.add_argument("--pinning", action="append", default=[], help="installed first")
     parser.add_argument("--fabric", action="append", default=[], help="at the driver's version")
+    parser.add_argument("--stay", default="", help="branch of which the installed version is kept")
     parser.add_argument("--dkms", action="store_true", help="the module is built on this host")
     parser.add_argument("--hold", action="store_true")
     parser.add_argument(
@@ -50,76 +62,171 @@ def main() -> int:
 
 def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
-    kernel = output(["uname", "-r"])
-    wanted = [*options.pinning, *options.package]
-    # A run that was cut short. To configure a module's package is to build it: it begins anew.
-    if left := half_installed(wanted):
-        run(["dpkg", "--purge", "--force-depends", *left], check=False)
-    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+    # A file's time is some milliseconds behind the clock's.
+    kernel, began = output(["uname", "-r"]), time.time() - 1
+    clean_up([*options.pinning, *options.package], options.logs)
     run([*APT, "update"])
     if options.dkms:
-        install_headers(kernel, options.logs)
-    before = installed_versions([*wanted, *options.fabric])
-    for names in (options.pinning, options.package):
-        if names and not apt_install(names):
-            give_up(kernel, wanted, before, options.logs)
-    if not module_version(kernel):
-        # The packages are there, and the kernel came after them.
-        if options.dkms:
-            run(["dkms", "autoinstall", "-k", kernel], check=False)
-        if not module_version(kernel):
-            give_up(kernel, wanted, before, options.logs)
+        install_headers(kernel, began, options.logs)
+    install_module(options, kernel, began)
     version = module_version(kernel)
+    if options.dkms:
+        install_later_headers(kernel, began, options.logs)
     if options.fabric and not apt_install([f"{name}={version}*" for name in options.fabric]):
         raise Failure(
             f"{', '.join(options.fabric)} {version} cannot be installed (apt says why above). The "
             "fabric manager must have exactly the driver's version; set driver_version to one that "
             "the repository has both of."
         )
-    if shutil.which("update-initramfs") and Path(f"/boot/initrd.img-{kernel}").exists():
-        run(["update-initramfs", "-u", "-k", kernel])
+    refresh_initramfs(kernel)
     names = [*options.package, *options.fabric]
     run(["apt-mark", "hold" if options.hold else "unhold", *names])
     print(f"driver {version} is installed for kernel {kernel}")  # noqa: T201
 
 
-def install_headers(kernel: str, logs: Path) -> None:
-    """Have the running kernel's headers, and those of later kernels of the same flavor."""
-    packages = [f"linux-headers-{kernel}"]
-    flavor = kernel_flavor(kernel)
-    if flavor and installed_versions([f"linux-image-{flavor}"]):
-        packages.append(f"linux-headers-{flavor}")
-    if Path(f"/lib/modules/{kernel}/build/Makefile").exists() and len(packages) == 1:
+def refresh_initramfs(kernel: str) -> None:
+    """Have the running kernel's initramfs without nouveau; a kernel without one needs nothing."""
+    image = BOOT / f"initrd.img-{kernel}"
+    if not image.exists():
         return
-    if not has_candidate(packages[0]):
+    if shutil.which("update-initramfs"):
+        run(["update-initramfs", "-u", "-k", kernel])
+    elif shutil.which("dracut"):
+        run(["dracut", "--force", str(image), kernel])
+    else:
         raise Failure(
-            f"{packages[0]} is not in the package lists, so no module can be built for the running "
+            f"Neither update-initramfs nor dracut is here to write {image} anew: it may load "
+            "nouveau before NVIDIA's driver. Write it anew and deploy again."
+        )
+
+
+def clean_up(wanted: list[str], logs: Path) -> None:
+    """Begin anew after a run that was cut short: to configure a module's package is to build it."""
+    (logs / WARNING).unlink(missing_ok=True)
+    if NO_BUILDS.exists() and NO_BUILDS.read_text() == NO_BUILDS_OURS:
+        NO_BUILDS.unlink()
+    if left := half_installed(wanted):
+        run(["dpkg", "--purge", "--force-depends", *left], check=False)
+    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+
+
+def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
+    """Have the driver's packages, and their module for the running kernel, or what was before."""
+    wanted = [*options.pinning, *options.package]
+    for name in options.package:
+        # Ubuntu's signed modules: one package for each kernel.
+        if name.endswith(f"-{kernel}") and not has_candidate(name):
+            raise Failure(
+                f"There is no signed module for the running kernel {kernel} ({name} is not in the "
+                "package lists). Upgrade the kernel, reboot, and deploy again."
+            )
+    held = [name for name in output(["apt-mark", "showhold"]).split() if DRIVER.match(name)]
+    before = installed_versions([*wanted, *options.fabric, *held])
+    with let_go(held):
+        for names in (options.pinning, stay(options.package, options.stay)):
+            if names and not apt_install(names) and not built_for_others(kernel, began, names):
+                give_up(kernel, began, wanted, before, options.logs)
+        if not module_version(kernel) and options.dkms:
+            # The packages are there, and the kernel came after them.
+            run(["dkms", "autoinstall", "-k", kernel], check=False)
+        if not module_version(kernel):
+            give_up(kernel, began, wanted, before, options.logs)
+
+
+@contextmanager
+def let_go(held: list[str]) -> Iterator[None]:
+    """Without the holds of `held` meanwhile: apt removes none of them, nor for what replaces it."""
+    if held:
+        run(["apt-mark", "unhold", *held])
+    try:
+        yield
+    finally:
+        if there := installed_versions(held):
+            run(["apt-mark", "hold", *there])
+
+
+def stay(names: list[str], branch: str) -> list[str]:
+    """`names` at the version that the host has of `branch` already; bare where it has none.
+
+    A reason to install, such as a missing hold, is none to move: a bare name is apt's newest.
+    """
+    there = installed_versions(names)
+    versions = {version.rpartition(":")[2].partition("-")[0] for version in there.values()}
+    versions = {version for version in versions if version.split(".")[0] == branch}
+    missing = [name for name in names if name not in there]
+    if len(versions) != 1:
+        return names
+    [version] = versions
+    if any(version not in output(["apt-cache", "madison", name]) for name in missing):
+        return names
+    return [f"{name}={there.get(name, f'{version}*')}" for name in names]
+
+
+def install_headers(kernel: str, began: float, logs: Path) -> None:
+    """Have the running kernel's headers, and no others yet: DKMS builds for all that are there."""
+    package = f"linux-headers-{kernel}"
+    if Path(f"/lib/modules/{kernel}/build/Makefile").exists():
+        return
+    if not has_candidate(package):
+        raise Failure(
+            f"{package} is not in the package lists, so no module can be built for the running "
             "kernel. Upgrade the kernel, reboot, and deploy again."
         )
-    before = installed_versions(packages)
-    if not apt_install(packages):
+    if not apt_install([package]):
         # They have DKMS build what is there already, and fail with it.
-        give_up(kernel, packages, before, logs)
+        give_up(kernel, began, [package], {}, logs)
 
 
-def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) -> NoReturn:
+def install_later_headers(kernel: str, began: float, logs: Path) -> None:
+    """Have the headers of later kernels come with them, and say where the module does not build."""
+    flavor = kernel_flavor(kernel)
+    package = f"linux-headers-{flavor}"
+    if (
+        flavor
+        and installed_versions([f"linux-image-{flavor}"])
+        and not installed_versions([package])
+        and not apt_install([package])
+    ):
+        built_for_others(kernel, began, [package])
+    if log := newest_build_log(began):
+        message = f"{keep_log(log, logs)}\nIt is there for the running kernel {kernel}."
+        print(message)  # noqa: T201
+        (logs / WARNING).write_text(f"{message}\n")
+
+
+def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
+    """Whether `names` are installed when nothing is built with them.
+
+    Only where the build for another kernel than the running one has failed: then dpkg has to be
+    brought to an end without a build, and the running kernel's own may still follow.
+    """
+    log = newest_build_log(began)
+    if log is None or kernel_of(log) == kernel:
+        return False
+    ours = not NO_BUILDS.exists()
+    if ours:
+        NO_BUILDS.write_text(NO_BUILDS_OURS)
+    try:
+        run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+        return apt_install(names)
+    finally:
+        if ours:
+            NO_BUILDS.unlink()
+
+
+def give_up(
+    kernel: str, began: float, wanted: list[str], before: dict[str, str], logs: Path
+) -> NoReturn:
     """Say what failed, and leave dpkg configured and apt usable.
 
     Raises:
         Failure: always.
     """
-    log = newest_build_log(kernel)
+    log = newest_build_log(began)
     message = "The driver's packages cannot be installed; apt says why above."
     missing = [name for name in wanted if not has_candidate(name)]
     if log is not None:
-        logs.mkdir(parents=True, exist_ok=True)
-        kept = logs / f"driver-build-{kernel}.log"
-        text = log.read_text(errors="replace")
-        kept.write_text(text)
-        message = (
-            f"The driver's module did not build for kernel {kernel}:\n  {first_error(text)}\n"
-            f"The whole log is {kept}. Run another kernel or another driver version."
-        )
+        message = keep_log(log, logs)
     elif missing:
         message = (
             f"{', '.join(missing)}: not in the package lists. NVIDIA's repository may lack this "
@@ -140,14 +247,30 @@ def give_up(kernel: str, wanted: list[str], before: dict[str, str], logs: Path) 
     raise Failure(message)
 
 
-def newest_build_log(kernel: str) -> Path | None:
-    """The log of the last DKMS build of an NVIDIA module that failed; None when there is none."""
-    logs = [
-        log
-        for log in DKMS.glob("nvidia*/*/build/make.log")
-        if f"{kernel}" in log.read_text(errors="replace")[:2000]
-    ]
-    return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+def newest_build_log(began: float) -> Path | None:
+    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+    # DKMS moves the log of a build that succeeds.
+    logs = {log: log.stat().st_mtime for log in DKMS.glob("nvidia*/*/build/make.log")}
+    failed = [log for log, changed in logs.items() if changed >= began]
+    return max(failed, key=lambda log: logs[log], default=None)
+
+
+def kernel_of(log: Path) -> str:
+    """The kernel of a build: `DKMS make.log for nvidia/580.178.04 for kernel KERNEL (x86_64)`."""
+    found = re.search(r" for kernel (\S+)", log.read_text(errors="replace"))
+    return found[1] if found else ""
+
+
+def keep_log(log: Path, logs: Path) -> str:
+    """Keep a failed build's log in `logs`; what is to be said of it."""
+    kernel, text = kernel_of(log) or "unknown", log.read_text(errors="replace")
+    logs.mkdir(parents=True, exist_ok=True)
+    kept = logs / f"driver-build-{kernel}.log"
+    kept.write_text(text)
+    return (
+        f"The driver's module did not build for kernel {kernel}:\n  {first_error(text)}\n"
+        f"The whole log is {kept}. Run another kernel or another driver version."
+    )
 
 
 def first_error(text: str) -> str:
@@ -191,7 +314,9 @@ def half_installed(names: Iterable[str]) -> list[str]:
 
 def status(names: Iterable[str], holds: Callable[[str], bool]) -> dict[str, str]:
     """Package to version, for those of `names` whose dpkg state `holds`."""
-    found = {}
+    names, found = list(names), {}
+    if not names:
+        return {}  # dpkg-query would tell of every package
     shown = output(
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status} ${Version}\n", *names]
     )

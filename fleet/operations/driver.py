@@ -5,24 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
 from pyinfra import host, logger
+from pyinfra import state as run_state
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.host import Host
 from pyinfra.api.state import State
 from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import FileContents
 
-from fleet.driver import Plan, kernel_flavor
+from fleet.driver import Plan, on_kernel
 from fleet.facts.gpu import BootId, DriverState, DriverStateFact
 from fleet.facts.jobs import Job, LoggedJob
 from fleet.operations.commands import Commands, fail
 from fleet.operations.jobs import run_job
 from fleet.operations.units import run_unit
-from fleet.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, LIB
+from fleet.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING, LIB
 
 INSTALLER = f"{LIB}/driver_install.py"
 
@@ -44,13 +45,13 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     The host does it by itself, in a unit: a lost connection stops no build.
     """
     state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
-    flavor = kernel_flavor(state.kernel)
-    plan = replace(plan, packages=tuple(p.replace("@flavor@", flavor) for p in plan.packages))
     installed = host.get_fact(DebPackages)
+    plan = on_kernel(plan, state.kernel, installed)
     if not _needs_install(plan, state, installed, version=version, hold=hold):
         host.noop(f"driver {state.installed} is installed for kernel {state.kernel}")
         return
     words: list[str | QuoteString] = [f"--logs {DRIVER_LOGS}"]
+    words += [] if version else [f"--stay {plan.branch}"]
     words += ["--dkms"] if plan.dkms else []
     words += ["--hold"] if hold else []
     for option, names in (
@@ -74,6 +75,9 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     yield from run_job(
         DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe
     )
+    if run_state.is_executing:
+        for line in host.get_fact(FileContents, path=DRIVER_WARNING) or []:
+            host.log(line, log_func=logger.warning)
 
 
 def _needs_install(
@@ -129,11 +133,17 @@ def reboot_into_driver(
         # Detached, so that the session's end is no error.
         yield StringCommand("( sleep 1; systemctl reboot ) </dev/null >/dev/null 2>&1 &")
         yield FunctionCommand(wait_for_boot, (before, timeout), {})
+        yield FunctionCommand(judge_boot, (), {})
 
 
 def _reason(state: DriverState) -> str:
     if state.nouveau:
         return f"nouveau holds the GPU, driver {state.installed} waits for a reboot"
+    if state.loaded == state.installed:
+        return (
+            f"driver {state.installed} is installed with {state.installed_flavor} modules, "
+            f"{state.flavor} ones are still loaded"
+        )
     return f"driver {state.installed} is installed, {state.loaded} is still loaded"
 
 
@@ -161,6 +171,20 @@ def wait_for_boot(state: State, host: Host, before: str, timeout: float) -> bool
         f"{host.name} did not come back within {timeout:.0f} s; look at its console",
         log_func=logger.error,
     )
+    return False
+
+
+def judge_boot(state: State, host: Host) -> bool:
+    """Whether our reboot brought the driver; one that did not would follow at every deploy."""
+    now = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    if now.installed and not now.needs_reboot:
+        return True
+    why = (
+        f"{_reason(now)}, but that was just done; see which initramfs brings it"
+        if now.installed
+        else f"it came up with kernel {now.kernel}, which has no module of the driver; deploy again"
+    )
+    host.log(f"{host.name}: {why}", log_func=logger.error)
     return False
 
 

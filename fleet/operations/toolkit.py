@@ -5,14 +5,14 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
-from fleet.facts.toolkit import CdiDevices
+from fleet.facts.gpu import DrivenGpu, DrivenGpus
+from fleet.facts.toolkit import ALL_GPUS, CdiDevices
 from fleet.merge import merge
 from fleet.operations.commands import Commands, fail, or_journal
 from fleet.operations.docker import VALIDATE, RefusedError, install_owned, read_owned
 from fleet.operations.files import ManagedFile, install_files
 from fleet.paths import CDI_UNIT, DOCKER_CONFIG, TOOLKIT_OWNED
 
-ALL_GPUS = "nvidia.com/gpu=all"
 _RUNTIME = ("runtimes", "nvidia")
 
 
@@ -24,7 +24,8 @@ def provide_cdi() -> Commands:
     brings the driver.
     """
     cdi = host.get_fact(CdiDevices)
-    if ALL_GPUS in cdi.devices:
+    gpus: tuple[DrivenGpu, ...] = host.get_fact(DrivenGpus)
+    if not cdi.lacks(gpus):
         host.noop(f"CDI has {', '.join(cdi.devices)}")
         return
     if not cdi.has_driver:

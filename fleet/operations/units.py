@@ -36,9 +36,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if verb is None and current.is_enabled:
         host.noop(f"{unit} runs as declared")
         return
-    if current.file_state == "masked-runtime":
-        # A run died while it installed the package.
-        yield StringCommand("systemctl unmask --runtime --quiet", QuoteString(unit))
+    yield from _unmask(unit, current)
     if current.needs_daemon_reload or not current.is_active:
         yield StringCommand("systemctl daemon-reload")
     if not current.is_enabled:
@@ -51,6 +49,12 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
         yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
         if health_url:
             yield or_journal(when_answers(health_url, seconds=answers_within), unit)
+
+
+@operation()
+def unmask_unit(unit: str) -> Commands:
+    """Have no mask left on `unit` by a run that died while it installed the package."""
+    yield from _unmask(unit, host.get_fact(UnitState, unit=unit, files=[]))
 
 
 @operation()
@@ -69,6 +73,11 @@ def stop_unit(unit: str) -> Commands:
     current = host.get_fact(UnitState, unit=unit, files=[])
     if current.load_state != "not-found" and (current.is_active or current.is_enabled):
         yield StringCommand("systemctl disable --now --quiet", QuoteString(unit))
+
+
+def _unmask(unit: str, current: Unit) -> Commands:
+    if current.file_state == "masked-runtime":
+        yield StringCommand("systemctl unmask --runtime --quiet", QuoteString(unit))
 
 
 def _verb(current: Unit) -> str | None:

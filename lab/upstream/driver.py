@@ -3,7 +3,8 @@
 They stand for developer.download.nvidia.com/compute/cuda/repos/<distribution>/x86_64. Kept: the
 flat layout, the index signed with a key that lies beside it, the label, the pinning packages,
 modules that DKMS really builds against the running kernel's real headers, and one version all over.
-The key is the lab's own. Version 580.170.01 is its invention: that module does not compile.
+The key is the lab's own, and so is one version of each: its module does not compile. Debian 13 has
+no 580, as the real repository has none.
 """
 
 from collections.abc import Iterator
@@ -12,10 +13,12 @@ from pathlib import Path
 from lab.upstream.apt import Package, fingerprint, make_key, publish
 
 PATH = "compute/cuda/repos"
-DISTRIBUTIONS = ("debian12", "debian13")
-# The active branches of 2026-08-17; the older one of 580 is there to be upgraded from.
-VERSIONS = ("580.159.03", "580.178.04", "595.91.07")
-BROKEN = "580.170.01"
+# The active branches of 2026-08-17; the older one of a branch is there to be upgraded from.
+VERSIONS = {
+    "debian12": ("580.159.03", "580.178.04", "595.91.07"),
+    "debian13": ("590.48.01", "595.71.05", "595.91.07", "610.57.04"),
+}
+BROKEN = {"debian12": "580.170.01", "debian13": "595.80.01"}
 LABEL = {"Origin": "NVIDIA", "Label": "NVIDIA CUDA", "Architecture": "x86_64"}
 SOURCES = Path(__file__).parent / "nvidia"
 
@@ -51,9 +54,9 @@ set -e
 
 def build(root: Path, home: Path) -> None:
     """Publish a repository for each distribution below the web root."""
-    for distribution in DISTRIBUTIONS:
+    for distribution in VERSIONS:
         folder = root / PATH / distribution / "x86_64"
-        publish(folder, list(packages()), home, LABEL)
+        publish(folder, list(packages(distribution)), home, LABEL)
     (root / PATH / "fingerprint").write_text(fingerprint(home))
 
 
@@ -62,9 +65,9 @@ def key(into: Path) -> None:
     make_key(into, "the lab's stand-in for NVIDIA <root@localhost>")
 
 
-def packages() -> Iterator[Package]:
-    """Every package of one repository."""
-    versions = (*VERSIONS, BROKEN)
+def packages(distribution: str) -> Iterator[Package]:
+    """Every package of a distribution's repository."""
+    versions = (*VERSIONS[distribution], BROKEN[distribution])
     for suffix in sorted({version.split(".")[0] for version in versions} | set(versions)):
         yield _pinning(suffix)
     for version in versions:
@@ -113,14 +116,14 @@ def _pinning(suffix: str) -> Package:
         name,
         f"{suffix}-1",
         {"Provides": one, "Conflicts": one, "Replaces": one},
-        {f"etc/apt/preferences.d/{name}": (pin, 0o644)},
+        {"etc/apt/preferences.d/nvidia-driver-pin": (pin, 0o644)},
         architecture="all",
     )
 
 
 def _module(name: str, license_: str, version: str) -> Package:
     source = f"usr/src/nvidia-{version}"
-    defect = DEFECT if version == BROKEN else ""
+    defect = DEFECT if version in BROKEN.values() else ""
     if license_ == "NVIDIA":
         license_ = "Proprietary"  # what the kernel shows of it is NVIDIA; it builds the same
     return Package(

@@ -7,9 +7,10 @@ import pytest
 from fleet import paths
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.facts.docker import DockerInfo
-from fleet.facts.gpu import GpuHardwareFact
+from fleet.facts.files import FileStates
+from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
 from fleet.facts.toolkit import CdiDevices
-from tasks.container_toolkit import PACKAGES, repository
+from tasks.container_toolkit import PACKAGES, cdi_dropin, repository
 from tests.compliance.connection import Target
 
 
@@ -39,9 +40,10 @@ def test_cdi(docker_host: Target, measured) -> None:
     count = _needs_toolkit(docker_host)
     cdi = docker_host.fact(CdiDevices)
     assert cdi.has_driver, "no NVIDIA driver is loaded"
-    assert "nvidia.com/gpu=all" in cdi.devices, docker_host.journal(paths.CDI_UNIT)
-    assert {f"nvidia.com/gpu={index}" for index in range(count)} <= set(cdi.devices), cdi.devices
+    assert cdi.lacks(docker_host.fact(DrivenGpus)) == [], docker_host.journal(paths.CDI_UNIT)
     measured(f"{count} GPUs")
+    dropin = cdi_dropin()
+    assert docker_host.fact(FileStates, paths=[dropin.path]) == {dropin.path: dropin.state}
     for unit in (paths.CDI_UNIT, paths.CDI_WATCH_UNIT):
         assert docker_host.testinfra.service(unit).is_enabled, unit
     assert docker_host.testinfra.service(paths.CDI_WATCH_UNIT).is_running

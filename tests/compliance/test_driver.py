@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet import paths
@@ -12,8 +13,8 @@ from fleet.driver import (
     Plan,
     Platform,
     floor_of,
-    kernel_flavor,
     make_plan,
+    on_kernel,
 )
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.facts.files import FileStates
@@ -39,6 +40,10 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
     assert state.loaded == state.installed, (
         f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
         f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
+    )
+    assert state.flavor == state.installed_flavor, (
+        f"{state.installed_flavor} modules are installed, {state.flavor} ones are loaded; reboot "
+        "this host"
     )
     floor = floor_of(hardware)
     assert int(state.loaded.split(".")[0]) >= floor, (
@@ -70,8 +75,8 @@ def test_every_gpu_answers(gpu_host: Target) -> None:
 def test_packages(gpu_host: Target) -> None:
     """The driver's packages are whole, held as declared, and left alone by unattended upgrades."""
     plan, state = _plan(gpu_host), _state(gpu_host)
-    flavor = kernel_flavor(state.kernel)
-    names = {name.replace("@flavor@", flavor) for name in (*plan.packages, *plan.fabric)}
+    plan = on_kernel(plan, state.kernel, gpu_host.fact(DebPackages))
+    names = {*plan.packages, *plan.fabric}
     assert gpu_host.run("dpkg --audit") == ""
     missing = [n for n in sorted(names) if not gpu_host.testinfra.package(n).is_installed]
     assert missing == []
@@ -82,12 +87,12 @@ def test_packages(gpu_host: Target) -> None:
 
 def test_source(gpu_host: Target) -> None:
     """The driver's repository is the declared one, with the pinned key, and gives nothing else."""
-    _plan(gpu_host)
+    plan = _plan(gpu_host)
     settings = gpu_host.declared.driver
     files = guard_files()
     if settings.source == "nvidia":
         trusted = repository(gpu_host.declared, _platform(gpu_host))
-        files += [preferences_file(gpu_host.declared), trusted.source]
+        files += [preferences_file(gpu_host.declared, plan), trusted.source]
         keys = gpu_host.fact(KeyringFingerprints, path=trusted.keyring)
         assert keys == (trusted.fingerprint,)
         assert gpu_host.fact(ExistingFiles, paths=trusted.replaced) == []

@@ -39,6 +39,7 @@ echo 0x2330 > /run/bus/pci/0000:17:00.0/device
 echo 0x030200 > /run/bus/pci/0000:17:00.0/class
 mount --bind /run/bus/pci /sys/bus/pci/devices
 """
+# Debian's own open module has a name that the toolkit does not look for.
 DRIVER = """set -e
 echo 580.178.04 > /run/bus/module/nvidia/version
 mount -o remount,rw /sys
@@ -48,7 +49,7 @@ mount --bind /run/bus/module /sys/module
 printf '#!/bin/sh\\n' > /usr/bin/nvidia-smi
 chmod 755 /usr/bin/nvidia-smi
 mkdir -p /lib/modules/$(uname -r)
-echo updates/dkms/nvidia.ko: > /lib/modules/$(uname -r)/modules.dep
+echo updates/dkms/nvidia-current-open.ko: > /lib/modules/$(uname -r)/modules.dep
 """
 
 

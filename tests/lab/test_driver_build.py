@@ -68,7 +68,9 @@ def test_build_that_fails(lab: LabUnderTest) -> None:
 
 
 def test_build_that_succeeds(lab: LabUnderTest) -> None:
+    """... for the running kernel, beside the headers of one that it fails for."""
     bare(lab, BUILDS)
+    lab.ssh("gpu1", f"DEBIAN_FRONTEND=noninteractive apt-get -qq install linux-headers-{BREAKS}")
     status, said = deploy(lab)
     if status == 124:
         # The host builds on by itself; the next deploy attaches to it.
@@ -78,6 +80,9 @@ def test_build_that_succeeds(lab: LabUnderTest) -> None:
     assert "Failed to query NVIDIA devices" in said, said[-6000:]
     assert "nouveau holds the GPU, driver 550.163.01 waits for a reboot; rebooting" in said
     assert f"{BUILDS}, x86_64: installed" in lab.ssh("gpu1", "dkms status")
+    warned = lab.ssh("gpu1", "cat /var/log/llm-fleet/driver-warning")
+    assert f"did not build for kernel {BREAKS}:" in warned
+    assert re.search(r"nv-pci\.c:\d+:\d+: error: too few arguments", warned)
     assert lab.ssh("gpu1", "cat /sys/module/nvidia/version") == "550.163.01"
     assert lab.ssh("gpu1", "systemctl is-active llm-fleet-gpu-devices") == "active"
     assert "nvidia-open-kernel-dkms" in lab.ssh("gpu1", "apt-mark showhold")

@@ -121,7 +121,7 @@ def test_silent_cpu_fails_deploy_and_compliance(lab: LabUnderTest, line: str, ca
         said = refused(lab, **WARM)
         assert running(lab, "gpu1")["gpt-oss:20b"][1] == 0
         assert "gpu1: Ollama found 0 of its 1 GPUs when it started" in said
-        assert "gpt-oss:20b is on the CPU, and wholly so. Driver: 580.178.04." in said
+        assert "gpt-oss:20b is on the CPU, and wholly so. Driver: 595.91.07." in said
         assert "library=cpu" in said
         assert cause in said
         # As the real one: not a word of the reason.
@@ -198,7 +198,7 @@ def test_driver_below_the_floor(lab: LabUnderTest) -> None:
         assert "driver_source = 'nvidia'" in said
         assert failing(lab, **theirs)[LOADED] == ["gpu1"]
     finally:
-        lab.ssh("gpu1", f"echo 580.178.04 > {version}; systemctl restart ollama")
+        lab.ssh("gpu1", f"echo 595.91.07 > {version}; systemctl restart ollama")
     pyinfra(lab, **theirs)
     assert failing(lab, **theirs) == {}
 

@@ -10,7 +10,7 @@ from fleet.errors import FleetError
 from fleet.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
 from fleet.facts.docker import OwnedFile, OwnedText
 from fleet.facts.files import FileStates
-from fleet.facts.gpu import Gpu, GpuHardware, GpuHardwareFact
+from fleet.facts.gpu import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
 from fleet.facts.toolkit import Cdi, CdiDevices
 from fleet.facts.units import UnitState
 from fleet.pins import DOCKER_KEY, TOOLKIT_KEY
@@ -55,6 +55,7 @@ def test_from_bare() -> None:
         f"{PREFIX}Install tools",
         f"{PREFIX}Trust NVIDIA's repository",
         INSTALL,
+        f"{PREFIX}Count any driver's module",
         f"{PREFIX}Describe the GPUs at boot",
         f"{PREFIX}Watch the driver",
         f"{PREFIX}Run Docker as configured",
@@ -113,6 +114,16 @@ def test_lists_without_a_key_are_removed(answers: Answers) -> None:
 
 
 class TestCdi:
+    def test_any_drivers_module_counts(self) -> None:
+        """The toolkit's own condition does not know Debian's nvidia-current-open.ko."""
+        path = "/etc/systemd/system/nvidia-cdi-refresh.service.d/llm-fleet.conf"
+        text, _ = planned(with_gpu()).files("box")[path]
+        conditions = [line for line in text.splitlines() if line.startswith("ExecCondition")]
+        assert conditions == [
+            "ExecCondition=",  # what the unit itself has is taken away
+            "ExecCondition=/usr/bin/test -e /sys/module/nvidia/version",
+        ]
+
     def test_described_when_it_is_not(self, answers: Answers) -> None:
         answers[CdiDevices] = lambda: Cdi((), True)
         steps = planned(answers)
@@ -120,6 +131,22 @@ class TestCdi:
         [line] = steps.lines("box")
         assert "systemctl restart nvidia-cdi-refresh.service && nvidia-ctk cdi list" in line
         assert "journalctl" in line
+
+    @pytest.mark.parametrize(
+        ("names", "steps"),
+        [
+            (("0", "all", "GPU-1"), []),
+            (("0:0", "0:1", "all", "MIG-1", "MIG-2"), []),  # divided
+            (("0", "all", "GPU-2"), [CDI]),  # a file from another host
+            (("0", "all"), [CDI]),  # made by hand
+        ],
+    )
+    def test_description_is_of_these_gpus(
+        self, answers: Answers, names: tuple[str, ...], steps: list[str]
+    ) -> None:
+        answers[CdiDevices] = lambda: Cdi(tuple(f"nvidia.com/gpu={name}" for name in names), True)
+        answers[DrivenGpus] = lambda: (DrivenGpu(0, "GPU-1", "NVIDIA H100"),)
+        assert planned(answers).names("box") == steps
 
     def test_without_a_driver_there_is_nothing_to_describe(self, answers: Answers) -> None:
         """The unit does it at the boot that loads the driver; the compliance check says so."""

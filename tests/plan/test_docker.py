@@ -92,6 +92,17 @@ def test_second_run_plans_nothing(answers: Answers) -> None:
     assert planned(answers).order == []
 
 
+def test_mask_that_a_killed_run_left_goes_before_the_configuration_is_judged(
+    answers: Answers,
+) -> None:
+    """A masked unit has no command line, and with none the judgement fails at every deploy."""
+    masked = replace(RUNNING, file_state="masked-runtime")
+    done = planned(answers | {UnitState: lambda unit, files: masked}, docker_log_driver="journald")
+    assert done.index("box", "unmask --runtime --quiet docker.service") < done.index(
+        "box", "--validate --config-file"
+    )
+
+
 def test_gpu_host_without_containers_stays_without_docker() -> None:
     names = plan({"gpu1": ("gpu", {})}, {"gpu1": bare()}).names("gpu1")
     assert not [name for name in names if name.startswith(("Docker", "Container"))]

@@ -14,6 +14,7 @@ from pyinfra.api import FunctionCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import File
+from pyinfra.facts.server import LinuxDistribution
 
 from fleet import pins
 from fleet.facts.apt import ExistingFiles, KeyringFingerprints
@@ -44,9 +45,10 @@ TRUST = "Driver | Trust NVIDIA's repository"
 CURRENT = DriverState(
     kernel=KERNEL,
     headers=True,
-    loaded="580.178.04",
+    loaded="595.91.07",
     flavor="open",
-    installed="580.178.04",
+    installed="595.91.07",
+    installed_flavor="open",
     held=frozenset({"nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"}),
 )
 
@@ -84,8 +86,8 @@ def converged(state: DriverState = CURRENT, **packages: str) -> Answers:
     first = planned()
     files = {path: state for path, (_, state) in first.files("gpu1").items()}
     names = [*options(first, "--package"), *options(first, "--pinning"), "nftables", "curl"]
-    names += ["ca-certificates", "gpg", "zstd"]
-    installed = {name: ["580.178.04-1"] for name in names} | {k: [v] for k, v in packages.items()}
+    names += ["ca-certificates", "gpg", "python3", "zstd"]
+    installed = {name: ["595.91.07-1"] for name in names} | {k: [v] for k, v in packages.items()}
     return bare() | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         DebPackages: lambda: installed,
@@ -127,6 +129,7 @@ class TestNothingToDo:
 
 DEBIAN = ("nvidia-driver-cuda", "{}", "nvidia-persistenced")
 UBUNTU = ("libnvidia-compute-580", "nvidia-utils-580", "{}", "nvidia-compute-utils-580")
+UNSUFFIXED = ("libnvidia-compute", "nvidia-utils", "{}", "nvidia-persistenced")
 NATIVE_DEBIAN = ("{}", "nvidia-smi", "libcuda1", "nvidia-persistenced")
 NATIVE_UBUNTU = (
     "{}",
@@ -136,24 +139,24 @@ NATIVE_UBUNTU = (
 )
 
 
+# NVIDIA's repositories of these have no 580.
+BRANCHES = {("debian", "13"): 595, ("ubuntu", "26.04"): 595}
+
+
 class TestPackages:
     # Source, platform, hardware, the set, and the package of the modules in it.
     CASES: ClassVar[list[tuple[str, tuple[str, str], GpuHardware, tuple[str, ...], str]]] = [
         *(
-            ("nvidia", ("debian", release), hardware, DEBIAN, module)
+            ("nvidia", ("debian", release), hardware, DEBIAN, "nvidia-kernel-open-dkms")
             for release in ("12", "13")
-            for hardware, module in (
-                (H100, "nvidia-kernel-open-dkms"),
-                (HGX, "nvidia-kernel-open-dkms"),
-                (T4, "nvidia-kernel-open-dkms"),
-                (BLACKWELL, "nvidia-kernel-open-dkms"),
-                (PASCAL, "nvidia-kernel-dkms"),
-                (MIXED, "nvidia-kernel-dkms"),
-            )
+            for hardware in (H100, HGX, T4, BLACKWELL)
         ),
+        ("nvidia", ("debian", "12"), PASCAL, DEBIAN, "nvidia-kernel-dkms"),
+        ("nvidia", ("debian", "12"), MIXED, DEBIAN, "nvidia-kernel-dkms"),
+        ("nvidia", ("ubuntu", "26.04"), H100, UNSUFFIXED, "nvidia-dkms-open"),
         *(
             ("nvidia", ("ubuntu", release), hardware, UBUNTU, module)
-            for release in ("22.04", "24.04", "26.04")
+            for release in ("22.04", "24.04")
             for hardware, module in (
                 (H100, "nvidia-dkms-580-open"),
                 (HGX, "nvidia-dkms-580-open"),
@@ -187,17 +190,12 @@ class TestPackages:
         assert "--dkms" in install_words(done)
         assert "--hold" in install_words(done)
         assert options(done, "--pinning") == (
-            ["nvidia-driver-pinning-580"] if source == "nvidia" else []
+            [f"nvidia-driver-pinning-{BRANCHES.get(platform, 580)}"] if source == "nvidia" else []
         )
 
     def test_ubuntu_from_590_on(self) -> None:
         done = planned(bare("ubuntu", "24.04"), driver_branch=595)
-        assert options(done, "--package") == [
-            "libnvidia-compute",
-            "nvidia-utils",
-            "nvidia-dkms-open",
-            "nvidia-persistenced",
-        ]
+        assert options(done, "--package") == [n.format("nvidia-dkms-open") for n in UNSUFFIXED]
         assert options(done, "--pinning") == ["nvidia-driver-pinning-595"]
 
     @pytest.mark.parametrize(("distribution", "release"), RELEASES)
@@ -209,26 +207,60 @@ class TestPackages:
         assert options(alone, "--fabric") == []
         assert not [name for name in driver_names(alone) if "fabric" in name]
 
+    def test_running_fabric_manager_is_left_alone(self) -> None:
+        """A restart ends CUDA jobs: neither our script's nor the drop-in's change asks for one."""
+        text, _ = planned(bare(), HGX).files("gpu1")[
+            "/etc/systemd/system/nvidia-fabricmanager.service.d/llm-fleet.conf"
+        ]
+        assert "\nWants=llm-fleet-gpu-devices.service\nAfter=llm-fleet-gpu-devices.service" in text
+        assert not [line for line in text.splitlines() if line.startswith("Requires")]
+        changed = {"nvidia-fabricmanager.service": replace(RUNNING, newest_file=200.0)}
+        state = converged() | {
+            UnitState: lambda unit, files: changed.get(unit, RUNNING) if files else RUNNING
+        }
+        assert not [
+            line
+            for line in planned(state, HGX).lines("gpu1")
+            if "restart nvidia-fabricmanager" in line
+        ]
+
     def test_ubuntus_own_fabric_manager(self) -> None:
         done = planned(bare("ubuntu", "24.04"), HGX, driver_source="distribution")
         assert options(done, "--fabric") == ["nvidia-fabricmanager-580", "libnvidia-nscq-580"]
 
     def test_signed_modules_under_secure_boot(self) -> None:
+        """The running kernel's, and what brings those of the kernels that its series gets."""
         answers = bare("ubuntu", "24.04") | {
-            DriverStateFact: lambda nouveau_conf: DriverState("6.8.0-45-generic")
+            DriverStateFact: lambda nouveau_conf: DriverState("6.17.0-14-generic"),
+            DebPackages: lambda: {
+                "linux-image-generic": ["1"],
+                "linux-image-generic-hwe-24.04": ["1"],
+            },
         }
         done = planned(answers, replace(H100, secure_boot=True), driver_source="distribution")
-        assert options(done, "--package")[:2] == [
-            "linux-modules-nvidia-580-server-open-generic",
+        assert options(done, "--package")[:3] == [
+            "linux-modules-nvidia-580-server-open-6.17.0-14-generic",
+            "linux-modules-nvidia-580-server-open-generic-hwe-24.04",
             "nvidia-headless-no-dkms-580-server-open",
         ]
         assert "--dkms" not in install_words(done)
 
     def test_one_version(self) -> None:
-        done = planned(driver_version="580.159.03")
-        assert options(done, "--pinning") == ["nvidia-driver-pinning-580.159.03"]
+        done = planned(driver_version="595.71.05")
+        assert options(done, "--pinning") == ["nvidia-driver-pinning-595.71.05"]
         text, _ = done.files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
-        assert "Pin: version 580.159.03*\nPin-Priority: 1001" in text
+        assert "Pin: version 595.71.05*\nPin-Priority: 1001" in text
+
+    def test_stays_with_what_is_there_unless_a_version_is_declared(self) -> None:
+        assert options(planned(), "--stay") == ["595"]
+        assert options(planned(driver_version="595.71.05"), "--stay") == []
+
+    @pytest.mark.parametrize("source", ["nvidia", "distribution"])
+    def test_installer_has_its_python(self, source: str) -> None:
+        """A bare Debian has none."""
+        done = planned(driver_source=source, hardware=T4)
+        python = done.index("gpu1", r"apt-get .* install .*\bpython3\b")
+        assert python < done.index("gpu1", "/usr/bin/python3")
 
     def test_not_held(self) -> None:
         assert "--hold" not in install_words(planned(driver_hold=False))
@@ -247,7 +279,8 @@ class TestRepository:
         assert state.mode == "644"
         _, fetch, check, export, *_ = done.step("gpu1", TRUST).lines
         fingerprint = pins.NVIDIA_FINGERPRINTS[name]
-        key = f"{base}/{'8793F200' if name == 'debian13' else '3bf863cc'}.pub"
+        keys = {"debian13": "8793F200", "ubuntu2604": "60DF8A40"}
+        key = f"{base}/{keys.get(name, '3bf863cc')}.pub"
         assert f"download-file {key} " in fetch
         assert f"grep -qx {fingerprint} || " in check
         assert f"--export {fingerprint} " in export
@@ -260,7 +293,7 @@ class TestRepository:
             "Driver | Pin the branch",
             TRUST,
             "Driver | Install the programs",
-            "Driver | Install driver 580 (open modules)",
+            "Driver | Install driver 595 (open modules)",
             "Driver | Install the unit of the device nodes",
             "Driver | Install the persistence daemon's unit",
             "Driver | Make the device nodes",
@@ -270,7 +303,7 @@ class TestRepository:
 
     def test_repository_gives_the_branch_and_nothing_else(self) -> None:
         text, _ = planned().files("gpu1")["/etc/apt/preferences.d/llm-fleet-nvidia"]
-        assert "Pin: version 580.*\nPin-Priority: 1001" in text
+        assert "Pin: version 595.*\nPin-Priority: 1001" in text
         assert text.endswith("Package: *\nPin: release l=NVIDIA CUDA\nPin-Priority: -1\n")
         [patterns] = [
             line for line in text.splitlines() if line.startswith("Package: nvidia-driver*")
@@ -309,7 +342,8 @@ class TestRefusals:
         ("hardware", "settings", "words"),
         [
             (replace(H100, secure_boot=True), {}, "Secure Boot is on"),
-            (PASCAL, {"driver_branch": 595}, "set driver_branch = 580"),
+            (PASCAL, {}, "install Debian 12 or Ubuntu on this host"),
+            (H100, {"driver_branch": 580}, "Debian 13 begins with branch 590"),
             (replace(H100, nvlink5=True), {}, "nvlsm"),
         ],
     )
@@ -339,8 +373,10 @@ class TestFloor:
     def test_too_old_or_none(
         self, source: str, hardware: GpuHardware, loaded: str, words: str
     ) -> None:
-        # The same module lies on the disk: no reboot would bring a newer one.
+        # The same module lies on the disk: no reboot would bring a newer one. Debian 12 has a
+        # branch for the old GPUs too.
         answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        answers[LinuxDistribution] = bare("debian", "12")[LinuxDistribution]
         done = planned(answers, hardware, driver_source=source)
         [line] = done.step("gpu1", REQUIRE).lines
         said = shlex.split(line)[2]
@@ -372,8 +408,8 @@ class TestInstalledState:
         ("state", "settings"),
         [
             (replace(CURRENT, installed=""), {}),  # the kernel is newer than the module
-            (replace(CURRENT, installed="595.91.07", loaded="595.91.07"), {}),
-            (CURRENT, {"driver_version": "580.159.03"}),
+            (replace(CURRENT, installed="590.48.01", loaded="590.48.01"), {}),
+            (CURRENT, {"driver_version": "595.71.05"}),
             (replace(CURRENT, stale_initramfs=True), {}),
             (replace(CURRENT, held=frozenset({"nvidia-driver-cuda"})), {}),
             (CURRENT, {"driver_hold": False}),
@@ -391,34 +427,39 @@ class TestInstalledState:
 
     def test_fabric_manager_of_another_version(self) -> None:
         held = CURRENT.held | {"nvidia-fabricmanager", "libnvidia-nscq"}
-        fabric = {"nvidia-fabricmanager": "580.159.03-1", "libnvidia-nscq": "580.178.04-1"}
+        fabric = {"nvidia-fabricmanager": "595.71.05-1", "libnvidia-nscq": "595.91.07-1"}
         answers = converged(replace(CURRENT, held=held), **fabric)
-        assert "Driver | Install driver 580 (open modules)" in driver_names(planned(answers, HGX))
-        same = dict.fromkeys(fabric, "580.178.04-1")
+        assert "Driver | Install driver 595 (open modules)" in driver_names(planned(answers, HGX))
+        same = dict.fromkeys(fabric, "595.91.07-1")
         answers = converged(replace(CURRENT, held=held), **same)
         assert not [n for n in driver_names(planned(answers, HGX)) if "Install driver" in n]
 
     def test_failed_installation_shows_the_journal_and_fails(self) -> None:
         answers = bare() | {LoggedJob: lambda unit: Job("failed", "exit-code", ("why",))}
-        lines = planned(answers).step("gpu1", "Driver | Install driver 580 (open modules)").lines
+        lines = planned(answers).step("gpu1", "Driver | Install driver 595 (open modules)").lines
         assert "journalctl" in lines[-1]
         assert "llm-fleet-driver-install.service" in lines[-1]
         assert lines[-1].endswith("exit 1; }")
 
 
 class TestReboot:
-    OTHER = replace(CURRENT, loaded="580.159.03")
+    OTHER = replace(CURRENT, loaded="595.71.05")
     NOUVEAU = replace(CURRENT, loaded="", nouveau=True)
 
-    @pytest.mark.parametrize("state", [OTHER, NOUVEAU], ids=["other module", "nouveau"])
+    FLAVOR = replace(CURRENT, flavor="proprietary")
+
+    @pytest.mark.parametrize(
+        "state", [OTHER, NOUVEAU, FLAVOR], ids=["other module", "nouveau", "other flavor"]
+    )
     def test_state_alone_decides(self, state: DriverState) -> None:
         """Nothing is changed by this run: it was a former one that was cut short."""
         done = planned(converged(state))
         assert driver_names(done) == ["Driver | Reboot into the driver"]
-        reboot, wait = done.step("gpu1", "Driver | Reboot into the driver").commands
+        reboot, wait, judge = done.step("gpu1", "Driver | Reboot into the driver").commands
         assert "systemctl reboot" in str(reboot)
         assert isinstance(wait, FunctionCommand)
         assert wait.args == ("boot", 900.0)
+        assert isinstance(judge, FunctionCommand)
 
     def test_module_that_is_not_loaded_needs_none(self) -> None:
         state = replace(CURRENT, loaded="")
@@ -428,7 +469,7 @@ class TestReboot:
         done = planned(converged(self.OTHER), driver_reboot="never")
         assert driver_names(done) == []
         assert (
-            "driver 580.178.04 is installed, 580.159.03 is still loaded; reboot this host yourself"
+            "driver 595.91.07 is installed, 595.71.05 is still loaded; reboot this host yourself"
             in caplog.text
         )
 
@@ -473,6 +514,7 @@ class Machine:
         self.connected = False
         self.sessions = 0
         self.said: list[str] = []
+        self.driver = CURRENT
 
     def disconnect(self) -> None:
         self.connected = False
@@ -486,6 +528,9 @@ class Machine:
         if boot is None:
             raise OSError("Socket is closed")
         return True, CommandOutput([OutputLine("stdout", boot)])
+
+    def get_fact(self, fact: type, **arguments: str) -> DriverState:
+        return self.driver
 
     def log(self, message: str, log_func: object) -> None:
         self.said.append(message)
@@ -508,3 +553,26 @@ class TestWaitForBoot:
         assert not operations.wait_for_boot(None, machine, "old", 0.05)  # type: ignore[arg-type]
         assert operations._LOST == ["gpu1"]
         assert machine.said == ["gpu1 did not come back within 0 s; look at its console"]
+
+
+class TestJudgeBoot:
+    """After a reboot of ours: without it a host could be rebooted at every deploy."""
+
+    @pytest.mark.parametrize(
+        ("state", "words"),
+        [
+            (CURRENT, ""),
+            (replace(CURRENT, loaded=""), ""),  # the device nodes' unit says why
+            (replace(CURRENT, loaded="", nouveau=True), "nouveau holds the GPU"),
+            (replace(CURRENT, loaded="595.71.05"), "595.71.05 is still loaded, but that was just"),
+            (
+                replace(CURRENT, installed="", loaded="", kernel="7.0"),
+                "kernel 7.0, which has no mo",
+            ),
+        ],
+    )
+    def test_what_is_in_the_way_is_said(self, state: DriverState, words: str) -> None:
+        machine = Machine("new")
+        machine.driver = state
+        assert operations.judge_boot(None, machine) is (not words)  # type: ignore[arg-type]
+        assert [words in line for line in machine.said] == ([True] if words else [])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import re
 import stat
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fleet.driver import Platform, Refusal, kernel_flavor, make_plan
+from fleet.driver import Platform, Refusal, kernel_flavor, make_plan, on_kernel
 from fleet.facts import gpu
 from fleet.facts.gpu import (
     DriverState,
@@ -29,6 +32,8 @@ from tests.fleets import fleet_of
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
 DEBIAN = Platform("debian", "13")
+DEBIAN_12 = Platform("debian", "12")
+UBUNTU_26 = Platform("ubuntu", "26.04")
 DEVICES = Path(__file__).parents[2] / "fleet" / "host" / "nvidia-devices"
 
 
@@ -138,6 +143,13 @@ class TestDriverState:
         state = DriverState(loaded=loaded, installed=installed, nouveau=nouveau)
         assert (state.needs_reboot, state.is_running) == (reboot, running)
 
+    @pytest.mark.parametrize(("on_disk", "reboot"), [("open", False), ("proprietary", True)])
+    def test_other_modules_of_the_same_version_need_one(self, on_disk: str, reboot: bool) -> None:
+        state = DriverState(
+            loaded="580.1", flavor="open", installed="580.1", installed_flavor=on_disk
+        )
+        assert state.needs_reboot is reboot
+
     def test_process(self) -> None:
         state = DriverStateFact().process(
             [
@@ -145,6 +157,7 @@ class TestDriverState:
                 "headers",
                 "loaded 580.178.04",
                 "installed 580.178.04",
+                "license NVIDIA",
                 "open",
                 "stale",
                 "held nvidia-driver-cuda",
@@ -157,6 +170,7 @@ class TestDriverState:
             loaded="580.178.04",
             flavor="open",
             installed="580.178.04",
+            installed_flavor="proprietary",
             stale_initramfs=True,
             held=frozenset({"nvidia-driver-cuda", "libnvidia-compute-580"}),
         )
@@ -178,11 +192,37 @@ class TestFlavor:
         ],
     )
     def test_auto(self, devices: list[int], flavor: str) -> None:
-        assert make_plan(DriverSettings(), DEBIAN, hardware(*devices)).flavor == flavor
+        assert make_plan(DriverSettings(), DEBIAN_12, hardware(*devices)).flavor == flavor
 
     def test_proprietary_by_choice(self) -> None:
         chosen = DriverSettings(modules="proprietary")
         assert make_plan(chosen, DEBIAN, hardware(T4)).flavor == "proprietary"
+
+
+class TestBranch:
+    @pytest.mark.parametrize(
+        ("settings", "platform", "branch"),
+        [
+            ({}, DEBIAN_12, 580),
+            ({}, Platform("ubuntu", "22.04"), 580),
+            ({}, Platform("ubuntu", "24.04"), 580),
+            # NVIDIA's repositories for these two have no 580.
+            ({}, DEBIAN, 595),
+            ({}, UBUNTU_26, 595),
+            ({"branch": 590}, DEBIAN, 590),
+            ({"version": "590.48.01"}, DEBIAN, 590),
+            # Ubuntu's own archive has it for every release; Debian's has one branch a release.
+            ({"source": "distribution"}, UBUNTU_26, 580),
+            ({"source": "distribution"}, DEBIAN, 550),
+        ],
+    )
+    def test_of_the_platform(
+        self, settings: dict[str, Any], platform: Platform, branch: int
+    ) -> None:
+        plan = make_plan(DriverSettings(**settings), platform, hardware(T4))
+        assert plan.branch == branch
+        if settings.get("source") != "distribution":
+            assert plan.pinning == (f"nvidia-driver-pinning-{settings.get('version', branch)}",)
 
 
 class TestRefusals:
@@ -191,8 +231,14 @@ class TestRefusals:
         [
             ({}, DEBIAN, hardware(KEPLER), "Ollama needs compute capability 5.0"),
             ({}, DEBIAN, hardware(P100, B200), "put them into two hosts"),
-            ({"branch": 595}, DEBIAN, hardware(P100), "set driver_branch = 580"),
-            ({"modules": "open"}, DEBIAN, hardware(P100), "set driver_modules = 'auto'"),
+            ({"branch": 595}, DEBIAN_12, hardware(P100), "and driver_branch = 580"),
+            ({}, DEBIAN, hardware(P100), "install Debian 12 or Ubuntu on this host"),
+            ({"branch": 580}, DEBIAN, hardware(P100), "install Debian 12 or Ubuntu"),
+            ({}, DEBIAN, hardware(V100), "set driver_source = 'distribution'"),
+            ({}, UBUNTU_26, hardware(P100), "set driver_source = 'distribution'"),
+            ({"branch": 580}, DEBIAN, hardware(T4), "Debian 13 begins with branch 590"),
+            ({"version": "590.48.01"}, UBUNTU_26, hardware(T4), "begins with branch 595"),
+            ({"modules": "open"}, DEBIAN_12, hardware(P100), "set driver_modules = 'auto'"),
             ({"modules": "proprietary"}, DEBIAN, hardware(B200), "open modules only"),
             (
                 {"modules": "proprietary", "branch": 620},
@@ -240,7 +286,7 @@ class TestRepository:
         [
             (Platform("ubuntu", "22.04"), "ubuntu2204/x86_64", "3bf863cc.pub"),
             (Platform("ubuntu", "24.04", "aarch64"), "ubuntu2404/sbsa", "3bf863cc.pub"),
-            (Platform("ubuntu", "26.04"), "ubuntu2604/x86_64", "3bf863cc.pub"),
+            (Platform("ubuntu", "26.04"), "ubuntu2604/x86_64", "60DF8A40.pub"),
             (Platform("debian", "12"), "debian12/x86_64", "3bf863cc.pub"),
             (Platform("debian", "13"), "debian13/x86_64", "8793F200.pub"),
             (Platform("debian", "13", "aarch64"), "debian13/sbsa", "8793F200.pub"),
@@ -270,6 +316,40 @@ def test_kernel_flavor(kernel: str, flavor: str) -> None:
     assert kernel_flavor(kernel) == driver_install.kernel_flavor(kernel) == flavor
 
 
+@pytest.mark.parametrize(
+    ("kernel", "installed", "suffixes"),
+    [
+        ("6.8.0-45-generic", ["linux-image-generic"], ["generic"]),
+        ("6.17.0-14-generic", ["linux-image-generic-hwe-24.04"], ["generic-hwe-24.04"]),
+        (
+            "6.17.0-14-generic",
+            ["linux-image-generic-hwe-24.04", "linux-image-generic"],
+            ["generic-hwe-24.04"],
+        ),
+        ("6.8.0-1015-aws", ["linux-image-aws", "linux-image-generic"], ["aws"]),
+        ("6.8.0-45-generic", ["linux-image-6.8.0-45-generic", "linux-image-generic-64k"], []),
+    ],
+)
+def test_signed_modules(kernel: str, installed: list[str], suffixes: list[str]) -> None:
+    chosen = DriverSettings(source="distribution")
+    plan = make_plan(chosen, Platform("ubuntu", "24.04"), hardware(H100, secure_boot=True))
+    names = [name for name in on_kernel(plan, kernel, installed).packages if "modules" in name]
+    prefix = "linux-modules-nvidia-580-server-open-"
+    assert names == [f"{prefix}{suffix}" for suffix in (kernel, *suffixes)]
+
+
+def test_no_packages_are_not_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dpkg-query without a name tells of every package: they would all be held."""
+    monkeypatch.setattr(driver_install, "output", lambda argv: "bash installed 5.2")
+    ran: list[list[str]] = []
+    monkeypatch.setattr(driver_install, "run", ran.append)
+    assert driver_install.installed_versions(["bash"]) == {"bash": "5.2"}
+    assert driver_install.installed_versions([]) == {}
+    with driver_install.let_go([]):
+        pass
+    assert ran == []
+
+
 class TestBuildLog:
     def test_compilers_own_line(self) -> None:
         text = (
@@ -289,6 +369,217 @@ class TestBuildLog:
     def test_anything_else(self) -> None:
         assert driver_install.first_error("one\nlast\n") == "last"
         assert driver_install.first_error("") == "the log is empty"
+
+
+class Debian:
+    """A host of which the installer's runs are recorded; `fails` breaks the first like it."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
+        self.kernel, self.dkms, self.logs = kernel, tmp_path / "dkms", tmp_path / "logs"
+        self.packages: dict[str, str] = {}  # to its dpkg state
+        self.versions: dict[str, str] = {}
+        self.modules, self.archive = "", "580.178.04-1"
+        self.ran: list[str] = []
+        self.held: list[str] = []
+        self.builds_fail_for = ""
+        self.no_builds = tmp_path / "no-autoinstall"
+        monkeypatch.setattr(driver_install, "run", self.run)
+        monkeypatch.setattr(driver_install, "output", self.output)
+        monkeypatch.setattr(driver_install, "status", self.status)
+        monkeypatch.setattr(driver_install, "DKMS", self.dkms)
+        monkeypatch.setattr(driver_install, "NO_BUILDS", self.no_builds)
+        self.boot, self.programs = tmp_path, {"update-initramfs", "dracut"}
+        monkeypatch.setattr(driver_install, "BOOT", self.boot)
+        monkeypatch.setattr(driver_install.shutil, "which", self.programs.__contains__)
+
+    def output(self, argv: list[str]) -> str:
+        answers = {
+            "uname": self.kernel,
+            "modinfo": self.modules,
+            "apt-cache": f"Candidate: {self.archive}",
+            "apt-mark": "\n".join(self.held),
+        }
+        return answers.get(argv[0], "")
+
+    def status(self, names: Iterable[str], holds: Callable[[str], bool]) -> dict[str, str]:
+        there = {name: self.packages[name] for name in names if name in self.packages}
+        return {n: self.versions.get(n, "1") for n, state in there.items() if holds(state)}
+
+    def run(self, argv: list[str], *, check: bool = True) -> bool:
+        self.ran.append(" ".join(argv))
+        if argv[:2] == ["dpkg", "--configure"] and self.no_builds.exists():
+            self.packages |= dict.fromkeys(self.packages, "installed")
+        if "--no-install-recommends" not in argv:
+            return True
+        names = argv[argv.index("--no-install-recommends") + 1 :]
+        built = self.no_builds.exists() or not self.build(names)
+        self.packages |= dict.fromkeys(names, "installed" if built else "half-configured")
+        return built
+
+    def build(self, names: list[str]) -> str:
+        """Build with the packages, for the running kernel first; the one that it fails for."""
+        if not any("dkms" in name or name == "linux-headers-amd64" for name in names):
+            return ""
+        if self.builds_fail_for != self.kernel:
+            self.modules = "550.163.01"
+        if self.builds_fail_for:
+            log = self.dkms / "nvidia-current-open/550.163.01/build/make.log"
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(
+                f"DKMS (dkms-3.2.2) make.log for nvidia-current-open/550.163.01 for kernel "
+                f"{self.builds_fail_for} (x86_64)\nnv-pci.c:237:9: error: too few arguments\n"
+            )
+        return self.builds_fail_for
+
+    def install(self, **more: Any) -> None:
+        given = {
+            "pinning": [], "fabric": [], "dkms": True, "hold": True,
+            "package": ["nvidia-open-kernel-dkms"], "logs": self.logs, "stay": "",
+        }  # fmt: skip
+        driver_install.install(argparse.Namespace(**given | more))
+
+
+RUNS, NEXT = "6.12.94+deb13-amd64", "6.12.117+deb13-amd64"
+
+
+class TestInstaller:
+    @pytest.fixture
+    def debian(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Debian:
+        return Debian(tmp_path, monkeypatch, RUNS)
+
+    def test_later_headers_come_after_the_driver(self, debian: Debian) -> None:
+        """What they have DKMS build may fail, and must not take the running kernel's module."""
+        debian.packages["linux-image-amd64"] = "installed"
+        debian.install()
+        installs = [line.split()[-1] for line in debian.ran if " install " in line]
+        assert installs == [
+            f"linux-headers-{RUNS}",
+            "nvidia-open-kernel-dkms",
+            "linux-headers-amd64",
+        ]
+        assert not debian.logs.exists()
+
+    @pytest.mark.parametrize("headers", ["", "installed"], ids=["ours", "the operator's"])
+    def test_next_kernel_without_a_module_is_said(
+        self, debian: Debian, headers: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        debian.packages["linux-image-amd64"] = "installed"
+        if headers:
+            debian.packages["linux-headers-amd64"] = headers
+        debian.builds_fail_for = NEXT
+        debian.install()
+        assert debian.packages["nvidia-open-kernel-dkms"] == "installed"
+        assert not [line for line in debian.ran if "purge" in line]
+        said = (debian.logs / "driver-warning").read_text()
+        assert f"did not build for kernel {NEXT}:\n  nv-pci.c:237:9: error" in said
+        assert f"there for the running kernel {RUNS}" in said
+        assert (debian.logs / f"driver-build-{NEXT}.log").exists()
+        assert not debian.no_builds.exists()
+
+    def test_running_kernel_without_a_module_is_a_failure(self, debian: Debian) -> None:
+        debian.builds_fail_for = RUNS
+        with pytest.raises(driver_install.Failure, match=f"for kernel {re.escape(RUNS)}:\n  nv-p"):
+            debian.install()
+        assert [line for line in debian.ran if "purge" in line]
+
+    def test_log_of_an_earlier_run_is_none_of_this_one(self, debian: Debian) -> None:
+        debian.builds_fail_for = NEXT
+        debian.build(["x-dkms"])
+        debian.builds_fail_for = ""
+        [log] = debian.dkms.rglob("make.log")
+        os.utime(log, (1, 1))
+        debian.install()
+        assert not debian.logs.exists()
+
+    @pytest.mark.parametrize(
+        ("there", "installed"),
+        [
+            # A missing hold, or other modules: the rest follows what is there, not the newest.
+            (
+                {"cuda": "580.159.03-1", "dkms": "580.159.03-1"},
+                "cuda=580.159.03-1 dkms=580.159.03-1",
+            ),
+            ({"cuda": "580.159.03-1"}, "cuda=580.159.03-1 dkms=580.159.03*"),
+            # Nothing to stay with: of another branch, of two versions, or no more to be had.
+            ({"cuda": "570.86.15-1"}, "cuda dkms"),
+            ({"cuda": "580.159.03-1", "dkms": "580.178.04-1"}, "cuda dkms"),
+            ({"cuda": "580.82.07-1"}, "cuda dkms"),
+            ({}, "cuda dkms"),
+        ],
+    )
+    def test_stays_with_the_version_that_is_there(
+        self, debian: Debian, there: dict[str, str], installed: str
+    ) -> None:
+        debian.versions, debian.archive = there, "580.159.03-1 580.178.04-1"
+        debian.packages |= dict.fromkeys(there, "installed")
+        debian.install(package=["cuda", "dkms"], stay="580", dkms=False)
+        assert [line.partition("--no-install-recommends ")[2] for line in debian.ran[2:3]] == [
+            installed
+        ]
+
+    @pytest.mark.parametrize(
+        ("programs", "command"),
+        [
+            ({"update-initramfs", "dracut"}, f"update-initramfs -u -k {RUNS}"),
+            ({"dracut"}, "dracut --force {}/initrd.img-" + f"{RUNS} {RUNS}"),
+        ],
+    )
+    def test_initramfs_without_nouveau(
+        self, debian: Debian, programs: set[str], command: str
+    ) -> None:
+        """Debian's dracut brings no update-initramfs."""
+        (debian.boot / f"initrd.img-{RUNS}").touch()
+        debian.programs &= programs
+        debian.install()
+        assert command.format(debian.boot) in debian.ran
+
+    def test_nobody_to_write_the_initramfs(self, debian: Debian) -> None:
+        (debian.boot / f"initrd.img-{RUNS}").touch()
+        debian.programs.clear()
+        with pytest.raises(driver_install.Failure, match="Neither update-initramfs nor dracut"):
+            debian.install()
+
+    def test_former_modules_are_let_go_of(self, debian: Debian) -> None:
+        """apt removes nothing that is held, and the other modules would be refused."""
+        debian.held = ["cuda", "nvidia-kernel-dkms", "nvidia-container-toolkit"]
+        debian.packages["nvidia-kernel-dkms"] = "installed"
+        debian.install()
+        marks = [line for line in debian.ran if line.startswith("apt-mark")]
+        assert marks == [
+            "apt-mark unhold nvidia-kernel-dkms",
+            "apt-mark hold nvidia-kernel-dkms",  # it is still there
+            "apt-mark hold nvidia-open-kernel-dkms",
+        ]
+        assert debian.ran.index(marks[0]) < debian.ran.index(
+            next(line for line in debian.ran if line.endswith("nvidia-open-kernel-dkms"))
+        )
+
+    def test_former_modules_come_back(self, debian: Debian) -> None:
+        debian.held = ["nvidia-kernel-dkms"]
+        debian.packages["nvidia-kernel-dkms"] = "installed"
+        debian.builds_fail_for = RUNS
+        with pytest.raises(driver_install.Failure):
+            debian.install()
+        assert [line for line in debian.ran if line.endswith("nvidia-kernel-dkms=1")]
+
+    def test_no_signed_module_for_the_running_kernel(self, debian: Debian) -> None:
+        debian.archive = "(none)"
+        with pytest.raises(
+            driver_install.Failure, match=f"signed module .* kernel {re.escape(RUNS)} "
+        ):
+            debian.install(package=[f"linux-modules-nvidia-580-server-open-{RUNS}"], dkms=False)
+        assert not [line for line in debian.ran if "purge" in line or " install " in line]
+
+    def test_what_an_operator_switched_off_stays_so(self, debian: Debian) -> None:
+        debian.no_builds.write_text("mine\n")
+        debian.modules = "550.163.01"
+        debian.install()
+        assert debian.no_builds.exists()
+
+    def test_what_a_run_that_was_killed_left_goes(self, debian: Debian) -> None:
+        debian.no_builds.write_text(driver_install.NO_BUILDS_OURS)
+        debian.install()
+        assert not debian.no_builds.exists()
 
 
 class TestDeviceNodes:
@@ -357,6 +648,8 @@ def test_installer_takes_what_the_operation_gives(monkeypatch: pytest.MonkeyPatc
     words = [
         "--logs",
         "/l",
+        "--stay",
+        "580",
         "--dkms",
         "--hold",
         "--pinning",
@@ -370,7 +663,7 @@ def test_installer_takes_what_the_operation_gives(monkeypatch: pytest.MonkeyPatc
     ]
     monkeypatch.setattr("sys.argv", ["driver_install.py", *words])
     assert driver_install.main() == 0
-    assert seen[0].package == ["a", "b"]
+    assert (seen[0].package, seen[0].stay) == (["a", "b"], "580")
     assert (seen[0].dkms, seen[0].hold, seen[0].pinning) == (True, True, ["p"])
 
 

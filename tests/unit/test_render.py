@@ -35,6 +35,7 @@ SCENARIOS: dict[str, Hosts] = {
 
 # Template to what it needs; a template that is not listed here is one that no test renders.
 VALUES: dict[str, dict[str, Any]] = {
+    "container_toolkit/nvidia-cdi-refresh.dropin.conf.j2": {},
     "driver/llm-fleet-gpu-devices.service.j2": {"program": "/usr/lib/x"},
     "driver/nouveau.conf.j2": {},
     "driver/nvidia-fabricmanager.dropin.conf.j2": {"devices_unit": "x.service"},
