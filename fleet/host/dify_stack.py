@@ -415,8 +415,7 @@ class Stack:
         if self.state.get("returning"):
             self._take_back("an earlier return was cut off")
         elif self.state.get("under_way") and self.state["to"] != target:
-            # Weeks may have passed since, and people may have worked with what runs.
-            self._take_back("the declared version is another again", keep_former=True)
+            self._take_back("the declared version is another again")
         now = self.state.get("version")
         if now and now != target:
             self.upgrade(now, target)
@@ -556,9 +555,11 @@ class Stack:
             self._prove()
         except Exception as error:
             # Whatever it was: somebody waits for a Dify that answers.
-            self._take_back(str(error), keep_former=resumed)
+            aside = self._take_back(str(error))
+            left = f"; what {target} made of the data is in {aside}" if aside else ""
             raise StackError(
-                f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
+                f"the upgrade to {target} failed and was taken back, {now} runs as before{left}: "
+                f"{error}"
             ) from error
         self._keep(version=target, started=self.state["started"])
         say(f"Dify {target} answers")
@@ -570,6 +571,8 @@ class Stack:
         if problem := image_problem(services):
             raise StackError(problem)
         self._pull(services)
+        fix = "make room: the data that a failed one leaves is put aside, not deleted"
+        self._check_space(self.root, f"no upgrade to {target}", fix)
         try:
             if self.state.get("under_way"):
                 # Cut off, perhaps with its door shut.
@@ -609,24 +612,27 @@ class Stack:
         say("asking the sample apps")
         dify_client.chat(client)
 
-    def _take_back(self, reason: str, *, keep_former: bool = False) -> None:
+    def _take_back(self, reason: str) -> Path | None:
         """End an upgrade that is under way: the release before it runs, with what it had.
 
-        Its backup is imported only when it had been replaced. `keep_former`: what is on the disk
-        instead is put aside.
+        Its backup is imported only when it had been replaced. What is on the disk instead is put
+        aside: the door was open, so people may have worked with the new one. Gives where.
         """
+        aside = None
         # Its own files are as they were: the settings of the new one are none of its business.
         former = Release(self.config, self.state["version"])
         say(f"returning to {former.version}: {reason}")
         if self.state.get("replaced"):
             # Cut off here, what is on the disk is of neither release.
-            self._keep(**{"aside": keep_former, **self.state, "returning": True})
+            self._keep(**{**self.state, "returning": True})
             self._down()
             archive = Path(self.state["backup"])
-            self._import(archive, former, keep_former=self.state["aside"])
+            aside = self._aside(archive)
+            self._import(archive, former, aside)
         # The backup is never imported twice: from here on there may be something to lose again.
         self._keep(version=former.version)
         self.bring_up(former)
+        return aside
 
     # -- backups
 
@@ -648,7 +654,7 @@ class Stack:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stale in directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        self._check_space(directory)
+        self._check_space(directory, "no backup", "make room, or declare another dify_backup_dir")
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
         try:
             self._freeze_and_copy(release, stage)
@@ -659,7 +665,7 @@ class Stack:
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
 
-    def _check_space(self, directory: Path) -> None:
+    def _check_space(self, directory: Path, what: str, fix: str) -> None:
         """Raise StackError where the copies could fill the disk, before anything is paused."""
         volumes = self.root / "volumes"
         database = size_of(volumes / "db" / "data")
@@ -669,8 +675,8 @@ class Stack:
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise StackError(
-                f"no backup: it may take {needed / 1e9:.1f} GB, and {directory} has"
-                f" {free / 1e9:.1f} GB free: make room, or declare another dify_backup_dir"
+                f"{what}: it may take {needed / 1e9:.1f} GB, and {directory} has"
+                f" {free / 1e9:.1f} GB free: {fix}"
             )
 
     def _freeze_and_copy(self, release: Release, stage: Path) -> None:
@@ -754,18 +760,23 @@ class Stack:
         if now:
             self._down()
         self.release.prepare()
-        self._import(archive, self.release, keep_former=bool(now))
+        self._import(archive, self.release, self._aside(archive) if now else None)
         self._keep(version=self.config["version"])
 
-    def _import(self, archive: Path, release: Release, *, keep_former: bool = False) -> None:
+    def _aside(self, archive: Path) -> Path:
+        """Where `archive` puts what was there before it.
+
+        The same name when this was cut off and is done again, another for another archive.
+        """
+        return self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
+
+    def _import(self, archive: Path, release: Release, former: Path | None) -> None:
         say(f"restoring {archive.name}")
         stage = self.root / ".restore"
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(mode=0o700)
         unpack_checked(archive, stage)
-        # The same name when this was cut off and is done again, another for another archive.
-        former = self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
-        self._replace_volumes(stage, former if keep_former else None)
+        self._replace_volumes(stage, former)
         self._start_database(release)
         for dump in sorted(stage.glob("database-*.dump")):
             _load(release, dump.name[len("database-") : -len(".dump")], dump)

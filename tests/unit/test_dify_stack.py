@@ -253,6 +253,43 @@ class TestUpgrade:
         assert host.docker["database"] == host.files == f" {OLD} work"
         assert host.stack(OLD).pending() == []
 
+    def test_work_in_one_that_failed_is_put_aside(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its door was open until it had failed."""
+
+        def prove(stack: Any) -> None:
+            if host.running == {NEW}:
+                host.work("more")
+                raise dify_client.DifyError("no")
+
+        monkeypatch.setattr(dify_stack.Stack, "_prove", prove)
+        with pytest.raises(dify_stack.StackError) as caught:
+            host.converge(NEW)
+        (aside,) = host.root.glob("volumes.before-*")
+        assert f"what {NEW} made of the data is in {aside}" in str(caught.value)
+        assert (aside / "files").read_text() == f" {OLD} work {NEW} more"
+        assert host.running == {OLD}
+        assert host.files == f" {OLD} work"
+
+    def test_that_could_fill_the_disk_stops_nothing(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A return has two of everything, for a while."""
+        with (host.root / "volumes" / "big").open("wb") as file:
+            file.truncate(600_000_000)
+        usage = dify_stack.shutil.disk_usage("/")
+        monkeypatch.setattr(
+            dify_stack.shutil, "disk_usage", lambda _: usage._replace(free=1_100_000_000)
+        )
+        before = copy.deepcopy(host.docker["containers"])
+        with pytest.raises(
+            dify_stack.StackError, match=r"no upgrade to 1\.17\.1: it may take 1\.2"
+        ):
+            host.converge(NEW)
+        assert host.docker["containers"] == before
+        assert host.stack(OLD).pending() == []
+
     def test_working_copy_that_is_gone_is_no_obstacle_to_the_return(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
