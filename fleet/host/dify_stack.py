@@ -756,11 +756,11 @@ class Stack:
                 f"the backup is of Dify {manifest['version']}: declare dify_version = "
                 f"'{manifest['version']}' to restore it, and upgrade afterwards"
             )
-        now = self.state.get("version")
-        if now:
-            self._down()
+        # On a bare host too: where this was cut off, PostgreSQL runs on what is replaced.
+        self._down()
         self.release.prepare()
-        self._import(archive, self.release, self._aside(archive) if now else None)
+        aside = self._aside(archive) if self.state.get("version") else None
+        self._import(archive, self.release, aside)
         self._keep(version=self.config["version"])
 
     def _aside(self, archive: Path) -> Path:

@@ -394,6 +394,30 @@ class TestRestore:
             aside = host.root / f"volumes.before-{number}" / "files"
             assert aside.read_text() == f" {OLD} work more{number}"
 
+    @pytest.mark.parametrize("method", ["_replace_volumes", "_start_database", "_import"])
+    def test_killed_one_on_a_bare_host_pulls_nothing_from_under_a_database(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, method: str
+    ) -> None:
+        shutil.copyfile(host.stack(OLD).backup(), host.folder / "restore.tar")
+        shutil.rmtree(host.root)
+        host.tell(containers={}, database="")
+        host.root.mkdir()
+        shutil.copyfile(host.folder / "restore.tar", host.root / "restore.tar")
+        killed_at(monkeypatch, method, after=True)
+        with pytest.raises(Killed):
+            host.converge(OLD)
+        replace, there = dify_stack.Stack._replace_volumes, []
+
+        def look(*words: Any) -> None:
+            there.append(dict(host.docker["containers"]))
+            replace(*words)
+
+        monkeypatch.setattr(dify_stack.Stack, "_replace_volumes", look)
+        host.converge(OLD)
+        assert there == [{}]
+        assert host.files == host.docker["database"] == f" {OLD} work"
+        assert host.stack(OLD).pending() == []
+
 
 class TestBackup:
     @pytest.mark.parametrize("state", [{}, {"version": OLD, "under_way": "an upgrade"}])
