@@ -725,8 +725,9 @@ class Stack:
         archive = directory / f"dify-{release.version}-{now}.tar"
         part = stage.with_name(f"{stage.name}.tar")
         try:
+            # Before there is anything in it: every secret will be.
+            part.touch(mode=0o600)
             run("tar", "--create", "--file", str(part), "--directory", str(stage), ".")
-            part.chmod(0o600)
             sync(part)
             write(archive.with_name(f"{archive.name}.sha256"), f"{sha256(part)}  {archive.name}\n")
             part.rename(archive)

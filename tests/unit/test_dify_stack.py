@@ -451,6 +451,26 @@ class TestBackup:
         monkeypatch.setattr(dify_stack, "_tar", lambda target, *_: target.touch())
         assert host.do("backup") == 0
 
+    def test_is_roots_alone_while_it_is_written(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The directory may be one that others read."""
+        (host.folder / "backups").mkdir(mode=0o755)
+        modes: set[str] = set()
+        monkeypatch.setattr(dify_stack, "sync", lambda part: modes.add(oct(part.stat().st_mode)))
+        run = dify_stack.run
+
+        def watch(*words: str, **more: Any) -> str:
+            said: str = run(*words, **more)
+            parts = host.folder.glob("backups/.part-*")
+            modes.update(oct(part.stat().st_mode & 0o77) for part in parts)
+            return said
+
+        monkeypatch.setattr(dify_stack, "run", watch)
+        archive = host.stack(OLD).backup()
+        assert modes == {"0o0", "0o100600"}
+        assert oct(archive.stat().st_mode) == "0o100600"
+
     def test_leaves_nothing_of_a_killed_one(self, host: Host) -> None:
         """A whole archive, with every secret in it."""
         (host.folder / "backups" / ".part-a").mkdir(parents=True)
