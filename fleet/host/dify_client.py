@@ -42,6 +42,10 @@ class DifyError(Exception):
     """What went wrong, worded for the operator."""
 
 
+class StartingError(DifyError):
+    """A part of Dify is not up yet: the same may be asked again."""
+
+
 class Answer:
     """An answer: `status`, and `value`, its JSON (None when it has none)."""
 
@@ -100,7 +104,7 @@ class Connection:
             response = self._send(connection, "POST", path, body, headers)
             if response.status != 200:
                 answer = Answer(response.status, response.read(), [])
-                raise DifyError(f"{path}: {answer.status}: {answer.message}")
+                raise _kind_of(answer)(f"{path}: {answer.status}: {answer.message}")
             try:
                 for line in response:
                     if line.startswith(b"data:"):
@@ -622,22 +626,38 @@ class Dify:
     def chat(self, app: dict[str, Any]) -> tuple[str, str]:
         """Ask the app, whole and streamed; the two answers.
 
-        Only a streamed workflow proves the worker, and an error comes inside of a 200.
+        Only a streamed workflow proves the worker, and an error comes inside of a 200. The plugin's
+        process may come up a minute after the API: until then each is asked again.
         """
         token = self.keys.get(app["role"])
         if token is None:
             raise DifyError(f"app {app['name']!r}: no API key is kept; deploy first")
         headers = {"Authorization": f"Bearer {token}"}
         http_ = Connection(self.config["url"])
-        patience = self.config["stream_timeout"]
-        answer = http_.request(
-            "POST", "/v1/chat-messages", _question("blocking"), headers, _LONGEST_ANSWER
-        )
-        if answer.status != 200:
-            raise DifyError(f"app {app['name']!r}: {answer.status}: {answer.message}")
-        return answer.value["answer"], _streamed(
-            app, http_.events("/v1/chat-messages", _question("streaming"), headers, patience)
-        )
+        path, patience = "/v1/chat-messages", self.config["stream_timeout"]
+
+        def whole() -> Any:
+            answer = http_.request("POST", path, _question("blocking"), headers, _LONGEST_ANSWER)
+            if answer.status != 200:
+                raise _kind_of(answer)(f"app {app['name']!r}: {answer.status}: {answer.message}")
+            return answer.value["answer"]
+
+        def streamed() -> str:
+            return _streamed(app, http_.events(path, _question("streaming"), headers, patience))
+
+        limit = self.config["retry_timeout"]
+        return _once_up(whole, limit), _once_up(streamed, limit)
+
+
+def _once_up(ask: Callable[[], Any], limit: float) -> Any:
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            return ask()
+        except StartingError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(2)
 
 
 def _question(mode: str) -> dict[str, Any]:
@@ -649,17 +669,35 @@ def _question(mode: str) -> dict[str, Any]:
 
 
 def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
-    parts, ended = [], False
+    parts: list[str] = []
+    ended = False
     for event in events:
         kind = event.get("event")
         if kind == "error":
-            raise DifyError(f"app {app['name']!r}, streamed: {event.get('message')}")
+            message = str(event.get("message"))
+            starts = not any(parts) and _is_starting(message)
+            error = StartingError if starts else DifyError
+            raise error(f"app {app['name']!r}, streamed: {message}")
         if kind in ("message", "agent_message"):
             parts.append(event.get("answer", ""))
         ended = ended or kind == "message_end"
     if not ended:
         raise DifyError(f"app {app['name']!r}, streamed: the answer has no end")
     return "".join(parts)
+
+
+_STARTING = ("Failed to request plugin daemon", "no available node, plugin runtime not found")
+
+
+def _is_starting(message: str) -> bool:
+    """Whether an error says that the plugin daemon, or the plugin's process, is not up yet."""
+    return any(text in message for text in _STARTING)
+
+
+def _kind_of(answer: Answer) -> type[DifyError]:
+    """The error for a chat's answer that is none."""
+    starts = answer.status == 400 and _is_starting(answer.message)
+    return StartingError if starts or answer.status in (502, 503, 504) else DifyError
 
 
 _MAKING = ("/apps/imports", "/confirm", "/api-keys")
@@ -669,7 +707,7 @@ def _may_pass(answer: Answer | None, path: str) -> bool:
     """Whether an answer is one of a Dify that still starts."""
     if answer is None or answer.status in (502, 503, 504):
         return True
-    if answer.status == 400 and answer.message.startswith("Failed to request plugin daemon"):
+    if answer.status == 400 and _is_starting(answer.message):
         return True
     # The plugin's process is not up yet; nothing says so but a bare 500.
     return answer.status == 500 and "/models/credentials" in path

@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,23 @@ class TestWhatIsNotUp:
             process.stdout.read()
         assert process.returncode == 0
         assert client.pending == []
+
+    @pytest.mark.parametrize("late", ["daemon", "plugin"])
+    def test_plugin_at_a_chat(self, client: Client, late: str) -> None:
+        """As after an upgrade: the API answers, and has nobody to ask yet."""
+        client.apply()
+        client.rig.stop("plugin-daemon")
+        if late == "plugin":
+            client.rig.run("plugin-daemon", LAB_PLUGIN_START_SECONDS="8")
+            answers = client("chat")
+        else:
+            with ThreadPoolExecutor() as pool:
+                answering = pool.submit(client, "chat")
+                time.sleep(4)
+                client.rig.run("plugin-daemon")
+                answers = answering.result()
+        assert answers.returncode == 0, answers.stderr
+        assert "Paris" in answers.stdout
 
     def test_dify(self, client: Client) -> None:
         client.rig.stop("api")
