@@ -197,6 +197,8 @@ def _addresses(host: FleetHost) -> dict[str, str]:
                    "APP_WEB_URL")  # fmt: skip
     return dict.fromkeys(same_origin, host.dify.public_url or "") | {
         "FILES_URL": url,
+        # For plugins and agents: the browsers' address may not be reached from a container.
+        "INTERNAL_FILES_URL": "http://api:5001",
         "TRIGGER_URL": url,
         "ENDPOINT_URL_TEMPLATE": f"{url}/e/{{hook_id}}",
         "NEXT_PUBLIC_SOCKET_URL": socket,
@@ -262,7 +264,8 @@ _OWN_VALUES = frozenset(
         "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
         "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
         "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
-        "FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE", "NEXT_PUBLIC_SOCKET_URL",
+        "FILES_URL", "INTERNAL_FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE",
+        "NEXT_PUBLIC_SOCKET_URL",
     }
 )  # fmt: skip
 

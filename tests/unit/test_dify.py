@@ -60,6 +60,7 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_port": 11434}, "ollama_port and dify_port are all 11434"),
         ({"dify_no_proxy": ["a"]}, "there is no proxy to leave out"),
         ({"dify_env": {"SECRET_KEY": "x"}}, "SECRET_KEY is set by this project"),
+        ({"dify_env": {"INTERNAL_FILES_URL": "x"}}, "INTERNAL_FILES_URL is set by this project"),
         ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
         ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which"),
         ({"dify_env": {"NGINX_PORT": "81"}}, "NGINX_PORT would change"),
@@ -139,6 +140,14 @@ def test_generated_password_is_never_taken_for_base64() -> None:
     make = dify.SECRETS["owner_password"].make
     assert all(client.is_no_base64(make()) for _ in range(200))
     assert not client.is_no_base64("abcd1234")
+
+
+def test_containers_fetch_files_from_each_other() -> None:
+    """Dify's plugins would be sent to the address in people's browsers otherwise."""
+    fleet = fleet_of({"box": ("gpu dify", {**BOX, "dify_public_url": "https://dify.example"})})
+    told = dify.environment(fleet["box"], fleet)
+    assert told["INTERNAL_FILES_URL"] == "http://api:5001"
+    assert told["FILES_URL"] == "https://dify.example"
 
 
 class TestStack:
