@@ -273,7 +273,12 @@ _OWN_VALUES = frozenset(
 # What the deploy, its backups and the firewall rely on.
 _FIXED_VALUES = frozenset(
     {
-        "COMPOSE_PROFILES", "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE",
+        # The profile of another vector store comes with a password that everybody knows.
+        "COMPOSE_PROFILES", "VECTOR_STORE",
+        "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE",
+        # In the volumes, where backups look for it.
+        "PGDATA", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT", "PLUGIN_STORAGE_TYPE",
+        "PLUGIN_STORAGE_LOCAL_ROOT", "WEAVIATE_PERSISTENCE_DATA_PATH",
         "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
         "EXPOSE_PLUGIN_DEBUGGING_PORT",
     }

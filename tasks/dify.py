@@ -166,6 +166,7 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "client": paths.DIFY_CLIENT_CONFIG,
         "restore": paths.DIFY_RESTORE,
         "images": me.dify.images,
+        "public_defaults": declared.PUBLIC_DEFAULTS,
         "publish": {"nginx": [f"{me.dify_endpoint}:80"]},
         "network": {
             "bridge": declared.BRIDGE,

@@ -310,6 +310,21 @@ def image_problem(services: Services) -> str | None:
     )
 
 
+def password_problem(services: Services, known: list[str]) -> str | None:
+    """The services that would run with a password of the release's own, or None."""
+    told = {
+        name: json.dumps([service.get("environment"), service.get("command")])
+        for name, service in services.items()
+    }
+    public = sorted(name for name, text in told.items() if any(word in text for word in known))
+    if not public:
+        return None
+    return (
+        f"{', '.join(public)}: would run with a password that Dify's release prints for everybody: "
+        "this project does not know it yet, so this release is not for it"
+    )
+
+
 def container_problem(
     name: str, service: dict[str, Any], container: dict[str, Any] | None, started: list[str] | None
 ) -> str | None:
@@ -426,9 +441,7 @@ class Stack:
     def bring_up(self, release: Release) -> None:
         """Start a prepared release, and wait until it is well."""
         say(f"starting Dify {release.version}")
-        services = release.services()
-        if problem := image_problem(services):
-            raise StackError(problem)
+        services = self._judged(release)
         self._pull(services)
         self.unpause()
         if not self.state:
@@ -444,6 +457,14 @@ class Stack:
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
         self._wait_answer(release)
+
+    def _judged(self, release: Release) -> Services:
+        """The services of a prepared release. Raises StackError for those that may not run."""
+        services = release.services()
+        public = self.config["public_defaults"]
+        if problem := image_problem(services) or password_problem(services, public):
+            raise StackError(problem)
+        return services
 
     def _up(self, release: Release, services: Services) -> None:
         try:
@@ -567,10 +588,7 @@ class Stack:
     def _make_ready(self, now: str, target: str) -> None:
         """All that can fail while `now` still runs: the files, the images, and the proof itself."""
         self.release.prepare()
-        services = self.release.services()
-        if problem := image_problem(services):
-            raise StackError(problem)
-        self._pull(services)
+        self._pull(self._judged(self.release))
         fix = "make room: the data that a failed one leaves is put aside, not deleted"
         self._check_space(self.root, f"no upgrade to {target}", fix)
         try:

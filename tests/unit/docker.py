@@ -68,7 +68,10 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
         case ["config", "--quiet"]:
             pass
         case ["config", "--format", "json"]:
-            services = {name: {"image": image} for name, image in images.items()}
+            values = dict(
+                line.split("=", 1) for line in Path(".env").read_text().splitlines() if "=" in line
+            )
+            services = {n: {"image": image, "environment": values} for n, image in images.items()}
             print(json.dumps({"services": services}))
         case ["up", "--detach", "--no-recreate", "db_postgres"]:
             start(containers, {"db_postgres": images["db_postgres"]}, recreate=False)

@@ -64,6 +64,9 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
         ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which"),
         ({"dify_env": {"NGINX_PORT": "81"}}, "NGINX_PORT would change"),
+        ({"dify_env": {"VECTOR_STORE": "qdrant"}}, "VECTOR_STORE would change"),
+        ({"dify_env": {"PGDATA": "/srv"}}, "PGDATA would change"),
+        ({"dify_env": {"STORAGE_TYPE": "s3"}}, "STORAGE_TYPE would change"),
         ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
         ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
@@ -175,6 +178,21 @@ class TestStack:
     )
     def test_tags_that_move(self, image: str, loose: bool) -> None:
         assert (stack.image_problem({"x": {"image": image}}) is not None) == loose
+
+    @pytest.mark.parametrize(
+        ("service", "problem"),
+        [
+            ({"environment": {"QDRANT_API_KEY": "difyai123456"}}, True),
+            ({"environment": {"URL": "redis://:difyai123456@redis:6379/1"}}, True),
+            ({"command": ["redis-server", "--requirepass", "difyai123456"]}, True),
+            ({"environment": {"EMPTY": None}, "command": None}, False),
+            ({"environment": {"DB_PASSWORD": "ours"}, "image": "langgenius/dify-sandbox:1"}, False),
+        ],
+    )
+    def test_passwords_that_everybody_knows(self, service: dict[str, Any], problem: bool) -> None:
+        said = stack.password_problem({"x": {"image": "x:1.0.0"} | service}, dify.PUBLIC_DEFAULTS)
+        assert (said is not None) == problem
+        assert "difyai123456" not in (said or "")
 
     @pytest.mark.parametrize(
         ("state", "restart", "problem"),

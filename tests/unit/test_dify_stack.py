@@ -89,6 +89,7 @@ class Host:
             "secrets": str(self.folder / "secrets.json"),
             "client": str(self.folder / "client.json"),
             "restore": str(self.root / "restore.tar"), "images": {}, "publish": {},
+            "public_defaults": ["difyai123456"],
             "network": network, "proxy": None, "ca": None, "start_timeout": 5,
             "backup": {"dir": str(self.folder / "backups"), "keep": 9, "due": 3600},
         }  # fmt: skip
@@ -220,7 +221,7 @@ class TestUpgrade:
         host.converge(NEW)
         assert set(left) == {0}
 
-    @pytest.mark.parametrize("what", ["folder", "image", "tag", "proof"])
+    @pytest.mark.parametrize("what", ["folder", "image", "tag", "password", "proof"])
     def test_what_cannot_work_stops_nothing(
         self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -232,6 +233,9 @@ class TestUpgrade:
             host.offer(target)
         elif what == "tag":
             monkeypatch.setattr(dify_stack, "image_problem", lambda _: "a tag that moves")
+        elif what == "password":
+            known = host.folder / "opt" / NEW / "docker" / ".env.example"
+            known.write_text("SECRET_KEY=\nNEW_PASSWORD=difyai123456\n")
         else:
             failing(monkeypatch, dify_client.DifyError("no app"), versions={OLD})
         before = copy.deepcopy(host.docker["containers"])
