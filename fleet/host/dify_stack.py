@@ -390,6 +390,8 @@ class Stack:
         now = self.state.get("version")
         if now != self.config["version"]:
             return [f"Dify {now or 'is not installed'}, declared is {self.config['version']}"]
+        if self.state.get("installing"):
+            return ["the first installation was cut off"]
         if not self.release.is_prepared():
             return ["settings have changed"]
         return self.container_problems()
@@ -431,6 +433,8 @@ class Stack:
             self._take_back("an earlier return was cut off")
         elif self.state.get("under_way") and self.state["to"] != target:
             self._take_back("the declared version is another again")
+        if self.state.get("installing") and self.state["version"] != target:
+            self._give_up()
         now = self.state.get("version")
         if now and now != target:
             self.upgrade(now, target)
@@ -446,7 +450,7 @@ class Stack:
         self.unpause()
         if not self.state:
             # From here on the version counts as installed: there may be a database of it.
-            self._keep(version=release.version)
+            self._keep(version=release.version, installing=True)
         self._up(release, services)
         containers = release.containers()
         started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
@@ -457,6 +461,17 @@ class Stack:
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
         self._wait_answer(release)
+        if self.state.get("installing"):
+            self._keep(version=release.version, started=started)
+
+    def _give_up(self) -> None:
+        """Forget a first installation that never answered: any version may follow it."""
+        say(f"Dify {self.state['version']} never answered: starting afresh")
+        self._down()
+        volumes = self.root / "volumes"
+        if volumes.exists():
+            volumes.rename(self.root / f"volumes.before-{int(time.time())}")
+        self._keep()
 
     def _judged(self, release: Release) -> Services:
         """The services of a prepared release. Raises StackError for those that may not run."""
@@ -658,7 +673,7 @@ class Stack:
         """Raise StackError where an archive would be of no version, or of two."""
         if self.state.get("under_way"):
             raise StackError(f"no backup now: {self.state['under_way']} was cut off; deploy first")
-        if "version" not in self.state:
+        if "version" not in self.state or self.state.get("installing"):
             raise StackError("no backup now: Dify is not installed yet; deploy first")
 
     def backup(self) -> Path:

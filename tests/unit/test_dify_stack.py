@@ -201,6 +201,53 @@ def test_log_of_what_others_wait_for_in_vain(
     assert "the log of redis" not in said
 
 
+class TestFirstInstallation:
+    @pytest.fixture
+    def bare(self, host: Host) -> Host:
+        """A host on which nothing was ever installed."""
+        shutil.rmtree(host.root)
+        host.tell(containers={}, database="")
+        return host
+
+    @pytest.mark.parametrize("declared", [OLD, NEWER])
+    @pytest.mark.parametrize("method", [None, "_down", "_keep"])
+    def test_that_never_came_up_may_be_followed_by_any_version(
+        self, bare: Host, monkeypatch: pytest.MonkeyPatch, declared: str, method: str | None
+    ) -> None:
+        bare.tell(unwell=["db_postgres"])
+        with pytest.raises(dify_stack.StackError, match="db_postgres is unhealthy"):
+            bare.converge(NEW)
+        bare.tell(unwell=[])
+        (bare.root / "volumes" / "files").write_text("half of it")
+        if method:
+            killed_at(monkeypatch, method)
+            with pytest.raises(Killed):
+                bare.converge(declared)
+        bare.converge(declared)
+        assert bare.running == {declared}
+        (aside,) = bare.root.glob("volumes.before-*")
+        assert (aside / "files").read_text() == "half of it"
+        assert not (bare.root / "volumes" / "files").exists()
+        assert bare.stack(declared).pending() == []
+        bare.converge(NEWER)
+        assert bare.running == {NEWER}
+
+    def test_that_was_cut_off_at_its_very_end_is_not_given_up_later(
+        self, bare: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All is well, and people will work with it."""
+        killed_at(monkeypatch, "_wait_answer", after=True)
+        with pytest.raises(Killed):
+            bare.converge(OLD)
+        assert bare.stack(OLD).pending() == ["the first installation was cut off"]
+        bare.converge(OLD)
+        assert bare.stack(OLD).pending() == []
+        bare.work("work")
+        bare.converge(NEW)
+        assert "work" in bare.docker["database"]
+        assert not list(bare.root.glob("volumes.before-*"))
+
+
 class TestUpgrade:
     def test_goes_through(self, host: Host) -> None:
         host.converge(NEW)
@@ -424,7 +471,10 @@ class TestRestore:
 
 
 class TestBackup:
-    @pytest.mark.parametrize("state", [{}, {"version": OLD, "under_way": "an upgrade"}])
+    @pytest.mark.parametrize(
+        "state",
+        [{}, {"version": OLD, "installing": True}, {"version": OLD, "under_way": "an upgrade"}],
+    )
     def test_of_no_version_or_of_two_is_refused(
         self, host: Host, state: dict[str, Any], capsys: pytest.CaptureFixture[str]
     ) -> None:
