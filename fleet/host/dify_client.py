@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -35,6 +36,8 @@ WORKSPACE = "/console/api/workspaces/current"
 _PROVIDER_PATH = f"{WORKSPACE}/model-providers/{PROVIDER}"
 # A cold model is loaded by the validation and by the first chat.
 _LONGEST_ANSWER = 600
+# A check waits so long for a backup to let go of Dify.
+_FREEZE = 900
 _QUESTION = "What is the capital of France?"
 
 
@@ -734,6 +737,31 @@ def steps(dify: Dify) -> Iterator[tuple[Callable[[], str | None], Callable[[], N
         yield partial(dify.key_problem, app), partial(dify.do_key, app)
 
 
+def is_frozen(root: Path) -> bool:
+    """Whether a backup that is at work has paused Dify; see `dify_stack.py`, which writes these."""
+    if not (root / ".frozen").exists():
+        return False
+    with contextlib.suppress(FileNotFoundError), (root / ".lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    # What a killed one left frozen is to be reported.
+    return False
+
+
+def unfrozen(root: Path, look: Callable[[], list[str]]) -> list[str]:
+    """What `look` finds when no backup makes it look so."""
+    deadline = time.monotonic() + _FREEZE
+    while time.monotonic() < deadline:
+        if not is_frozen(root):
+            reasons = look()
+            if not reasons or not is_frozen(root):
+                return reasons
+        time.sleep(1)
+    return [f"a backup has kept Dify paused for more than {_FREEZE // 60} minutes"]
+
+
 def check(dify: Dify) -> list[str]:
     """Every reason to change something, found without changing anything."""
     state = dify.setup_state()
@@ -790,7 +818,9 @@ def main(arguments: list[str]) -> int:
     dify = Dify(json.loads(Path(config).read_text()))
     try:
         if command == "check":
-            say(json.dumps({"pending": check(dify)}))
+            # Of the stack: beside the memory is what tells of a backup.
+            root = Path(dify.config["memory"]).parent
+            say(json.dumps({"pending": unfrozen(root, partial(check, dify))}))
         elif command == "prints":
             hashed = {
                 k: hashlib.sha256(v.encode()).hexdigest() for k, v in dify.keys.values.items()

@@ -1,9 +1,10 @@
 """Dify's own compose stack on a host: kept as declared, upgraded, backed up and restored.
 
-usage: dify_stack.py check|converge|backup|unpause CONFIG
+usage: dify_stack.py check|converge|setup|backup|unpause CONFIG
 
 `check` changes nothing and prints {"pending": [reason, ...]}; `converge` does what `check` would
-list and waits until every service is well; `backup` writes an archive, with `--due` only when the
+list and waits until every service is well; `setup` is `dify_client.py apply`, at a time when
+nothing else changes Dify; `backup` writes an archive, with `--due` only when the
 newest is old; `unpause` undoes what a killed backup left. Runs as root, standard library only.
 
 Layout under CONFIG's `root`: `releases/<version>/` is a working copy of the pristine release with
@@ -17,6 +18,7 @@ import contextlib
 import datetime
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -570,6 +572,15 @@ class Stack:
             self._show_logs(release, [DOOR, "api"])
             raise StackError(str(error)) from None
 
+    def set_up(self) -> None:
+        """Have owner, plugin, models and apps as declared."""
+        # Left by a killed backup.
+        self.unpause()
+        try:
+            dify_client.apply(self._client())
+        except (dify_client.DifyError, http.client.HTTPException) as error:
+            raise StackError(str(error)) from None
+
     # -- upgrades
 
     def upgrade(self, now: str, target: str) -> None:
@@ -726,6 +737,7 @@ class Stack:
             if said != "OK":
                 raise StackError(f"redis-cli save: {said}")
         say("pausing the containers")
+        (self.root / ".frozen").touch()
         try:
             if others:
                 run("docker", "pause", *others)
@@ -857,6 +869,7 @@ class Stack:
         ).split()
         if paused:
             run("docker", "unpause", *paused)
+        (self.root / ".frozen").unlink(missing_ok=True)
 
 
 def _crashes(container: dict[str, Any] | None) -> int:
@@ -995,11 +1008,14 @@ def locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            if not wait:
+                yield False
+                return
+            say("waiting for the end of a backup, or of another change")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield True
 
 
 def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
@@ -1007,6 +1023,8 @@ def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> 
         stack = stack_of()
         if command == "converge":
             stack.converge()
+        elif command == "setup":
+            stack.set_up()
         elif command == "unpause":
             # Whoever else is at work lets go of what it paused by itself.
             if mine:
@@ -1026,7 +1044,8 @@ def main(arguments: list[str]) -> int:
 
     try:
         if command == "check":
-            say(json.dumps({"pending": stack_of().pending()}))
+            look = dify_client.unfrozen(Path(config["root"]), lambda: stack_of().pending())
+            say(json.dumps({"pending": look}))
         else:
             _change(stack_of, command, options)
     except (StackError, OSError) as error:

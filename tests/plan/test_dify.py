@@ -184,6 +184,12 @@ def test_work_is_the_hosts_own_and_is_attached_to() -> None:
     )
 
 
+def test_set_up_and_backups_wait_for_each_other() -> None:
+    """By the lock that the stack's program has."""
+    [line, *_] = planned().step("box", SET_UP).lines
+    assert line.endswith("/dify_stack.py setup /etc/llm-fleet/dify/stack.json ; }")
+
+
 def test_secrets_are_in_root_only_files_and_shown_nowhere(secrets_store: Path) -> None:
     whole = plan(hosts(), {"box": facts()}, diff=True)
     files = whole.files("box")

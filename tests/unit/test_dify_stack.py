@@ -569,6 +569,61 @@ class TestBackup:
         assert host.do("unpause") == 0
         assert host.running == {OLD}
 
+    def test_check_waits_until_it_lets_go(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A verify, or a deploy, may come at any time."""
+        dump, waits = dify_stack._dump, []
+
+        class LetGoError(Exception):
+            """In the place of a pause that ends."""
+
+        def let_go(_: float) -> None:
+            waits.append(dify_client.is_frozen(host.root))
+            raise LetGoError
+
+        def check_and_dump(*words: Any) -> None:
+            monkeypatch.setattr(dify_client.time, "sleep", let_go)
+            with pytest.raises(LetGoError):
+                host.do("check")
+            monkeypatch.setattr(dify_client.time, "sleep", lambda _: None)
+            dump(*words)
+
+        monkeypatch.setattr(dify_stack, "_dump", check_and_dump)
+        assert host.do("backup") == 0
+        assert waits == [True]
+        assert "pending" not in capsys.readouterr().out
+        assert host.do("check") == 0
+        assert '{"pending": []}' in capsys.readouterr().out
+
+    def test_pause_that_a_killed_one_left_is_seen(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def kill(*_: Any) -> None:
+            monkeypatch.setattr(dify_stack.Stack, "unpause", lambda _: None)
+            raise Killed
+
+        monkeypatch.setattr(dify_stack, "_dump", kill)
+        with pytest.raises(Killed):
+            host.do("backup")
+        assert (host.root / ".frozen").exists()
+        host.do("check")
+        assert "api: paused" in capsys.readouterr().out
+
+    def test_and_the_set_up_wait_for_each_other(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would ask a Dify that is paused, and be half done in the archive."""
+        held = []
+
+        def apply(_: Any) -> None:
+            with dify_stack.locked(host.root, wait=False) as mine:
+                held.append(not mine)
+
+        monkeypatch.setattr(dify_client, "apply", apply)
+        assert host.do("setup") == 0
+        assert held == [True]
+
     def test_dump_does_not_wait_for_ever_for_a_lock(self, host: Host) -> None:
         """... that one of the paused may hold."""
         host.stack(OLD).backup()
