@@ -49,6 +49,10 @@ class StartingError(DifyError):
     """A part of Dify is not up yet: the same may be asked again."""
 
 
+class RunningError(DifyError):
+    """What was begun goes on by itself."""
+
+
 class Answer:
     """An answer: `status`, and `value`, its JSON (None when it has none)."""
 
@@ -346,22 +350,40 @@ class Dify:
         return f"plugin: {shown}, declared is {wanted or self.config['plugin']['package']}"
 
     def do_plugin(self) -> None:
-        """Install the declared plugin in place of another version, and wait for its task."""
-        identifier = self.config["plugin"].get("identifier") or self._upload()
-        others = {key: value for key, value in self.installed().items() if key != identifier}
-        for installation in others.values():
-            self.call(
-                "POST", f"{WORKSPACE}/plugin/uninstall", {"plugin_installation_id": installation}
-            )
-        kind = "marketplace" if "identifier" in self.config["plugin"] else "pkg"
-        answer = self.call(
-            "POST",
-            f"{WORKSPACE}/plugin/install/{kind}",
-            {"plugin_unique_identifiers": [identifier]},
-        )
+        """Have the declared plugin in place of another version; a failure leaves the other."""
+        declared = self.config["plugin"].get("identifier")
+        new = declared or self._upload()
+        installed = self.installed()
+        old = next((key for key in installed if key != new), None)
+        if declared is None:
+            self._install_package(new, old, installed.get(old or "", ""))
+        elif old is None:
+            self._task("install/marketplace", {"plugin_unique_identifiers": [new]})
+        else:
+            pair = {"original_plugin_unique_identifier": old, "new_plugin_unique_identifier": new}
+            self._task("upgrade/marketplace", pair)
+        self._wait_for_provider()
+
+    def _install_package(self, new: str, old: str | None, installation: str) -> None:
+        """Install an uploaded package: over another version only once that one is gone."""
+        if old:
+            body = {"plugin_installation_id": installation}
+            self.call("POST", f"{WORKSPACE}/plugin/uninstall", body)
+        try:
+            self._task("install/pkg", {"plugin_unique_identifiers": [new]})
+        except RunningError:
+            raise
+        except DifyError as error:
+            if old is None:
+                raise
+            say(f"{error}; installing {old} again")
+            self._task("install/pkg", {"plugin_unique_identifiers": [old]})
+            raise DifyError(f"{error}; {old} is installed again") from None
+
+    def _task(self, path: str, body: dict[str, Any]) -> None:
+        answer = self.call("POST", f"{WORKSPACE}/plugin/{path}", body)
         if not answer.value["all_installed"]:
             self._wait_for_task(answer.value["task_id"])
-        self._wait_for_provider()
 
     def _upload(self) -> Any:
         plugin = self.config["plugin"]
@@ -405,7 +427,7 @@ class Dify:
             if value["status"] == "success":
                 return
             if time.monotonic() > deadline:
-                raise DifyError(
+                raise RunningError(
                     f"the plugin's installation still runs after {self.config['plugin_timeout']} s "
                     f"({'; '.join(lines)}); it goes on by itself, run the deploy again"
                 )
