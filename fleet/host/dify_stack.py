@@ -1,11 +1,12 @@
 """Dify's own compose stack on a host: kept as declared, upgraded, backed up and restored.
 
-usage: dify_stack.py check|converge|setup|backup|unpause CONFIG
+usage: dify_stack.py check|converge|setup|settle|backup|unpause CONFIG
 
 `check` changes nothing and prints {"pending": [reason, ...]}; `converge` does what `check` would
 list and waits until every service is well; `setup` is `dify_client.py apply`, at a time when
-nothing else changes Dify; `backup` writes an archive, with `--due` only when the
-newest is old; `unpause` undoes what a killed backup left. Runs as root, standard library only.
+nothing else changes Dify; `settle` has what a boot left down up again, as it is; `backup` writes
+an archive, with `--due` only when the newest is old; `unpause` undoes what a killed backup left.
+Runs as root, standard library only.
 
 Layout under CONFIG's `root`: `releases/<version>/` is a working copy of the pristine release with
 our `.env` and `docker-compose.override.yaml`, `volumes/` is the state that every version shares,
@@ -38,14 +39,16 @@ import dify_client  # type: ignore[import-not-found]  # beside this file on the 
 
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"
-# These resolve the names of others once, when they start.
-DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
+# These names the door looks up once, when it starts; that of api_websocket at each request.
+DOOR, BEHIND = "nginx", ("api", "web", DAEMON)
 # They call what is outside: the marketplace, and Python's index.
 PROXIED = ("api", "worker", "worker_beat", DAEMON)
 Services = dict[str, dict[str, Any]]
 _EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
 # Many a service ends a few times until what it needs is up.
 _CRASHES, _CRASHING = 4, 60.0
+# A container that Docker leaves alone.
+_DOWN = ("created", "exited", "dead")
 _LOG_LINES = "12"
 # The owner of Dify's own processes in their containers.
 _STORAGE_OWNER = "1001:1001"
@@ -581,6 +584,35 @@ class Stack:
         except (dify_client.DifyError, http.client.HTTPException) as error:
             raise StackError(str(error)) from None
 
+    # -- after a boot
+
+    def settle(self) -> list[str]:
+        """Have the containers up again as they were; what is not well yet.
+
+        Docker starts them in no order, and gives them other addresses than the door knows; one that
+        is published at an address which came up late it leaves down for ever. What is declared is
+        a deploy's business, and what was cut off too.
+        """
+        self.unpause()
+        version = self.state.get("version")
+        if not version or self.state.get("under_way") or self.state.get("installing"):
+            return []
+        release = Release(self.config, version)
+        services, containers = release.services(), release.containers()
+        there = {name: containers[name] for name in services if name in containers}
+        looked = {n: state_problem(n, services[n], item["State"]) for n, item in there.items()}
+        problems = {name: problem for name, problem in looked.items() if problem}
+        down = [name for name in problems if there[name]["State"]["Status"] in _DOWN]
+        if down:
+            say(f"starting {', '.join(down)}")
+            run("docker", "start", *(there[name]["Id"] for name in down))
+        if not problems and (stale := self._stale_door(containers)):
+            say(f"restarting it: {stale}")
+            release.compose("restart", DOOR)
+        if not problems and self._client().setup_state() is None:
+            problems["api"] = "Dify's API does not answer"
+        return list(problems.values())
+
     # -- upgrades
 
     def upgrade(self, now: str, target: str) -> None:
@@ -1034,6 +1066,26 @@ def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> 
             stack.backup()
 
 
+def _settle(stack_of: Callable[[], Stack]) -> None:
+    """Settle, letting go of the lock in between: what is broken may need a deploy."""
+    deadline = time.monotonic() + stack_of().config["start_timeout"]
+    shown = None
+    while True:
+        try:
+            with locked(stack_of().root):
+                text = "; ".join(stack_of().settle())
+        except StackError as error:
+            text = str(error)
+        if not text:
+            return
+        if text != shown:
+            shown = text
+            say(text)
+        if time.monotonic() > deadline:
+            raise StackError(text)
+        time.sleep(5)
+
+
 def main(arguments: list[str]) -> int:
     """Run one command; the exit status."""
     command, path, *options = arguments
@@ -1046,6 +1098,8 @@ def main(arguments: list[str]) -> int:
         if command == "check":
             look = dify_client.unfrozen(Path(config["root"]), lambda: stack_of().pending())
             say(json.dumps({"pending": look}))
+        elif command == "settle":
+            _settle(stack_of)
         else:
             _change(stack_of, command, options)
     except (StackError, OSError) as error:

@@ -129,6 +129,8 @@ def test_from_bare() -> None:
         STACK,
         SET_UP,
         KEYS,
+        "Dify | Install the boot's unit",
+        "Dify | Have Dify well after a boot",
         "Dify | Install the backup's unit",
         "Dify | Ask every hour for a backup",
         "Dify | Have a backup",

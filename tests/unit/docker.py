@@ -44,6 +44,12 @@ def main(state: dict[str, Any], words: list[str], stdin: str = "") -> int:
             for container in containers.values():
                 if container["Id"] in ids:
                     container["State"]["Status"] = "paused" if verb == "pause" else "running"
+        case ["start", *ids]:
+            for container in containers.values():
+                if container["Id"] in ids:
+                    if state.get("address_missing") and "nginx" in container["Id"]:
+                        return said("cannot assign requested address")
+                    container["State"] = {"Status": "running", "StartedAt": now()}
         case ["volume", "ls", *_]:
             pass
         case ["exec", "--interactive", *_]:

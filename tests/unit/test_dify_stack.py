@@ -433,6 +433,80 @@ class TestUpgrade:
         assert host.docker["database"] == f" {OLD} work"
 
 
+class TestAfterABoot:
+    """Docker has started what it could, in no order."""
+
+    @pytest.fixture
+    def answering(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dify_client.Dify, "setup_state", lambda _: "finished")
+
+    @pytest.mark.usefixtures("answering")
+    def test_old_addresses_are_forgotten(self, host: Host) -> None:
+        host.docker["containers"]["api"]["State"]["StartedAt"] = docker.now()
+        before = copy.deepcopy(host.docker["containers"])
+        assert host.stack(OLD).pending() == ["nginx: started before api"]
+        assert host.do("settle") == 0
+        assert host.stack(OLD).pending() == []
+        for name in ("api", "redis", "db_postgres"):
+            assert host.docker["containers"][name] == before[name]
+        assert host.docker["containers"]["nginx"]["Id"] == before["nginx"]["Id"]
+
+    @pytest.mark.usefixtures("answering")
+    def test_well_one_is_left_alone(self, host: Host) -> None:
+        before = copy.deepcopy(host.docker["containers"])
+        assert host.do("settle") == 0
+        assert host.docker["containers"] == before
+
+    def test_collaboration_is_looked_up_at_each_request(self, host: Host) -> None:
+        containers = host.docker["containers"]
+        containers["api_websocket"] = containers["api"] | {
+            "State": {"Status": "running", "StartedAt": docker.now()}
+        }
+        assert dify_stack.Stack._stale_door(containers) is None
+
+    @pytest.mark.usefixtures("answering")
+    def test_address_that_comes_late(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        host.docker["containers"]["nginx"]["State"]["Status"] = "exited"
+        host.tell(address_missing=True)
+        waits = []
+
+        def comes(seconds: float) -> None:
+            waits.append(seconds)
+            with dify_stack.locked(host.root, wait=False) as mine:
+                assert mine, "a deploy would wait"
+            host.tell(address_missing=len(waits) < 3)
+
+        monkeypatch.setattr(dify_stack.time, "sleep", comes)
+        assert host.do("settle") == 0
+        assert host.running == {OLD}
+        assert len(waits) == 4
+
+    def test_answer_is_waited_for(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        states = iter([None, None, "finished"])
+        monkeypatch.setattr(dify_client.Dify, "setup_state", lambda _: next(states))
+        assert host.do("settle") == 0
+        assert next(states, "all asked") == "all asked"
+
+    def test_unwell_one_is_a_failure_and_tried_again_by_systemd(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        now = iter(range(0, 1000, 3))
+        monkeypatch.setattr(dify_stack.time, "monotonic", lambda: float(next(now)))
+        host.docker["containers"]["api"]["State"]["Status"] = "restarting"
+        assert host.do("settle") == 1
+        assert "api: restarting" in capsys.readouterr().err
+
+    def test_what_was_cut_off_and_what_is_declared_is_a_deploys(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        killed_at(monkeypatch, "_down")
+        with pytest.raises(Killed):
+            host.converge(NEW)
+        before = copy.deepcopy(host.docker)
+        assert host.do("settle") == 0
+        assert host.docker["containers"] == before["containers"]
+
+
 class TestRestore:
     def test_each_puts_aside_what_was_there(self, host: Host) -> None:
         archive = host.stack(OLD).backup()
