@@ -606,7 +606,9 @@ class Stack:
         if down:
             say(f"starting {', '.join(down)}")
             run("docker", "start", *(there[name]["Id"] for name in down))
-        if not problems and (stale := self._stale_door(containers)):
+        # Without waiting for probes: every page is a 502 until then.
+        runs = all(problem == f"{name}: starting" for name, problem in problems.items())
+        if runs and (stale := self._stale_door(containers)):
             say(f"restarting it: {stale}")
             release.compose("restart", DOOR)
         if not problems and self._client().setup_state() is None:
@@ -647,8 +649,6 @@ class Stack:
         """All that can fail while `now` still runs: the files, the images, and the proof itself."""
         self.release.prepare()
         self._pull(self._judged(self.release))
-        fix = "make room: the data that a failed one leaves is put aside, not deleted"
-        self._check_space(self.root, f"no upgrade to {target}", fix)
         try:
             if self.state.get("under_way"):
                 # Cut off, perhaps with its door shut.
@@ -659,6 +659,8 @@ class Stack:
                 f"no upgrade to {target}, as Dify {now} does not answer a chat now, so nothing "
                 f"could be proven by one: {error}; deploy with dify_version = '{now}' first"
             ) from error
+        fix = "make room: the data that a failed one leaves is put aside, not deleted"
+        self._check_space(self.root, f"no upgrade to {target}", fix)
 
     def _put_away(self, now: str, target: str) -> None:
         """Take `now` down, with a backup of its very last state."""

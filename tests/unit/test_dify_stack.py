@@ -444,6 +444,11 @@ class TestAfterABoot:
     def test_old_addresses_are_forgotten(self, host: Host) -> None:
         host.docker["containers"]["api"]["State"]["StartedAt"] = docker.now()
         before = copy.deepcopy(host.docker["containers"])
+        # Until it is probed for the first time, half a minute from now.
+        host.docker["containers"]["api"]["State"]["Health"] = {"Status": "starting"}
+        host.stack(OLD).settle()
+        assert dify_stack.Stack._stale_door(host.docker["containers"]) is None
+        host.tell(containers=copy.deepcopy(before))
         assert host.stack(OLD).pending() == ["nginx: started before api"]
         assert host.do("settle") == 0
         assert host.stack(OLD).pending() == []
