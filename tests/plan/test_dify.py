@@ -144,6 +144,14 @@ def test_docker_comes_with_the_group_and_before() -> None:
     assert names.index("Models | Provide the models") < names.index(SET_UP)
 
 
+def test_set_up_comes_after_the_models_of_other_hosts() -> None:
+    """It has Dify ask them a question, through the door."""
+    order = plan(alternative(), {name: facts() for name in alternative()}).order
+    asks = order.index(f"chat: {SET_UP}")
+    assert order.index("gpu1: Models | Provide the models") < asks
+    assert order.index("edge: Gateway | Run nginx as declared") < asks
+
+
 def test_second_run_plans_nothing(store: Path) -> None:
     answers = after(planned(), store)
     assert planned(answers).order == []
