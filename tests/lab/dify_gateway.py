@@ -29,4 +29,4 @@ dify = [
         },
     )
 ]
-all = _lab["all"]  # noqa: A001 - pyinfra's name for the data of every host
+all = ([*_lab["all"][0], _name], _lab["all"][1])  # noqa: A001 - pyinfra's name
