@@ -3,6 +3,7 @@
 from pyinfra import host, inventory
 
 from fleet.inventory import load_fleet
+from fleet.operations.commands import meet
 from tasks.container_toolkit import container_toolkit
 from tasks.dify import dify
 from tasks.docker import docker
@@ -49,6 +50,9 @@ if me.is_gateway:
 # Asks the door, and starts without it too.
 if me.is_webui:
     webui(me, fleet)
+
+if any(item.is_dify for item in fleet):
+    meet(name="Wait for models and door")
 
 # Last: its set-up asks the models a question, through the door where that is declared.
 if me.is_dify:

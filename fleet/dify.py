@@ -198,6 +198,8 @@ def _addresses(host: FleetHost) -> dict[str, str]:
                    "APP_WEB_URL")  # fmt: skip
     return dict.fromkeys(same_origin, host.dify.public_url or "") | {
         "FILES_URL": url,
+        # For plugins and agents: the browsers' address may not be reached from a container.
+        "INTERNAL_FILES_URL": "http://api:5001",
         "TRIGGER_URL": url,
         "ENDPOINT_URL_TEMPLATE": f"{url}/e/{{hook_id}}",
         "NEXT_PUBLIC_SOCKET_URL": socket,
@@ -277,7 +279,8 @@ _OWN_VALUES = frozenset(
         "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
         "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
         "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
-        "FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE", "NEXT_PUBLIC_SOCKET_URL",
+        "FILES_URL", "INTERNAL_FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE",
+        "NEXT_PUBLIC_SOCKET_URL",
     }
 )  # fmt: skip
 
@@ -285,7 +288,12 @@ _OWN_VALUES = frozenset(
 # What the deploy, its backups and the firewall rely on.
 _FIXED_VALUES = frozenset(
     {
-        "COMPOSE_PROFILES", "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE",
+        # The profile of another vector store comes with a password that everybody knows.
+        "COMPOSE_PROFILES", "VECTOR_STORE",
+        "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE",
+        # In the volumes, where backups look for it.
+        "PGDATA", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT", "PLUGIN_STORAGE_TYPE",
+        "PLUGIN_STORAGE_LOCAL_ROOT", "WEAVIATE_PERSISTENCE_DATA_PATH",
         "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
         "EXPOSE_PLUGIN_DEBUGGING_PORT",
     }

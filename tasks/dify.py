@@ -25,7 +25,7 @@ from fleet.operations.dify import (
 )
 from fleet.operations.files import ManagedFile, install_files
 from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit
+from fleet.operations.units import enable_unit, run_unit
 from fleet.render import render
 from fleet.settings import proxy_environment
 
@@ -63,7 +63,11 @@ def dify(me: FleetHost, fleet: Fleet) -> None:
         store=fleet.secrets,
         names={role: declared.secret_name(me, f"app_{role}") for role in declared.APPS},
     )
-    service, timer = unit_files()
+    boot, service, timer = unit_files()
+    install_files(
+        name="Install the boot's unit", files=[boot], check=verify_unit(paths.DIFY_BOOT_UNIT)
+    )
+    enable_unit(name="Have Dify well after a boot", unit=paths.DIFY_BOOT_UNIT)
     install_files(
         name="Install the backup's unit",
         files=[service, timer],
@@ -136,15 +140,14 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     return [*secret, *shown]
 
 
-def unit_files() -> tuple[ManagedFile, ManagedFile]:
-    """The unit that makes a backup, and the timer that asks for it."""
-    service = render(
-        "dify/llm-fleet-dify-backup.service.j2",
-        program=paths.DIFY_STACK_PROGRAM,
-        config=paths.DIFY_STACK_CONFIG,
-    )
+def unit_files() -> tuple[ManagedFile, ManagedFile, ManagedFile]:
+    """The unit that follows a boot, the one that makes a backup, and the timer that asks for it."""
+    values = {"program": paths.DIFY_STACK_PROGRAM, "config": paths.DIFY_STACK_CONFIG}
+    boot = render("dify/llm-fleet-dify-boot.service.j2", **values)
+    service = render("dify/llm-fleet-dify-backup.service.j2", **values)
     timer = render("dify/llm-fleet-dify-backup.timer.j2")
     return (
+        ManagedFile(paths.DIFY_BOOT_UNIT_FILE, boot),
         ManagedFile(paths.DIFY_BACKUP_UNIT_FILE, service),
         ManagedFile(paths.DIFY_BACKUP_TIMER_FILE, timer),
     )
@@ -167,6 +170,7 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "client": paths.DIFY_CLIENT_CONFIG,
         "restore": paths.DIFY_RESTORE,
         "images": me.dify.images,
+        "public_defaults": declared.PUBLIC_DEFAULTS,
         "publish": {"nginx": [f"{me.dify_endpoint}:80"]},
         "network": {
             "bridge": declared.BRIDGE,

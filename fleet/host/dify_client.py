@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import contextlib
+import fcntl
 import hashlib
 import http.client
 import json
@@ -35,11 +36,21 @@ WORKSPACE = "/console/api/workspaces/current"
 _PROVIDER_PATH = f"{WORKSPACE}/model-providers/{PROVIDER}"
 # A cold model is loaded by the validation and by the first chat.
 _LONGEST_ANSWER = 600
+# A check waits so long for a backup to let go of Dify.
+_FREEZE = 900
 _QUESTION = "What is the capital of France?"
 
 
 class DifyError(Exception):
     """What went wrong, worded for the operator."""
+
+
+class StartingError(DifyError):
+    """A part of Dify is not up yet: the same may be asked again."""
+
+
+class RunningError(DifyError):
+    """What was begun goes on by itself."""
 
 
 class Answer:
@@ -100,7 +111,7 @@ class Connection:
             response = self._send(connection, "POST", path, body, headers)
             if response.status != 200:
                 answer = Answer(response.status, response.read(), [])
-                raise DifyError(f"{path}: {answer.status}: {answer.message}")
+                raise _kind_of(answer)(f"{path}: {answer.status}: {answer.message}")
             try:
                 for line in response:
                     if line.startswith(b"data:"):
@@ -339,22 +350,40 @@ class Dify:
         return f"plugin: {shown}, declared is {wanted or self.config['plugin']['package']}"
 
     def do_plugin(self) -> None:
-        """Install the declared plugin in place of another version, and wait for its task."""
-        identifier = self.config["plugin"].get("identifier") or self._upload()
-        others = {key: value for key, value in self.installed().items() if key != identifier}
-        for installation in others.values():
-            self.call(
-                "POST", f"{WORKSPACE}/plugin/uninstall", {"plugin_installation_id": installation}
-            )
-        kind = "marketplace" if "identifier" in self.config["plugin"] else "pkg"
-        answer = self.call(
-            "POST",
-            f"{WORKSPACE}/plugin/install/{kind}",
-            {"plugin_unique_identifiers": [identifier]},
-        )
+        """Have the declared plugin in place of another version; a failure leaves the other."""
+        declared = self.config["plugin"].get("identifier")
+        new = declared or self._upload()
+        installed = self.installed()
+        old = next((key for key in installed if key != new), None)
+        if declared is None:
+            self._install_package(new, old, installed.get(old or "", ""))
+        elif old is None:
+            self._task("install/marketplace", {"plugin_unique_identifiers": [new]})
+        else:
+            pair = {"original_plugin_unique_identifier": old, "new_plugin_unique_identifier": new}
+            self._task("upgrade/marketplace", pair)
+        self._wait_for_provider()
+
+    def _install_package(self, new: str, old: str | None, installation: str) -> None:
+        """Install an uploaded package: over another version only once that one is gone."""
+        if old:
+            body = {"plugin_installation_id": installation}
+            self.call("POST", f"{WORKSPACE}/plugin/uninstall", body)
+        try:
+            self._task("install/pkg", {"plugin_unique_identifiers": [new]})
+        except RunningError:
+            raise
+        except DifyError as error:
+            if old is None:
+                raise
+            say(f"{error}; installing {old} again")
+            self._task("install/pkg", {"plugin_unique_identifiers": [old]})
+            raise DifyError(f"{error}; {old} is installed again") from None
+
+    def _task(self, path: str, body: dict[str, Any]) -> None:
+        answer = self.call("POST", f"{WORKSPACE}/plugin/{path}", body)
         if not answer.value["all_installed"]:
             self._wait_for_task(answer.value["task_id"])
-        self._wait_for_provider()
 
     def _upload(self) -> Any:
         plugin = self.config["plugin"]
@@ -398,7 +427,7 @@ class Dify:
             if value["status"] == "success":
                 return
             if time.monotonic() > deadline:
-                raise DifyError(
+                raise RunningError(
                     f"the plugin's installation still runs after {self.config['plugin_timeout']} s "
                     f"({'; '.join(lines)}); it goes on by itself, run the deploy again"
                 )
@@ -622,22 +651,38 @@ class Dify:
     def chat(self, app: dict[str, Any]) -> tuple[str, str]:
         """Ask the app, whole and streamed; the two answers.
 
-        Only a streamed workflow proves the worker, and an error comes inside of a 200.
+        Only a streamed workflow proves the worker, and an error comes inside of a 200. The plugin's
+        process may come up a minute after the API: until then each is asked again.
         """
         token = self.keys.get(app["role"])
         if token is None:
             raise DifyError(f"app {app['name']!r}: no API key is kept; deploy first")
         headers = {"Authorization": f"Bearer {token}"}
         http_ = Connection(self.config["url"])
-        patience = self.config["stream_timeout"]
-        answer = http_.request(
-            "POST", "/v1/chat-messages", _question("blocking"), headers, _LONGEST_ANSWER
-        )
-        if answer.status != 200:
-            raise DifyError(f"app {app['name']!r}: {answer.status}: {answer.message}")
-        return answer.value["answer"], _streamed(
-            app, http_.events("/v1/chat-messages", _question("streaming"), headers, patience)
-        )
+        path, patience = "/v1/chat-messages", self.config["stream_timeout"]
+
+        def whole() -> Any:
+            answer = http_.request("POST", path, _question("blocking"), headers, _LONGEST_ANSWER)
+            if answer.status != 200:
+                raise _kind_of(answer)(f"app {app['name']!r}: {answer.status}: {answer.message}")
+            return answer.value["answer"]
+
+        def streamed() -> str:
+            return _streamed(app, http_.events(path, _question("streaming"), headers, patience))
+
+        limit = self.config["retry_timeout"]
+        return _once_up(whole, limit), _once_up(streamed, limit)
+
+
+def _once_up(ask: Callable[[], Any], limit: float) -> Any:
+    deadline = time.monotonic() + limit
+    while True:
+        try:
+            return ask()
+        except StartingError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(2)
 
 
 def _question(mode: str) -> dict[str, Any]:
@@ -649,17 +694,35 @@ def _question(mode: str) -> dict[str, Any]:
 
 
 def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
-    parts, ended = [], False
+    parts: list[str] = []
+    ended = False
     for event in events:
         kind = event.get("event")
         if kind == "error":
-            raise DifyError(f"app {app['name']!r}, streamed: {event.get('message')}")
+            message = str(event.get("message"))
+            starts = not any(parts) and _is_starting(message)
+            error = StartingError if starts else DifyError
+            raise error(f"app {app['name']!r}, streamed: {message}")
         if kind in ("message", "agent_message"):
             parts.append(event.get("answer", ""))
         ended = ended or kind == "message_end"
     if not ended:
         raise DifyError(f"app {app['name']!r}, streamed: the answer has no end")
     return "".join(parts)
+
+
+_STARTING = ("Failed to request plugin daemon", "no available node, plugin runtime not found")
+
+
+def _is_starting(message: str) -> bool:
+    """Whether an error says that the plugin daemon, or the plugin's process, is not up yet."""
+    return any(text in message for text in _STARTING)
+
+
+def _kind_of(answer: Answer) -> type[DifyError]:
+    """The error for a chat's answer that is none."""
+    starts = answer.status == 400 and _is_starting(answer.message)
+    return StartingError if starts or answer.status in (502, 503, 504) else DifyError
 
 
 _MAKING = ("/apps/imports", "/confirm", "/api-keys")
@@ -669,7 +732,7 @@ def _may_pass(answer: Answer | None, path: str) -> bool:
     """Whether an answer is one of a Dify that still starts."""
     if answer is None or answer.status in (502, 503, 504):
         return True
-    if answer.status == 400 and answer.message.startswith("Failed to request plugin daemon"):
+    if answer.status == 400 and _is_starting(answer.message):
         return True
     # The plugin's process is not up yet; nothing says so but a bare 500.
     return answer.status == 500 and "/models/credentials" in path
@@ -694,6 +757,31 @@ def steps(dify: Dify) -> Iterator[tuple[Callable[[], str | None], Callable[[], N
     for app in dify.config["apps"]:
         yield partial(dify.app_problem, app), partial(dify.do_app, app)
         yield partial(dify.key_problem, app), partial(dify.do_key, app)
+
+
+def is_frozen(root: Path) -> bool:
+    """Whether a backup that is at work has paused Dify; see `dify_stack.py`, which writes these."""
+    if not (root / ".frozen").exists():
+        return False
+    with contextlib.suppress(FileNotFoundError), (root / ".lock").open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    # What a killed one left frozen is to be reported.
+    return False
+
+
+def unfrozen(root: Path, look: Callable[[], list[str]]) -> list[str]:
+    """What `look` finds when no backup makes it look so."""
+    deadline = time.monotonic() + _FREEZE
+    while time.monotonic() < deadline:
+        if not is_frozen(root):
+            reasons = look()
+            if not reasons or not is_frozen(root):
+                return reasons
+        time.sleep(1)
+    return [f"a backup has kept Dify paused for more than {_FREEZE // 60} minutes"]
 
 
 def check(dify: Dify) -> list[str]:
@@ -752,7 +840,9 @@ def main(arguments: list[str]) -> int:
     dify = Dify(json.loads(Path(config).read_text()))
     try:
         if command == "check":
-            say(json.dumps({"pending": check(dify)}))
+            # Of the stack: beside the memory is what tells of a backup.
+            root = Path(dify.config["memory"]).parent
+            say(json.dumps({"pending": unfrozen(root, partial(check, dify))}))
         elif command == "prints":
             hashed = {
                 k: hashlib.sha256(v.encode()).hexdigest() for k, v in dify.keys.values.items()

@@ -1,10 +1,12 @@
 """Dify's own compose stack on a host: kept as declared, upgraded, backed up and restored.
 
-usage: dify_stack.py check|converge|backup|unpause CONFIG
+usage: dify_stack.py check|converge|setup|settle|backup|unpause CONFIG
 
 `check` changes nothing and prints {"pending": [reason, ...]}; `converge` does what `check` would
-list and waits until every service is well; `backup` writes an archive, with `--due` only when the
-newest is old; `unpause` undoes what a killed backup left. Runs as root, standard library only.
+list and waits until every service is well; `setup` is `dify_client.py apply`, at a time when
+nothing else changes Dify; `settle` has what a boot left down up again, as it is; `backup` writes
+an archive, with `--due` only when the newest is old; `unpause` undoes what a killed backup left.
+Runs as root, standard library only.
 
 Layout under CONFIG's `root`: `releases/<version>/` is a working copy of the pristine release with
 our `.env` and `docker-compose.override.yaml`, `volumes/` is the state that every version shares,
@@ -17,6 +19,7 @@ import contextlib
 import datetime
 import fcntl
 import hashlib
+import http.client
 import json
 import os
 import re
@@ -36,14 +39,16 @@ import dify_client  # type: ignore[import-not-found]  # beside this file on the 
 
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"
-# These resolve the names of others once, when they start.
-DOOR, BEHIND = "nginx", ("api", "api_websocket", "web", DAEMON)
+# These names the door looks up once, when it starts; that of api_websocket at each request.
+DOOR, BEHIND = "nginx", ("api", "web", DAEMON)
 # They call what is outside: the marketplace, and Python's index.
 PROXIED = ("api", "worker", "worker_beat", DAEMON)
 Services = dict[str, dict[str, Any]]
 _EXACT_TAG = re.compile(r"\d+\.\d+\.\d+")
 # Many a service ends a few times until what it needs is up.
 _CRASHES, _CRASHING = 4, 60.0
+# A container that Docker leaves alone.
+_DOWN = ("created", "exited", "dead")
 _LOG_LINES = "12"
 # The owner of Dify's own processes in their containers.
 _STORAGE_OWNER = "1001:1001"
@@ -310,6 +315,21 @@ def image_problem(services: Services) -> str | None:
     )
 
 
+def password_problem(services: Services, known: list[str]) -> str | None:
+    """The services that would run with a password of the release's own, or None."""
+    told = {
+        name: json.dumps([service.get("environment"), service.get("command")])
+        for name, service in services.items()
+    }
+    public = sorted(name for name, text in told.items() if any(word in text for word in known))
+    if not public:
+        return None
+    return (
+        f"{', '.join(public)}: would run with a password that Dify's release prints for everybody: "
+        "this project does not know it yet, so this release is not for it"
+    )
+
+
 def container_problem(
     name: str, service: dict[str, Any], container: dict[str, Any] | None, started: list[str] | None
 ) -> str | None:
@@ -375,6 +395,8 @@ class Stack:
         now = self.state.get("version")
         if now != self.config["version"]:
             return [f"Dify {now or 'is not installed'}, declared is {self.config['version']}"]
+        if self.state.get("installing"):
+            return ["the first installation was cut off"]
         if not self.release.is_prepared():
             return ["settings have changed"]
         return self.container_problems()
@@ -415,8 +437,9 @@ class Stack:
         if self.state.get("returning"):
             self._take_back("an earlier return was cut off")
         elif self.state.get("under_way") and self.state["to"] != target:
-            # Weeks may have passed since, and people may have worked with what runs.
-            self._take_back("the declared version is another again", keep_former=True)
+            self._take_back("the declared version is another again")
+        if self.state.get("installing") and self.state["version"] != target:
+            self._give_up()
         now = self.state.get("version")
         if now and now != target:
             self.upgrade(now, target)
@@ -427,14 +450,12 @@ class Stack:
     def bring_up(self, release: Release) -> None:
         """Start a prepared release, and wait until it is well."""
         say(f"starting Dify {release.version}")
-        services = release.services()
-        if problem := image_problem(services):
-            raise StackError(problem)
+        services = self._judged(release)
         self._pull(services)
         self.unpause()
         if not self.state:
             # From here on the version counts as installed: there may be a database of it.
-            self._keep(version=release.version)
+            self._keep(version=release.version, installing=True)
         self._up(release, services)
         containers = release.containers()
         started = {n: identity(s, containers[n]) for n, s in services.items() if n in containers}
@@ -445,6 +466,25 @@ class Stack:
             say("restarting nginx: what is behind it was made anew")
             release.compose("restart", DOOR)
         self._wait_answer(release)
+        if self.state.get("installing"):
+            self._keep(version=release.version, started=started)
+
+    def _give_up(self) -> None:
+        """Forget a first installation that never answered: any version may follow it."""
+        say(f"Dify {self.state['version']} never answered: starting afresh")
+        self._down()
+        volumes = self.root / "volumes"
+        if volumes.exists():
+            volumes.rename(self.root / f"volumes.before-{int(time.time())}")
+        self._keep()
+
+    def _judged(self, release: Release) -> Services:
+        """The services of a prepared release. Raises StackError for those that may not run."""
+        services = release.services()
+        public = self.config["public_defaults"]
+        if problem := image_problem(services) or password_problem(services, public):
+            raise StackError(problem)
+        return services
 
     def _up(self, release: Release, services: Services) -> None:
         try:
@@ -535,6 +575,46 @@ class Stack:
             self._show_logs(release, [DOOR, "api"])
             raise StackError(str(error)) from None
 
+    def set_up(self) -> None:
+        """Have owner, plugin, models and apps as declared."""
+        # Left by a killed backup.
+        self.unpause()
+        try:
+            dify_client.apply(self._client())
+        except (dify_client.DifyError, http.client.HTTPException) as error:
+            raise StackError(str(error)) from None
+
+    # -- after a boot
+
+    def settle(self) -> list[str]:
+        """Have the containers up again as they were; what is not well yet.
+
+        Docker starts them in no order, and gives them other addresses than the door knows; one that
+        is published at an address which came up late it leaves down for ever. What is declared is
+        a deploy's business, and what was cut off too.
+        """
+        self.unpause()
+        version = self.state.get("version")
+        if not version or self.state.get("under_way") or self.state.get("installing"):
+            return []
+        release = Release(self.config, version)
+        services, containers = release.services(), release.containers()
+        there = {name: containers[name] for name in services if name in containers}
+        looked = {n: state_problem(n, services[n], item["State"]) for n, item in there.items()}
+        problems = {name: problem for name, problem in looked.items() if problem}
+        down = [name for name in problems if there[name]["State"]["Status"] in _DOWN]
+        if down:
+            say(f"starting {', '.join(down)}")
+            run("docker", "start", *(there[name]["Id"] for name in down))
+        # Without waiting for probes: every page is a 502 until then.
+        runs = all(problem == f"{name}: starting" for name, problem in problems.items())
+        if runs and (stale := self._stale_door(containers)):
+            say(f"restarting it: {stale}")
+            release.compose("restart", DOOR)
+        if not problems and self._client().setup_state() is None:
+            problems["api"] = "Dify's API does not answer"
+        return list(problems.values())
+
     # -- upgrades
 
     def upgrade(self, now: str, target: str) -> None:
@@ -556,9 +636,11 @@ class Stack:
             self._prove()
         except Exception as error:
             # Whatever it was: somebody waits for a Dify that answers.
-            self._take_back(str(error), keep_former=resumed)
+            aside = self._take_back(str(error))
+            left = f"; what {target} made of the data is in {aside}" if aside else ""
             raise StackError(
-                f"the upgrade to {target} failed and was taken back, {now} runs as before: {error}"
+                f"the upgrade to {target} failed and was taken back, {now} runs as before{left}: "
+                f"{error}"
             ) from error
         self._keep(version=target, started=self.state["started"])
         say(f"Dify {target} answers")
@@ -566,10 +648,7 @@ class Stack:
     def _make_ready(self, now: str, target: str) -> None:
         """All that can fail while `now` still runs: the files, the images, and the proof itself."""
         self.release.prepare()
-        services = self.release.services()
-        if problem := image_problem(services):
-            raise StackError(problem)
-        self._pull(services)
+        self._pull(self._judged(self.release))
         try:
             if self.state.get("under_way"):
                 # Cut off, perhaps with its door shut.
@@ -580,6 +659,8 @@ class Stack:
                 f"no upgrade to {target}, as Dify {now} does not answer a chat now, so nothing "
                 f"could be proven by one: {error}; deploy with dify_version = '{now}' first"
             ) from error
+        fix = "make room: the data that a failed one leaves is put aside, not deleted"
+        self._check_space(self.root, f"no upgrade to {target}", fix)
 
     def _put_away(self, now: str, target: str) -> None:
         """Take `now` down, with a backup of its very last state."""
@@ -609,24 +690,27 @@ class Stack:
         say("asking the sample apps")
         dify_client.chat(client)
 
-    def _take_back(self, reason: str, *, keep_former: bool = False) -> None:
+    def _take_back(self, reason: str) -> Path | None:
         """End an upgrade that is under way: the release before it runs, with what it had.
 
-        Its backup is imported only when it had been replaced. `keep_former`: what is on the disk
-        instead is put aside.
+        Its backup is imported only when it had been replaced. What is on the disk instead is put
+        aside: the door was open, so people may have worked with the new one. Gives where.
         """
+        aside = None
         # Its own files are as they were: the settings of the new one are none of its business.
         former = Release(self.config, self.state["version"])
         say(f"returning to {former.version}: {reason}")
         if self.state.get("replaced"):
             # Cut off here, what is on the disk is of neither release.
-            self._keep(**{"aside": keep_former, **self.state, "returning": True})
+            self._keep(**{**self.state, "returning": True})
             self._down()
             archive = Path(self.state["backup"])
-            self._import(archive, former, keep_former=self.state["aside"])
+            aside = self._aside(archive)
+            self._import(archive, former, aside)
         # The backup is never imported twice: from here on there may be something to lose again.
         self._keep(version=former.version)
         self.bring_up(former)
+        return aside
 
     # -- backups
 
@@ -634,7 +718,7 @@ class Stack:
         """Raise StackError where an archive would be of no version, or of two."""
         if self.state.get("under_way"):
             raise StackError(f"no backup now: {self.state['under_way']} was cut off; deploy first")
-        if "version" not in self.state:
+        if "version" not in self.state or self.state.get("installing"):
             raise StackError("no backup now: Dify is not installed yet; deploy first")
 
     def backup(self) -> Path:
@@ -648,7 +732,7 @@ class Stack:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for stale in directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        self._check_space(directory)
+        self._check_space(directory, "no backup", "make room, or declare another dify_backup_dir")
         stage = Path(tempfile.mkdtemp(dir=directory, prefix=".part-"))
         try:
             self._freeze_and_copy(release, stage)
@@ -659,7 +743,7 @@ class Stack:
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
 
-    def _check_space(self, directory: Path) -> None:
+    def _check_space(self, directory: Path, what: str, fix: str) -> None:
         """Raise StackError where the copies could fill the disk, before anything is paused."""
         volumes = self.root / "volumes"
         database = size_of(volumes / "db" / "data")
@@ -669,8 +753,8 @@ class Stack:
         free = shutil.disk_usage(directory).free
         if free < needed:
             raise StackError(
-                f"no backup: it may take {needed / 1e9:.1f} GB, and {directory} has"
-                f" {free / 1e9:.1f} GB free: make room, or declare another dify_backup_dir"
+                f"{what}: it may take {needed / 1e9:.1f} GB, and {directory} has"
+                f" {free / 1e9:.1f} GB free: {fix}"
             )
 
     def _freeze_and_copy(self, release: Release, stage: Path) -> None:
@@ -687,6 +771,7 @@ class Stack:
             if said != "OK":
                 raise StackError(f"redis-cli save: {said}")
         say("pausing the containers")
+        (self.root / ".frozen").touch()
         try:
             if others:
                 run("docker", "pause", *others)
@@ -719,8 +804,9 @@ class Stack:
         archive = directory / f"dify-{release.version}-{now}.tar"
         part = stage.with_name(f"{stage.name}.tar")
         try:
+            # Before there is anything in it: every secret will be.
+            part.touch(mode=0o600)
             run("tar", "--create", "--file", str(part), "--directory", str(stage), ".")
-            part.chmod(0o600)
             sync(part)
             write(archive.with_name(f"{archive.name}.sha256"), f"{sha256(part)}  {archive.name}\n")
             part.rename(archive)
@@ -750,22 +836,27 @@ class Stack:
                 f"the backup is of Dify {manifest['version']}: declare dify_version = "
                 f"'{manifest['version']}' to restore it, and upgrade afterwards"
             )
-        now = self.state.get("version")
-        if now:
-            self._down()
+        # On a bare host too: where this was cut off, PostgreSQL runs on what is replaced.
+        self._down()
         self.release.prepare()
-        self._import(archive, self.release, keep_former=bool(now))
+        aside = self._aside(archive) if self.state.get("version") else None
+        self._import(archive, self.release, aside)
         self._keep(version=self.config["version"])
 
-    def _import(self, archive: Path, release: Release, *, keep_former: bool = False) -> None:
+    def _aside(self, archive: Path) -> Path:
+        """Where `archive` puts what was there before it.
+
+        The same name when this was cut off and is done again, another for another archive.
+        """
+        return self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
+
+    def _import(self, archive: Path, release: Release, former: Path | None) -> None:
         say(f"restoring {archive.name}")
         stage = self.root / ".restore"
         shutil.rmtree(stage, ignore_errors=True)
         stage.mkdir(mode=0o700)
         unpack_checked(archive, stage)
-        # The same name when this was cut off and is done again, another for another archive.
-        former = self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
-        self._replace_volumes(stage, former if keep_former else None)
+        self._replace_volumes(stage, former)
         self._start_database(release)
         for dump in sorted(stage.glob("database-*.dump")):
             _load(release, dump.name[len("database-") : -len(".dump")], dump)
@@ -812,6 +903,7 @@ class Stack:
         ).split()
         if paused:
             run("docker", "unpause", *paused)
+        (self.root / ".frozen").unlink(missing_ok=True)
 
 
 def _crashes(container: dict[str, Any] | None) -> int:
@@ -950,11 +1042,14 @@ def locked(root: Path, *, wait: bool = True) -> Iterator[bool]:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (root / ".lock").open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-        else:
-            yield True
+            if not wait:
+                yield False
+                return
+            say("waiting for the end of a backup, or of another change")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield True
 
 
 def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> None:
@@ -962,6 +1057,8 @@ def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> 
         stack = stack_of()
         if command == "converge":
             stack.converge()
+        elif command == "setup":
+            stack.set_up()
         elif command == "unpause":
             # Whoever else is at work lets go of what it paused by itself.
             if mine:
@@ -969,6 +1066,26 @@ def _change(stack_of: Callable[[], Stack], command: str, options: list[str]) -> 
         elif "--due" not in options or stack.is_backup_due():
             stack.refuse_backup()
             stack.backup()
+
+
+def _settle(stack_of: Callable[[], Stack]) -> None:
+    """Settle, letting go of the lock in between: what is broken may need a deploy."""
+    deadline = time.monotonic() + stack_of().config["start_timeout"]
+    shown = None
+    while True:
+        try:
+            with locked(stack_of().root):
+                text = "; ".join(stack_of().settle())
+        except StackError as error:
+            text = str(error)
+        if not text:
+            return
+        if text != shown:
+            shown = text
+            say(text)
+        if time.monotonic() > deadline:
+            raise StackError(text)
+        time.sleep(5)
 
 
 def main(arguments: list[str]) -> int:
@@ -981,7 +1098,10 @@ def main(arguments: list[str]) -> int:
 
     try:
         if command == "check":
-            say(json.dumps({"pending": stack_of().pending()}))
+            look = dify_client.unfrozen(Path(config["root"]), lambda: stack_of().pending())
+            say(json.dumps({"pending": look}))
+        elif command == "settle":
+            _settle(stack_of)
         else:
             _change(stack_of, command, options)
     except (StackError, OSError) as error:

@@ -5,9 +5,21 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
 
 Commands = Generator[StringCommand, None, None]
+
+
+@operation()
+def meet() -> Commands:
+    """Have all hosts that come here done with what is before it, until any of them goes on.
+
+    pyinfra orders steps by each host's own list only: what is late in the list of one is early in
+    that of another.
+    """
+    host.noop("nothing to do but to wait")
+    yield from ()
 
 
 def fail(message: str) -> StringCommand:

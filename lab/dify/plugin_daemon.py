@@ -87,6 +87,7 @@ class PluginDaemon:
             ("POST", "install/upload/package", self.upload),
             ("GET", "decode/from_identifier", self.decode),
             ("POST", "install/identifiers", self.install),
+            ("POST", "install/upgrade", self.upgrade),
             ("GET", "install/tasks", self.tasks),
             ("GET", "install/tasks/<task>", self.task),
             ("POST", "uninstall", self.uninstall),
@@ -176,12 +177,30 @@ class PluginDaemon:
         missing = [item for item in wanted if item.identifier not in there]
         if not missing:
             return {"all_installed": True, "task_id": ""}
-        task = _new_task(missing, body.get("source", "package"))
+        return self._begin(tenant, missing, body.get("source", "package"))
+
+    def upgrade(self, request: Request, tenant: str) -> dict[str, Any]:
+        """Begin a task that ends with another version in the place of an installed one."""
+        body = request.loose_json() or {}
+        there = {row["plugin_unique_identifier"] for row in self._installed(tenant)}
+        if body["original_plugin_unique_identifier"] not in there:
+            message = "plugin has not been installed"
+            raise RefusedError("PluginDaemonBadRequestError", message, -400)
+        wanted = [self._read(body["new_plugin_unique_identifier"])]
+        return self._begin(tenant, wanted, body["source"], replaces=True)
+
+    def _begin(
+        self, tenant: str, wanted: list[package.Package], source: str, *, replaces: bool = False
+    ) -> dict[str, Any]:
+        task = _new_task(wanted, source)
         self.state.insert("install_tasks", id=task["id"], tenant_id=tenant, task=as_json(task))
-        threading.Thread(target=self._work, args=(tenant, task, missing), daemon=True).start()
+        work = (tenant, task, wanted, replaces)
+        threading.Thread(target=self._work, args=work, daemon=True).start()
         return {"all_installed": False, "task_id": task["id"]}
 
-    def _work(self, tenant: str, task: dict[str, Any], wanted: list[package.Package]) -> None:
+    def _work(
+        self, tenant: str, task: dict[str, Any], wanted: list[package.Package], replaces: bool
+    ) -> None:
         pause = self.config.number("LAB_PLUGIN_INSTALL_SECONDS", 5)
         time.sleep(pause / 4)
         self._save(task, "running")
@@ -192,7 +211,7 @@ class PluginDaemon:
                 entry.update(status="failed", message=fault)
                 self._save(task, "failed")
                 return
-            self._record(tenant, item, entry["source"])
+            self._record(tenant, item, entry["source"], replaces=replaces)
             entry.update(status="success", message="installed")
             task["completed_plugins"] += 1
         self._save(task, "success")
@@ -212,7 +231,11 @@ class PluginDaemon:
             return f"failed to install dependencies: {error}"
         return ""
 
-    def _record(self, tenant: str, item: package.Package, source: str) -> None:
+    def _record(self, tenant: str, item: package.Package, source: str, *, replaces: bool) -> None:
+        """Have it installed. Over another version only an upgrade: an installation changes nothing.
+
+        Both end with success.
+        """
         (self.storage / "cwd" / item.identifier.replace(":", "-")).mkdir(
             parents=True, exist_ok=True
         )
@@ -220,8 +243,8 @@ class PluginDaemon:
             "INSERT INTO plugin_installations"
             " (id, tenant_id, plugin_id, plugin_unique_identifier, source)"
             " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (tenant_id, plugin_id) DO UPDATE"
-            " SET plugin_unique_identifier = EXCLUDED.plugin_unique_identifier",
-            str(uuid.uuid4()), tenant, item.plugin_id, item.identifier, source,
+            " SET plugin_unique_identifier = EXCLUDED.plugin_unique_identifier WHERE %s",
+            str(uuid.uuid4()), tenant, item.plugin_id, item.identifier, source, replaces,
         )  # fmt: skip
         self._launch(item.identifier)
 

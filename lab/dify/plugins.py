@@ -28,6 +28,7 @@ class Plugins:
             ("POST", "upload/pkg", self.upload),
             ("POST", "install/pkg", self.install),
             ("POST", "install/marketplace", self.install_from_marketplace),
+            ("POST", "upgrade/marketplace", self.upgrade_from_marketplace),
             ("POST", "uninstall", self.uninstall),
             ("GET", "tasks", self.tasks),
             ("GET", "tasks/<task>", self.task),
@@ -129,10 +130,25 @@ class Plugins:
             if sent["unique_identifier"] != identifier:
                 raise invalid(f"plugin {identifier} not found")
 
-    def upgrade(self, daemon: Daemon, identifier: str) -> None:
-        """Replace what is installed of a plugin by another version of the marketplace."""
-        self.fetch(daemon, [identifier])
-        self._install(daemon, [identifier], "marketplace")
+    def upgrade_from_marketplace(self, request: Request, session: Session) -> Answer:
+        """Fetch another version, and begin to put it in the place of what is installed."""
+        if not self.config.flag("MARKETPLACE_ENABLED", default=True):
+            raise invalid("marketplace is not enabled")
+        payload = request.json()
+        old = str(payload.get("original_plugin_unique_identifier"))
+        new = str(payload.get("new_plugin_unique_identifier"))
+        if old == new:
+            raise invalid("you should not upgrade plugin with the same plugin")
+        return reply(self.upgrade(self.daemon(session), old, new))
+
+    def upgrade(self, daemon: Daemon, old: str, new: str) -> dict[str, Any]:
+        """Begin to replace what is installed of a plugin by another version."""
+        self.fetch(daemon, [new])
+        self._forget_providers(daemon.tenant)
+        pair = {"original_plugin_unique_identifier": old, "new_plugin_unique_identifier": new}
+        body = {**pair, "source": "marketplace", "meta": {"plugin_unique_identifier": new}}
+        done: dict[str, Any] = daemon.post("install/upgrade", json=body)
+        return {**done, "task": None}
 
     def uninstall(self, request: Request, session: Session) -> Answer:
         """Take an installation away."""
@@ -256,8 +272,9 @@ def upgrade_all(state: State) -> None:
         daemon = Daemon(state.config, str(row["tenant_id"]))
         found = daemon.post("installation/fetch/batch", json={"plugin_ids": [PLUGIN]})
         for installed in found:
-            if installed["plugin_unique_identifier"] != newest["unique_identifier"]:
-                plugins.upgrade(daemon, newest["unique_identifier"])
+            old, new = installed["plugin_unique_identifier"], newest["unique_identifier"]
+            if old != new:
+                plugins.upgrade(daemon, old, new)
 
 
 def _category(value: Any) -> str:

@@ -38,6 +38,8 @@ def test_containers(dify_host: Target, measured: Callable[[str], None]) -> None:
     containers = _containers(dify_host)
     measured(f"Dify {dify_host.declared.dify.version}, {len(containers)} containers")
     assert pending == [], _logs(dify_host, pending)
+    # Docker's own start leaves nginx with the addresses of before.
+    assert dify_host.testinfra.service(paths.DIFY_BOOT_UNIT).is_enabled
 
 
 def test_images(dify_host: Target) -> None:

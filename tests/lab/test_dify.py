@@ -147,6 +147,33 @@ def test_what_was_broken_is_repaired(dify: Dify, break_it: str) -> None:
     assert "Paris" in dify.ssh(ASK)
 
 
+def test_reboot(dify: Dify) -> None:
+    """Docker starts the containers in no order, and gives them other addresses than before."""
+    dify.lab.ssh(dify.name, "systemctl reboot", check=False)
+    ended = "systemctl show -p ExecMainExitTimestamp --value llm-fleet-dify-boot"
+    time.sleep(5)
+    _until(lambda: dify.lab.ssh(dify.name, ended, check=False))
+    assert dify.ssh("systemctl show -p Result --value llm-fleet-dify-boot") == "success"
+    assert "Paris" in dify.ssh(ASK)
+    assert dify.failing() == []
+    assert dify.deploy() == []
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "docker stop dify-api-1 dify-web-1 && docker start dify-web-1 dify-api-1",
+        "docker stop dify-nginx-1",
+    ],
+    ids=["other addresses", "door down"],
+)
+def test_what_a_boot_may_leave_is_settled(dify: Dify, left: str) -> None:
+    dify.ssh(left)
+    dify.ssh("systemctl start llm-fleet-dify-boot")
+    assert "Paris" in dify.ssh(ASK)
+    assert dify.deploy() == []
+
+
 def test_killed_deploy_converges(dify: Dify) -> None:
     """At moments of its work on the host, where a reboot or a killer may meet it."""
     dify.ssh("docker compose -p dify down -v 2>/dev/null; rm -rf /var/lib/dify")

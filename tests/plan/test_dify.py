@@ -129,6 +129,8 @@ def test_from_bare() -> None:
         STACK,
         SET_UP,
         KEYS,
+        "Dify | Install the boot's unit",
+        "Dify | Have Dify well after a boot",
         "Dify | Install the backup's unit",
         "Dify | Ask every hour for a backup",
         "Dify | Have a backup",
@@ -140,6 +142,14 @@ def test_docker_comes_with_the_group_and_before() -> None:
     names = [step.name for step in whole.steps["box"]]
     assert names.index("Docker | Run Docker as declared") < names.index(STACK)
     assert names.index("Models | Provide the models") < names.index(SET_UP)
+
+
+def test_set_up_comes_after_the_models_of_other_hosts() -> None:
+    """It has Dify ask them a question, through the door."""
+    order = plan(alternative(), {name: facts() for name in alternative()}).order
+    asks = order.index(f"chat: {SET_UP}")
+    assert order.index("gpu1: Models | Provide the models") < asks
+    assert order.index("edge: Gateway | Run nginx as declared") < asks
 
 
 def test_second_run_plans_nothing(store: Path) -> None:
@@ -182,6 +192,12 @@ def test_work_is_the_hosts_own_and_is_attached_to() -> None:
         "/usr/bin/python3 /usr/local/lib/llm-fleet/dify_stack.py converge "
         "/etc/llm-fleet/dify/stack.json ; }"
     )
+
+
+def test_set_up_and_backups_wait_for_each_other() -> None:
+    """By the lock that the stack's program has."""
+    [line, *_] = planned().step("box", SET_UP).lines
+    assert line.endswith("/dify_stack.py setup /etc/llm-fleet/dify/stack.json ; }")
 
 
 def test_secrets_are_in_root_only_files_and_shown_nowhere(secrets_store: Path) -> None:

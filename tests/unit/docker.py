@@ -44,6 +44,12 @@ def main(state: dict[str, Any], words: list[str], stdin: str = "") -> int:
             for container in containers.values():
                 if container["Id"] in ids:
                     container["State"]["Status"] = "paused" if verb == "pause" else "running"
+        case ["start", *ids]:
+            for container in containers.values():
+                if container["Id"] in ids:
+                    if state.get("address_missing") and "nginx" in container["Id"]:
+                        return said("cannot assign requested address")
+                    container["State"] = {"Status": "running", "StartedAt": now()}
         case ["volume", "ls", *_]:
             pass
         case ["exec", "--interactive", *_]:
@@ -68,7 +74,10 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
         case ["config", "--quiet"]:
             pass
         case ["config", "--format", "json"]:
-            services = {name: {"image": image} for name, image in images.items()}
+            values = dict(
+                line.split("=", 1) for line in Path(".env").read_text().splitlines() if "=" in line
+            )
+            services = {n: {"image": image, "environment": values} for n, image in images.items()}
             print(json.dumps({"services": services}))
         case ["up", "--detach", "--no-recreate", "db_postgres"]:
             start(containers, {"db_postgres": images["db_postgres"]}, recreate=False)

@@ -65,9 +65,13 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_port": 11434}, "ollama_port and dify_port are all 11434"),
         ({"dify_no_proxy": ["a"]}, "there is no proxy to leave out"),
         ({"dify_env": {"SECRET_KEY": "x"}}, "SECRET_KEY is set by this project"),
+        ({"dify_env": {"INTERNAL_FILES_URL": "x"}}, "INTERNAL_FILES_URL is set by this project"),
         ({"dify_env": {"S3_SECRET_KEY": "x"}}, "S3_SECRET_KEY looks like a secret"),
         ({"dify_env": {"COMPOSE_PROFILES": ""}}, "COMPOSE_PROFILES would change which"),
         ({"dify_env": {"NGINX_PORT": "81"}}, "NGINX_PORT would change"),
+        ({"dify_env": {"VECTOR_STORE": "qdrant"}}, "VECTOR_STORE would change"),
+        ({"dify_env": {"PGDATA": "/srv"}}, "PGDATA would change"),
+        ({"dify_env": {"STORAGE_TYPE": "s3"}}, "STORAGE_TYPE would change"),
         ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
         ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
@@ -170,6 +174,14 @@ def test_generated_password_is_never_taken_for_base64() -> None:
     assert not client.is_no_base64("abcd1234")
 
 
+def test_containers_fetch_files_from_each_other() -> None:
+    """Dify's plugins would be sent to the address in people's browsers otherwise."""
+    fleet = fleet_of({"box": ("gpu dify", {**BOX, "dify_public_url": "https://dify.example"})})
+    told = dify.environment(fleet["box"], fleet)
+    assert told["INTERNAL_FILES_URL"] == "http://api:5001"
+    assert told["FILES_URL"] == "https://dify.example"
+
+
 class TestStack:
     def test_yaml_is_what_was_meant(self) -> None:
         text = stack.to_yaml(
@@ -195,6 +207,21 @@ class TestStack:
     )
     def test_tags_that_move(self, image: str, loose: bool) -> None:
         assert (stack.image_problem({"x": {"image": image}}) is not None) == loose
+
+    @pytest.mark.parametrize(
+        ("service", "problem"),
+        [
+            ({"environment": {"QDRANT_API_KEY": "difyai123456"}}, True),
+            ({"environment": {"URL": "redis://:difyai123456@redis:6379/1"}}, True),
+            ({"command": ["redis-server", "--requirepass", "difyai123456"]}, True),
+            ({"environment": {"EMPTY": None}, "command": None}, False),
+            ({"environment": {"DB_PASSWORD": "ours"}, "image": "langgenius/dify-sandbox:1"}, False),
+        ],
+    )
+    def test_passwords_that_everybody_knows(self, service: dict[str, Any], problem: bool) -> None:
+        said = stack.password_problem({"x": {"image": "x:1.0.0"} | service}, dify.PUBLIC_DEFAULTS)
+        assert (said is not None) == problem
+        assert "difyai123456" not in (said or "")
 
     @pytest.mark.parametrize(
         ("state", "restart", "problem"),

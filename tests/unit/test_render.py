@@ -103,6 +103,7 @@ VALUES: dict[str, dict[str, Any]] = {
     },
     "dify/chat.yml.j2": {"name": "a", "model": "m", "provider": "p"},
     "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
+    "dify/llm-fleet-dify-boot.service.j2": {"program": "/p", "config": "/c"},
     "dify/llm-fleet-dify-backup.service.j2": {"program": "/p", "config": "/c"},
     "dify/llm-fleet-dify-backup.timer.j2": {},
     "webui/webui.service.j2": {

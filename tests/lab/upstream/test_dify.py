@@ -369,8 +369,17 @@ class TestPlugin:
             until(rig.answers, "the API answers")
             wanted = {"plugin_unique_identifiers": [plugin]}
             begun = owner.ask("POST", f"{PLUGIN}/install/marketplace", wanted)
+            task = f"{PLUGIN}/tasks/{begun.json()['task_id']}"
+            until(lambda: owner.get(task)["task"]["status"] == "success", "it is installed")
+            # ... in vain: only an upgrade takes the place of another version.
+            assert installed(owner) == "1.1.0"
+            [newer] = owner.get(f"{PLUGIN}/list")["plugins"]
+            pair = {"original_plugin_unique_identifier": newer["plugin_unique_identifier"],
+                    "new_plugin_unique_identifier": plugin}  # fmt: skip
+            begun = owner.ask("POST", f"{PLUGIN}/upgrade/marketplace", pair)
             assert begun.json()["all_installed"] is False
             until(lambda: installed(owner) == "1.0.0", "the first one is back")
+            refused(owner.ask("POST", f"{PLUGIN}/upgrade/marketplace", pair), 400, "not been inst")
             other = {"plugin_unique_identifiers": [plugin[:-1] + "x"]}
             refused(owner.ask("POST", f"{PLUGIN}/install/marketplace", other), 400, "Failed to")
         until(rig.answers, "the API answers")

@@ -8,7 +8,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pytest
 import requests
 
 from fleet.paths import LIB
+from lab.dify import package
 from tasks.dify import client_config, programs
 from tests.fleets import fleet_of, own_secrets
 from tests.lab.upstream.dify_console import Console
@@ -97,6 +100,12 @@ class Client:
         """The API keys that were kept."""
         keys: dict[str, str] = json.loads(Path(self.config["keys"]).read_text())
         return keys
+
+    @property
+    def installed(self) -> list[str]:
+        """Identifiers of the plugins that are there."""
+        listed = self.console().get("workspaces/current/plugin/list?page=1&page_size=9")["plugins"]
+        return [plugin["plugin_unique_identifier"] for plugin in listed]
 
     def console(self) -> Console:
         """The owner's browser."""
@@ -192,6 +201,38 @@ def test_other_version_of_the_plugin_takes_the_place_of_the_first(client: Client
     assert "Paris" in client("chat").stdout
 
 
+def test_other_version_of_the_marketplace(
+    shared: Server, registry: str, tmp_path: Path, own_secrets: Path
+) -> None:
+    """One that cannot be had leaves the first at work."""
+    market = {
+        "MARKETPLACE_ENABLED": "true",
+        "MARKETPLACE_API_URL": f"http://{registry}/marketplace",
+    }
+    first, other = (
+        package.read(package.make(version)).identifier for version in ("1.0.0", "1.1.0")
+    )
+    with tempfile.TemporaryDirectory(prefix="dify-rig-") as folder:
+        Path(folder).chmod(0o755)
+        rig = Rig(Path(folder), settings=market)
+        try:
+            rig.start()
+            client = Client(rig, shared, tmp_path)
+            client.config["plugin"] = {"identifier": first}
+            client.apply()
+            client.config["plugin"] = {"identifier": f"{other[:-1]}x"}
+            assert "Failed to download" in client.refused()
+            assert client.installed == [first]
+            assert "Paris" in client("chat").stdout
+            client.config["plugin"] = {"identifier": other}
+            client.apply()
+            assert client.pending == []
+            assert client.installed == [other]
+            assert "Paris" in client("chat").stdout
+        finally:
+            rig.stop()
+
+
 def test_lost_memory_costs_writes_and_no_duplicates(client: Client) -> None:
     """Of a host that was restored without it, or a run that died before it was written."""
     client.apply()
@@ -273,6 +314,23 @@ class TestWhatIsNotUp:
             process.stdout.read()
         assert process.returncode == 0
         assert client.pending == []
+
+    @pytest.mark.parametrize("late", ["daemon", "plugin"])
+    def test_plugin_at_a_chat(self, client: Client, late: str) -> None:
+        """As after an upgrade: the API answers, and has nobody to ask yet."""
+        client.apply()
+        client.rig.stop("plugin-daemon")
+        if late == "plugin":
+            client.rig.run("plugin-daemon", LAB_PLUGIN_START_SECONDS="8")
+            answers = client("chat")
+        else:
+            with ThreadPoolExecutor() as pool:
+                answering = pool.submit(client, "chat")
+                time.sleep(4)
+                client.rig.run("plugin-daemon")
+                answers = answering.result()
+        assert answers.returncode == 0, answers.stderr
+        assert "Paris" in answers.stdout
 
     def test_dify(self, client: Client) -> None:
         client.rig.stop("api")
