@@ -1096,8 +1096,8 @@ class DriverSettings(Settings):
         None,
         description=(
             "Exact driver version, from NVIDIA's repository, as in `595.91.07` or `580.95`: it "
-            "begins with `driver_branch`. Unset installs the branch's newest and stays with it; "
-            "set it to move."
+            "begins with `driver_branch`, where that is set. Unset installs the branch's newest "
+            "and stays with it; set it to move."
         ),
     )
     modules: Literal["auto", "open", "proprietary"] = Field(
