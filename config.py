@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from fleet import inventory_file
+from fleet.declare import inventory_file
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():

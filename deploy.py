@@ -2,8 +2,8 @@
 
 from pyinfra import host, inventory
 
-from fleet.inventory import load_fleet
-from fleet.operations.commands import meet
+from fleet.declare.load import load_fleet
+from fleet.kit.commands import meet
 from tasks.container_toolkit import container_toolkit
 from tasks.dify import dify
 from tasks.docker import docker

@@ -11,14 +11,14 @@ import click
 import openai
 from pyinfra.api.exceptions import PyinfraError
 
-from fleet import tls
-from fleet.dify_backups import DifyHost
-from fleet.drain import Gateways
-from fleet.durations import seconds
-from fleet.errors import FleetError
-from fleet.inventory import Endpoint, Fleet, FleetHost
-from fleet.load import open_inventory
-from fleet.settings import GatewayKey
+from fleet.declare.load import Endpoint, Fleet, FleetHost
+from fleet.declare.open import open_inventory
+from fleet.declare.types import GatewayKey
+from fleet.dify.backups import DifyHost
+from fleet.gateway import tls
+from fleet.gateway.drain import Gateways
+from fleet.kit.durations import seconds
+from fleet.kit.errors import FleetError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

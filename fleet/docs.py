@@ -18,9 +18,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
-from fleet import model_declarations, settings
-from fleet.errors import SettingsError
-from fleet.inventory import GATEWAY_GROUP, GPU_GROUP, PROJECT_ROOT, load_fleet
+from fleet.declare import types as settings
+from fleet.declare.load import GATEWAY_GROUP, GPU_GROUP, PROJECT_ROOT, load_fleet
+from fleet.kit.errors import SettingsError
+from fleet.ollama import models as model_declarations
 
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 

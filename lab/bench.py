@@ -18,8 +18,8 @@ from pathlib import Path
 import click
 from pyinfra.api.inventory import Inventory
 
-from fleet.inventory import load_fleet
-from fleet.secrets import SecretStore
+from fleet.declare.load import load_fleet
+from fleet.kit.secrets import SecretStore
 from lab import hosts, state
 from lab.state import EDGE, Lab, LabError
 from tasks.gateway import config_files

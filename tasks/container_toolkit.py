@@ -6,16 +6,16 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
 
-from fleet import paths
-from fleet.errors import FleetError
-from fleet.facts.gpu import GpuHardwareFact
-from fleet.inventory import FleetHost
-from fleet.operations.apt import AptRepository, install_versions, trust_repository
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.packages import install_packages
-from fleet.operations.toolkit import provide_cdi, register_runtime
-from fleet.operations.units import enable_unit, run_unit
-from fleet.render import render
+from fleet.container_toolkit.operations import provide_cdi, register_runtime
+from fleet.declare.load import FleetHost
+from fleet.driver.facts import GpuHardwareFact
+from fleet.kit import paths
+from fleet.kit.apt import AptRepository, install_versions, trust_repository
+from fleet.kit.errors import FleetError
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import render
+from fleet.kit.units import enable_unit, run_unit
 
 # They must all have one version: a mixture installs, and fails when a container starts.
 PACKAGES = (

@@ -11,26 +11,20 @@ from pydantic import SecretStr
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from fleet import dify as declared
-from fleet import paths, tls
-from fleet.durations import due_after, seconds
-from fleet.inventory import PROJECT_ROOT, Fleet, FleetHost
-from fleet.operations.commands import verify_unit
-from fleet.operations.dify import (
-    fetch_dify,
-    have_backup,
-    keep_app_keys,
-    run_stack,
-    set_up_dify,
-)
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.packages import install_packages
-from fleet.operations.units import enable_unit, run_unit
-from fleet.render import render
-from fleet.settings import proxy_environment
+from fleet.declare.load import PROJECT_ROOT, Fleet, FleetHost
+from fleet.declare.types import proxy_environment
+from fleet.dify import declared
+from fleet.dify.operations import fetch_dify, have_backup, keep_app_keys, run_stack, set_up_dify
+from fleet.gateway import tls
+from fleet.kit import paths
+from fleet.kit.commands import verify_unit
+from fleet.kit.durations import due_after, seconds
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import enable_unit, run_unit
 
 PROVIDER = "langgenius/ollama/ollama"
-_HOST_PROGRAMS = Path(__file__).resolve().parent.parent / "fleet" / "host"
 # Sample app to Dify's word for its kind. Only a workflow, streamed, proves the worker.
 _MODES = {"chat": "chat", "workflow": "advanced-chat"}
 # The daemon gives up after 15 minutes by itself.
@@ -115,11 +109,11 @@ def managed_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
 def programs() -> list[ManagedFile]:
     """What does the work on the host."""
     return [
-        ManagedFile(path, (_HOST_PROGRAMS / Path(path).name).read_text(), mode="755")
-        for path in (
-            paths.DIFY_STACK_PROGRAM,
-            paths.DIFY_CLIENT_PROGRAM,
-            f"{paths.LIB}/fetch-release",
+        ManagedFile(path, host_program(room, Path(path).name), mode="755")
+        for room, path in (
+            ("dify", paths.DIFY_STACK_PROGRAM),
+            ("dify", paths.DIFY_CLIENT_PROGRAM),
+            ("kit", f"{paths.LIB}/fetch-release"),
         )
     ]
 

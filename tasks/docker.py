@@ -6,20 +6,20 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import LinuxDistribution
 
-from fleet import paths
-from fleet.errors import FleetError
-from fleet.inventory import FleetHost
-from fleet.operations.apt import (
+from fleet.declare.load import FleetHost
+from fleet.declare.types import docker_configuration
+from fleet.docker.operations import install_daemon_config, keep_containers, set_members
+from fleet.kit import paths
+from fleet.kit.apt import (
     AptRepository,
     forget_repository,
     install_at_least,
     install_versions,
     trust_repository,
 )
-from fleet.operations.docker import install_daemon_config, keep_containers, set_members
-from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit, unmask_unit
-from fleet.settings import docker_configuration
+from fleet.kit.errors import FleetError
+from fleet.kit.packages import install_packages
+from fleet.kit.units import run_unit, unmask_unit
 
 LEAST_COMPOSE = "2.24"
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin")

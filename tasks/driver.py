@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
-from fleet import paths, pins
-from fleet.driver import Plan, Platform, Refusal, floor_of, make_plan
-from fleet.durations import seconds
-from fleet.facts.gpu import DriverStateFact, GpuHardware, GpuHardwareFact
-from fleet.inventory import FleetHost
-from fleet.operations.apt import AptRepository, forget_repository, trust_repository
-from fleet.operations.commands import verify_unit
-from fleet.operations.driver import (
+from fleet import pins
+from fleet.declare.load import FleetHost
+from fleet.driver.facts import DriverStateFact, GpuHardware, GpuHardwareFact
+from fleet.driver.operations import (
     INSTALLER,
     install_driver,
     reboot_into_driver,
@@ -24,12 +18,16 @@ from fleet.operations.driver import (
     require_driver,
     run_with_driver,
 )
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.packages import install_packages
-from fleet.operations.units import enable_unit
-from fleet.render import render
+from fleet.driver.plan import Plan, Platform, Refusal, floor_of, make_plan
+from fleet.kit import paths
+from fleet.kit.apt import AptRepository, forget_repository, trust_repository
+from fleet.kit.commands import verify_unit
+from fleet.kit.durations import seconds
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import enable_unit
 
-_HOST = Path(__file__).resolve().parent.parent / "fleet" / "host"
 _DEVICES = f"{paths.LIB}/nvidia-devices"
 _SOMEBODY_ELSES = (
     "with driver_source = 'none' the driver is yours: install or load it, or declare "
@@ -168,8 +166,8 @@ def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
 def programs() -> list[ManagedFile]:
     """What the host runs by itself."""
     return [
-        ManagedFile(INSTALLER, (_HOST / "driver_install.py").read_text(), mode="755"),
-        ManagedFile(_DEVICES, (_HOST / "nvidia-devices").read_text(), mode="755"),
+        ManagedFile(INSTALLER, host_program("driver", "driver_install.py"), mode="755"),
+        ManagedFile(_DEVICES, host_program("driver", "nvidia-devices"), mode="755"),
     ]
 
 

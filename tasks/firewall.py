@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import files
 
-from fleet import dify, paths, webui
-from fleet.durations import seconds
-from fleet.errors import FleetError
-from fleet.facts.firewall import Login, OtherFirewalls, SshLogin
-from fleet.inventory import Fleet, FleetHost
-from fleet.operations.commands import verify_unit
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.firewall import apply_ruleset, remove_ruleset
-from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit, stop_unit
-from fleet.render import render
+from fleet.declare.load import Fleet, FleetHost
+from fleet.dify import declared as dify
+from fleet.firewall.facts import Login, OtherFirewalls, SshLogin
+from fleet.firewall.operations import apply_ruleset, remove_ruleset
+from fleet.kit import paths
+from fleet.kit.commands import verify_unit
+from fleet.kit.durations import seconds
+from fleet.kit.errors import FleetError
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import run_unit, stop_unit
+from fleet.webui import declared as webui
 
 Network = IPv4Network | IPv6Network
 
@@ -33,7 +34,6 @@ _TURN_OFF = {
     "ufw": "`ufw disable`",
     "firewalld": "`systemctl disable --now firewalld`",
 }
-_GUARD = Path(__file__).resolve().parent.parent / "fleet" / "host" / "firewall-guard"
 
 
 @deploy("Firewall")
@@ -153,7 +153,7 @@ def ruleset_file(me: FleetHost, fleet: Fleet) -> ManagedFile:
 
 def guard_file() -> ManagedFile:
     """The program on the host that tries, keeps and undoes rulesets."""
-    return ManagedFile(paths.FIREWALL_GUARD, _GUARD.read_text(), mode="755")
+    return ManagedFile(paths.FIREWALL_GUARD, host_program("firewall", "firewall-guard"), mode="755")
 
 
 def unit_files() -> tuple[ManagedFile, ManagedFile]:

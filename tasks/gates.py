@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from fleet.inventory import FleetHost
-from fleet.operations.gates import judge_memory, judge_placement, restart_too_early
-from fleet.operations.packages import install_packages
+from fleet.declare.load import FleetHost
+from fleet.gates.operations import judge_memory, judge_placement, restart_too_early
+from fleet.kit.packages import install_packages
 
 
 @deploy("Memory")

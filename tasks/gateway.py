@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from pydantic import SecretStr
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.operations import files
 
-from fleet import paths, tls
-from fleet.durations import seconds
-from fleet.errors import FleetError
-from fleet.facts.files import FileStates
-from fleet.facts.gateway import DrainedHosts, OpensslVersion
-from fleet.facts.platform import ForeignFiles
-from fleet.front_door import key_entries, key_tables
-from fleet.inventory import PROJECT_ROOT, Endpoint, Fleet, FleetHost
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.gateway import (
-    acme_certificate,
-    kernel_settings,
-    placeholder_certificate,
-)
-from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit, stop_unit
-from fleet.render import render
+from fleet.declare.load import PROJECT_ROOT, Endpoint, Fleet, FleetHost
+from fleet.gateway import tls
+from fleet.gateway.facts import DrainedHosts, OpensslVersion
+from fleet.gateway.keys import key_entries, key_tables
+from fleet.gateway.operations import acme_certificate, kernel_settings, placeholder_certificate
+from fleet.kit import paths
+from fleet.kit.durations import seconds
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import run_unit, stop_unit
 
-_HOST_FILES = Path(__file__).resolve().parent.parent / "fleet" / "host"
 _FIRST_WITH_ML_KEM = (3, 5)
 # A host that has lost its power answers nothing, not even that it is gone. A request to it over a
 # kept connection is given up after 13 s (default: 15 minutes), one that waits for its answer after
@@ -223,9 +219,7 @@ def sysctl_file() -> ManagedFile:
 
 def acme_hook() -> ManagedFile:
     """What certbot runs when it has a new certificate."""
-    return ManagedFile(
-        paths.ACME_HOOK, (_HOST_FILES / "install-certificate").read_text(), mode="755"
-    )
+    return ManagedFile(paths.ACME_HOOK, host_program("gateway", "install-certificate"), mode="755")
 
 
 def metrics_files(me: FleetHost) -> list[ManagedFile]:
@@ -249,7 +243,7 @@ def metrics_files(me: FleetHost) -> list[ManagedFile]:
         )
         for name, path in paths.EXPORTERS.items()
     ]
-    program = (_HOST_FILES / "gateway_metrics.py").read_text()
+    program = host_program("gateway", "gateway_metrics.py")
     return [
         ManagedFile(paths.METRICS_PROGRAM, program),
         ManagedFile(paths.METRICS_UNIT_FILE, unit),

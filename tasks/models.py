@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pyinfra.api import deploy
 
-from fleet import paths
-from fleet.durations import seconds
-from fleet.inventory import FleetHost
-from fleet.model_declarations import (
-    AUTO,
-    FOR_EVER,
-    ModelDeclaration,
-    full_name,
-    pull_name,
-    with_bases,
-)
-from fleet.operations.commands import verify_unit
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.models import choose_model, provide_models
-from fleet.operations.packages import install_packages
-from fleet.operations.units import enable_unit
-from fleet.render import render
-from fleet.settings import proxy_environment
+from fleet.declare.load import FleetHost
+from fleet.declare.types import proxy_environment
+from fleet.kit import paths
+from fleet.kit.commands import verify_unit
+from fleet.kit.durations import seconds
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import enable_unit
+from fleet.models.operations import choose_model, provide_models
+from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, pull_name, with_bases
 
-_LOADER = Path(__file__).resolve().parent.parent / "fleet" / "host" / "model_loader.py"
 _MEGABYTE, _GIGABYTE = 1_000_000, 1_000_000_000
 
 
@@ -69,7 +60,7 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         restart_delay=seconds(me.models.retry_delay_max),
     )
     return [
-        ManagedFile(paths.LOADER_PROGRAM, _LOADER.read_text(), mode="755"),
+        ManagedFile(paths.LOADER_PROGRAM, host_program("models", "model_loader.py"), mode="755"),
         ManagedFile(paths.LOADER_CONFIG, json.dumps(loader_config(me), indent=2) + "\n"),
         ManagedFile(paths.LOADER_UNIT_FILE, unit),
     ]

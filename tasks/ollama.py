@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
 from pyinfra.operations import files, server
 
-from fleet import paths
-from fleet.errors import FleetError
-from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
-from fleet.facts.platform import ForeignFiles
-from fleet.instances import refuse_missing_gpus, running_files, unit_file
-from fleet.inventory import FleetHost
-from fleet.operations.commands import verify_unit
-from fleet.operations.docker import pull_image
-from fleet.operations.driver import refuse
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.ollama import (
-    install_instances,
-    install_release,
-    remove_servers,
-)
-from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit
-from fleet.settings import Architecture, proxy_environment
+from fleet.declare.load import FleetHost
+from fleet.declare.types import Architecture, proxy_environment
+from fleet.docker.operations import pull_image
+from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.driver.operations import refuse
+from fleet.kit import paths
+from fleet.kit.commands import verify_unit
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program
+from fleet.kit.units import run_unit
+from fleet.ollama.instances import refuse_missing_gpus, running_files, unit_file
+from fleet.ollama.operations import install_instances, install_release, remove_servers
 
 _ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
-_FETCH = Path(__file__).resolve().parent.parent / "fleet" / "host" / "fetch-release"
 
 
 @deploy("Instances")
@@ -103,7 +97,11 @@ def ollama(me: FleetHost) -> None:
 def _install_release(me: FleetHost, url: str, sha256: str) -> None:
     install_files(
         name="Install the release fetcher",
-        files=[ManagedFile(f"{paths.LIB}/fetch-release", _FETCH.read_text(), mode="755")],
+        files=[
+            ManagedFile(
+                f"{paths.LIB}/fetch-release", host_program("kit", "fetch-release"), mode="755"
+            )
+        ],
     )
     install_release(
         name=f"Install Ollama {me.ollama.version}",

@@ -7,12 +7,12 @@ from pyinfra.api import deploy
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import LinuxDistribution
 
-from fleet import paths
-from fleet.errors import FleetError
-from fleet.facts.files import FileStates
-from fleet.facts.platform import HostAddresses
-from fleet.inventory import Fleet, FleetHost
-from fleet.operations.files import ManagedFile, install_files
+from fleet.declare.load import Fleet, FleetHost
+from fleet.kit import paths
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.foreign import HostAddresses
+from fleet.kit.files import ManagedFile, install_files
 
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "debian": ("12", "13"),

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from pydantic import SecretStr
 from pyinfra.api import deploy
 
-from fleet import paths, tls
-from fleet import webui as declared
-from fleet.durations import due_after, seconds
-from fleet.inventory import Fleet, FleetHost
-from fleet.operations.commands import verify_unit
-from fleet.operations.docker import pull_image
-from fleet.operations.files import ManagedFile, install_files
-from fleet.operations.packages import install_packages
-from fleet.operations.units import run_unit
-from fleet.operations.webui import have_backup
-from fleet.render import render
+from fleet.declare.load import Fleet, FleetHost
+from fleet.docker.operations import pull_image
+from fleet.gateway import tls
+from fleet.kit import paths
+from fleet.kit.commands import verify_unit
+from fleet.kit.durations import due_after, seconds
+from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.packages import install_packages
+from fleet.kit.render import host_program, render
+from fleet.kit.units import run_unit
+from fleet.webui import declared
+from fleet.webui.operations import have_backup
 
-_PROGRAM = Path(__file__).resolve().parent.parent / "fleet" / "host" / "webui_backup.py"
 # Its database is migrated before it answers, and the models of its image are loaded.
 _START = 300
 
@@ -102,6 +101,8 @@ def backup_files(me: FleetHost) -> list[ManagedFile]:
         "due": due_after(me.webui.backup_every),
     }
     return [
-        ManagedFile(paths.WEBUI_BACKUP_PROGRAM, _PROGRAM.read_text(), mode="755"),
+        ManagedFile(
+            paths.WEBUI_BACKUP_PROGRAM, host_program("webui", "webui_backup.py"), mode="755"
+        ),
         ManagedFile(paths.WEBUI_BACKUP_CONFIG, json.dumps(config, indent=1) + "\n"),
     ]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from pyinfra.api.inventory import Inventory
 
-import fleet.inventory
-from fleet.inventory import Fleet, load_fleet
+import fleet.declare.load
+from fleet.declare.load import Fleet, load_fleet
 
 # Name of a host to its groups (with spaces between) and its data.
 Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -225,5 +225,5 @@ def fleet_of(hosts: Hosts) -> Fleet:
 @pytest.fixture(autouse=True)
 def own_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Secrets of a test's fleet are made in a directory of that test; where they are kept."""
-    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
     return tmp_path / ".secrets"

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-_PROGRAMS = Path(__file__).resolve().parents[1] / "fleet" / "host"
+_PROGRAMS = Path(__file__).resolve().parents[1] / "fleet" / "dify" / "on_host"
 
 
 def _program(name: str) -> ModuleType:

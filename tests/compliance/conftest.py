@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
-from fleet.errors import FleetError
-from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
-from fleet.instances import bind_gpus
-from fleet.inventory import FleetHost, Instance
+from fleet.declare.load import FleetHost, Instance
+from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.kit.errors import FleetError
+from fleet.ollama.instances import bind_gpus
 from tests.compliance import table
 from tests.compliance.connection import Connections, Target
 

@@ -12,8 +12,8 @@ from pyinfra.context import ctx_host
 from testinfra.backend import base
 from testinfra.host import Host as TestinfraHost
 
-from fleet.inventory import FleetHost
-from fleet.load import open_inventory
+from fleet.declare.load import FleetHost
+from fleet.declare.open import open_inventory
 
 _EXIT_MARK = "llm-fleet-exit:"
 

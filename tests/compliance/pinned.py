@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fleet.fit import Room
-from fleet.memory import HEADROOM
+from fleet.gates.fit import Room
+from fleet.gates.memory import HEADROOM
 
 # With more models a GPU than these, Ollama unloads one, pinned or not.
 _MODELS_PER_GPU = 3

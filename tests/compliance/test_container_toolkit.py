@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import paths
-from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
-from fleet.facts.docker import DockerInfo
-from fleet.facts.files import FileStates
-from fleet.facts.gpu import DrivenGpus, GpuHardwareFact
-from fleet.facts.toolkit import CdiDevices
+from fleet.container_toolkit.facts import CdiDevices
+from fleet.docker.facts import DockerInfo
+from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.kit import paths
+from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.files import FileStates
 from tasks.container_toolkit import PACKAGES, cdi_dropin, repository
 from tests.compliance.connection import Target
 

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from fleet import dify, paths
-from fleet.durations import seconds
-from fleet.facts.dify import DifyPending, NewestBackup
-from fleet.facts.files import FileStates
+from fleet.dify import declared as dify
+from fleet.dify.facts import DifyPending, NewestBackup
+from fleet.kit import paths
+from fleet.kit.durations import seconds
+from fleet.kit.facts.files import FileStates
 from tasks.dify import app_name, managed_files
 from tests.compliance.connection import Target
 

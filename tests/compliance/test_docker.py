@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from fleet import paths
-from fleet.facts.apt import KeyringFingerprints, PackageVersions
-from fleet.facts.docker import DockerInfo, GroupMembers
-from fleet.facts.units import UnitState
-from fleet.merge import leaves, merge
-from fleet.operations.docker import refuse_exposed
-from fleet.settings import docker_configuration
+from fleet.declare.types import docker_configuration
+from fleet.docker.facts import DockerInfo, GroupMembers
+from fleet.docker.merge import leaves, merge
+from fleet.docker.operations import refuse_exposed
+from fleet.kit import paths
+from fleet.kit.facts.apt import KeyringFingerprints, PackageVersions
+from fleet.kit.facts.units import UnitState
 from tasks.docker import CE_PACKAGES, LEAST_COMPOSE, repository, versions
 from tests.compliance.connection import Target
 

@@ -8,23 +8,12 @@ import pytest
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Arch, LinuxDistribution
 
-from fleet import paths
-from fleet.driver import (
-    Plan,
-    Platform,
-    floor_of,
-    make_plan,
-    on_kernel,
-)
-from fleet.facts.apt import ExistingFiles, KeyringFingerprints
-from fleet.facts.files import FileStates
-from fleet.facts.gpu import (
-    DriverState,
-    DriverStateFact,
-    GpuHardware,
-    GpuHardwareFact,
-)
-from fleet.gates import CPU_BY_DECLARATION, on_gpu
+from fleet.driver.facts import DriverState, DriverStateFact, GpuHardware, GpuHardwareFact
+from fleet.driver.plan import Plan, Platform, floor_of, make_plan, on_kernel
+from fleet.gates.judge import CPU_BY_DECLARATION, on_gpu
+from fleet.kit import paths
+from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
+from fleet.kit.facts.files import FileStates
 from tasks.driver import guard_files, preferences_file, repository, unit_files
 from tests.compliance.connection import Target
 

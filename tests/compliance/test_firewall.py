@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet import paths
-from fleet.facts.files import FileStates
-from fleet.facts.firewall import RulesetState
-from fleet.inventory import Endpoint, FleetHost
-from fleet.scan import ALL_PORTS, WELL_KNOWN, scan
+from fleet.declare.load import Endpoint, FleetHost
+from fleet.firewall.facts import RulesetState
+from fleet.firewall.scan import ALL_PORTS, WELL_KNOWN, scan
+from fleet.kit import paths
+from fleet.kit.facts.files import FileStates
 from tasks.firewall import accept_rules, managed_files
 from tests.compliance.conftest import can_connect
 from tests.compliance.connection import Target

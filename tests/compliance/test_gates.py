@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from fleet import gates
-from fleet.facts.memory import PlacementState
-from fleet.facts.ollama import OllamaModels
-from fleet.fit import judge
-from fleet.placement import Placement
+from fleet.gates import judge as gates
+from fleet.gates.facts import PlacementState
+from fleet.gates.fit import judge
+from fleet.gates.placement import Placement
+from fleet.ollama.facts import OllamaModels
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 

@@ -15,12 +15,12 @@ import openai
 import pytest
 import requests
 
-from fleet import paths
-from fleet.facts.files import FileStates
-from fleet.facts.gateway import DrainedHosts, OpensslVersion
-from fleet.facts.units import UnitState
-from fleet.model_declarations import AUTO
-from fleet.settings import GatewayKey
+from fleet.declare.types import GatewayKey
+from fleet.gateway.facts import DrainedHosts, OpensslVersion
+from fleet.kit import paths
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
+from fleet.ollama.models import AUTO
 from tasks.gateway import (
     KERNEL,
     config_files,

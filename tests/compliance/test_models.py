@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 
-from fleet import gates, paths
-from fleet.facts.files import FileStates
-from fleet.facts.models import HostMemory
-from fleet.facts.ollama import OllamaModels
-from fleet.facts.units import UnitState
-from fleet.fit import need_of
-from fleet.host.model_loader import load_request
-from fleet.model_choice import choose
-from fleet.model_declarations import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
+from fleet.gates import judge as gates
+from fleet.gates.fit import need_of
+from fleet.kit import paths
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
+from fleet.models.choice import choose
+from fleet.models.facts import HostMemory
+from fleet.models.on_host.model_loader import load_request
+from fleet.ollama.facts import OllamaModels
+from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
 from tasks.models import managed_files
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from fleet import paths
-from fleet.facts.files import FileStates
-from fleet.facts.ollama import OllamaReleases, OllamaServers
-from fleet.facts.units import UnitState
-from fleet.instances import SHOWN_TO_CONTAINERS, container_name, running_files, unit_file
+from fleet.kit import paths
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
+from fleet.ollama.facts import OllamaReleases, OllamaServers
+from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name, running_files, unit_file
 from tasks.ollama import release_source
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target

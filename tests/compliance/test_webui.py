@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from fleet import paths, webui
-from fleet.durations import seconds
-from fleet.facts.files import FileStates
-from fleet.facts.webui import NewestWebuiBackup
+from fleet.kit import paths
+from fleet.kit.durations import seconds
+from fleet.kit.facts.files import FileStates
+from fleet.webui import declared as webui
+from fleet.webui.facts import NewestWebuiBackup
 from tasks.webui import managed_files
 from tests.compliance.connection import Target
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
-import fleet.inventory
+import fleet.declare.load
 from fleet import pins
-from fleet.operations import firewall, jobs
+from fleet.firewall import operations as firewall
+from fleet.kit import jobs
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
 
@@ -57,7 +58,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def secrets_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the keys of every planned fleet are kept."""
-    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", project)
+    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", project)
     return project / ".secrets"
 
 

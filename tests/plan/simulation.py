@@ -27,12 +27,9 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import Directory, File, FileContents
 from pyinfra.facts.server import Arch, Groups, LinuxDistribution, Os, Sysctl, Users, Which
 
-from fleet.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
-from fleet.facts.docker import DockerImage, DockerInfo, GroupMembers, OwnedFile, OwnedText
-from fleet.facts.files import FileState, FileStates
-from fleet.facts.firewall import OtherFirewalls, Ruleset, RulesetState, SshLogin
-from fleet.facts.gateway import AcmeNames, DrainedHosts, OpensslVersion
-from fleet.facts.gpu import (
+from fleet.container_toolkit.facts import Cdi, CdiDevices
+from fleet.docker.facts import DockerImage, DockerInfo, GroupMembers, OwnedFile, OwnedText
+from fleet.driver.facts import (
     BootId,
     DrivenGpus,
     DriverState,
@@ -40,8 +37,8 @@ from fleet.facts.gpu import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
-from fleet.facts.memory import (
+from fleet.firewall.facts import OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.gates.facts import (
     FileHead,
     FileSize,
     GpuMemories,
@@ -50,13 +47,16 @@ from fleet.facts.memory import (
     PlacementState,
     SurroundingsState,
 )
-from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
-from fleet.facts.ollama import OllamaReleases, OllamaServers, Servers
-from fleet.facts.platform import ForeignFiles, HostAddresses
-from fleet.facts.toolkit import Cdi, CdiDevices
-from fleet.facts.units import ABSENT, Unit, UnitState
-from fleet.model_choice import GIB, Memory
-from fleet.placement import Placement, Surroundings
+from fleet.gates.placement import Placement, Surroundings
+from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
+from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.files import FileState, FileStates
+from fleet.kit.facts.foreign import ForeignFiles, HostAddresses
+from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
+from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.models.choice import GIB, Memory
+from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
+from fleet.ollama.facts import OllamaReleases, OllamaServers, Servers
 from tasks.gateway import KERNEL
 from tests.fleets import Hosts, inventory_of
 

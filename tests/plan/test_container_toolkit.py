@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import FleetError
-from fleet.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
-from fleet.facts.docker import OwnedFile, OwnedText
-from fleet.facts.files import FileStates
-from fleet.facts.gpu import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
-from fleet.facts.toolkit import Cdi, CdiDevices
-from fleet.facts.units import UnitState
+from fleet.container_toolkit.facts import Cdi, CdiDevices
+from fleet.docker.facts import OwnedFile, OwnedText
+from fleet.driver.facts import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
 from fleet.pins import DOCKER_KEY, TOOLKIT_KEY
 from tasks.container_toolkit import PACKAGES
 from tests.plan.simulation import RUNNING, Answers, Plan, bare

@@ -10,11 +10,11 @@ import pytest
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
-from fleet.errors import FleetError, SettingsError
-from fleet.facts.files import FileStates
-from fleet.facts.platform import HostAddresses
-from fleet.operations.files import ManagedFile
-from fleet.secrets import SecretStore
+from fleet.kit.errors import FleetError, SettingsError
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.foreign import HostAddresses
+from fleet.kit.files import ManagedFile
+from fleet.kit.secrets import SecretStore
 from tasks.platform import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state

@@ -11,10 +11,10 @@ import pytest
 from pyinfra.facts.files import File, Sha256File
 from pyinfra.facts.server import TmpDir
 
-from fleet.facts.dify import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
-from fleet.facts.files import FileStates
-from fleet.facts.jobs import Job, LoggedJob
-from fleet.facts.units import UnitState
+from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.units import UnitState
 from tests.fleets import (
     ALTERNATIVE_DIFY,
     ALTERNATIVE_GATEWAY,

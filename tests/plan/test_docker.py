@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import FleetError
-from fleet.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
-from fleet.facts.docker import DockerInfo, GroupMembers, OwnedFile, OwnedText
-from fleet.facts.files import FileStates
-from fleet.facts.units import UnitState
+from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile, OwnedText
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
 from fleet.pins import DOCKER_KEY
 from tests.fleets import ALTERNATIVE_CONTAINERS, Hosts
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan

@@ -17,18 +17,12 @@ from pyinfra.facts.files import File
 from pyinfra.facts.server import LinuxDistribution
 
 from fleet import pins
-from fleet.facts.apt import ExistingFiles, KeyringFingerprints
-from fleet.facts.files import FileStates
-from fleet.facts.gpu import (
-    DriverState,
-    DriverStateFact,
-    Gpu,
-    GpuHardware,
-    GpuHardwareFact,
-)
-from fleet.facts.jobs import Job, LoggedJob
-from fleet.facts.units import ABSENT, UnitState
-from fleet.operations import driver as operations
+from fleet.driver import operations
+from fleet.driver.facts import DriverState, DriverStateFact, Gpu, GpuHardware, GpuHardwareFact
+from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.units import ABSENT, UnitState
 from tasks.platform import SUPPORTED
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
 

@@ -11,10 +11,10 @@ import pytest
 from pyinfra.api import Host
 from pyinfra.facts.files import File
 
-from fleet.errors import FleetError
-from fleet.facts.firewall import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
-from fleet.facts.units import UnitState
-from fleet.operations import firewall as operations
+from fleet.firewall import operations
+from fleet.firewall.facts import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.units import UnitState
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, plan

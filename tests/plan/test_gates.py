@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import SettingsError
-from fleet.facts.gpu import (
+from fleet.driver.facts import (
     DrivenGpu,
     DrivenGpus,
     DriverState,
@@ -18,7 +17,7 @@ from fleet.facts.gpu import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.facts.memory import (
+from fleet.gates.facts import (
     FileHead,
     FileSize,
     GpuMemories,
@@ -28,10 +27,11 @@ from fleet.facts.memory import (
     PlacementState,
     SurroundingsState,
 )
-from fleet.facts.models import HostMemory
-from fleet.memory import MIB
-from fleet.model_choice import GIB, Memory
-from fleet.placement import Loaded, Placement, Surroundings, cause
+from fleet.gates.memory import MIB
+from fleet.gates.placement import Loaded, Placement, Surroundings, cause
+from fleet.kit.errors import SettingsError
+from fleet.models.choice import GIB, Memory
+from fleet.models.facts import HostMemory
 from tests.plan.simulation import Answers, Plan, bare, plan
 from tests.unit.test_memory import GPT_OSS, gguf
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pyinfra.facts.deb import DebPackages
 
-from fleet.errors import FleetError
-from fleet.facts.files import FileStates
-from fleet.facts.platform import ForeignFiles
-from fleet.facts.units import Unit, UnitState
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.facts.units import Unit, UnitState
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, plan, secrets_of

@@ -7,10 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import FleetError
-from fleet.facts.docker import DockerImage
-from fleet.facts.files import FileState, FileStates
-from fleet.facts.gpu import (
+from fleet.docker.facts import DockerImage
+from fleet.driver.facts import (
     DrivenGpu,
     DrivenGpus,
     DriverState,
@@ -19,10 +17,12 @@ from fleet.facts.gpu import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.facts.jobs import Job, LoggedJob
-from fleet.facts.ollama import OllamaServers, Servers
-from fleet.facts.platform import ForeignFiles
-from fleet.facts.units import UnitState
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.files import FileState, FileStates
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.units import UnitState
+from fleet.ollama.facts import OllamaServers, Servers
 from tests.fleets import EDGE, GPU, Hosts
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, job, plan

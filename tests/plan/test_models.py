@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import pytest
 from pyinfra.context import ctx_state
 
-from fleet.facts.jobs import Job, ModelsJob
-from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
-from fleet.facts.units import Unit, UnitState
-from fleet.model_choice import GIB, Memory
+from fleet.kit.facts.jobs import Job, ModelsJob
+from fleet.kit.facts.units import Unit, UnitState
+from fleet.models.choice import GIB, Memory
+from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
 
@@ -165,7 +165,7 @@ def test_deploy_gives_up_waiting_and_says_so(
 ) -> None:
     """The clock is the deploy's own: 10 min a look."""
     now = iter(range(0, 1_000_000, 600))
-    monkeypatch.setattr("fleet.operations.jobs.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("fleet.kit.jobs.time.monotonic", lambda: next(now))
     answers[ModelsJob] = job(PULLING[1])
     start, message = provide(answers, models_wait_timeout="1h")
     assert start == START

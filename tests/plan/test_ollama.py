@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from fleet import pins
-from fleet.errors import FleetError
-from fleet.facts.jobs import FetchJob, Job
-from fleet.facts.ollama import OllamaReleases
-from fleet.facts.platform import ForeignFiles
-from fleet.facts.units import Unit, UnitState
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.facts.jobs import FetchJob, Job
+from fleet.kit.facts.units import Unit, UnitState
+from fleet.ollama.facts import OllamaReleases
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running

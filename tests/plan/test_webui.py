@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from fleet.facts.docker import DockerImage
-from fleet.facts.files import FileStates
-from fleet.facts.jobs import Job, LoggedJob
-from fleet.facts.units import ABSENT, UnitState
-from fleet.facts.webui import NewestWebuiBackup
+from fleet.docker.facts import DockerImage
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.units import ABSENT, UnitState
+from fleet.webui.facts import NewestWebuiBackup
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, ALTERNATIVE_WEBUI, Hosts
 from tests.plan.simulation import (
     RUNNING,

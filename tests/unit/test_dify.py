@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet import dify
-from fleet.dify_backups import read_backup
-from fleet.errors import FleetError, SettingsError
+from fleet.dify import declared as dify
+from fleet.dify.backups import read_backup
+from fleet.kit.errors import FleetError, SettingsError
 from tests.fleets import EDGE, GPU, fleet_of
 from tests.host_programs import dify_client as client
 from tests.host_programs import dify_stack as stack

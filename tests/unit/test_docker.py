@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import FleetError
-from fleet.facts.apt import ExistingFiles, Installed, PackageVersions, primary_fingerprints
-from fleet.facts.docker import DockerInfo, GroupMembers, OwnedFile, OwnedText
-from fleet.facts.toolkit import Cdi, CdiDevices
-from fleet.operations.apt import AptRepository
-from fleet.operations.docker import RefusedError, refuse_exposed, refuse_unknown_log_opts
-from fleet.settings import DockerSettings, docker_configuration
+from fleet.container_toolkit.facts import Cdi, CdiDevices
+from fleet.declare.types import DockerSettings, docker_configuration
+from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile, OwnedText
+from fleet.docker.operations import RefusedError, refuse_exposed, refuse_unknown_log_opts
+from fleet.kit.apt import AptRepository
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.apt import ExistingFiles, Installed, PackageVersions, primary_fingerprints
 from tasks.docker import compose_package, versions
 from tests.fleets import ALTERNATIVE_CONTAINERS, fleet_of
 from tests.unit.test_facts import ask

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from fleet import docs
-from fleet.settings import (
+from fleet.declare.types import (
     CAPABILITIES,
     DifyModel,
     DifySettings,

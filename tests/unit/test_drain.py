@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pyinfra.api import StringCommand
 
-from fleet.drain import Gateways
-from fleet.facts.models import HostMemory
-from fleet.model_choice import GIB, Memory
+from fleet.gateway.drain import Gateways
+from fleet.models.choice import GIB, Memory
+from fleet.models.facts import HostMemory
 from tests.fleets import GPU, fleet_of
 
 pytestmark = pytest.mark.usefixtures("own_secrets")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.durations import seconds
+from fleet.kit.durations import seconds
 
 
 # From src/time/time_test.go, parseDurationTests; and bare numbers, which Ollama reads as seconds.

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.settings import OllamaSettings, ollama_environment
+from fleet.declare.types import OllamaSettings, ollama_environment
 from tests.fleets import ALTERNATIVE_GPU, EDGE, fleet_of
 
 

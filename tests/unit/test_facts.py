@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from pyinfra.api import FactBase
 
-from fleet.facts.files import FileState, FileStates
-from fleet.facts.firewall import Ruleset, RulesetState
-from fleet.facts.jobs import FetchJob, Job, ModelsJob, model_progress
-from fleet.facts.ollama import OllamaModels, OllamaReleases
-from fleet.facts.units import ABSENT, Unit, UnitState
+from fleet.firewall.facts import Ruleset, RulesetState
+from fleet.kit.facts.files import FileState, FileStates
+from fleet.kit.facts.jobs import FetchJob, Job, ModelsJob, model_progress
+from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.ollama.facts import OllamaModels, OllamaReleases
 
 
 def ask(fact: FactBase[Any], **arguments: Any) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "fleet" / "host" / "fetch-release"
+PROGRAM = Path(__file__).parents[2] / "fleet" / "kit" / "on_host" / "fetch-release"
 CUT = 100_000  # bytes
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from fleet.front_door import at_or_after, key_entries, key_tables
-from fleet.secrets import Previous
-from fleet.settings import GatewayKey, GatewaySettings
+from fleet.declare.types import GatewayKey, GatewaySettings
+from fleet.gateway.keys import at_or_after, key_entries, key_tables
+from fleet.kit.secrets import Previous
 from tasks import gateway
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 

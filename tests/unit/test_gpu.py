@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from fleet.driver import Platform, Refusal, kernel_flavor, make_plan, on_kernel
-from fleet.facts import gpu
-from fleet.facts.gpu import (
+from fleet.declare.types import DriverSettings
+from fleet.driver import facts as gpu
+from fleet.driver.facts import (
     DriverState,
     DriverStateFact,
     Generation,
@@ -25,8 +25,8 @@ from fleet.facts.gpu import (
     GpuHardwareFact,
     generation_of,
 )
-from fleet.host import driver_install
-from fleet.settings import DriverSettings
+from fleet.driver.on_host import driver_install
+from fleet.driver.plan import Platform, Refusal, kernel_flavor, make_plan, on_kernel
 from tasks.driver import repository
 from tests.fleets import fleet_of
 
@@ -34,7 +34,7 @@ H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x29
 DEBIAN = Platform("debian", "13")
 DEBIAN_12 = Platform("debian", "12")
 UBUNTU_26 = Platform("ubuntu", "26.04")
-DEVICES = Path(__file__).parents[2] / "fleet" / "host" / "nvidia-devices"
+DEVICES = Path(__file__).parents[2] / "fleet" / "driver" / "on_host" / "nvidia-devices"
 
 
 def hardware(*devices: int, **more: Any) -> GpuHardware:

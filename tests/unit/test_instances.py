@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import SettingsError
-from fleet.inventory import FleetHost
+from fleet.declare.load import FleetHost
+from fleet.kit.errors import SettingsError
 from tests.fleets import EDGE, GPU, fleet_of
 
 A: dict[str, Any] = {"name": "a", "port": 11434, "gpus": [0, 1]}

@@ -16,9 +16,9 @@ from pyinfra.api import State
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet import cli
-from fleet.errors import FleetError, SettingsError
-from fleet.inventory_file import check
-from fleet.load import make_inventory, open_inventory
+from fleet.declare.inventory_file import check
+from fleet.declare.open import make_inventory, open_inventory
+from fleet.kit.errors import FleetError, SettingsError
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]})'

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fleet.gguf import read_keys
-from fleet.memory import (
+from fleet.gates.gguf import read_keys
+from fleet.gates.memory import (
     GIB,
     MIB,
     PUBLISHED,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet.facts.memory import (
+from fleet.gates.facts import (
     FileHead,
     FileSize,
     GpuMemories,
@@ -25,8 +25,8 @@ from fleet.facts.memory import (
     PlacementState,
     SurroundingsState,
 )
-from fleet.gguf import HEAD
-from fleet.placement import Loaded, Placement, Surroundings
+from fleet.gates.gguf import HEAD
+from fleet.gates.placement import Loaded, Placement, Surroundings
 from tests.unit.test_facts import ask
 
 MANIFEST = {"schemaVersion": 2, "layers": [{"digest": "sha256:ab", "size": 5}]}

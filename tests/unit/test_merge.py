@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.merge import leaves, merge
+from fleet.docker.merge import leaves, merge
 
 THEIRS = {"bip": "10.9.0.1/24", "log-opts": {"labels": "team"}, "runtimes": {"runsc": {}}}
 OURS = {"live-restore": True, "log-opts": {"max-size": "10m"}, "features": {"cdi": True}}

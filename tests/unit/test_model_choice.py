@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.facts.models import HostMemory, ModelsCheck, ModelsState
-from fleet.model_choice import GIB, Memory, choose
+from fleet.models.choice import GIB, Memory, choose
+from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "fleet" / "host" / "model_loader.py"
+PROGRAM = Path(__file__).parents[2] / "fleet" / "models" / "on_host" / "model_loader.py"
 GB = 1_000_000_000
 WEIGHTS_TYPE = "application/vnd.ollama.image.model"
 FAR = "2319-03-03T02:18:13Z"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fleet.fit import Room
-from fleet.inventory import Instance
-from fleet.memory import GIB
+from fleet.declare.load import Instance
+from fleet.gates.fit import Room
+from fleet.gates.memory import GIB
 from tests.compliance.pinned import may_load
 from tests.fleets import GPU, fleet_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.operations import jobs
-from fleet.operations.jobs import Meter, progress, size
+from fleet.kit import jobs
+from fleet.kit.jobs import Meter, progress, size
 
 
 @pytest.mark.parametrize(

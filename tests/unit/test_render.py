@@ -18,13 +18,13 @@ from typing import Any
 import jinja2
 import pytest
 
-from fleet import paths
-from fleet.front_door import key_tables
-from fleet.instances import unit_file
-from fleet.inventory import Endpoint, Fleet
-from fleet.model_declarations import pull_name
-from fleet.render import TEMPLATES, render, systemd_assignment
-from fleet.settings import GatewaySettings
+from fleet.declare.load import Endpoint, Fleet
+from fleet.declare.types import GatewaySettings
+from fleet.gateway.keys import key_tables
+from fleet.kit import paths
+from fleet.kit.render import TEMPLATES, render, systemd_assignment
+from fleet.ollama.instances import unit_file
+from fleet.ollama.models import pull_name
 from tasks import firewall, gateway, models
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.errors import FleetError
-from fleet.secrets import EXAMPLE_KEY, SecretStore
+from fleet.kit.errors import FleetError
+from fleet.kit.secrets import EXAMPLE_KEY, SecretStore
 
 FORM = re.compile(r"sk-[0-9a-f]{64}")
 

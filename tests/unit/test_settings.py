@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fleet.errors import FleetError, SettingsError
-from fleet.inventory import load_fleet
-from fleet.secrets import EXAMPLE_KEY
-from fleet.settings import CAPABILITIES
+from fleet.declare.load import load_fleet
+from fleet.declare.types import CAPABILITIES
+from fleet.kit.errors import FleetError, SettingsError
+from fleet.kit.secrets import EXAMPLE_KEY
 from tests.fleets import (
     ALTERNATIVE_CONTAINERS,
     ALTERNATIVE_DIFY,

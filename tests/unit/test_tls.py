@@ -10,10 +10,10 @@ from typing import ClassVar
 import pytest
 from pydantic import SecretStr
 
-from fleet import tls
-from fleet.errors import FleetError
-from fleet.inventory import FleetHost
-from fleet.secrets import SecretStore
+from fleet.declare.load import FleetHost
+from fleet.gateway import tls
+from fleet.kit.errors import FleetError
+from fleet.kit.secrets import SecretStore
 from tests.fleets import EDGE, GPU, Hosts, fleet_of
 
 NAMES = ["edge", "llm.example.com", "10.0.0.2", "fd00::2"]

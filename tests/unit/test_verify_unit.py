@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.operations.commands import verify_unit
+from fleet.kit.commands import verify_unit
 
 _UNIT = "[Service]\nExecStart=/bin/true\n{line}\n"
 

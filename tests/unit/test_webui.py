@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-import fleet.inventory
-from fleet.errors import SettingsError
+import fleet.declare.load
+from fleet.kit.errors import SettingsError
 from tests.fleets import EDGE, GPU, fleet_of
 
-PROGRAM = Path(__file__).resolve().parents[2] / "fleet" / "host" / "webui_backup.py"
+PROGRAM = Path(__file__).resolve().parents[2] / "fleet" / "webui" / "on_host" / "webui_backup.py"
 PAGE: dict[str, Any] = {
     "private_address": "10.0.0.6",
     "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
@@ -122,7 +122,7 @@ def test_door_that_nobody_else_reaches() -> None:
 def test_secret_that_an_environment_file_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet.inventory, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
     store = tmp_path / ".secrets" / "default"
     store.mkdir(parents=True)
     (store / "webui_page_admin_password").write_text("short")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from fleet.paths import LIB
+from fleet.kit.paths import LIB
 from lab.dify import package
 from tasks.dify import client_config, programs
 from tests.fleets import fleet_of, own_secrets

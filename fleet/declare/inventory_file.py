@@ -1,0 +1,103 @@
+"""The file of an inventory, before pyinfra reads it.
+
+pyinfra makes hosts of what it can use of the file, leaves out the rest without a word, and knows
+nothing of that afterwards. `config.py` has every file checked here first.
+"""
+
+from __future__ import annotations
+
+import runpy
+import traceback
+from pathlib import Path
+from typing import Any
+
+from fleet.declare.load import DIFY_GROUP, GATEWAY_GROUP, GPU_GROUP, WEBUI_GROUP
+from fleet.kit.errors import FleetError, SettingsError
+
+_EVERYONE = "all"
+_OURS = (GPU_GROUP, GATEWAY_GROUP, DIFY_GROUP, WEBUI_GROUP, _EVERYONE)
+
+
+def check(path: Path) -> None:
+    """Refuse an inventory file of which pyinfra would lose hosts, or find others than are meant.
+
+    Raises:
+        FleetError: the file cannot be run.
+        SettingsError: groups are not what pyinfra takes for one, or have hosts that `all` has not.
+    """
+    try:
+        declared = runpy.run_path(str(path))
+    except Exception as error:
+        raise failure(path, error) from None
+    if problems := [f"{path}: {line}" for line in _problems(declared, path.stem)]:
+        raise SettingsError(problems)
+
+
+def failure(path: Path | str, error: Exception) -> FleetError:
+    """`error`, which running the file `path` has raised, as one line with its place."""
+    if isinstance(error, SyntaxError):
+        return FleetError(f"{error.filename}:{error.lineno}: {error.msg}")
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    place = f"{path}:{lines[-1]}" if lines else path
+    return FleetError(f"{place}: {type(error).__name__}: {error}")
+
+
+def _problems(declared: dict[str, Any], stem: str) -> list[str]:
+    problems = []
+    groups: dict[str, list[str]] = {}
+    for name, value in declared.items():
+        if name.startswith("_"):
+            continue
+        hosts = _hosts(value)
+        if hosts is not None:
+            groups[name] = hosts
+        # pyinfra passes over other lists, and takes a tuple apart.
+        elif name in _OURS or isinstance(value, tuple):
+            problems.append(f"{name}: {_fix(name, value)}")
+    if not problems and not any(groups.values()):
+        problems.append('no host is declared; write gpu = ["gpu1.example.internal"]')
+    everyone = groups.get(_EVERYONE)
+    # A connector names its hosts later.
+    if problems or everyone is None or any(host.startswith("@") for host in everyone):
+        return problems
+    for name, hosts in groups.items():
+        lost = [host for host in hosts if host not in everyone]
+        if lost and (name in _OURS or isinstance(declared[name], tuple)):
+            problems.append(
+                f"{name}: {', '.join(lost)} would be left out, for want of a place in `all`; add "
+                f"it there, or delete `all` and declare its data in group_data/{stem}.py"
+            )
+    return problems
+
+
+def _hosts(value: Any) -> list[str] | None:
+    """The names in a group: a list of hosts, or a tuple of it and data; None when it is neither."""
+    if isinstance(value, tuple):
+        value, data = value if len(value) == 2 else (None, None)
+        if not isinstance(data, dict):
+            return None
+    if not isinstance(value, list):
+        return None
+    names = [
+        host[0]
+        if isinstance(host, tuple) and len(host) == 2 and isinstance(host[1], dict)
+        else host
+        for host in value
+    ]
+    return names if all(isinstance(name, str) for name in names) else None
+
+
+def _fix(name: str, value: Any) -> str:
+    host = _first_text(value)
+    other = "" if name in _OURS else f"; or call it _{name}, if it is no group"
+    return (
+        "not a list of hosts, so pyinfra would take other hosts from it, or none; write "
+        f'{name} = ["{host}"], or {name} = [("{host}", {{...}})] with what differs for it{other}'
+    )
+
+
+def _first_text(value: Any) -> str:
+    if isinstance(value, list | tuple | dict) and value:
+        return _first_text(next(iter(value)))
+    return value if isinstance(value, str) else "gpu1.example.internal"

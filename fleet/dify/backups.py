@@ -1,0 +1,187 @@
+"""Backups of Dify on their way between a host and this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import tarfile
+from pathlib import Path
+from typing import IO, Any
+
+from pyinfra.api import Host, QuoteString, State, StringCommand
+
+from fleet.declare.load import Fleet, FleetHost
+from fleet.dify import declared as dify
+from fleet.kit import paths
+from fleet.kit.errors import FleetError
+
+# For the user who logs in, who need not be root; it is on the disk, an archive may be large.
+_PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
+_JOB = "llm-fleet-dify-backup-now.service"
+
+
+class DifyHost:
+    """A Dify host of the inventory, connected."""
+
+    def __init__(self, state: State, fleet: Fleet, name: str) -> None:
+        self.declared = _declared(fleet, name)
+        self._store = fleet.secrets
+        self._host: Host = state.inventory.get_host(name)
+        self._host.connect(show_errors=False, raise_exceptions=True)
+        state.activate_host(self._host)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._host.disconnect()
+
+    def backup(self, into: Path) -> Path:
+        """Make a backup on the host, and have a checked copy of it in the directory `into`.
+
+        Raises:
+            FleetError: the host could not make one, or the copy is not what was sent.
+        """
+        program, config = paths.DIFY_STACK_PROGRAM, paths.DIFY_STACK_CONFIG
+        after = f"ExecStopPost=/usr/bin/python3 {program} unpause {config}"
+        # A unit: with the line cut in the middle, the containers must not stay paused.
+        self._run(
+            StringCommand(
+                "systemd-run --quiet --wait --collect --unit", _JOB,
+                "--property", QuoteString(after),
+                "/usr/bin/python3", program, "backup", config,
+                "|| { journalctl --no-pager -o cat -n 8 -u", _JOB, ">&2; exit 1; }",
+            )
+        )  # fmt: skip
+        [archive] = self._run(
+            StringCommand(
+                "ls -t", QuoteString(self.declared.dify.backup_dir), "| grep '\\.tar$' | head -n 1"
+            )
+        )
+        place = f"{self.declared.dify.backup_dir}/{archive}"
+        [line] = self._run(StringCommand("cat", QuoteString(f"{place}.sha256")))
+        into.mkdir(mode=0o700, parents=True, exist_ok=True)
+        copy = into / archive
+        self._fetch(place, copy)
+        if (actual := sha256(copy)) != line.split()[0]:
+            copy.unlink()
+            raise FleetError(f"{archive}: SHA-256 expected {line.split()[0]}, actual {actual}")
+        copy.with_name(f"{copy.name}.sha256").write_text(f"{line}\n")
+        return copy
+
+    def restore(self, archive: Path) -> list[str]:
+        """Lay `archive` ready for the next deploy, and its secrets into the store.
+
+        Data and secrets belong together: the owner's password and the apps' keys are in the
+        database. Returns the names of the secrets that had another value.
+
+        Raises:
+            FleetError: it is no whole backup of the declared version.
+        """
+        manifest, kept = read_backup(archive)
+        version = self.declared.dify.version
+        if manifest["version"] != version:
+            raise FleetError(
+                f"{self.declared.name}: dify_version = {version!r}, but {archive.name} is of "
+                f"{manifest['version']}; declare that version, restore, and upgrade afterwards"
+            )
+        part = f"{paths.DIFY_RESTORE}.part"
+        self._run(StringCommand("install -d -m 700", paths.DIFY_ROOT))
+        self._send(archive, part)
+        replaced = []
+        for secret, value in kept.items():
+            name = dify.secret_name(self.declared, secret)
+            before = self._store.read(name)
+            if before is not None and before.get_secret_value() != value:
+                replaced.append(name)
+            self._store.replace(name, value)
+        self._run(StringCommand("mv -f", part, paths.DIFY_RESTORE))
+        return replaced
+
+    def _fetch(self, remote: str, local: Path) -> None:
+        passage = f"{_PASSAGE}/llm-fleet-{secrets.token_hex(8)}"
+        # pyinfra's own way through sudo would make a copy that every user of the host can read.
+        self._run(
+            StringCommand(
+                'install -m 600 -o "${SUDO_UID:-0}"', QuoteString(remote), QuoteString(passage)
+            )
+        )
+        try:
+            descriptor = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                if not self._host.get_file(passage, file):
+                    raise FleetError(f"{self.declared.name}: {remote} could not be fetched")
+        finally:
+            self._run(StringCommand("rm -f", QuoteString(passage)))
+
+    def _send(self, local: Path, remote: str) -> None:
+        passage = f"{_PASSAGE}/llm-fleet-{secrets.token_hex(8)}"
+        self._run(StringCommand("umask 077; set -C; : >", QuoteString(passage)), sudo=False)
+        try:
+            if not self._host.put_file(str(local), passage):
+                raise FleetError(f"{self.declared.name}: {local} could not be sent")
+            self._run(
+                StringCommand("install -m 600 -o root", QuoteString(passage), QuoteString(remote))
+            )
+        finally:
+            self._run(StringCommand("rm -f", QuoteString(passage)))
+
+    def _run(self, command: StringCommand, *, sudo: bool = True) -> list[str]:
+        wanted = sudo and bool(self._host.data.get("_sudo"))
+        ok, output = self._host.run_shell_command(command, _sudo=wanted)
+        if not ok:
+            raise FleetError(f"{self.declared.name}: {output.stderr.strip() or 'failed'}")
+        lines: list[str] = output.stdout_lines
+        return lines
+
+
+def _declared(fleet: Fleet, name: str) -> FleetHost:
+    known = [host.name for host in fleet if host.is_dify]
+    if name not in known:
+        raise FleetError(f"{name}: no such Dify host; there are {', '.join(known) or 'none'}")
+    return fleet[name]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_backup(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """The manifest of a backup, and the secrets in it by their names without the host.
+
+    Raises:
+        FleetError: it is not one, or it is damaged.
+    """
+    if not archive.is_file():
+        raise FleetError(f"{archive}: no such file")
+    beside = archive.with_name(f"{archive.name}.sha256")
+    if beside.exists() and beside.read_text().split()[0] != sha256(archive):
+        raise FleetError(f"{archive}: not what {beside.name} says; it is damaged")
+    try:
+        with tarfile.open(archive) as tar:
+            manifest = _member(tar, "manifest.json")
+            damaged = [n for n, known in manifest["files"].items() if _sha256_of(tar, n) != known]
+            kept = _member(tar, "secrets.json")
+            keys = _member(tar, "app-keys.json") if "app-keys.json" in manifest["files"] else {}
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise FleetError(f"{archive}: no backup of Dify: {error}") from None
+    if damaged:
+        raise FleetError(f"{archive}: {', '.join(damaged)} is damaged")
+    return manifest, {**kept, **{f"app_{role}": value for role, value in keys.items()}}
+
+
+def _member(tar: tarfile.TarFile, name: str) -> Any:
+    return json.load(_open(tar, name))
+
+
+def _sha256_of(tar: tarfile.TarFile, name: str) -> str:
+    return hashlib.file_digest(_open(tar, name), "sha256").hexdigest()  # type: ignore[arg-type]
+
+
+def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = tar.extractfile(f"./{name}")
+    if file is None:
+        raise KeyError(name)
+    return file

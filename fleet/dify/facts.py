@@ -1,0 +1,93 @@
+"""Dify on a host: its release, what is left to do by its own programs, keys and backups."""
+
+from __future__ import annotations
+
+import json
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+from fleet.kit.paths import DIFY_CLIENT_CONFIG, DIFY_CLIENT_PROGRAM, DIFY_PRISTINE
+
+
+class DifyRelease(FactBase[str]):
+    """SHA-256 of the tarball that `version` was unpacked from; empty when it is not there."""
+
+    default = str
+
+    @override
+    def command(self, version: str) -> StringCommand:
+        return StringCommand(
+            "cat", QuoteString(f"{DIFY_PRISTINE}/{version}/.sha256"), "2>/dev/null || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> str:
+        return output[0] if output else ""
+
+
+class DifyPending(FactBase[list[str]]):
+    """What `program check config` on the host would change, and why.
+
+    Not being installed is a reason too, and so is not being able to tell: what then does the work
+    says what is wrong.
+    """
+
+    default = list
+
+    @override
+    def command(self, program: str, config: str) -> StringCommand:
+        return StringCommand(
+            "if [ -e", QuoteString(program), "] && [ -e", QuoteString(config), "]; then",
+            "/usr/bin/python3", QuoteString(program), "check", QuoteString(config),
+            "2>/dev/null || true; else echo '{\"pending\": [\"not installed yet\"]}'; fi",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        if not output:
+            return ["cannot be told"]
+        pending: list[str] = json.loads(output[-1])["pending"]
+        return pending
+
+
+class DifyKeyPrints(FactBase[dict[str, str]]):
+    """Role of a sample app to the SHA-256 of its API key on the host."""
+
+    default = dict
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand(
+            "[ ! -e", DIFY_CLIENT_CONFIG, "] ||",
+            "/usr/bin/python3", DIFY_CLIENT_PROGRAM, "prints", DIFY_CLIENT_CONFIG,
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> dict[str, str]:
+        prints: dict[str, str] = json.loads("\n".join(output) or "{}")
+        return prints
+
+
+class NewestBackup(FactBase[float | None]):
+    """Age in seconds of the newest archive in `directory`; None without any."""
+
+    archives = "dify-*.tar"
+
+    @override
+    @staticmethod
+    def default() -> None:
+        return None
+
+    @override
+    def command(self, directory: str) -> StringCommand:
+        return StringCommand(
+            "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(self.archives),
+            "-printf '%T@\\n'",
+            "2>/dev/null | sort -n | tail -n 1; date +%s",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> float | None:
+        *newest, now = output
+        return float(now) - float(newest[0]) if newest else None

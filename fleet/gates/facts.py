@@ -1,0 +1,235 @@
+"""What a host tells of its GPUs' memory, of the models that it is to load, and where they are."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+from fleet.gates.gguf import HEAD
+from fleet.gates.placement import Loaded, Placement, Surroundings
+from fleet.models.on_host.model_loader import MANIFEST_TYPE
+
+_MIB = 1024**2
+# For a registry; four seconds to be reached, fifteen for the whole answer.
+_CURL = "curl -fsSL --connect-timeout 4 --max-time 15"
+_FOUND = "'msg=\"inference compute\"'"
+_ABOUT_GPUS = "'ggml_cuda|CUDA error|NVIDIA driver too old|GPU discovery|to GPU$'"
+
+
+@dataclass(frozen=True)
+class GpuMemory:
+    """A GPU as nvidia-smi tells of it: place in its list, UUID, and memory in bytes.
+
+    `total` is 0 for one that shares the host's memory and has none of its own.
+    """
+
+    index: int
+    uuid: str
+    total: int
+
+
+class GpuMemories(FactBase[tuple[GpuMemory, ...]]):
+    """The NVIDIA GPUs that answer; none without a working driver."""
+
+    default = tuple
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand(
+            "nvidia-smi --query-gpu=index,uuid,memory.total --format=csv,noheader,nounits"
+            " 2>/dev/null || true"
+        )
+
+    @override
+    def process(self, output: list[str]) -> tuple[GpuMemory, ...]:
+        rows = [[word.strip() for word in line.split(",")] for line in output]
+        # Without a device it says so in a sentence.
+        return tuple(
+            GpuMemory(int(row[0]), row[1], int(row[2]) * _MIB if row[2].isdecimal() else 0)
+            for row in rows
+            if len(row) == 3 and row[0].isdecimal()
+        )
+
+
+@dataclass(frozen=True)
+class ManifestAnswer:
+    """A model's manifest, or why there is none."""
+
+    manifest: dict[str, Any] | None
+    reason: str = ""
+
+
+class ModelManifest(FactBase[ManifestAnswer]):
+    """The manifest at `path` on the host, else the registry's at `url`, if that is not empty.
+
+    With `digest`, the SHA-256 that it must have, another one on the host does not count.
+    """
+
+    @override
+    @staticmethod
+    def default() -> ManifestAnswer:
+        return ManifestAnswer(None, "the host did not answer")
+
+    @override
+    def command(
+        self, path: str, url: str, digest: str | None, environment: Mapping[str, str]
+    ) -> StringCommand:
+        checked = StringCommand(
+            "&& echo", QuoteString(f"{digest}  {path}"), "| sha256sum -c --status"
+        )
+        fetch = StringCommand(
+            *_exports(environment), f"{_CURL} -H",
+            QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
+        )  # fmt: skip
+        return StringCommand(
+            "if [ -r", QuoteString(path), "]", checked if digest else "",
+            "; then cat", QuoteString(path), "; else", fetch if url else "echo it is not there yet",
+            "2>&1; fi || true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> ManifestAnswer:
+        text = "\n".join(output)
+        try:
+            manifest = json.loads(text)
+            _ = manifest["layers"]
+        except (ValueError, KeyError, TypeError):
+            return ManifestAnswer(None, f"no manifest: {text.strip()[-200:] or 'no answer'}")
+        return ManifestAnswer(manifest)
+
+
+class FileHead(FactBase[bytes]):
+    """The beginning of the file at `path` on the host, else of what is at `url`; may be empty."""
+
+    default = bytes
+
+    @override
+    def command(self, path: str, url: str, environment: Mapping[str, str]) -> StringCommand:
+        remote = StringCommand(*_exports(environment), f"{_CURL} -r 0-{HEAD - 1}", QuoteString(url))
+        # A server may ignore the range.
+        return StringCommand(
+            "{ if [ -r", QuoteString(path), f"]; then head -c {HEAD}", QuoteString(path), "; else",
+            remote if url else "true", f"; fi; }} 2>/dev/null | head -c {HEAD} | base64 -w 0; echo",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> bytes:
+        try:
+            return base64.b64decode("".join(output))
+        except binascii.Error:
+            return b""
+
+
+class FileSize(FactBase[int]):
+    """Bytes of the file at `place`, a path on the host or an http(s) address; 0 when unknown."""
+
+    default = int
+
+    @override
+    def command(self, place: str, environment: Mapping[str, str]) -> StringCommand:
+        if place.startswith("/"):
+            return StringCommand("stat -L -c %s --", QuoteString(place), "2>/dev/null || true")
+        # An error has a length too: only what succeeded counts.
+        return StringCommand(
+            "head=$(", *_exports(environment), f"{_CURL} -I",
+            QuoteString(place), "2>/dev/null) && printf '%s\\n' \"$head\" | tr -d '\\r'"
+            " | sed -n 's/^[Cc]ontent-[Ll]ength: *//p' | tail -n 1 || true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> int:
+        text = "".join(output).strip()
+        return int(text) if text.isdecimal() else 0
+
+
+class PlacementState(FactBase[Placement]):
+    """What the Ollama at `url` has loaded, and what `unit` said of GPUs since it started."""
+
+    @override
+    @staticmethod
+    def default() -> Placement:
+        return Placement({}, answers=False)
+
+    @override
+    def command(self, url: str, unit: str) -> StringCommand:
+        name = QuoteString(unit)
+        return StringCommand(
+            "curl -fsS --noproxy '*' --max-time 20", QuoteString(f"{url}/api/ps"),
+            "2>/dev/null || echo null; echo; id=$(systemctl show --value -p InvocationID --", name,
+            '); said() { journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"; };',
+            # Each load says a few lines: they must not push out what was found at the start.
+            f'[ -z "$id" ] || {{ said | grep -aF {_FOUND};',
+            f"said | grep -aE {_ABOUT_GPUS} | tail -n 40; }}",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> Placement:
+        first, *log = output or [""]
+        said = tuple(line for line in log if line.strip())
+        try:
+            models = json.loads(first)["models"] or []
+        except (ValueError, KeyError, TypeError):
+            return Placement({}, said, answers=False)
+        running = {
+            entry["name"]: Loaded(entry["size"], entry.get("size_vram", 0)) for entry in models
+        }
+        return Placement(running, said)
+
+
+class SurroundingsState(FactBase[Surroundings]):
+    """What the server that `unit` runs needs to find its GPUs.
+
+    `sandboxed`: the unit's own sandbox is the server's, and not that of a container.
+    """
+
+    default = Surroundings
+
+    @override
+    def command(self, unit: str, *, sandboxed: bool, has_switches: bool) -> StringCommand:
+        name = QuoteString(unit)
+        allowed = StringCommand('echo "allowed $(systemctl show --value -p DeviceAllow --', name)
+        return StringCommand(
+            'echo "driver $(cat /sys/module/nvidia/version 2>/dev/null)";'
+            " out=$(nvidia-smi -L 2>&1) || echo \"refusal $(echo \"$out\" | tr '\\n' ' ')\";"
+            " echo \"$out\" | sed -n 's/.*(UUID: \\(GPU-[^)]*\\)).*/uuid \\1/p';"
+            " for n in nvidiactl nvidia-uvm nvidia0; do"
+            ' [ -c /dev/$n ] || echo "missing /dev/$n"; done;',
+            'echo "drop-ins $(systemctl show --value -p DropInPaths --', name, ')";',
+            "pid=$(systemctl show --value -p MainPID --", name, ");",
+            "tr '\\0' '\\n' 2>/dev/null < /proc/${pid:-0}/environ"
+            " | sed -n 's/^CUDA_VISIBLE_DEVICES=/visible /p';",
+            StringCommand(allowed, "| tr '\\n' ' ')\";") if sandboxed else "",
+            'echo "fabric $(systemctl is-active nvidia-fabricmanager)"' if has_switches else "true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> Surroundings:
+        values: dict[str, list[str]] = {}
+        for line in output:
+            name, _, value = line.partition(" ")
+            values.setdefault(name, []).append(value.strip())
+
+        def first(name: str) -> str:
+            return values.get(name, [""])[0]
+
+        return Surroundings(
+            driver=first("driver"),
+            refusal=first("refusal"),
+            uuids=tuple(values.get("uuid", [])),
+            missing=tuple(values.get("missing", [])),
+            visible=values.get("visible", [None])[0],
+            allowed=values.get("allowed", [None])[0],
+            drop_ins=first("drop-ins"),
+            fabric=first("fabric"),
+        )
+
+
+def _exports(environment: Mapping[str, str]) -> list[str | QuoteString]:
+    return ["env", *(QuoteString(f"{name}={value}") for name, value in environment.items())]

@@ -1,0 +1,237 @@
+"""What the gates before and after a load are decided by, asked of a host.
+
+`ask` is `host.get_fact` in a deploy and `Target.fact` in a compliance check: both decide alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fleet.declare.load import FleetHost, Instance
+from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.gates.facts import (
+    FileHead,
+    FileSize,
+    GpuMemories,
+    ModelManifest,
+    PlacementState,
+    SurroundingsState,
+)
+from fleet.gates.fit import Candidate, Room
+from fleet.gates.gguf import read_keys
+from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
+from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
+from fleet.kit.errors import FleetError
+from fleet.models.choice import choose
+from fleet.models.facts import HostMemory
+from fleet.models.on_host.model_loader import WEIGHTS_TYPE, manifest_path, manifest_url
+from fleet.ollama.instances import bind_gpus
+from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
+
+Ask = Callable[..., Any]
+
+CPU_BY_DECLARATION = "CPU by declaration"
+
+
+class UnknownMemoryError(FleetError):
+    """The GPUs on the bus do not tell how much memory they have."""
+
+
+def on_gpu(me: FleetHost, ask: Ask) -> list[Instance]:
+    """The instances whose models belong on GPUs: the bus decides, and `gpus = []` takes one off.
+
+    What the driver says is not asked: a host whose GPUs do not work is none without GPUs.
+    """
+    if not ask(GpuHardwareFact).gpus:
+        return []
+    return [item for item in me.instances if item.gpus != ()]
+
+
+def rooms(me: FleetHost, ask: Ask) -> list[Room]:
+    """Each instance with the memory that it may fill.
+
+    Raises:
+        UnknownMemoryError: the driver does not tell of the GPUs, or not of all that are declared.
+    """
+    ram = ask(HostMemory).ram
+    wanting = on_gpu(me, ask)
+    # A GPU without memory of its own uses the host's, which is what Ollama then counts.
+    shared = ram - HOST_RESERVE
+    memories = {item.uuid: item.total or shared for item in ask(GpuMemories)} if wanting else {}
+    if wanting and not memories:
+        raise UnknownMemoryError("nvidia-smi does not tell of the GPUs on the bus")
+    try:
+        bound = bind_gpus(me.instances, ask(DrivenGpus), ask(GpuHardwareFact)) if wanting else {}
+    except FleetError as error:
+        raise UnknownMemoryError(str(error)) from None
+    return [
+        Room(item, tuple((uuid, memories[uuid]) for uuid in bound[item.name] or memories), ram)
+        if item in wanting
+        else Room(item, (), ram)
+        for item in me.instances
+    ]
+
+
+def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
+    """Every declared model and base with its shape: by the host's disk, else by the registry."""
+    chosen = _chosen(ask)
+    declared = with_bases(me.ollama.models)
+    sources = {model.full_name: model for model in declared}
+    shapes: dict[str, tuple[Shape | None, str]] = {}
+    found = []
+    for model in declared:
+        named = _resolved(model, chosen)
+        if named is None:
+            found.append(Candidate(model, None, "the GPUs do not tell what `auto` is", model.name))
+            continue
+        if named.root not in shapes and not named.memory:
+            shapes[named.root] = _shape(me, sources.get(named.root, named), named.root, ask)
+        shape, unknown = shapes.get(named.root, (None, ""))
+        found.append(Candidate(named, shape, unknown, model.name))
+    return found
+
+
+def declared_models(me: FleetHost, ask: Ask) -> list[ModelDeclaration]:
+    """The declared models, `auto` by what it is on this host; none where that is open."""
+    chosen = _chosen(ask)
+    return [named for model in me.ollama.models if (named := _resolved(model, chosen))]
+
+
+def offloaded(me: FleetHost, ask: Ask) -> set[str]:
+    """Full names of the models that may be partly on the CPU, with those that share their weights.
+
+    Ollama lists a process that models share by the name of the one that loaded it.
+    """
+    models = declared_models(me, ask)
+    auto = _chosen(ask) or AUTO
+    named = {full_name(auto if name == AUTO else name) for name in me.models.cpu_offload}
+    roots = {model.root for model in models if model.full_name in named}
+    sharing = {model.full_name for model in models if model.root in named | roots}
+    return named | roots | sharing
+
+
+def misplaced(
+    me: FleetHost, ask: Ask, running: Iterable[tuple[Instance, Placement]] = ()
+) -> list[str]:
+    """What is silently on the CPU, a text for each instance with its evidence.
+
+    `running` is what was seen of the instances; without it, each is looked at now.
+    """
+    wanting = on_gpu(me, ask)
+    seen = list(running) or [
+        (item, ask(PlacementState, url=item.url, unit=item.unit)) for item in wanting
+    ]
+    allowed = offloaded(me, ask)
+    off = {model.full_name for model in me.ollama.models if model.parameters.num_gpu == 0}
+    texts = []
+    for item, placement in seen:
+        if item not in wanting:
+            continue
+        gpus = gpu_count(item, ask)
+        found = list(problems(placement, gpus, allowed, off & allowed))
+        if found:
+            texts.append(explain(placement, found, item.unit, _around(item, ask), gpus))
+    return texts
+
+
+def too_early(me: FleetHost, ask: Ask) -> list[Instance]:
+    """The instances that started before GPUs which nothing keeps them from now."""
+    found = []
+    for item in on_gpu(me, ask):
+        placement = ask(PlacementState, url=item.url, unit=item.unit)
+        gpus = gpu_count(item, ask)
+        if not placement.found or len(placement.devices) >= gpus:
+            continue
+        if obstacle(_around(item, ask), item.unit, gpus) is None:
+            found.append(item)
+    return found
+
+
+def _around(item: Instance, ask: Ask) -> Surroundings:
+    around: Surroundings = ask(
+        SurroundingsState,
+        unit=item.unit,
+        sandboxed=item.runtime == "systemd",
+        has_switches=ask(GpuHardwareFact).nvswitches > 0,
+    )
+    return around
+
+
+def gpu_count(instance: Instance, ask: Ask) -> int:
+    """GPUs that an instance was given; all of them are those on the bus."""
+    everything = len(ask(GpuHardwareFact).gpus)
+    return everything if isinstance(instance.gpus, str) else len(instance.gpus)
+
+
+def _chosen(ask: Ask) -> str | None:
+    """What `auto` is on this host; None while that is open."""
+    choice = choose(ask(HostMemory))
+    return choice.model if choice else None
+
+
+def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration | None:
+    """The declaration with `auto` replaced by what it is on this host; None while that is open."""
+    auto = full_name(AUTO)
+    if auto not in (model.full_name, model.root):
+        return model
+    if chosen is None:
+        return None
+    field = "name" if model.full_name == auto else "base"
+    return model.model_copy(update={field: chosen})
+
+
+def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple[Shape | None, str]:
+    """The shape of the weights called `root`, and what of it is not known."""
+    environment = {
+        name: value
+        for name, value in me.instances[0].env.items()
+        if name in ("HTTPS_PROXY", "NO_PROXY")
+    }
+    source = pull_name(root, me.models.registry)
+    insecure = me.models.registry_insecure and source != root
+    url = "" if model.gguf else manifest_url(source, insecure=insecure)
+    path = f"{me.ollama.models_dir}/manifests/{manifest_path(root)}"
+    answer = ask(ModelManifest, path=path, url=url, digest=model.digest, environment=environment)
+    if answer.manifest is None and model.gguf:
+        return _gguf_shape(model.gguf, environment, ask)
+    if answer.manifest is None:
+        published = PUBLISHED.get(root)
+        return published, "" if published else answer.reason
+    weights = weights_of(answer.manifest)
+    digest = next(
+        (
+            layer["digest"]
+            for layer in answer.manifest["layers"]
+            if layer["mediaType"] == WEIGHTS_TYPE
+        ),
+        "",
+    )
+    head = ask(
+        FileHead,
+        path=f"{me.ollama.models_dir}/blobs/{digest.replace(':', '-')}",
+        url=f"{url.partition('/manifests/')[0]}/blobs/{digest}" if url else "",
+        environment=environment,
+    )
+    return _of_head(weights, head)
+
+
+def _gguf_shape(place: str, environment: dict[str, str], ask: Ask) -> tuple[Shape | None, str]:
+    size = ask(FileSize, place=place, environment=environment)
+    if not size:
+        return None, f"{place} does not tell its size"
+    local = place.startswith("/")
+    head = ask(
+        FileHead,
+        path=place if local else "",
+        url="" if local else place,
+        environment=environment,
+    )
+    return _of_head(size, head)
+
+
+def _of_head(weights: int, head: bytes) -> tuple[Shape, str]:
+    try:
+        return shape_of(weights, read_keys(head)), ""
+    except ValueError as error:
+        return Shape(weights), f"{error}; its weights alone were judged"

@@ -1,0 +1,58 @@
+"""The gates: before models are fetched, whether they fit; when they are loaded, where they are."""
+
+from __future__ import annotations
+
+from pyinfra import host, logger
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from fleet.declare.load import FleetHost
+from fleet.gates import judge as gates
+from fleet.gates.fit import judge
+from fleet.kit.commands import Commands, fail, or_journal, when_answers
+
+
+@operation()
+def judge_memory(me: FleetHost, *, final: bool) -> Commands:
+    """Fail this host, and change nothing on it, when a declared model does not fit.
+
+    Where the GPUs do not tell their memory yet, nothing is judged; with `final` that is a warning.
+    Decided when the step is executed: the driver that tells may be of this very run.
+    """
+    try:
+        rooms = gates.rooms(me, host.get_fact)
+    except gates.UnknownMemoryError as error:
+        text = f"{error}: whether the models fit was not judged"
+        if final:
+            host.log(text, log_func=logger.warning)
+        else:
+            host.noop(text)
+        return
+    verdict = judge(rooms, gates.candidates(me, host.get_fact), gates.offloaded(me, host.get_fact))
+    for note in verdict.notes:
+        host.log(note)
+    if verdict.refusals:
+        yield fail("\n".join(f"{host.name}: {line}" for line in verdict.refusals))
+
+
+@operation()
+def restart_too_early(me: FleetHost) -> Commands:
+    """Restart servers that looked for their GPUs before these were there, once a run.
+
+    A fabric manager that was mended, or nodes that were made since: Ollama looks only when it
+    starts. Whether it finds them then is judged by `judge_placement`.
+    """
+    for item in gates.too_early(me, host.get_fact):
+        host.log(f"{item.unit} started before its GPUs were there; restarting it")
+        yield or_journal(StringCommand("systemctl restart", QuoteString(item.unit)), item.unit)
+        yield or_journal(when_answers(f"{item.url}/api/version", seconds=60), item.unit)
+
+
+@operation()
+def judge_placement(me: FleetHost) -> Commands:
+    """Fail this host when a loaded model is not where it is declared to be, with the evidence."""
+    wanting = gates.on_gpu(me, host.get_fact)
+    for item in me.instances:
+        if item not in wanting:
+            host.log(f"{item.unit}: {gates.CPU_BY_DECLARATION}")
+    if texts := gates.misplaced(me, host.get_fact):
+        yield fail("\n".join(f"{host.name}: {text}" for text in texts))

@@ -1,0 +1,51 @@
+"""Certificates that a gateway fetches by itself."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.facts.server import Sysctl
+
+from fleet.gateway.facts import AcmeNames
+from fleet.kit import paths
+from fleet.kit.commands import Commands
+from fleet.kit.facts.files import FileStates
+
+
+@operation()
+def placeholder_certificate() -> Commands:
+    """Have a certificate that nginx can start with, until the authority has seen it answer."""
+    files = [paths.GATEWAY_CERTIFICATE, paths.GATEWAY_CERTIFICATE_KEY]
+    if len(host.get_fact(FileStates, paths=files)) == len(files):
+        host.noop("there is a certificate")
+        return
+    yield StringCommand(
+        "umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes",
+        "-days 7 -subj /CN=placeholder -out", paths.GATEWAY_CERTIFICATE,
+        "-keyout", paths.GATEWAY_CERTIFICATE_KEY, "2>/dev/null",
+    )  # fmt: skip
+
+
+@operation()
+def kernel_settings(values: dict[str, int], path: str) -> Commands:
+    """Have the kernel run with `values`, which the file `path` also gives it at boot."""
+    current = host.get_fact(Sysctl, keys=list(values))
+    if all(current.get(name) == value for name, value in values.items()):
+        host.noop("kernel as declared")
+        return
+    yield StringCommand("sysctl --quiet --load", QuoteString(path))
+
+
+@operation()
+def acme_certificate(names: list[str], email: str, directory: str) -> Commands:
+    """Have certbot hold a certificate for `names`; its own timer renews it from then on."""
+    if host.get_fact(AcmeNames) == sorted(names):
+        host.noop(f"certificate for {', '.join(names)}")
+        return
+    domains = [bit for name in names for bit in ("-d", QuoteString(name))]
+    yield StringCommand(
+        "certbot certonly --non-interactive --agree-tos --keep-until-expiring --expand",
+        "--webroot -w", paths.ACME_ROOT, "--cert-name", paths.ACME_NAME,
+        "--deploy-hook", paths.ACME_HOOK, "--server", QuoteString(directory),
+        "--email", QuoteString(email), *domains,
+    )  # fmt: skip

@@ -1,0 +1,195 @@
+"""The front door's certificates: of the fleet's own authority, or given by the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import SecretStr
+
+from fleet.kit.errors import FleetError
+from fleet.kit.secrets import SecretStore
+
+CA_KEY, CA_CERTIFICATE = "gateway_ca_key", "gateway_ca_certificate"
+GIVEN_KEY = "gateway_tls_key"
+_CA_LIFE = timedelta(days=3650)
+# No client refuses a private authority's certificate for being this old at most (Apple: 825).
+_LIFE = timedelta(days=820)
+# Renewed by the first deploy within this time of its end.
+RENEWAL = timedelta(days=120)
+# A clock that is a little slow shall not see a certificate of the future.
+_SKEW = timedelta(hours=1)
+
+_Name = x509.DNSName | x509.IPAddress
+
+
+def ca_certificate(store: SecretStore) -> str:
+    """The PEM certificate of the fleet's own authority, which is made when there is none."""
+    return _authority(store)[1].public_bytes(serialization.Encoding.PEM).decode()
+
+
+def issued(store: SecretStore, host: str, names: Iterable[str]) -> tuple[str, SecretStr]:
+    """Certificate and key of the gateway `host` for `names` (DNS names and addresses), in PEM.
+
+    Both are kept; a new certificate is made when the names or the authority are others, or when
+    the kept one is near its end. The key stays.
+    """
+    # pyinfra's connectors are part of some hosts' names: `@docker/edge`.
+    secret = f"gateway_tls_{host.replace('/', '_')}"
+    key_text = store.text(f"{secret}_key", _new_key)
+    key = _load_key(key_text)
+    ca_key, ca = _authority(store)
+    wanted = [_general_name(name) for name in sorted(set(names))]
+    kept = store.read(f"{secret}_certificate")
+    if kept is not None:
+        certificate = x509.load_pem_x509_certificate(kept.get_secret_value().encode())
+        if _still_good(certificate, ca, key, wanted):
+            return _pem(certificate), key_text
+    certificate = _issue(host, key, wanted, ca_key, ca)
+    store.replace(f"{secret}_certificate", _pem(certificate))
+    return _pem(certificate), key_text
+
+
+def check_given(certificate: str, key: SecretStr) -> None:
+    """Refuse a PEM certificate (with its chain) that `key` does not fit, or that has ended.
+
+    Raises:
+        FleetError: what is wrong with it.
+    """
+    try:
+        first = x509.load_pem_x509_certificates(certificate.encode())[0]
+        private = serialization.load_pem_private_key(key.get_secret_value().encode(), None)
+    except (ValueError, TypeError, IndexError):
+        raise FleetError("not PEM, or the key has a passphrase") from None
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    der = serialization.Encoding.DER
+    if first.public_key().public_bytes(der, spki) != private.public_key().public_bytes(der, spki):
+        raise FleetError(f"the key {GIVEN_KEY} is not this certificate's")
+    if first.not_valid_after_utc < datetime.now(UTC):
+        raise FleetError(f"ended on {first.not_valid_after_utc:%Y-%m-%d}")
+
+
+def _authority(store: SecretStore) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = _load_key(store.text(CA_KEY, _new_key))
+    text = store.text(CA_CERTIFICATE, lambda: _pem(_self_signed(key, store.root.name)))
+    certificate = x509.load_pem_x509_certificate(text.get_secret_value().encode())
+    if certificate.public_key() != key.public_key():
+        raise FleetError(
+            f"{store.path(CA_CERTIFICATE)} is not the certificate of {store.path(CA_KEY)}; restore "
+            "both from one backup, or delete both and have all clients trust the new one"
+        )
+    return key, certificate
+
+
+def _self_signed(key: ec.EllipticCurvePrivateKey, inventory: str) -> x509.Certificate:
+    name = _subject(f"llm-fleet {inventory} authority")
+    usage = _key_usage(key_cert_sign=True, crl_sign=True)
+    return (
+        _builder(name, name, key.public_key(), _CA_LIFE)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+
+
+def _issue(
+    host: str,
+    key: ec.EllipticCurvePrivateKey,
+    names: list[_Name],
+    ca_key: ec.EllipticCurvePrivateKey,
+    ca: x509.Certificate,
+) -> x509.Certificate:
+    issuer_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    return (
+        _builder(_subject(host), ca.subject, key.public_key(), _LIFE)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(issuer_id, critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(ca_key, hashes.SHA256())
+    )
+
+
+def _still_good(
+    certificate: x509.Certificate,
+    ca: x509.Certificate,
+    key: ec.EllipticCurvePrivateKey,
+    names: list[_Name],
+) -> bool:
+    extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    return (
+        set(extension.value) == set(names)
+        and certificate.issuer == ca.subject
+        and certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value
+        == x509.AuthorityKeyIdentifier.from_issuer_public_key(
+            ca.public_key()  # type: ignore[arg-type]
+        )
+        and certificate.public_key() == key.public_key()
+        and certificate.not_valid_after_utc > datetime.now(UTC) + RENEWAL
+    )
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, life: timedelta
+) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _SKEW)
+        .not_valid_after(now + life)
+    )
+
+
+def _key_usage(**used: bool) -> x509.KeyUsage:
+    every = (
+        "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+        "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+    )  # fmt: skip
+    return x509.KeyUsage(**{name: used.get(name, False) for name in every})
+
+
+def _subject(name: str) -> x509.Name:
+    # A common name has 64 characters at most; clients read the alternative names.
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+
+
+def _general_name(name: str) -> _Name:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _new_key() -> str:
+    return (
+        ec.generate_private_key(ec.SECP256R1())
+        .private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        .decode()
+    )
+
+
+def _load_key(text: SecretStr) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(text.get_secret_value().encode(), None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise FleetError("a key of the fleet's own authority is not an elliptic curve key")
+    return key
+
+
+def _pem(certificate: x509.Certificate) -> str:
+    return certificate.public_bytes(serialization.Encoding.PEM).decode()

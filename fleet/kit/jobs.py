@@ -1,0 +1,106 @@
+"""Start long work on a host, show how far it is, and wait for it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+import gevent  # type: ignore[import-untyped]
+from pyinfra import host
+from pyinfra.api import StringCommand
+
+from fleet.kit.commands import Commands, fail, or_journal
+from fleet.kit.facts.jobs import Job, LoggedJob
+
+POLL = 1.0  # seconds between two looks at the host
+
+
+def run_job(
+    unit: str,
+    start: StringCommand,
+    look: Callable[[], Job],
+    describe: Callable[[Job], str],
+    timeout: float | None = None,
+) -> Commands:
+    """Start `unit` and wait for its end; `start` must leave a unit that runs already alone.
+
+    The host works on by itself: a lost connection or an interrupted deploy stops nothing, and the
+    next deploy attaches. `describe` turns what `look` saw into a line of progress, which is shown
+    when it changed: at once on a terminal, every ten seconds elsewhere.
+    """
+    yield start
+    every = 1.0 if sys.stderr.isatty() else 10.0
+    began = shown_at = time.monotonic()
+    shown = ""
+    while (job := look()).is_running:
+        now = time.monotonic()
+        if timeout is not None and now - began > timeout:
+            yield fail(
+                f"{host.name}: {unit} still runs after {timeout:.0f} s ({describe(job)}); it goes "
+                "on by itself, run the deploy again to wait for it"
+            )
+            return
+        line = describe(job)
+        if line != shown and now - shown_at >= every:
+            host.log(line)
+            shown, shown_at = line, now
+        gevent.sleep(POLL)
+    if job.has_failed:
+        yield or_journal(StringCommand("false"), unit)
+
+
+def run_backup(unit: str, age: float | None, younger_than: float) -> Commands:
+    """Run the backup of `unit`, unless the newest one's `age` is less than so many seconds."""
+    if age is not None and age < younger_than:
+        host.noop(f"the newest backup is {age / 3600:.1f} h old")
+        return
+    yield from run_job(
+        unit,
+        StringCommand("systemctl start --no-block", unit),
+        lambda: host.get_fact(LoggedJob, unit=unit),
+        newest_line,
+    )
+
+
+def newest_line(job: Job) -> str:
+    """What a job that tells how far it is in its journal said last."""
+    return job.report[-1] if job.report else "starting"
+
+
+class Meter:
+    """The rate of something that only tells how much is done, counted from the first reading."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._already: int | None = None
+
+    def read(self, completed: int, total: int) -> str:
+        """`progress` of a transfer that has now `completed` of `total` bytes."""
+        if self._already is None:
+            self._already = completed
+        elapsed = max(time.monotonic() - self._began, POLL)
+        return progress(completed, total, (completed - self._already) / elapsed)
+
+
+def progress(completed: int, total: int, rate: float) -> str:
+    """`43 % of 13.8 GB, 118.2 MB/s, 1m07s left`; sizes in bytes, rate in bytes a second."""
+    if total <= 0:
+        return f"{size(completed)} so far"
+    text = f"{100 * completed // total} % of {size(total)}"
+    if rate <= 0:
+        return text
+    left = round((total - completed) / rate)
+    minutes, seconds = divmod(left, 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
+    return f"{text}, {size(rate)}/s, {clock} left"
+
+
+def size(count: float) -> str:
+    """A number of bytes in the decimal unit that Ollama's own client uses."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,78 @@
+"""A host's models compared with what is declared, and the memory that it has for them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+from typing_extensions import override
+
+from fleet.kit.paths import LOADER_PROGRAM
+from fleet.models.choice import Memory
+
+
+@dataclass(frozen=True)
+class ModelsCheck:
+    """What the loader would do: `pending` is model to reason, `undeclared` model to its size in
+    bytes and whether it is in use. `models` are the declared ones, `auto` by its choice."""
+
+    is_known: bool = False
+    models: tuple[str, ...] = ()
+    pending: dict[str, str] = field(default_factory=dict)
+    undeclared: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+class ModelsState(FactBase[ModelsCheck]):
+    """The loader's own comparison of the host with `config`, which need not be installed yet.
+
+    Not known while the loader is still to be installed.
+    """
+
+    default = ModelsCheck
+
+    @override
+    def command(self, config: str) -> StringCommand:
+        return StringCommand(
+            "[ ! -e", LOADER_PROGRAM, "] || printf %s", QuoteString(config),
+            "| /usr/bin/python3", LOADER_PROGRAM, "--check /dev/stdin",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> ModelsCheck:
+        if not output:
+            return ModelsCheck()
+        answer = json.loads("\n".join(output))
+        return ModelsCheck(True, tuple(answer["models"]), answer["pending"], answer["undeclared"])
+
+
+class HostMemory(FactBase[Memory]):
+    """Memory of the NVIDIA GPUs, as nvidia-smi tells it, and of the host.
+
+    A GPU that shares the host's memory has none of its own to tell (`[N/A]`), and counts as none.
+    """
+
+    @override
+    @staticmethod
+    def default() -> Memory:
+        return Memory((), 0)
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand(
+            'echo "ram $(sed -n "s/^MemTotal: *\\([0-9]*\\) kB/\\1/p" /proc/meminfo)";'
+            "for d in /sys/bus/pci/devices/*; do"
+            ' case "$(cat "$d/vendor" "$d/class" 2>/dev/null | tr "\\n" " ")" in'
+            ' "0x10de 0x0300"*|"0x10de 0x0302"*) echo bus;; esac; done;'
+            "nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null"
+            ' | sed "s/^/gpu /"'
+        )
+
+    @override
+    def process(self, output: list[str]) -> Memory:
+        lines = [line.split(" ", 1) for line in output]
+        told = [rest for kind, *others in lines if kind == "gpu" for rest in others]
+        gpus = tuple(int(rest) * 1024**2 for rest in told if rest.strip().isdecimal())
+        ram = next(int(rest) * 1024 for kind, *others in lines if kind == "ram" for rest in others)
+        return Memory(gpus, ram, has_silent_gpu=["bus"] in lines and not told)

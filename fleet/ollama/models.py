@@ -1,0 +1,333 @@
+"""What may be declared of a model: its source, how it differs, and whether it stays loaded.
+
+A plain name is a declaration with a name only. Written as data in the inventory:
+
+    ollama_models = [
+        "gpt-oss:20b",
+        {"name": "analyst", "base": "gpt-oss:20b", "system": "You are ...",
+         "parameters": {"num_ctx": 48000, "temperature": 0.2}, "load": True},
+    ]
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+from fleet.kit.durations import check_duration, seconds
+
+AUTO = "auto"
+FOR_EVER = "-1"
+
+# What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
+_MODEL_NAME = re.compile(
+    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?"
+)
+# The hardened units hide these or give them a private copy (ProtectHome, PrivateTmp).
+HIDDEN_FROM_UNITS = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # noqa: S108
+
+
+def hidden_from_units(path: str) -> str | None:
+    """The directory that hides `path` from the hardened units, or None."""
+    return next((top for top in HIDDEN_FROM_UNITS if f"{path}/".startswith(f"{top}/")), None)
+
+
+def full_name(model: str) -> str:
+    """The name as Ollama lists it: with its tag."""
+    return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
+
+
+def check_model_name(value: str) -> str:
+    """`value`, when Ollama's parser would accept it."""
+    if not _MODEL_NAME.fullmatch(value):
+        raise ValueError("not a model name: write [host/][namespace/]model[:tag]")
+    return value
+
+
+def check_sha256(value: str) -> str:
+    """`value`, without the `sha256:` that tools show before it."""
+    digits = value.removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
+    return digits
+
+
+def _check_keep_alive(value: Any) -> Any:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str) and seconds(check_duration(value)) == 0:
+        raise ValueError("0 unloads at once; write -1 for ever, or 30m")
+    return value
+
+
+def _check_gguf(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme in ("http", "https") and url.hostname and not (url.username or url.password):
+        return value
+    if not value.startswith("/") or ".." in value.split("/"):
+        raise ValueError(
+            "neither an absolute path on the host nor an http(s) address without a password"
+        )
+    if hidden := hidden_from_units(value):
+        raise ValueError(
+            f"is under {hidden}, which the loader's hardened unit cannot see; put the file under "
+            "/var, /srv, /data or /mnt"
+        )
+    return value
+
+
+def _list_of_texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Declared(BaseModel):
+    """What the classes here share: strict, frozen, and no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class ModelParameters(Declared):
+    """Ollama's PARAMETERs, with the types and bounds that it knows but does not enforce."""
+
+    num_ctx: int | None = Field(None, ge=256, description="Context, in tokens.")
+    num_predict: int | None = Field(
+        None, ge=-2, description="Longest answer in tokens; -1 is no bound, -2 fills the context."
+    )
+    num_keep: int | None = Field(None, ge=-1, description="Tokens kept when the context is full.")
+    num_batch: int | None = Field(None, ge=1, description="Tokens of a prompt read at once.")
+    num_gpu: int | None = Field(
+        None, ge=-1, description="Layers on the GPU; -1 lets Ollama decide."
+    )
+    num_thread: int | None = Field(None, ge=0, description="CPU threads; 0 lets Ollama decide.")
+    temperature: float | None = Field(
+        None, ge=0, le=10, description="0 always takes the likeliest."
+    )
+    top_k: int | None = Field(None, ge=0, description="Tokens to choose from.")
+    top_p: Fraction | None = Field(None, description="Share of probability to choose from.")
+    min_p: Fraction | None = Field(None, description="Least probability, of the likeliest's.")
+    typical_p: Fraction | None = Field(None, description="Locally typical sampling; 1 is off.")
+    seed: int | None = Field(None, description="The same seed gives the same answer.")
+    repeat_last_n: int | None = Field(None, ge=-1, description="Tokens looked back for repeats.")
+    repeat_penalty: float | None = Field(None, ge=0, description="Penalty for repeats; 1 is none.")
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="As in OpenAI's API.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="As in OpenAI's API.")
+    draft_num_predict: int | None = Field(None, ge=0, description="Tokens drafted ahead.")
+    stop: Annotated[tuple[str, ...] | None, BeforeValidator(_list_of_texts)] = Field(
+        None, strict=False, description="Texts that end an answer: one, or a list."
+    )
+
+    def declared(self) -> dict[str, Any]:
+        """Those that are set, as JSON knows them."""
+        values = self.model_dump(exclude_none=True)
+        return values | ({"stop": list(values["stop"])} if "stop" in values else {})
+
+
+class ModelDeclaration(Declared):
+    """One model that a host serves."""
+
+    name: Annotated[str, AfterValidator(check_model_name)] = Field(
+        description=(
+            "What clients ask for: `gpt-oss:20b`, `hf.co/<user>/<repository>[:<quantization>]`, "
+            "`modelscope.cn/<organisation>/<repository>`, or a name of your own with `base` or "
+            "`gguf`. `auto` is gpt-oss:120b or gpt-oss:20b, by the memory of the host."
+        )
+    )
+    digest: Annotated[str, AfterValidator(check_sha256)] | None = Field(
+        None,
+        description=(
+            "SHA-256 of the manifest in the registry, as `ollama list` and `/api/tags` show it. A "
+            "tag that has moved is refused, and what is there stays."
+        ),
+    )
+    base: Annotated[str, AfterValidator(check_model_name)] | None = Field(
+        None,
+        description="Makes a custom model of this one. It is pulled too, declared or not.",
+    )
+    gguf: Annotated[str, AfterValidator(_check_gguf)] | None = Field(
+        None,
+        description="Imports this file: an absolute path on the host, or an http(s) address.",
+    )
+    sha256: Annotated[str, AfterValidator(check_sha256)] | None = Field(
+        None, description="SHA-256 of the `gguf` file, which is imported only if it matches."
+    )
+    system: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="System prompt of a custom model."
+    )
+    template: Annotated[str, StringConstraints(min_length=1)] | None = Field(
+        None, description="Prompt template of a custom model, in Ollama's Go notation."
+    )
+    parameters: ModelParameters = Field(
+        ModelParameters.model_validate({}), description="Parameters of a custom model; see below."
+    )
+    memory: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description=(
+            "GiB that it takes when it is loaded, context and all; instead of what is reckoned "
+            "from its manifest, and for models whose registry does not show theirs."
+        ),
+    )
+    load: bool = Field(
+        False,
+        description="Load it into memory after each start of Ollama, before anybody asks for it.",
+    )
+    keep_alive: Annotated[str, BeforeValidator(_check_keep_alive)] | None = Field(
+        None,
+        description=(
+            "How long `load` keeps it there when nobody asks; `-1`, for ever, when not declared."
+        ),
+    )
+
+    @classmethod
+    def named(cls, name: str) -> ModelDeclaration:
+        """The declaration that a plain name stands for."""
+        return cls.model_validate({"name": name})
+
+    @model_validator(mode="after")
+    def _relations(self) -> ModelDeclaration:
+        for broken, message in self._contradictions():
+            if broken:
+                raise ValueError(message)
+        return self
+
+    def _contradictions(self) -> list[tuple[bool, str]]:
+        made = bool(self.base or self.gguf)
+        own = self.system or self.template or self.parameters.declared()
+        return [
+            (
+                bool(self.base and self.gguf),
+                "has base and gguf: import the file as one model, and name that as the base of "
+                "another",
+            ),
+            (bool(self.gguf and not self.sha256), "gguf needs sha256: run sha256sum on the file"),
+            (
+                bool(self.sha256 and not self.gguf),
+                "sha256 is for gguf; a registry's model has digest",
+            ),
+            (
+                bool(self.digest and made),
+                "digest is for what a registry has; pin the base, or the gguf by sha256",
+            ),
+            (
+                bool(own and not made),
+                f"system, template and parameters need base: write base = {self.name!r} and a name "
+                "of its own",
+            ),
+            (
+                bool(self.digest) and self.name == AUTO,
+                "auto has no digest; declare the model itself",
+            ),
+            (made and self.name == AUTO, "auto is chosen, not made; give it a name of its own"),
+            (
+                self.base is not None and full_name(self.base) == full_name(self.name),
+                "is its own base; give the custom model another name",
+            ),
+            (
+                self.keep_alive is not None and not self.load,
+                "keep_alive acts on load only, clients send theirs with each request; add "
+                "load = True, or set ollama_keep_alive for all models",
+            ),
+        ]
+
+    @property
+    def full_name(self) -> str:
+        """The name with its tag."""
+        return full_name(self.name)
+
+    @property
+    def root(self) -> str:
+        """The name of the model that brings the weights."""
+        return full_name(self.base) if self.base else self.full_name
+
+    @property
+    def definition(self) -> dict[str, Any]:
+        """What makes a custom model differ from its base."""
+        return {
+            "system": self.system or "",
+            "template": self.template or "",
+            "parameters": self.parameters.declared(),
+        }
+
+    @property
+    def served(self) -> tuple[Any, ...]:
+        """What a client can tell apart: hosts behind one gateway must not differ in it."""
+        return (self.full_name, self.digest, self.base, self.sha256, str(self.definition))
+
+
+def from_name(value: Any) -> Any:
+    """A plain name as the declaration that it stands for."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+Model = Annotated[ModelDeclaration, BeforeValidator(from_name)]
+
+
+def with_bases(models: tuple[ModelDeclaration, ...]) -> list[ModelDeclaration]:
+    """The models, and the bases among them that nobody declared."""
+    declared = {model.full_name for model in models}
+    bases = {full_name(model.base) for model in models if model.base} - declared
+    return [*models, *(ModelDeclaration.named(base) for base in sorted(bases))]
+
+
+def pull_name(model: str, registry: str | None) -> str:
+    """The name to pull `model` under: Ollama has no setting for a mirror, only longer names.
+
+    A model that names its own registry (`hf.co/...`) is pulled from there.
+    """
+    parts = full_name(model).split("/")
+    if registry is None or len(parts) > 2:
+        return full_name(model)
+    namespace = parts[:-1] or ["library"]
+    return "/".join([registry, *namespace, parts[-1]])
+
+
+def contradictions(models: tuple[ModelDeclaration, ...], max_loaded: int) -> list[str]:
+    """What is wrong between the models of one host, a line each, without the key."""
+    problems = []
+    by_name: dict[str, ModelDeclaration] = {}
+    for model in models:
+        if model.full_name in by_name:
+            problems.append(f"{model.full_name} is declared twice; keep one")
+        by_name[model.full_name] = model
+    for model in models:
+        base = by_name.get(full_name(model.base)) if model.base else None
+        if base and base.base:
+            problems.append(
+                f"{model.name}: its base {base.name} is a custom model itself; write "
+                f"base = {base.base!r} and repeat what differs"
+            )
+    loaded = [model for model in models if model.load]
+    if 0 < max_loaded < len(loaded):
+        names = ", ".join(model.name for model in loaded)
+        problems.append(
+            f"{names} are to be loaded, but ollama_max_loaded_models = {max_loaded} lets them push "
+            "each other out; raise it, or load fewer"
+        )
+    return problems + _contexts(loaded)
+
+
+def _contexts(loaded: list[ModelDeclaration]) -> list[str]:
+    """Ollama keeps one process for each file of weights, and starts it anew for another context."""
+    problems = []
+    for place, model in enumerate(loaded):
+        for other in loaded[:place]:
+            contexts = {item.parameters.num_ctx for item in (model, other)}
+            if model.root == other.root and len(contexts) > 1:
+                problems.append(
+                    f"{other.name} and {model.name} share the weights of {model.root}, of which "
+                    "Ollama holds one context at a time: give them the same num_ctx, or load one"
+                )
+    return problems
