@@ -4,8 +4,10 @@ from pathlib import Path
 
 import click
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
+from fleet.declare.load import group_names
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():
-    inventory_file.check(_inventory)
+    inventory_file.check(_inventory, group_names(CAPABILITIES))

@@ -2,8 +2,14 @@
 
 from pyinfra import host, inventory
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.load import load_fleet
+from fleet.dify.settings import Dify
+from fleet.docker.settings import Docker
+from fleet.gateway.settings import Gateway
 from fleet.kit.commands import meet
+from fleet.ollama.settings import Ollama
+from fleet.webui.settings import Webui
 from tasks.container_toolkit import container_toolkit
 from tasks.dify import dify
 from tasks.docker import docker
@@ -17,43 +23,43 @@ from tasks.platform import platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory)
+fleet = load_fleet(inventory, CAPABILITIES)
 me = fleet[host.name]
 
 platform(me, fleet)
-if me.is_gpu:
+if me.runs(Ollama):
     # What is not there, and what does not fit, is refused before anything is changed.
     instances(me)
     memory(me)
 # The walls come first: nothing that is installed below is ever open to everybody.
 firewall(me, fleet)
 
-if me.is_gpu:
+if me.runs(Ollama):
     # Before what uses the GPU; may reboot the host.
     driver(me)
     memory_with_driver(me)
 
-if me.has_docker:
+if me.runs(Docker):
     docker(me)
     container_toolkit(me)
 
-if me.is_gpu:
+if me.runs(Ollama):
     ollama(me)
     gpus_found(me)
     models(me)
     placement(me)
 
 # Hosts go through the list side by side: the door answers 503 until there is something behind it.
-if me.is_gateway:
+if me.runs(Gateway):
     gateway(me, fleet)
 
 # Asks the door, and starts without it too.
-if me.is_webui:
+if me.runs(Webui):
     webui(me, fleet)
 
-if any(item.is_dify for item in fleet):
+if any(item.runs(Dify) for item in fleet):
     meet(name="Wait for models and door")
 
 # Last: its set-up asks the models a question, through the door where that is declared.
-if me.is_dify:
+if me.runs(Dify):
     dify(me, fleet)

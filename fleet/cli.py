@@ -11,14 +11,22 @@ import click
 import openai
 from pyinfra.api.exceptions import PyinfraError
 
-from fleet.declare.load import Endpoint, Fleet, FleetHost
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_inventory
-from fleet.declare.types import GatewayKey
 from fleet.dify.backups import DifyHost
 from fleet.gateway import tls
+from fleet.gateway.declared import (
+    gateway_keys,
+    gateway_url,
+    previous_gateway_key,
+    trust_of,
+)
 from fleet.gateway.drain import Gateways
+from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
+from fleet.ollama.settings import Ollama
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,11 +44,11 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     fleet = _open(inventory)
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name
-    key = fleet.gateway_keys(gateway)[name]
-    model = model or fleet.gpu_hosts[0].ollama.model_names[0]
-    click.secho(f"{model} at {gateway.gateway_url} with the key {name!r}: {question}", dim=True)
+    key = gateway_keys(fleet, gateway)[name]
+    model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
+    click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
     client = openai.OpenAI(
-        base_url=f"{gateway.gateway_url}/v1",
+        base_url=f"{gateway_url(gateway)}/v1",
         api_key=key.get_secret_value(),
         http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
     )
@@ -58,7 +66,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             first = first or time.monotonic() - began
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
-        raise click.ClickException(f"{gateway.gateway_url}: {error}") from None
+        raise click.ClickException(f"{gateway_url(gateway)}: {error}") from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
 
@@ -69,7 +77,7 @@ def check(inventory: Path) -> None:
     """Print what INVENTORY declares, or everything that is refused; no host is reached."""
     fleet = _open(inventory)
     rows = [("HOST", "GROUPS", "ADDRESSES")]
-    rows += [(host.name, ", ".join(sorted(host.groups)), _addresses(host)) for host in fleet]
+    rows += [(host.name, ", ".join(sorted(host.groups)), _addresses(fleet, host)) for host in fleet]
     names, groups = (max(len(row[column]) for row in rows) for column in (0, 1))
     for row in rows:
         click.echo(f"{row[0]:<{names}}  {row[1]:<{groups}}  {row[2]}")
@@ -86,13 +94,13 @@ def key() -> None:
 def key_list(inventory: Path) -> None:
     """List the keys with their roles and ends, without a value."""
     fleet = _open(inventory)
-    for gateway in fleet.gateways:
-        for item in gateway.gateway.keys:
+    for gateway in fleet.running(Gateway):
+        for item in gateway[Gateway].keys:
             notes: list[str] = [item.role]
             if item.expires:
                 word = "expired" if item.has_ended(datetime.now(UTC)) else "until"
                 notes.append(f"{word} {item.expires:%Y-%m-%d %H:%M} UTC")
-            before = fleet.previous_gateway_key(item.name)
+            before = previous_gateway_key(fleet, item.name)
             if before is not None and before.until > datetime.now(UTC):
                 notes.append(f"rotated, the value before until {before.until:%Y-%m-%d %H:%M} UTC")
             click.echo(f"{gateway.name}  {item.name:<24} {', '.join(notes)}")
@@ -105,7 +113,7 @@ def key_show(inventory: Path, name: str) -> None:
     """Print the API key NAME, to be handed to its owner."""
     fleet = _open(inventory)
     gateway = _gateway_with(fleet, name)
-    click.echo(fleet.gateway_keys(gateway)[name].get_secret_value())
+    click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
 
 
 @key.command("rotate")
@@ -121,7 +129,7 @@ def key_rotate(inventory: Path, name: str, overlap: str) -> None:
     """
     fleet = _open(inventory)
     gateway = _gateway_with(fleet, name)
-    fleet.gateway_keys(gateway)
+    gateway_keys(fleet, gateway)
     try:
         until = datetime.now(UTC) + _overlap(overlap)
         value = fleet.secrets.rotate(f"gateway_key_{name}", until)
@@ -140,7 +148,7 @@ def key_rotate(inventory: Path, name: str, overlap: str) -> None:
 def ca(inventory: Path) -> None:
     """Print the certificate of the fleet's own authority, for clients to trust."""
     fleet = _open(inventory)
-    if not any(gateway.gateway.tls == "private-ca" for gateway in fleet.gateways):
+    if not any(gateway[Gateway].tls == "private-ca" for gateway in fleet.running(Gateway)):
         raise click.ClickException("no gateway of this inventory has gateway_tls = 'private-ca'")
     click.echo(tls.ca_certificate(fleet.secrets), nl=False)
     click.echo(
@@ -162,11 +170,11 @@ def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
     It stays drained, through deploys and restarts, until `fleet undrain`.
     """
     try:
-        state, fleet = open_inventory(inventory)
+        state, fleet = open_inventory(inventory, CAPABILITIES)
         gpu = _gpu_host(fleet, host)
         with Gateways(state, fleet) as gateways:
             for gateway, drained in gateways.drained().items():
-                if not force and {item.name for item in fleet.gpu_hosts} <= {host, *drained}:
+                if not force and {item.name for item in fleet.running(Ollama)} <= {host, *drained}:
                     raise FleetError(
                         f"{host}: no other host would be left to {gateway}; --force if meant"
                     )
@@ -184,7 +192,7 @@ def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
 def undrain(inventory: Path, host: str, cold: bool) -> None:
     """Send HOST requests again, once its model is loaded."""
     try:
-        state, fleet = open_inventory(inventory)
+        state, fleet = open_inventory(inventory, CAPABILITIES)
         gpu = _gpu_host(fleet, host)
         with Gateways(state, fleet) as gateways:
             if not cold:
@@ -210,7 +218,7 @@ def dify_group() -> None:
 def dify_backup(inventory: Path, host: str, into: Path) -> None:
     """Back up Dify on HOST, and copy the archive to this machine. It holds secrets."""
     try:
-        state, fleet = open_inventory(inventory)
+        state, fleet = open_inventory(inventory, CAPABILITIES)
         connection = DifyHost(state, fleet, host)
         try:
             copy = connection.backup(into / host)
@@ -231,7 +239,7 @@ def dify_restore(inventory: Path, host: str, archive: Path) -> None:
     What is on the host before is put aside there, in /var/lib/dify/volumes.before-*.
     """
     try:
-        state, fleet = open_inventory(inventory)
+        state, fleet = open_inventory(inventory, CAPABILITIES)
         connection = DifyHost(state, fleet, host)
         try:
             replaced = connection.restore(archive)
@@ -244,16 +252,9 @@ def dify_restore(inventory: Path, host: str, archive: Path) -> None:
     click.echo(f"Now run: pyinfra {inventory} deploy.py --limit {host}", err=True)
 
 
-def _addresses(host: FleetHost) -> str:
-    found = [("ssh", Endpoint(host.outside_address, host.host.ssh_port))]
-    found += [(f"ollama {item.name}".rstrip(), item.endpoint) for item in host.instances]
-    if host.is_gateway:
-        found += [("gateway", endpoint) for endpoint in host.gateway_endpoints]
-    if host.is_dify:
-        found.append(("dify", host.dify_endpoint))
-    if host.is_webui:
-        found.append(("webui", host.webui_endpoint))
-    return ", ".join(f"{service} {endpoint}" for service, endpoint in found)
+def _addresses(fleet: Fleet, host: FleetHost) -> str:
+    services = fleet.services(host)
+    return ", ".join(f"{item.name} {where}" for item in services for where in item.endpoints)
 
 
 def _overlap(text: str) -> timedelta:
@@ -264,41 +265,43 @@ def _overlap(text: str) -> timedelta:
 
 
 def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
-    for item in fleet.gpu_hosts:
+    for item in fleet.running(Ollama):
         if item.name == name:
             return item
-    known = ", ".join(item.name for item in fleet.gpu_hosts)
+    known = ", ".join(item.name for item in fleet.running(Ollama))
     raise FleetError(f"{name}: no such GPU host; there are {known}")
 
 
 def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
-    for gateway in fleet.gateways:
-        if name in [item.name for item in gateway.gateway.keys]:
+    for gateway in fleet.running(Gateway):
+        if name in [item.name for item in gateway[Gateway].keys]:
             return gateway
-    known = sorted({item.name for gateway in fleet.gateways for item in gateway.gateway.keys})
+    known = sorted(
+        {item.name for gateway in fleet.running(Gateway) for item in gateway[Gateway].keys}
+    )
     raise click.ClickException(f"{name}: not in gateway_keys; declared: {', '.join(known)}")
 
 
 def _usable_key(gateway: FleetHost) -> GatewayKey:
-    for item in gateway.gateway.usable_keys(datetime.now(UTC)):
+    for item in gateway[Gateway].usable_keys(datetime.now(UTC)):
         return item
     raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
 
 
 def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:
-    trust = fleet.trust_of(gateway)
+    trust = trust_of(fleet, gateway)
     return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 def _open(inventory: Path) -> Fleet:
     try:
-        return open_inventory(inventory)[1]
+        return open_inventory(inventory, CAPABILITIES)[1]
     except FleetError as error:
         raise click.ClickException(str(error)) from None
 
 
 def _gateway(fleet: Fleet) -> FleetHost:
-    for gateway in fleet.gateways:
-        if gateway.gateway_url:
+    for gateway in fleet.running(Gateway):
+        if gateway_url(gateway):
             return gateway
     raise click.ClickException("no gateway of this inventory can be reached from this machine")

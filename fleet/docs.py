@@ -18,10 +18,27 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare import types as settings
-from fleet.declare.load import GATEWAY_GROUP, GPU_GROUP, PROJECT_ROOT, load_fleet
+from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.load import load_fleet
+from fleet.declare.settings import Settings
+from fleet.dify.settings import (
+    Dify,
+    DifyModel,
+    DifyModelDeclared,
+    ImageDigest,
+    ImageName,
+    OwnerEmail,
+    PluginIdentifier,
+    Subnet,
+)
+from fleet.docker.settings import RegistryName, UserName
+from fleet.firewall.settings import InterfaceName
+from fleet.gateway.settings import Expiry, Gateway, GatewayKey, GatewayKeyDeclared, Rate
 from fleet.kit.errors import SettingsError
 from fleet.ollama import models as model_declarations
+from fleet.ollama.settings import Gpus, InstanceName, Ollama, OllamaInstance
 
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 
@@ -35,27 +52,27 @@ _WORDS: tuple[tuple[Any, str], ...] = (
     (settings.HttpUrl, "http(s) address"),
     (settings.Fingerprint, "key (its 40 capital hexadecimal digits)"),
     (settings.Version, "version (three numbers)"),
-    (settings.UserName, "user name"),
-    (settings.RegistryName, "host (`name:port`) or network"),
+    (UserName, "user name"),
+    (RegistryName, "host (`name:port`) or network"),
     (settings.Port, "port"),
-    (settings.Gpus, '`"all"` or list of GPUs'),
-    (settings.InstanceName, "name"),
+    (Gpus, '`"all"` or list of GPUs'),
+    (InstanceName, "name"),
     (settings.ImageReference, "image with its digest"),
-    (settings.OllamaInstance, "instance"),
-    (settings.InterfaceName, "interface name"),
+    (OllamaInstance, "instance"),
+    (InterfaceName, "interface name"),
     (settings.KeyName, "key name"),
-    (settings.GatewayKeyDeclared, "key name or key"),
-    (settings.Rate, "rate"),
-    (settings.Expiry, "date or time"),
+    (GatewayKeyDeclared, "key name or key"),
+    (Rate, "rate"),
+    (Expiry, "date or time"),
     (settings.Origin, "origin"),
     (settings.DnsName, "DNS name"),
     (settings.EmailAddress, "email address"),
-    (settings.OwnerEmail, "email address"),
-    (settings.Subnet, "IPv4 network"),
-    (settings.ImageName, "image"),
-    (settings.ImageDigest, "digest (`sha256:...`)"),
-    (settings.PluginIdentifier, "plugin identifier"),
-    (settings.DifyModelDeclared, "model name or model"),
+    (OwnerEmail, "email address"),
+    (Subnet, "IPv4 network"),
+    (ImageName, "image"),
+    (ImageDigest, "digest (`sha256:...`)"),
+    (PluginIdentifier, "plugin identifier"),
+    (DifyModelDeclared, "model name or model"),
     (settings.EnvName, "variable name"),
     (settings.EnvValue, "text"),
     (settings.Address, "IP address"),
@@ -121,15 +138,15 @@ between hosts, and then whatever is wrong with stored keys.
 
 def generate() -> str:
     """The whole of docs/settings.md."""
-    introduction = _INTRODUCTION.format(gpu=GPU_GROUP, gateway=GATEWAY_GROUP, refusal=_refusal())
+    introduction = _INTRODUCTION.format(gpu="gpu", gateway="gateway", refusal=_refusal())
     sections = []
-    for model in settings.CAPABILITIES:
+    for model in (item.settings for item in CAPABILITIES):
         sections.append(_section(model))
-        if model is settings.OllamaSettings:
+        if model is Ollama:
             sections.append(_instance_section())
-        if model is settings.GatewaySettings:
+        if model is Gateway:
             sections.append(_key_section())
-        if model is settings.DifySettings:
+        if model is Dify:
             sections.append(_dify_model_section())
     return "\n".join([introduction, *sections, _models()])
 
@@ -138,13 +155,13 @@ def _refusal() -> str:
     """A real refusal, so that the page shows what an operator will read."""
     mistakes = {"ollama_keep_alive": "5 minutes", "ollama_paralel": 4, "models_wait": "yes"}
     try:
-        load_fleet(Inventory((["gpu1"], {}), gpu=(["gpu1"], mistakes)))  # type: ignore[no-untyped-call]
+        load_fleet(Inventory((["gpu1"], {}), gpu=(["gpu1"], mistakes)), CAPABILITIES)  # type: ignore[no-untyped-call]
     except SettingsError as error:
         return str(error)
     raise AssertionError(f"settings that are refused no more: {mistakes}")
 
 
-def _section(model: type[settings.Settings]) -> str:
+def _section(model: type[Settings]) -> str:
     title = f"`{model.prefix}`" if model.prefix else "Keys without a prefix"
     hints = get_type_hints(model, include_extras=True)
     rows = [
@@ -167,7 +184,7 @@ def _section(model: type[settings.Settings]) -> str:
 
 def _instance_section() -> str:
     return _item_section(
-        settings.OllamaInstance,
+        OllamaInstance,
         "ollama_instances",
         "An instance",
         '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
@@ -177,7 +194,7 @@ def _instance_section() -> str:
 
 def _key_section() -> str:
     return _item_section(
-        settings.GatewayKey,
+        GatewayKey,
         "gateway_keys",
         "A key",
         'A name alone, `"team-a"`, or what is to hold for it: '
@@ -187,7 +204,7 @@ def _key_section() -> str:
 
 def _dify_model_section() -> str:
     return _item_section(
-        settings.DifyModel,
+        DifyModel,
         "dify_models",
         "A model",
         'A name alone, `"gpt-oss:20b"`, or its limits too: '

@@ -18,11 +18,13 @@ from pathlib import Path
 import click
 from pyinfra.api.inventory import Inventory
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.load import load_fleet
+from fleet.gateway.declared import gateway_keys
+from fleet.gateway.files import config_files
 from fleet.kit.secrets import SecretStore
 from lab import hosts, state
 from lab.state import EDGE, Lab, LabError
-from tasks.gateway import config_files
 
 BACKEND = 19000
 ROUNDS, SECONDS = 12, 2
@@ -157,11 +159,11 @@ def _configuration(lab: Lab, rig: Rig) -> tuple[str, str, str]:
         gpu=(list(rig.servers) or ["box"], gpu),
         gateway=(["box"], {}),
     )
-    fleet = load_fleet(inventory)
+    fleet = load_fleet(inventory, CAPABILITIES)
     with tempfile.TemporaryDirectory() as folder:
         fleet.secrets = SecretStore(Path(folder))
         config, keys = config_files(fleet["box"], fleet, (3, 0), [])
-        key = fleet.gateway_keys(fleet["box"])["key3"].get_secret_value()
+        key = gateway_keys(fleet, fleet["box"])["key3"].get_secret_value()
     extra = _BARE.format(port=rig.port + 1)
     if rig.keys == 5 and not rig.servers:
         extra += _BACKEND.format(backend=BACKEND, text="y" * 1000)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from fleet.declare.load import FleetHost
+from fleet.declare.fleet import FleetHost
 from fleet.gates.operations import judge_memory, judge_placement, restart_too_early
 from fleet.kit.packages import install_packages
 

@@ -7,23 +7,26 @@ from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
 from pyinfra.operations import files, server
 
-from fleet.declare.load import FleetHost
-from fleet.declare.types import Architecture, proxy_environment
-from fleet.docker.operations import pull_image
+from fleet.declare.fleet import FleetHost
+from fleet.docker.images import pull_image
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
-from fleet.driver.operations import refuse
 from fleet.kit import paths
 from fleet.kit.commands import verify_unit
 from fleet.kit.errors import FleetError
-from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.proxy import proxy_environment
+from fleet.kit.refuse import refuse
 from fleet.kit.render import host_program
 from fleet.kit.units import run_unit
-from fleet.ollama.instances import refuse_missing_gpus, running_files, unit_file
+from fleet.ollama.files import running_files, unit_file
+from fleet.ollama.instances import refuse_missing_gpus
 from fleet.ollama.operations import install_instances, install_release, remove_servers
-
-_ARCHITECTURES: dict[str, Architecture] = {"x86_64": "amd64", "aarch64": "arm64"}
+from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_UNIT
+from fleet.ollama.preflight import refuse_foreign_installation
+from fleet.ollama.release import release_source
+from fleet.ollama.servers import instances_of
+from fleet.ollama.settings import Ollama
 
 
 @deploy("Instances")
@@ -32,11 +35,11 @@ def instances(me: FleetHost) -> None:
 
     The rest of the fleet goes on: a card that dies is no fault of the settings.
     """
-    if not me.ollama.instances:
+    if not me[Ollama].instances:
         return
     present = host.get_fact(DrivenGpus)
     try:
-        refuse_missing_gpus(me.instances, present, host.get_fact(GpuHardwareFact))
+        refuse_missing_gpus(instances_of(me), present, host.get_fact(GpuHardwareFact))
     except FleetError as error:
         refuse(name="Refuse GPUs that are not there", message=str(error))
 
@@ -44,7 +47,7 @@ def instances(me: FleetHost) -> None:
 @deploy("Ollama")
 def ollama(me: FleetHost) -> None:
     """Run the declared release with exactly the declared environment, once or several times."""
-    _refuse_foreign_installation(me)
+    refuse_foreign_installation(me)
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
@@ -53,39 +56,39 @@ def ollama(me: FleetHost) -> None:
         user="ollama",
         group="ollama",
         system=True,
-        home=paths.OLLAMA_HOME,
+        home=OLLAMA_HOME,
         shell="/usr/sbin/nologin",
         create_home=False,
     )
     files.directory(
         name="Create the home",
-        path=paths.OLLAMA_HOME,
+        path=OLLAMA_HOME,
         user="ollama",
         group="ollama",
         mode="750",
     )
     files.directory(
         name="Create the models directory",
-        path=me.ollama.models_dir,
+        path=me[Ollama].models_dir,
         user="ollama",
         group="ollama",
         mode="755",
     )
-    if any(item.runtime == "systemd" for item in me.instances):
+    if any(item.runtime == "systemd" for item in instances_of(me)):
         _install_release(me, url, sha256)
-    if me.ollama.instances:
+    if me[Ollama].instances:
         _install_instances(me)
     else:
         install_files(
             name="Install the unit",
-            files=[unit_file(me.instances[0])],
-            check=verify_unit(paths.OLLAMA_UNIT),
+            files=[unit_file(instances_of(me)[0])],
+            check=verify_unit(OLLAMA_UNIT),
         )
     # Before the new ones start, which may have a port of theirs.
     remove_servers(
-        name="Remove servers that are not declared", keep=[item.unit for item in me.instances]
+        name="Remove servers that are not declared", keep=[item.unit for item in instances_of(me)]
     )
-    for item in me.instances:
+    for item in instances_of(me):
         run_unit(
             name=f"Run Ollama as declared{f': {item.name}' if item.name else ''}",
             unit=item.unit,
@@ -104,46 +107,17 @@ def _install_release(me: FleetHost, url: str, sha256: str) -> None:
         ],
     )
     install_release(
-        name=f"Install Ollama {me.ollama.version}",
-        version=me.ollama.version,
+        name=f"Install Ollama {me[Ollama].version}",
+        version=me[Ollama].version,
         url=url,
         sha256=sha256,
-        environment=proxy_environment(me.ollama.https_proxy, me.ollama.no_proxy),
+        environment=proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy),
     )
 
 
 def _install_instances(me: FleetHost) -> None:
-    if any(item.runtime == "docker" for item in me.instances):
+    if any(item.runtime == "docker" for item in instances_of(me)):
         pull_image(
-            name="Pull the image", image=str(me.ollama.image), unit="llm-fleet-pull-ollama.service"
+            name="Pull the image", image=str(me[Ollama].image), unit="llm-fleet-pull-ollama.service"
         )
-    install_instances(name="Install the instances' units", instances=list(me.instances))
-
-
-def _refuse_foreign_installation(me: FleetHost) -> None:
-    """Another installer's unit runs as the same user on the same port, and its drop-ins win."""
-    servers = [f"{paths.UNITS}/{name}" for name in ("ollama.service", "ollama@*.service")]
-    found = host.get_fact(ForeignFiles, patterns=[*servers, *(f"{unit}.d/*" for unit in servers)])
-    if found:
-        raise FleetError(
-            f"{me.name}: Ollama was installed here by something else ({', '.join(found)}); to take "
-            f"over, run there: systemctl disable --now ollama; rm {' '.join(found)}; "
-            f"usermod --home {paths.OLLAMA_HOME} ollama. Its models can be kept with "
-            "ollama_models_dir"
-        )
-
-
-def release_source(me: FleetHost, machine: str) -> tuple[str, str]:
-    """URL and SHA-256 of the release tarball for a host whose `uname -m` is `machine`.
-
-    Raises:
-        FleetError: no release, or no checksum, for this architecture.
-    """
-    arch = _ARCHITECTURES.get(machine)
-    sha256 = me.ollama.tarball_sha256(arch) if arch else None
-    if sha256 is None:
-        raise FleetError(
-            f"{me.name}: no checksum for Ollama {me.ollama.version} on {machine}; set "
-            "ollama_sha256 for this host, or use an x86_64 or aarch64 host with a pinned version"
-        )
-    return f"{me.ollama.release_url}/v{me.ollama.version}/ollama-linux-{arch}.tar.zst", sha256
+    install_instances(name="Install the instances' units", instances=list(instances_of(me)))

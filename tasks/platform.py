@@ -7,17 +7,17 @@ from pyinfra.api import deploy
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import LinuxDistribution
 
-from fleet.declare.load import Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.dify.settings import Dify
+from fleet.gateway.settings import Gateway
 from fleet.kit import paths
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.foreign import HostAddresses
 from fleet.kit.files import ManagedFile, install_files
-
-SUPPORTED: dict[str, tuple[str, ...]] = {
-    "debian": ("12", "13"),
-    "ubuntu": ("22.04", "24.04", "26.04"),
-}
+from fleet.platform.facts import HostAddresses
+from fleet.platform.preflight import SUPPORTED
+from fleet.platform.settings import Platform
+from fleet.webui.settings import Webui
 
 
 @deploy("Platform")
@@ -38,14 +38,14 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
         raise FleetError(
             f"{me.name}: systemd is not the init system here, but this project needs it"
         )
-    address = me.host.private_address
+    address = me[Platform].private_address
     present = host.get_fact(HostAddresses)
     if address is not None and str(address) not in present:
         raise FleetError(
             f"{me.name}: private_address = '{address}': the host has no such address, only "
             f"{', '.join(present)}; correct the inventory, or bring the interface up"
         )
-    if me.is_gateway or me.is_dify or me.is_webui:
+    if me.runs(Gateway) or me.runs(Dify) or me.runs(Webui):
         _own_secrets(me, fleet)
 
 

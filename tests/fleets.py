@@ -10,7 +10,9 @@ import pytest
 from pyinfra.api.inventory import Inventory
 
 import fleet.declare.load
-from fleet.declare.load import Fleet, load_fleet
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.fleet import Fleet
+from fleet.declare.load import load_fleet
 
 # Name of a host to its groups (with spaces between) and its data.
 Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -219,7 +221,7 @@ def fleet_of(hosts: Hosts) -> Fleet:
     Raises:
         SettingsError: what is declared is refused.
     """
-    return load_fleet(inventory_of(hosts))
+    return load_fleet(inventory_of(hosts), CAPABILITIES)
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,13 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from fleet.container_toolkit.facts import ALL_GPUS, CdiDevices
+from fleet.container_toolkit.paths import CDI_UNIT, TOOLKIT_OWNED
 from fleet.docker.merge import merge
 from fleet.docker.operations import VALIDATE, RefusedError, install_owned, read_owned
+from fleet.docker.paths import DOCKER_CONFIG
 from fleet.driver.facts import DrivenGpu, DrivenGpus
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.files import ManagedFile, install_files
-from fleet.kit.paths import CDI_UNIT, DOCKER_CONFIG, TOOLKIT_OWNED
 
 _RUNTIME = ("runtimes", "nvidia")
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import runpy
 import traceback
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from fleet.declare.load import DIFY_GROUP, GATEWAY_GROUP, GPU_GROUP, WEBUI_GROUP
 from fleet.kit.errors import FleetError, SettingsError
 
 _EVERYONE = "all"
-_OURS = (GPU_GROUP, GATEWAY_GROUP, DIFY_GROUP, WEBUI_GROUP, _EVERYONE)
 
 
-def check(path: Path) -> None:
+def check(path: Path, groups: Collection[str]) -> None:
     """Refuse an inventory file of which pyinfra would lose hosts, or find others than are meant.
+
+    `groups` are those that say what a host runs.
 
     Raises:
         FleetError: the file cannot be run.
@@ -29,7 +30,9 @@ def check(path: Path) -> None:
         declared = runpy.run_path(str(path))
     except Exception as error:
         raise failure(path, error) from None
-    if problems := [f"{path}: {line}" for line in _problems(declared, path.stem)]:
+    if problems := [
+        f"{path}: {line}" for line in _problems(declared, path.stem, {*groups, _EVERYONE})
+    ]:
         raise SettingsError(problems)
 
 
@@ -43,7 +46,7 @@ def failure(path: Path | str, error: Exception) -> FleetError:
     return FleetError(f"{place}: {type(error).__name__}: {error}")
 
 
-def _problems(declared: dict[str, Any], stem: str) -> list[str]:
+def _problems(declared: dict[str, Any], stem: str, ours: set[str]) -> list[str]:
     problems = []
     groups: dict[str, list[str]] = {}
     for name, value in declared.items():
@@ -53,8 +56,8 @@ def _problems(declared: dict[str, Any], stem: str) -> list[str]:
         if hosts is not None:
             groups[name] = hosts
         # pyinfra passes over other lists, and takes a tuple apart.
-        elif name in _OURS or isinstance(value, tuple):
-            problems.append(f"{name}: {_fix(name, value)}")
+        elif name in ours or isinstance(value, tuple):
+            problems.append(f"{name}: {_fix(name, value, ours)}")
     if not problems and not any(groups.values()):
         problems.append('no host is declared; write gpu = ["gpu1.example.internal"]')
     everyone = groups.get(_EVERYONE)
@@ -63,7 +66,7 @@ def _problems(declared: dict[str, Any], stem: str) -> list[str]:
         return problems
     for name, hosts in groups.items():
         lost = [host for host in hosts if host not in everyone]
-        if lost and (name in _OURS or isinstance(declared[name], tuple)):
+        if lost and (name in ours or isinstance(declared[name], tuple)):
             problems.append(
                 f"{name}: {', '.join(lost)} would be left out, for want of a place in `all`; add "
                 f"it there, or delete `all` and declare its data in group_data/{stem}.py"
@@ -88,9 +91,9 @@ def _hosts(value: Any) -> list[str] | None:
     return names if all(isinstance(name, str) for name in names) else None
 
 
-def _fix(name: str, value: Any) -> str:
+def _fix(name: str, value: Any, ours: set[str]) -> str:
     host = _first_text(value)
-    other = "" if name in _OURS else f"; or call it _{name}, if it is no group"
+    other = "" if name in ours else f"; or call it _{name}, if it is no group"
     return (
         "not a list of hosts, so pyinfra would take other hosts from it, or none; write "
         f'{name} = ["{host}"], or {name} = [("{host}", {{...}})] with what differs for it{other}'

@@ -11,7 +11,9 @@ from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet.declare import inventory_file
-from fleet.declare.load import PROJECT_ROOT, Fleet, load_fleet
+from fleet.declare.capability import Capability
+from fleet.declare.fleet import PROJECT_ROOT, Fleet
+from fleet.declare.load import group_names, load_fleet
 from fleet.kit.errors import FleetError
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -21,7 +23,7 @@ with mock.patch.object(monkey, "patch_all"):
     from pyinfra_cli.inventory import make_inventory
 
 
-def open_inventory(path: Path) -> tuple[State, Fleet]:
+def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[State, Fleet]:
     """pyinfra's state and the checked settings of the inventory file `path`; no host is connected.
 
     Raises:
@@ -35,7 +37,7 @@ def open_inventory(path: Path) -> tuple[State, Fleet]:
     state = State(check_for_changes=False)
     ctx_state.set(state)  # type: ignore[no-untyped-call]
     ctx_config.set(config)  # type: ignore[no-untyped-call]
-    inventory_file.check(path)
+    inventory_file.check(path, group_names(capabilities))
     try:
         inventory = make_inventory(str(path), cwd=str(PROJECT_ROOT))
     except SyntaxError as error:
@@ -43,7 +45,7 @@ def open_inventory(path: Path) -> tuple[State, Fleet]:
     except UnexpectedExternalError as error:
         raise inventory_file.failure(error.filename, error.exception) from None
     ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
-    fleet = load_fleet(inventory)
+    fleet = load_fleet(inventory, capabilities)
     state.init(inventory, config)
     state.set_stage(StateStage.Connect)
     state.set_stage(StateStage.Prepare)

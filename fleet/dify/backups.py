@@ -12,9 +12,10 @@ from typing import IO, Any
 
 from pyinfra.api import Host, QuoteString, State, StringCommand
 
-from fleet.declare.load import Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.dify import declared as dify
-from fleet.kit import paths
+from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
+from fleet.dify.settings import Dify
 from fleet.kit.errors import FleetError
 
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
@@ -42,7 +43,7 @@ class DifyHost:
         Raises:
             FleetError: the host could not make one, or the copy is not what was sent.
         """
-        program, config = paths.DIFY_STACK_PROGRAM, paths.DIFY_STACK_CONFIG
+        program, config = DIFY_STACK_PROGRAM, DIFY_STACK_CONFIG
         after = f"ExecStopPost=/usr/bin/python3 {program} unpause {config}"
         # A unit: with the line cut in the middle, the containers must not stay paused.
         self._run(
@@ -55,10 +56,10 @@ class DifyHost:
         )  # fmt: skip
         [archive] = self._run(
             StringCommand(
-                "ls -t", QuoteString(self.declared.dify.backup_dir), "| grep '\\.tar$' | head -n 1"
+                "ls -t", QuoteString(self.declared[Dify].backup_dir), "| grep '\\.tar$' | head -n 1"
             )
         )
-        place = f"{self.declared.dify.backup_dir}/{archive}"
+        place = f"{self.declared[Dify].backup_dir}/{archive}"
         [line] = self._run(StringCommand("cat", QuoteString(f"{place}.sha256")))
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
         copy = into / archive
@@ -79,14 +80,14 @@ class DifyHost:
             FleetError: it is no whole backup of the declared version.
         """
         manifest, kept = read_backup(archive)
-        version = self.declared.dify.version
+        version = self.declared[Dify].version
         if manifest["version"] != version:
             raise FleetError(
                 f"{self.declared.name}: dify_version = {version!r}, but {archive.name} is of "
                 f"{manifest['version']}; declare that version, restore, and upgrade afterwards"
             )
-        part = f"{paths.DIFY_RESTORE}.part"
-        self._run(StringCommand("install -d -m 700", paths.DIFY_ROOT))
+        part = f"{DIFY_RESTORE}.part"
+        self._run(StringCommand("install -d -m 700", DIFY_ROOT))
         self._send(archive, part)
         replaced = []
         for secret, value in kept.items():
@@ -95,7 +96,7 @@ class DifyHost:
             if before is not None and before.get_secret_value() != value:
                 replaced.append(name)
             self._store.replace(name, value)
-        self._run(StringCommand("mv -f", part, paths.DIFY_RESTORE))
+        self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         return replaced
 
     def _fetch(self, remote: str, local: Path) -> None:
@@ -136,7 +137,7 @@ class DifyHost:
 
 
 def _declared(fleet: Fleet, name: str) -> FleetHost:
-    known = [host.name for host in fleet if host.is_dify]
+    known = [host.name for host in fleet if host.runs(Dify)]
     if name not in known:
         raise FleetError(f"{name}: no such Dify host; there are {', '.join(known) or 'none'}")
     return fleet[name]

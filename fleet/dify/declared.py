@@ -6,19 +6,21 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from fleet.declare.types import Address, DifyModel, DifySettings, Network
+from fleet.declare.capability import Grant, Service
+from fleet.dify.settings import Dify, DifyModel
+from fleet.gateway.declared import gateway_access, local_gateway
 from fleet.kit.secrets import host_secret
-from fleet.ollama.models import AUTO
+from fleet.ollama.servers import instances_of, ollama_endpoint
+from fleet.ollama.settings import Ollama
+from fleet.platform.declared import endpoint
 
 if TYPE_CHECKING:
-    from fleet.declare.load import Endpoint, Fleet, FleetHost
+    from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 
-Hosts: TypeAlias = "Fleet | list[FleetHost]"
 
 PROJECT = "dify"
 # A name of its own: the firewall opens Ollama to this bridge and no other.
@@ -103,43 +105,62 @@ def secrets_of(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     }
 
 
+def dify_endpoint(host: FleetHost) -> Endpoint:
+    """Where Dify's pages and API are published."""
+    return endpoint(host, host[Dify].listen, host[Dify].port)
+
+
+def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
+    """Dify's pages and API; nothing else is published."""
+    private = "dify_listen" if host[Dify].listen == "private" else None
+    where = (dify_endpoint(host),)
+    yield Service(
+        "dify_port", "dify", where, host[Dify].allow_from, "dify", private, published=True
+    )
+
+
+def grants(host: FleetHost, fleet: Fleet) -> Iterator[Grant]:
+    """Ollama, or the gateway to it, for the plugin daemon alone: nothing else of Dify calls it."""
+    is_own = host[Dify].ollama == "host"
+    local = ollama_endpoint(host) if is_own else local_gateway(host, fleet)
+    if local is not None:
+        yield Grant(
+            BRIDGE,
+            local.port,
+            "dify's plugin daemon",
+            source=daemon_address(host[Dify]),
+            # An Ollama in a container of its own is a published port, too.
+            published=is_own and instances_of(host)[0].runtime == "docker",
+        )
+
+
 @dataclass(frozen=True)
 class OllamaAccess:
-    """How the plugin daemon reaches Ollama.
-
-    `local` is the address when it is one of the host's own, which its firewall has to open.
-    """
+    """How the plugin daemon reaches Ollama: a server as it is, or through a gateway with a key."""
 
     url: str
-    local: Endpoint | None
     key: SecretStr | None = None
     own_ca: bool = False
 
 
 def ollama_access(host: FleetHost, fleet: Fleet) -> OllamaAccess:
     """The declared Ollama of Dify on `host`."""
-    if host.dify.ollama == "host":
-        return OllamaAccess(f"http://{host.ollama_endpoint}", host.ollama_endpoint)
-    gateway = gateway_of(host, fleet)
-    assert gateway is not None  # refused by fleet_problems
-    return OllamaAccess(
-        str(gateway.gateway_url),
-        gateway.gateway_endpoints[0] if gateway.name == host.name else None,
-        fleet.gateway_keys(gateway)[host.dify.gateway_key],
-        gateway.gateway.tls == "private-ca",
-    )
+    if host[Dify].ollama == "host":
+        return OllamaAccess(f"http://{ollama_endpoint(host)}")
+    gateway = gateway_access(host, fleet, host[Dify].gateway_key)
+    return OllamaAccess(gateway.url, gateway.key, gateway.own_ca)
 
 
-def daemon_address(settings: DifySettings) -> str:
+def daemon_address(settings: Dify) -> str:
     """The plugin daemon's fixed address in Dify's network; others get one of its first half."""
     return str(settings.subnet[-6])
 
 
-def models_of(host: FleetHost, hosts: Hosts) -> tuple[DifyModel, ...]:
+def models_of(host: FleetHost, hosts: Iterable[FleetHost]) -> tuple[DifyModel, ...]:
     """The models that Dify on `host` is told of; the first is its default."""
-    if host.dify.models:
-        return host.dify.models
-    first = _serving(host, hosts)[0].ollama
+    if host[Dify].models:
+        return host[Dify].models
+    first = serving(host, hosts)[0][Ollama]
     # What Ollama is told to hold, when it is told: more would be cut without a word.
     # Not told, Ollama holds 4096 on a small GPU.
     size = min(first.context_length or 4096, _CONTEXT)
@@ -149,13 +170,13 @@ def models_of(host: FleetHost, hosts: Hosts) -> tuple[DifyModel, ...]:
 
 def public_url(host: FleetHost) -> str:
     """The address in people's browsers."""
-    return host.dify.public_url or f"http://{host.dify_endpoint}"
+    return host[Dify].public_url or f"http://{dify_endpoint(host)}"
 
 
 def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     """What we say in the release's `.env`; everything else stays as the release has it."""
-    declared = host.dify
-    return _secret_values(secrets_of(host, fleet)) | _addresses(host) | {
+    declared = host[Dify]
+    return secret_values(secrets_of(host, fleet)) | _addresses(host) | {
         "COMPOSE_PROJECT_NAME": PROJECT,
         "CHECK_UPDATE_URL": "",
         "MARKETPLACE_ENABLED": _word(declared.plugin is not None),
@@ -170,7 +191,7 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     } | declared.env  # fmt: skip
 
 
-def _secret_values(values: dict[str, str]) -> dict[str, str]:
+def secret_values(values: dict[str, str]) -> dict[str, str]:
     """Secrets as `.env` names them; those that two services share are equal."""
     return {
         "SECRET_KEY": values["secret_key"],
@@ -196,7 +217,7 @@ def _addresses(host: FleetHost) -> dict[str, str]:
     socket = re.sub("^http", "ws", url)
     same_origin = ("CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL",
                    "APP_WEB_URL")  # fmt: skip
-    return dict.fromkeys(same_origin, host.dify.public_url or "") | {
+    return dict.fromkeys(same_origin, host[Dify].public_url or "") | {
         "FILES_URL": url,
         # For plugins and agents: the browsers' address may not be reached from a container.
         "INTERNAL_FILES_URL": "http://api:5001",
@@ -210,220 +231,8 @@ def _word(value: bool) -> str:
     return str(value).lower()
 
 
-def host_problems(host: FleetHost) -> Iterator[str]:
-    """What Dify on `host` lacks or contradicts, but for its secrets and other hosts."""
-    settings = host.dify
-    for key, fix in (
-        ("sha256", "the SHA-256 of the release's tarball, as `curl -L URL | sha256sum` tells it"),
-        ("owner_email", "the address that the owner logs in with"),
-    ):
-        if getattr(settings, key) is None:
-            yield f"{host.name}: dify_{key} is missing; set it to {fix}"
-    if not (settings.plugin or settings.plugin_package):
-        yield (
-            f"{host.name}: dify_plugin is missing: without it Dify knows no Ollama; set it to the "
-            "identifier that its page in the marketplace shows, or dify_plugin_package to a file"
-        )
-    yield from _package_problems(host)
-    if settings.listen == "private" and not settings.allow_from:
-        yield (
-            f"{host.name}: dify_listen = 'private' without dify_allow_from: nobody could reach it; "
-            "name at least one network"
-        )
-    if not _covered(BRIDGE, host.firewall.container_interfaces):
-        yield (
-            f"{host.name}: firewall_container_interfaces = "
-            f"{list(host.firewall.container_interfaces)} does not hold {BRIDGE}; add it, or Dify's "
-            "containers are open to the neighbours"
-        )
-    own = sorted(set(settings.env) & set(_OWN_VALUES))
-    if own:
-        yield f"{host.name}: dify_env: {', '.join(own)} is set by this project, use its setting"
-    ours = sorted(set(settings.env) & _FIXED_VALUES)
-    if ours:
-        yield (
-            f"{host.name}: dify_env: {', '.join(ours)} would change which parts of Dify there are, "
-            "or where they listen, behind this project's back; leave it out"
-        )
-    read = sorted(name for name, value in settings.env.items() if "$" in value)
-    if read:
-        yield (
-            f"{host.name}: dify_env: {', '.join(read)} has a $ in it, which Compose would take for "
-            "a variable; leave it out, or set it in Dify"
-        )
-    shown = sorted(name for name in settings.env if re.search("TOKEN|SECRET|PASS|_KEY$", name))
-    if shown:
-        yield (
-            f"{host.name}: dify_env: {', '.join(shown)} looks like a secret, and an inventory is "
-            "no place for one; leave it out"
-        )
-
-
-def _package_problems(host: FleetHost) -> Iterator[str]:
-    from fleet.declare.load import PROJECT_ROOT  # noqa: PLC0415 - it imports this file
-
-    package = host.dify.plugin_package
-    if package is None or package.startswith(("http://", "https://")):
-        return
-    if not (PROJECT_ROOT / package).is_file():
-        yield (
-            f"{host.name}: dify_plugin_package = {package!r}: no such file; paths are relative to "
-            f"{PROJECT_ROOT}"
-        )
-
-
-_OWN_VALUES = frozenset(
-    {
-        *_secret_values(dict.fromkeys(SECRETS, "")),
-        "COMPOSE_PROJECT_NAME", "CHECK_UPDATE_URL", "MARKETPLACE_ENABLED",
-        "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
-        "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
-        "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
-        "FILES_URL", "INTERNAL_FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE",
-        "NEXT_PUBLIC_SOCKET_URL",
-    }
-)  # fmt: skip
-
-
-# What the deploy, its backups and the firewall rely on.
-_FIXED_VALUES = frozenset(
-    {
-        # The profile of another vector store comes with a password that everybody knows.
-        "COMPOSE_PROFILES", "VECTOR_STORE",
-        "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE",
-        # In the volumes, where backups look for it.
-        "PGDATA", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT", "PLUGIN_STORAGE_TYPE",
-        "PLUGIN_STORAGE_LOCAL_ROOT", "WEAVIATE_PERSISTENCE_DATA_PATH",
-        "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
-        "EXPOSE_PLUGIN_DEBUGGING_PORT",
-    }
-)  # fmt: skip
-
-
-def _covered(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(
-        name == pattern or (pattern.endswith("*") and name.startswith(pattern[:-1]))
-        for pattern in patterns
-    )
-
-
-def fleet_problems(host: FleetHost, hosts: list[FleetHost]) -> Iterator[str]:
-    """What of `host` does not fit the hosts that it reaches its models on."""
-    if host.dify.ollama == "host":
-        yield from _own_ollama_problems(host)
-    else:
-        yield from _gateway_problems(host, hosts)
-    serving = _serving(host, hosts)
-    if not serving:
-        return
-    declared = {model.full_name: model for model in serving[0].ollama.models}
-    if not host.dify.models and AUTO in serving[0].ollama.model_names[:1]:
-        yield f"{host.name}: dify_models is missing: 'auto' is no name to tell Dify; name the model"
-    for model in host.dify.models:
-        if model.full_name not in declared:
-            yield (
-                f"{host.name}: dify_models: {model.name!r} is not in ollama_models of "
-                f"{serving[0].name}, which has {list(serving[0].ollama.model_names)}"
-            )
-    limit = serving[0].ollama.context_length
-    for model in host.dify.models:
-        if limit and model.context_size > limit:
-            yield (
-                f"{host.name}: dify_models: {model.name!r}: context_size = {model.context_size} is "
-                f"above ollama_context_length = {limit} of {serving[0].name}: Ollama would cut the "
-                "prompt without a word; lower the one or raise the other"
-            )
-
-
-def _own_ollama_problems(host: FleetHost) -> Iterator[str]:
-    if not host.is_gpu:
-        yield (
-            f"{host.name}: dify_ollama = 'host', but the host is not in group gpu and has no "
-            "Ollama; add it, or set dify_ollama = 'gateway'"
-        )
-    elif host.ollama.listen != "private":
-        yield (
-            f"{host.name}: ollama_listen = {host.ollama.listen!r}: Dify's containers could not "
-            "reach it; set ollama_listen = 'private' and private_address (the firewall opens it to "
-            "Dify's plugin daemon only)"
-        )
-
-
-def _gateway_problems(host: FleetHost, hosts: list[FleetHost]) -> Iterator[str]:
-    gateway = gateway_of(host, hosts)
-    if gateway is None:
-        yield (
-            f"{host.name}: dify_ollama = 'gateway', but no gateway of the inventory can be reached "
-            "by others; declare one with gateway_listen = 'private', or use dify_ollama = 'host'"
-        )
-        return
-    if host.dify.gateway_key not in {key.name for key in gateway.gateway.keys}:
-        yield (
-            f"{host.name}: dify_gateway_key = {host.dify.gateway_key!r} is not in gateway_keys of "
-            f"{gateway.name}; add "
-            f'{{"name": "{host.dify.gateway_key}", "overrides": True}} there'
-        )
-        return
-    daemon = ip_address(daemon_address(host.dify))
-    yield from call_problems(host, gateway, "dify_gateway_key", host.dify.gateway_key, daemon)
-
-
-def call_problems(
-    host: FleetHost, gateway: FleetHost, setting: str, name: str, inside: Address | None
-) -> Iterator[str]:
-    """Why `gateway` or its firewall turns away containers of `host`, whose key is called `name`.
-
-    The gateway sees `inside`, the container's own address, when it is on the same host, and the
-    host's private address otherwise. Nothing is said where that cannot be told, as of a gateway on
-    all its addresses.
-    """
-    key = next(key for key in gateway.gateway.keys if key.name == name)
-    said = f"{host.name}: {setting} = {name!r}, which in gateway_keys of {gateway.name}"
-    is_here = host.name == gateway.name
-    source = inside if is_here else host.host.private_address
-    door = gateway.host.private_address if gateway.gateway.listen == "private" else None
-    if not (source and door and source.version == door.version):
-        return
-    if key.allow_from and not _any_holds(key.allow_from, source):
-        yield f"{said} has an allow_from without {source}, where its calls come from; add it there"
-    filtered = gateway.firewall.backend != "none" and not is_here
-    if filtered and not _any_holds(gateway.gateway.allow_from, source):
-        listed = [str(network) for network in gateway.gateway.allow_from]
-        yield (
-            f"{gateway.name}: gateway_allow_from = {listed}: the firewall would drop the calls of "
-            f"{host.name}; add '{source}' or its network"
-        )
-
-
-def _any_holds(networks: Iterable[Network], address: Address) -> bool:
-    return any(address in network for network in networks)
-
-
-def gateway_of(host: FleetHost, hosts: Hosts) -> FleetHost | None:
-    """The gateway that containers of `host` use: the host's own, else the first; None without."""
-    usable = [item for item in hosts if item.is_gateway and item.gateway_url]
-    return next((item for item in usable if item.name == host.name), next(iter(usable), None))
-
-
-def _serving(host: FleetHost, hosts: Hosts) -> list[FleetHost]:
-    if host.dify.ollama == "host":
-        return [host] if host.is_gpu else []
-    return [item for item in hosts if item.is_gpu]
-
-
-def secret_problems(fleet: Fleet) -> Iterator[str]:
-    """Values in the secrets store that Dify would not start with, or that everybody knows."""
-    for host in fleet:
-        for name, secret in SECRETS.items() if host.is_dify else ():
-            stored = fleet.secrets.read(secret_name(host, name))
-            if stored is None:
-                continue
-            path = fleet.secrets.path(secret_name(host, name))
-            value = stored.get_secret_value()
-            if any(value.startswith(known) for known in PUBLIC_DEFAULTS):
-                yield (
-                    f"{host.name}: {path} holds a value that Dify's release prints for everybody; "
-                    "delete it to have one generated"
-                )
-            elif not re.fullmatch(secret.form, value):
-                yield f"{host.name}: {path} is not {secret.words}; delete it to have one generated"
+def serving(host: FleetHost, hosts: Iterable[FleetHost]) -> list[FleetHost]:
+    """The hosts whose Ollama answers Dify on `host`."""
+    if host[Dify].ollama == "host":
+        return [host] if host.runs(Ollama) else []
+    return [item for item in hosts if item.runs(Ollama)]

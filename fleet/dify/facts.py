@@ -7,7 +7,7 @@ import json
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.kit.paths import DIFY_CLIENT_CONFIG, DIFY_CLIENT_PROGRAM, DIFY_PRISTINE
+from fleet.dify.paths import DIFY_CLIENT_CONFIG, DIFY_CLIENT_PROGRAM, DIFY_PRISTINE
 
 
 class DifyRelease(FactBase[str]):
@@ -67,27 +67,3 @@ class DifyKeyPrints(FactBase[dict[str, str]]):
     def process(self, output: list[str]) -> dict[str, str]:
         prints: dict[str, str] = json.loads("\n".join(output) or "{}")
         return prints
-
-
-class NewestBackup(FactBase[float | None]):
-    """Age in seconds of the newest archive in `directory`; None without any."""
-
-    archives = "dify-*.tar"
-
-    @override
-    @staticmethod
-    def default() -> None:
-        return None
-
-    @override
-    def command(self, directory: str) -> StringCommand:
-        return StringCommand(
-            "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(self.archives),
-            "-printf '%T@\\n'",
-            "2>/dev/null | sort -n | tail -n 1; date +%s",
-        )  # fmt: skip
-
-    @override
-    def process(self, output: list[str]) -> float | None:
-        *newest, now = output
-        return float(now) - float(newest[0]) if newest else None

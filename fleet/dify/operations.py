@@ -11,12 +11,8 @@ from pyinfra import host
 from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
-from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
-from fleet.kit.commands import Commands, fail, or_journal, with_environment
-from fleet.kit.errors import FleetError
-from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob
-from fleet.kit.jobs import Meter, newest_line, run_backup, run_job
-from fleet.kit.paths import (
+from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
+from fleet.dify.paths import (
     DIFY_BACKUP_UNIT,
     DIFY_CLIENT_CONFIG,
     DIFY_CLIENT_PROGRAM,
@@ -26,8 +22,13 @@ from fleet.kit.paths import (
     DIFY_SETUP_JOB,
     DIFY_STACK_CONFIG,
     DIFY_STACK_PROGRAM,
-    LIB,
 )
+from fleet.kit.commands import Commands, fail, or_journal, with_environment
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.backups import NewestBackup
+from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob
+from fleet.kit.jobs import Meter, newest_line, run_backup, run_job
+from fleet.kit.paths import LIB
 from fleet.kit.secrets import SecretStore
 
 

@@ -9,13 +9,11 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.docker.facts import DockerImage, DockerInfo, GroupMembers, OwnedFile
+from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile
 from fleet.docker.merge import Path, leaves, merge
+from fleet.docker.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
 from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.files import ManagedFile, install_files
-from fleet.kit.jobs import run_job
-from fleet.kit.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
 
 _DEFAULT_ROOT = "/var/lib/docker"
 # By the unit's own command line too: a key that is also a flag there keeps the daemon from
@@ -187,22 +185,3 @@ def set_members(group: str, users: list[str]) -> Commands:
     if host.get_fact(GroupMembers, group=group) is None and not users:
         return
     yield StringCommand("gpasswd -M", QuoteString(",".join(users)), QuoteString(group))
-
-
-@operation()
-def pull_image(image: str, unit: str) -> Commands:
-    """Have `image` in Docker; the host pulls it in `unit`, whatever becomes of the connection."""
-    if host.get_fact(DockerImage, reference=image):
-        host.noop(f"{image} is there")
-        return
-    start = StringCommand(
-        "systemctl is-active --quiet", unit, "|| {",
-        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
-    )  # fmt: skip
-    yield from run_job(
-        unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
-    )
-    yield or_journal(
-        StringCommand("docker image inspect --format", "'{{.Id}}'", QuoteString(image)), unit
-    )

@@ -18,11 +18,12 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import FileContents
 
 from fleet.driver.facts import BootId, DriverState, DriverStateFact
+from fleet.driver.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING
 from fleet.driver.plan import Plan, on_kernel
 from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.jobs import run_job
-from fleet.kit.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING, LIB
+from fleet.kit.paths import LIB
 from fleet.kit.units import run_unit
 
 INSTALLER = f"{LIB}/driver_install.py"
@@ -30,12 +31,6 @@ INSTALLER = f"{LIB}/driver_install.py"
 # Held by the host that reboots, when they do it one after the other.
 _TURN = BoundedSemaphore(1)
 _LOST: list[str] = []
-
-
-@operation()
-def refuse(message: str) -> Commands:
-    """Fail this host with `message` and change nothing on it; the rest of the fleet goes on."""
-    yield fail(f"{host.name}: {message}")
 
 
 @operation()

@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fleet.declare.types import DriverSettings
 from fleet.driver.facts import Generation, Gpu, GpuHardware
+from fleet.driver.settings import Driver
 
 Flavor = Literal["open", "proprietary"]
 
@@ -46,7 +46,7 @@ class Refusal(Exception):  # noqa: N818 - not an error of the deploy: a host tha
 
 
 @dataclass(frozen=True)
-class Platform:
+class System:
     """What decides the names: `debian` or `ubuntu`, its release, and `uname -m`."""
 
     distribution: str
@@ -80,22 +80,20 @@ class Plan:
     dkms: bool = True
 
 
-def branch_of(settings: DriverSettings, platform: Platform) -> int:
-    """The branch that is declared for a host, or its platform's default."""
-    if settings.source == "distribution" and platform.distribution == "debian":
-        return DEBIAN_BRANCH[platform.release]
+def branch_of(settings: Driver, system: System) -> int:
+    """The branch that is declared for a host, or its system's default."""
+    if settings.source == "distribution" and system.distribution == "debian":
+        return DEBIAN_BRANCH[system.release]
     if settings.version:
         return int(settings.version.split(".")[0])
     if settings.branch:
         return settings.branch
-    if settings.source == "nvidia" and platform.nvidia_name in LOWEST_BRANCH:
+    if settings.source == "nvidia" and system.nvidia_name in LOWEST_BRANCH:
         return DEFAULT_BRANCH_THERE
     return DEFAULT_BRANCH
 
 
-def flavor_of(
-    settings: DriverSettings, platform: Platform, hardware: GpuHardware, branch: int
-) -> Flavor:
+def flavor_of(settings: Driver, system: System, hardware: GpuHardware, branch: int) -> Flavor:
     """Open or proprietary modules for these GPUs.
 
     Raises:
@@ -117,13 +115,13 @@ def flavor_of(
     if old and branch > LAST_BRANCH_WITHOUT_GSP:
         raise Refusal(
             f"{_list(old)}: branch {branch} no longer drives this generation; "
-            f"{_remedy_for_old(platform, hardware)}"
+            f"{_remedy_for_old(system, hardware)}"
         )
     pascal = [g for g in old if g.generation in _BEFORE_VOLTA]
     if pascal and branch < OLLAMA_FLOOR_PASCAL:
         raise Refusal(
             f"{_list(pascal)}: Ollama needs driver {OLLAMA_FLOOR_PASCAL} or newer for this "
-            f"generation, and declared is {branch}; {_remedy_for_old(platform, hardware)}"
+            f"generation, and declared is {branch}; {_remedy_for_old(system, hardware)}"
         )
     chosen: Flavor = "proprietary" if old else "open"
     if settings.modules == "auto":
@@ -141,7 +139,7 @@ def flavor_of(
     return settings.modules
 
 
-def make_plan(settings: DriverSettings, platform: Platform, hardware: GpuHardware) -> Plan:
+def make_plan(settings: Driver, system: System, hardware: GpuHardware) -> Plan:
     """What is installed on a host with this hardware.
 
     Raises:
@@ -154,49 +152,49 @@ def make_plan(settings: DriverSettings, platform: Platform, hardware: GpuHardwar
             "driver_source = 'none'"
         )
     native = settings.source == "distribution"
-    branch = branch_of(settings, platform)
+    branch = branch_of(settings, system)
     if branch < OLLAMA_FLOOR:
         raise Refusal(
-            f"Debian {platform.release}'s own driver is {branch}, and Ollama needs "
+            f"Debian {system.release}'s own driver is {branch}, and Ollama needs "
             f"{OLLAMA_FLOOR} or newer; set driver_source = 'nvidia'"
         )
-    lowest = LOWEST_BRANCH.get(platform.nvidia_name, 0)
+    lowest = LOWEST_BRANCH.get(system.nvidia_name, 0)
     if not native and branch < lowest:
         raise Refusal(
-            f"NVIDIA's repository for {platform} begins with branch {lowest}, and declared is "
+            f"NVIDIA's repository for {system} begins with branch {lowest}, and declared is "
             f"{branch}; "
             + (
-                _remedy_for_old(platform, hardware)
+                _remedy_for_old(system, hardware)
                 if _before_turing(hardware)
                 else "leave driver_branch and driver_version unset"
             )
         )
-    flavor = flavor_of(settings, platform, hardware, branch)
+    flavor = flavor_of(settings, system, hardware, branch)
     if flavor == "proprietary" and branch > LAST_PROPRIETARY_BRANCH:
         raise Refusal(
             f"driver_modules = 'proprietary': branch {branch} has open modules only; leave "
             "driver_branch and driver_version unset"
         )
-    if hardware.secure_boot and not settings.mok_enrolled and not _is_signed(settings, platform):
+    if hardware.secure_boot and not settings.mok_enrolled and not _is_signed(settings, system):
         raise Refusal(
             "Secure Boot is on, and the kernel would refuse a module that was built on this host: "
             + (
                 "set driver_source = 'distribution' for Ubuntu's signed modules, "
-                if platform.distribution == "ubuntu"
+                if system.distribution == "ubuntu"
                 else ""
             )
             + "enrol the host's DKMS key at its console (mokutil --import /var/lib/dkms/mok.pub, "
             "reboot, confirm) and set driver_mok_enrolled = True, or turn Secure Boot off"
         )
     if native:
-        plan = _native(platform, flavor, branch, hardware)
-    elif platform.distribution == "debian":
+        plan = _native(system, flavor, branch, hardware)
+    elif system.distribution == "debian":
         plan = _nvidia_debian(settings, flavor, branch)
     else:
         plan = _nvidia_ubuntu(settings, flavor, branch)
     if not hardware.nvswitches:
         return Plan(plan.flavor, plan.branch, plan.pinning, plan.packages, (), plan.dkms)
-    if native and platform.distribution == "debian":
+    if native and system.distribution == "debian":
         raise Refusal(
             "NVSwitches need NVIDIA's fabric manager, which Debian does not have; set "
             "driver_source = 'nvidia'"
@@ -210,11 +208,11 @@ def floor_of(hardware: GpuHardware) -> int:
     return OLLAMA_FLOOR_PASCAL if early else OLLAMA_FLOOR
 
 
-def _is_signed(settings: DriverSettings, platform: Platform) -> bool:
-    return settings.source == "distribution" and platform.distribution == "ubuntu"
+def _is_signed(settings: Driver, system: System) -> bool:
+    return settings.source == "distribution" and system.distribution == "ubuntu"
 
 
-def _nvidia_debian(settings: DriverSettings, flavor: Flavor, branch: int) -> Plan:
+def _nvidia_debian(settings: Driver, flavor: Flavor, branch: int) -> Plan:
     module = "nvidia-kernel-open-dkms" if flavor == "open" else "nvidia-kernel-dkms"
     return Plan(
         flavor,
@@ -225,7 +223,7 @@ def _nvidia_debian(settings: DriverSettings, flavor: Flavor, branch: int) -> Pla
     )
 
 
-def _nvidia_ubuntu(settings: DriverSettings, flavor: Flavor, branch: int) -> Plan:
+def _nvidia_ubuntu(settings: Driver, flavor: Flavor, branch: int) -> Plan:
     suffix = "-open" if flavor == "open" else ""
     if branch >= UBUNTU_UNSUFFIXED:
         packages = (
@@ -246,8 +244,8 @@ def _nvidia_ubuntu(settings: DriverSettings, flavor: Flavor, branch: int) -> Pla
     return Plan(flavor, branch, (_pinning(settings, branch),), packages, fabric)
 
 
-def _native(platform: Platform, flavor: Flavor, branch: int, hardware: GpuHardware) -> Plan:
-    if platform.distribution == "debian":
+def _native(system: System, flavor: Flavor, branch: int, hardware: GpuHardware) -> Plan:
+    if system.distribution == "debian":
         module = "nvidia-open-kernel-dkms" if flavor == "open" else "nvidia-kernel-dkms"
         packages: tuple[str, ...] = (module, "nvidia-smi", "libcuda1", "nvidia-persistenced")
         return Plan(flavor, branch, (), packages)
@@ -267,7 +265,7 @@ def _native(platform: Platform, flavor: Flavor, branch: int, hardware: GpuHardwa
     return Plan(flavor, branch, (), packages, fabric, dkms=not hardware.secure_boot)
 
 
-def _pinning(settings: DriverSettings, branch: int) -> str:
+def _pinning(settings: Driver, branch: int) -> str:
     """NVIDIA's package that keeps apt to a branch, or to one version."""
     return f"nvidia-driver-pinning-{settings.version or branch}"
 
@@ -276,13 +274,13 @@ def _before_turing(hardware: GpuHardware) -> list[Gpu]:
     return [gpu for gpu in hardware.gpus if gpu.generation in _NO_GSP]
 
 
-def _remedy_for_old(platform: Platform, hardware: GpuHardware) -> str:
-    """Where the GPUs before Turing get their last branch on this platform."""
-    if platform.nvidia_name not in LOWEST_BRANCH:
+def _remedy_for_old(system: System, hardware: GpuHardware) -> str:
+    """Where the GPUs before Turing get their last branch on this system."""
+    if system.nvidia_name not in LOWEST_BRANCH:
         return f"set driver_source = 'nvidia' and driver_branch = {LAST_BRANCH_WITHOUT_GSP}"
-    if platform.distribution == "ubuntu" or floor_of(hardware) < OLLAMA_FLOOR_PASCAL:
+    if system.distribution == "ubuntu" or floor_of(hardware) < OLLAMA_FLOOR_PASCAL:
         return "leave driver_branch unset and set driver_source = 'distribution'"
-    return f"{platform} has no driver for them: install Debian 12 or Ubuntu on this host"
+    return f"{system} has no driver for them: install Debian 12 or Ubuntu on this host"
 
 
 def _list(gpus: Iterable[object]) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from fleet.declare.load import Instance
 from fleet.gates.memory import (
     BATCH,
     GIB,
@@ -26,6 +25,7 @@ from fleet.gates.memory import (
     ways_to_fit,
 )
 from fleet.ollama.models import ModelDeclaration
+from fleet.ollama.servers import Instance
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from fleet.declare.load import FleetHost, Instance
+from fleet.declare.fleet import FleetHost
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
 from fleet.gates.facts import (
     FileHead,
@@ -26,8 +26,11 @@ from fleet.kit.errors import FleetError
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.on_host.model_loader import WEIGHTS_TYPE, manifest_path, manifest_url
+from fleet.models.settings import Models
 from fleet.ollama.instances import bind_gpus
 from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
+from fleet.ollama.servers import Instance, instances_of
+from fleet.ollama.settings import Ollama
 
 Ask = Callable[..., Any]
 
@@ -45,7 +48,7 @@ def on_gpu(me: FleetHost, ask: Ask) -> list[Instance]:
     """
     if not ask(GpuHardwareFact).gpus:
         return []
-    return [item for item in me.instances if item.gpus != ()]
+    return [item for item in instances_of(me) if item.gpus != ()]
 
 
 def rooms(me: FleetHost, ask: Ask) -> list[Room]:
@@ -62,21 +65,23 @@ def rooms(me: FleetHost, ask: Ask) -> list[Room]:
     if wanting and not memories:
         raise UnknownMemoryError("nvidia-smi does not tell of the GPUs on the bus")
     try:
-        bound = bind_gpus(me.instances, ask(DrivenGpus), ask(GpuHardwareFact)) if wanting else {}
+        bound = (
+            bind_gpus(instances_of(me), ask(DrivenGpus), ask(GpuHardwareFact)) if wanting else {}
+        )
     except FleetError as error:
         raise UnknownMemoryError(str(error)) from None
     return [
         Room(item, tuple((uuid, memories[uuid]) for uuid in bound[item.name] or memories), ram)
         if item in wanting
         else Room(item, (), ram)
-        for item in me.instances
+        for item in instances_of(me)
     ]
 
 
 def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
     """Every declared model and base with its shape: by the host's disk, else by the registry."""
     chosen = _chosen(ask)
-    declared = with_bases(me.ollama.models)
+    declared = with_bases(me[Ollama].models)
     sources = {model.full_name: model for model in declared}
     shapes: dict[str, tuple[Shape | None, str]] = {}
     found = []
@@ -95,7 +100,7 @@ def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
 def declared_models(me: FleetHost, ask: Ask) -> list[ModelDeclaration]:
     """The declared models, `auto` by what it is on this host; none where that is open."""
     chosen = _chosen(ask)
-    return [named for model in me.ollama.models if (named := _resolved(model, chosen))]
+    return [named for model in me[Ollama].models if (named := _resolved(model, chosen))]
 
 
 def offloaded(me: FleetHost, ask: Ask) -> set[str]:
@@ -105,7 +110,7 @@ def offloaded(me: FleetHost, ask: Ask) -> set[str]:
     """
     models = declared_models(me, ask)
     auto = _chosen(ask) or AUTO
-    named = {full_name(auto if name == AUTO else name) for name in me.models.cpu_offload}
+    named = {full_name(auto if name == AUTO else name) for name in me[Models].cpu_offload}
     roots = {model.root for model in models if model.full_name in named}
     sharing = {model.full_name for model in models if model.root in named | roots}
     return named | roots | sharing
@@ -123,7 +128,7 @@ def misplaced(
         (item, ask(PlacementState, url=item.url, unit=item.unit)) for item in wanting
     ]
     allowed = offloaded(me, ask)
-    off = {model.full_name for model in me.ollama.models if model.parameters.num_gpu == 0}
+    off = {model.full_name for model in me[Ollama].models if model.parameters.num_gpu == 0}
     texts = []
     for item, placement in seen:
         if item not in wanting:
@@ -185,13 +190,13 @@ def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple
     """The shape of the weights called `root`, and what of it is not known."""
     environment = {
         name: value
-        for name, value in me.instances[0].env.items()
+        for name, value in instances_of(me)[0].env.items()
         if name in ("HTTPS_PROXY", "NO_PROXY")
     }
-    source = pull_name(root, me.models.registry)
-    insecure = me.models.registry_insecure and source != root
+    source = pull_name(root, me[Models].registry)
+    insecure = me[Models].registry_insecure and source != root
     url = "" if model.gguf else manifest_url(source, insecure=insecure)
-    path = f"{me.ollama.models_dir}/manifests/{manifest_path(root)}"
+    path = f"{me[Ollama].models_dir}/manifests/{manifest_path(root)}"
     answer = ask(ModelManifest, path=path, url=url, digest=model.digest, environment=environment)
     if answer.manifest is None and model.gguf:
         return _gguf_shape(model.gguf, environment, ask)
@@ -209,7 +214,7 @@ def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple
     )
     head = ask(
         FileHead,
-        path=f"{me.ollama.models_dir}/blobs/{digest.replace(':', '-')}",
+        path=f"{me[Ollama].models_dir}/blobs/{digest.replace(':', '-')}",
         url=f"{url.partition('/manifests/')[0]}/blobs/{digest}" if url else "",
         environment=environment,
     )

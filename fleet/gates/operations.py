@@ -5,10 +5,11 @@ from __future__ import annotations
 from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.declare.load import FleetHost
+from fleet.declare.fleet import FleetHost
 from fleet.gates import judge as gates
 from fleet.gates.fit import judge
 from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.ollama.servers import instances_of
 
 
 @operation()
@@ -51,7 +52,7 @@ def restart_too_early(me: FleetHost) -> Commands:
 def judge_placement(me: FleetHost) -> Commands:
     """Fail this host when a loaded model is not where it is declared to be, with the evidence."""
     wanting = gates.on_gpu(me, host.get_fact)
-    for item in me.instances:
+    for item in instances_of(me):
         if item not in wanting:
             host.log(f"{item.unit}: {gates.CPU_BY_DECLARATION}")
     if texts := gates.misplaced(me, host.get_fact):

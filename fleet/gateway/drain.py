@@ -14,9 +14,11 @@ from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
 from pyinfra.context import ctx_host
 
-from fleet.declare.load import Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.facts import DrainedHosts, OpensslVersion
-from fleet.kit import paths
+from fleet.gateway.files import config_files, health_origin, loaded_files
+from fleet.gateway.paths import GATEWAY_DRAINED, GATEWAY_DROPIN, GATEWAY_UNIT
+from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
@@ -26,7 +28,8 @@ from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.on_host.model_loader import load_request
 from fleet.ollama.models import AUTO
-from tasks.gateway import config_files, health_origin, loaded_files
+from fleet.ollama.servers import instances_of
+from fleet.ollama.settings import Ollama
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
@@ -48,7 +51,7 @@ class Gateways:
         """Connect, and refuse when a host does not answer: a drain holds everywhere or nowhere."""
         connect_all(self._state)
         down = [host.name for host in self._state.inventory if not host.connected]
-        gateways = {gateway.name for gateway in self._fleet.gateways}
+        gateways = {gateway.name for gateway in self._fleet.running(Gateway)}
         if missing := sorted(gateways & set(down)):
             raise FleetError(f"{', '.join(missing)}: no connection, and every gateway is needed")
         return self
@@ -59,17 +62,17 @@ class Gateways:
 
     def drained(self) -> dict[str, list[str]]:
         """Gateway to the GPU hosts that it sends nothing to."""
-        return {g.name: self._fact(g.name, DrainedHosts) for g in self._fleet.gateways}
+        return {g.name: self._fact(g.name, DrainedHosts) for g in self._fleet.running(Gateway)}
 
     def change(self, drained: Callable[[list[str]], list[str]]) -> None:
         """Have `drained(now)` as the drained hosts of each gateway, by one reload."""
-        for gateway in self._fleet.gateways:
+        for gateway in self._fleet.running(Gateway):
             now = self._fact(gateway.name, DrainedHosts)
             openssl = self._fact(gateway.name, OpensslVersion)
             self._need_deployed(gateway, openssl, now)
             then = sorted(drained(now))
             text = "# Managed by llm-fleet: `fleet drain` and `fleet undrain` change it.\n"
-            marks = ManagedFile(paths.GATEWAY_DRAINED, text + "".join(f"{n}\n" for n in then))
+            marks = ManagedFile(GATEWAY_DRAINED, text + "".join(f"{n}\n" for n in then))
             files = config_files(gateway, self._fleet, openssl, then)
             host = self._host(gateway.name)
             add_op(
@@ -82,8 +85,8 @@ class Gateways:
             add_op(
                 self._state,
                 run_unit,
-                unit=paths.GATEWAY_UNIT,
-                files=[paths.GATEWAY_DROPIN],
+                unit=GATEWAY_UNIT,
+                files=[GATEWAY_DROPIN],
                 reload_files=loaded_files(gateway),
                 health_url=f"{health_origin(gateway)}/healthz",
                 host=host,
@@ -104,7 +107,9 @@ class Gateways:
         end = time.monotonic() + timeout
         quiet, shown = 0, -1
         while quiet < _QUIET_LOOKS:
-            active = sum(self._connections(gateway, gpu) for gateway in self._fleet.gateways)
+            active = sum(
+                self._connections(gateway, gpu) for gateway in self._fleet.running(Gateway)
+            )
             quiet = 0 if active else quiet + 1
             if active and active != shown:
                 say(f"{gpu.name}: {active} requests in flight")
@@ -123,14 +128,14 @@ class Gateways:
             FleetError: Ollama does not answer, or has not loaded it in its own time.
         """
         name = self._first_model(gpu)
-        for item in gpu.instances:
+        for item in instances_of(gpu):
             limit = round(seconds(item.settings.load_timeout)) * 2
             shown = json.loads(self._post(gpu, f"{item.url}/api/show", {"model": name}, limit))
             path, body = load_request(name, shown)
             self._post(gpu, f"{item.url}{path}", body, limit)
 
     def _first_model(self, gpu: FleetHost) -> str:
-        name = gpu.ollama.model_names[0]
+        name = gpu[Ollama].model_names[0]
         if name != AUTO:
             return name
         choice = choose(self._fact(gpu.name, HostMemory))
@@ -150,7 +155,7 @@ class Gateways:
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
         lines = [
             line
-            for item in gpu.instances
+            for item in instances_of(gpu)
             for line in self._run(
                 gateway.name,
                 StringCommand("ss -Htnp state established dst", QuoteString(str(item.endpoint))),

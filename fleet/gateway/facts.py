@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.kit.paths import ACME_NAME, GATEWAY_DRAINED
+from fleet.gateway.paths import ACME_NAME, GATEWAY_DRAINED
 
 
 class OpensslVersion(FactBase[tuple[int, int]]):

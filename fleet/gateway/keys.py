@@ -9,7 +9,7 @@ from datetime import datetime
 
 from pydantic import SecretStr
 
-from fleet.declare.types import GatewayKey
+from fleet.gateway.settings import GatewayKey
 from fleet.kit.secrets import Previous
 
 

@@ -7,7 +7,13 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.server import Sysctl
 
 from fleet.gateway.facts import AcmeNames
-from fleet.kit import paths
+from fleet.gateway.paths import (
+    ACME_HOOK,
+    ACME_NAME,
+    ACME_ROOT,
+    GATEWAY_CERTIFICATE,
+    GATEWAY_CERTIFICATE_KEY,
+)
 from fleet.kit.commands import Commands
 from fleet.kit.facts.files import FileStates
 
@@ -15,14 +21,14 @@ from fleet.kit.facts.files import FileStates
 @operation()
 def placeholder_certificate() -> Commands:
     """Have a certificate that nginx can start with, until the authority has seen it answer."""
-    files = [paths.GATEWAY_CERTIFICATE, paths.GATEWAY_CERTIFICATE_KEY]
+    files = [GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY]
     if len(host.get_fact(FileStates, paths=files)) == len(files):
         host.noop("there is a certificate")
         return
     yield StringCommand(
         "umask 077; openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes",
-        "-days 7 -subj /CN=placeholder -out", paths.GATEWAY_CERTIFICATE,
-        "-keyout", paths.GATEWAY_CERTIFICATE_KEY, "2>/dev/null",
+        "-days 7 -subj /CN=placeholder -out", GATEWAY_CERTIFICATE,
+        "-keyout", GATEWAY_CERTIFICATE_KEY, "2>/dev/null",
     )  # fmt: skip
 
 
@@ -45,7 +51,7 @@ def acme_certificate(names: list[str], email: str, directory: str) -> Commands:
     domains = [bit for name in names for bit in ("-d", QuoteString(name))]
     yield StringCommand(
         "certbot certonly --non-interactive --agree-tos --keep-until-expiring --expand",
-        "--webroot -w", paths.ACME_ROOT, "--cert-name", paths.ACME_NAME,
-        "--deploy-hook", paths.ACME_HOOK, "--server", QuoteString(directory),
+        "--webroot -w", ACME_ROOT, "--cert-name", ACME_NAME,
+        "--deploy-hook", ACME_HOOK, "--server", QuoteString(directory),
         "--email", QuoteString(email), *domains,
     )  # fmt: skip

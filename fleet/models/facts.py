@@ -9,8 +9,8 @@ from typing import Any
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.kit.paths import LOADER_PROGRAM
 from fleet.models.choice import Memory
+from fleet.models.paths import LOADER_PROGRAM
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.facts.files import FileContents
 
 from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import Job, ModelsJob, model_progress
+from fleet.kit.facts.jobs import Job
 from fleet.kit.jobs import progress, run_job, size
-from fleet.kit.paths import LOADER_STATE, LOADER_UNIT, MODEL_CHOICE
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
+from fleet.models.paths import LOADER_STATE, LOADER_UNIT, MODEL_CHOICE
+from fleet.models.progress import ModelsJob, model_progress
 
 _QUIET_PHASES = ("waiting", "ready")
 

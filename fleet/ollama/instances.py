@@ -5,15 +5,12 @@ The deploy and the compliance checks both ask here, so what is checked is what w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from fleet.declare.load import Instance
-from fleet.declare.types import ALL_GPUS
 from fleet.driver.facts import DrivenGpu, GpuHardware
-from fleet.kit import paths
 from fleet.kit.errors import FleetError
-from fleet.kit.files import ManagedFile
-from fleet.kit.render import render
+from fleet.ollama.servers import Instance
+from fleet.ollama.settings import ALL_GPUS
 
 # A registry that the host knows by a name or an authority of its own is known in the container too.
 SHOWN_TO_CONTAINERS = ("/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
@@ -66,41 +63,6 @@ def refuse_missing_gpus(
         for gpu in item.gpus if item.gpus != ALL_GPUS else ():
             if isinstance(gpu, int) and gpu >= len(hardware.gpus):
                 raise _missing(item, gpu, "; ".join(map(str, hardware.gpus)))
-
-
-def unit_file(instance: Instance, uuids: Iterable[str] = ()) -> ManagedFile:
-    """The unit of `instance`, with its whole environment, when its GPUs are those with `uuids`."""
-    uuids = tuple(uuids)
-    common = {
-        "name": instance.name,
-        "environment": instance.environment(uuids),
-        "models_dir": instance.settings.models_dir,
-        "loader": paths.LOADER_UNIT,
-        "devices": paths.DEVICES_UNIT,
-    }
-    if instance.runtime == "systemd":
-        content = render("ollama/ollama.service.j2", binary=paths.OLLAMA_BINARY, **common)
-    else:
-        content = render(
-            "ollama/container.service.j2",
-            container=container_name(instance),
-            image=instance.settings.image,
-            endpoint=instance.endpoint,
-            home=paths.OLLAMA_HOME,
-            shown=SHOWN_TO_CONTAINERS,
-            uuids=uuids,
-            **common,
-        )
-    return ManagedFile(f"{paths.UNITS}/{instance.unit}", content)
-
-
-def running_files(instance: Instance) -> list[str]:
-    """What the running server must not be older than."""
-    unit = f"{paths.UNITS}/{instance.unit}"
-    if instance.runtime == "docker":
-        return [unit]
-    tarball = f"{paths.OLLAMA_ROOT}/{instance.settings.version}/.sha256"
-    return [unit, paths.OLLAMA_CURRENT, tarball]
 
 
 def container_name(instance: Instance) -> str:

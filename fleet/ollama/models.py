@@ -17,14 +17,13 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     StringConstraints,
     model_validator,
 )
 
+from fleet.declare.settings import Declared
 from fleet.kit.durations import check_duration, seconds
 
 AUTO = "auto"
@@ -92,12 +91,6 @@ def _list_of_texts(value: Any) -> Any:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Declared(BaseModel):
-    """What the classes here share: strict, frozen, and no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class ModelParameters(Declared):

@@ -8,25 +8,21 @@ from pathlib import PurePosixPath
 from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.declare.load import Instance
 from fleet.driver.facts import DrivenGpus, DriverState, DriverStateFact, GpuHardwareFact
+from fleet.driver.paths import DRIVER_NOUVEAU
 from fleet.kit.commands import Commands, fail, verify_unit, with_environment
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import FetchJob, Job
 from fleet.kit.files import install_files
 from fleet.kit.jobs import Meter, run_job
-from fleet.kit.paths import (
-    DRIVER_NOUVEAU,
-    LIB,
-    LOADER_UNIT,
-    OLLAMA_CURRENT,
-    OLLAMA_ROOT,
-    OLLAMA_UNIT,
-    UNITS,
-)
+from fleet.kit.paths import LIB, UNITS
+from fleet.models.paths import LOADER_UNIT
 from fleet.ollama.facts import OllamaReleases, OllamaServers
-from fleet.ollama.instances import bind_gpus, unit_file
+from fleet.ollama.files import unit_file
+from fleet.ollama.instances import bind_gpus
+from fleet.ollama.paths import OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
+from fleet.ollama.servers import Instance
 
 
 @operation()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.dify.facts import NewestBackup
+from fleet.kit.facts.backups import NewestBackup
 
 
 class NewestWebuiBackup(NewestBackup):

@@ -7,8 +7,8 @@ from pyinfra.api import operation
 
 from fleet.kit.commands import Commands
 from fleet.kit.jobs import run_backup
-from fleet.kit.paths import WEBUI_BACKUP_UNIT
 from fleet.webui.facts import NewestWebuiBackup
+from fleet.webui.paths import WEBUI_BACKUP_UNIT
 
 
 @operation()

@@ -14,20 +14,26 @@ from pathlib import Path
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
-from fleet.declare.load import FleetHost, Instance
+from fleet.declare.fleet import FleetHost
+from fleet.dify.settings import Dify
+from fleet.docker.settings import Docker
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.ollama.instances import bind_gpus
+from fleet.ollama.servers import Instance, instances_of
+from fleet.ollama.settings import Ollama
+from fleet.webui.settings import Webui
 from tests.compliance import table
 from tests.compliance.connection import Connections, Target
 
 _ROLES: dict[str, Callable[[FleetHost], bool]] = {
     "each_host": lambda host: True,
-    "gpu_host": lambda host: host.is_gpu,
-    "gateway_host": lambda host: host.is_gateway,
-    "docker_host": lambda host: host.has_docker,
-    "dify_host": lambda host: host.is_dify,
-    "webui_host": lambda host: host.is_webui,
+    "gpu_host": lambda host: host.runs(Ollama),
+    "gateway_host": lambda host: host.runs(Gateway),
+    "docker_host": lambda host: host.runs(Docker),
+    "dify_host": lambda host: host.runs(Dify),
+    "webui_host": lambda host: host.runs(Webui),
 }
 
 
@@ -99,7 +105,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 marks=pytest.mark.xdist_group(host.name),
             )
             for host in fleet
-            for item in host.instances
+            for item in instances_of(host)
         ]
         metafunc.parametrize("instance", servers, indirect=True)
 
@@ -200,7 +206,7 @@ class Server:
     @property
     def uuids(self) -> tuple[str, ...]:
         """The GPUs that it is to have, as the host names them."""
-        instances = self.target.declared.instances
+        instances = instances_of(self.target.declared)
         present, hardware = self.target.fact(DrivenGpus), self.target.fact(GpuHardwareFact)
         return bind_gpus(instances, present, hardware)[self.declared.name]
 

@@ -12,7 +12,8 @@ from pyinfra.context import ctx_host
 from testinfra.backend import base
 from testinfra.host import Host as TestinfraHost
 
-from fleet.declare.load import FleetHost
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.fleet import FleetHost
 from fleet.declare.open import open_inventory
 
 _EXIT_MARK = "llm-fleet-exit:"
@@ -57,7 +58,7 @@ class Connections:
     """The inventory's hosts, connected when first used."""
 
     def __init__(self, inventory_path: Path) -> None:
-        self._state, self.fleet = open_inventory(inventory_path)
+        self._state, self.fleet = open_inventory(inventory_path, CAPABILITIES)
 
     def host(self, name: str) -> Host:
         """The pyinfra host `name`, connected.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fleet.container_toolkit.facts import CdiDevices
+from fleet.container_toolkit.files import PACKAGES, cdi_dropin, repository
+from fleet.container_toolkit.paths import CDI_UNIT, CDI_WATCH_UNIT
+from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.docker.facts import DockerInfo
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
-from fleet.kit import paths
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileStates
-from tasks.container_toolkit import PACKAGES, cdi_dropin, repository
 from tests.compliance.connection import Target
 
 
@@ -19,7 +20,7 @@ def test_packages(docker_host: Target) -> None:
     _needs_toolkit(docker_host)
     installed = docker_host.fact(PackageVersions, packages=list(PACKAGES))
     versions = {name: package.version for name, package in installed.items()}
-    assert versions == dict.fromkeys(PACKAGES, docker_host.declared.toolkit.version)
+    assert versions == dict.fromkeys(PACKAGES, docker_host.declared[ContainerToolkit].version)
     assert [name for name, package in installed.items() if not package.held] == []
 
 
@@ -29,7 +30,7 @@ def test_repository(docker_host: Target) -> None:
     declared = docker_host.declared
     trusted = repository(declared, docker_host.run("uname -m"))
     assert docker_host.fact(KeyringFingerprints, path=trusted.keyring) == (
-        declared.toolkit.repository_fingerprint,
+        declared[ContainerToolkit].repository_fingerprint,
     )
     assert docker_host.testinfra.file(trusted.source.path).content_string == trusted.source.text
     assert docker_host.fact(ExistingFiles, paths=trusted.replaced) == []
@@ -40,19 +41,19 @@ def test_cdi(docker_host: Target, measured) -> None:
     count = _needs_toolkit(docker_host)
     cdi = docker_host.fact(CdiDevices)
     assert cdi.has_driver, "no NVIDIA driver is loaded"
-    assert cdi.lacks(docker_host.fact(DrivenGpus)) == [], docker_host.journal(paths.CDI_UNIT)
+    assert cdi.lacks(docker_host.fact(DrivenGpus)) == [], docker_host.journal(CDI_UNIT)
     measured(f"{count} GPUs")
     dropin = cdi_dropin()
     assert docker_host.fact(FileStates, paths=[dropin.path]) == {dropin.path: dropin.state}
-    for unit in (paths.CDI_UNIT, paths.CDI_WATCH_UNIT):
+    for unit in (CDI_UNIT, CDI_WATCH_UNIT):
         assert docker_host.testinfra.service(unit).is_enabled, unit
-    assert docker_host.testinfra.service(paths.CDI_WATCH_UNIT).is_running
+    assert docker_host.testinfra.service(CDI_WATCH_UNIT).is_running
 
 
 def test_runtime(docker_host: Target) -> None:
     """Docker has the runtime nvidia when it is declared."""
     _needs_toolkit(docker_host)
-    if not docker_host.declared.toolkit.runtime:
+    if not docker_host.declared[ContainerToolkit].runtime:
         pytest.skip("toolkit_runtime = False: an operator may have one of their own")
     runtimes = docker_host.fact(DockerInfo).get("Runtimes", {})
     assert runtimes.get("nvidia", {}).get("path", "").endswith("nvidia-container-runtime")
@@ -60,7 +61,7 @@ def test_runtime(docker_host: Target) -> None:
 
 def _needs_toolkit(target: Target) -> int:
     """How many GPUs containers can have; skips hosts where that is none by declaration."""
-    if not target.declared.toolkit.enabled:
+    if not target.declared[ContainerToolkit].enabled:
         pytest.skip("toolkit_enabled = False")
     count = len(target.fact(GpuHardwareFact).gpus)
     if not count:

@@ -11,11 +11,23 @@ from typing import Any
 import pytest
 
 from fleet.dify import declared as dify
-from fleet.dify.facts import DifyPending, NewestBackup
-from fleet.kit import paths
+from fleet.dify.declared import dify_endpoint
+from fleet.dify.facts import DifyPending
+from fleet.dify.files import app_name, managed_files
+from fleet.dify.paths import (
+    DIFY_BACKUP_TIMER,
+    DIFY_BACKUP_UNIT,
+    DIFY_BOOT_UNIT,
+    DIFY_CLIENT_CONFIG,
+    DIFY_CLIENT_PROGRAM,
+    DIFY_ROOT,
+    DIFY_STACK_CONFIG,
+    DIFY_STACK_PROGRAM,
+)
+from fleet.dify.settings import Dify
 from fleet.kit.durations import seconds
+from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
-from tasks.dify import app_name, managed_files
 from tests.compliance.connection import Target
 
 _DAEMON = "plugin_daemon"
@@ -28,24 +40,22 @@ def test_files(dify_host: Target) -> None:
     files = managed_files(dify_host.declared, dify_host.fleet)
     states = dify_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
-    assert dify_host.run("stat -c '%%a %%U' %s", paths.DIFY_ROOT) == "700 root"
+    assert dify_host.run("stat -c '%%a %%U' %s", DIFY_ROOT) == "700 root"
 
 
 def test_containers(dify_host: Target, measured: Callable[[str], None]) -> None:
     """The containers are exactly those of the declared release, as it was started, and well."""
-    pending = dify_host.fact(
-        DifyPending, program=paths.DIFY_STACK_PROGRAM, config=paths.DIFY_STACK_CONFIG
-    )
+    pending = dify_host.fact(DifyPending, program=DIFY_STACK_PROGRAM, config=DIFY_STACK_CONFIG)
     containers = _containers(dify_host)
-    measured(f"Dify {dify_host.declared.dify.version}, {len(containers)} containers")
+    measured(f"Dify {dify_host.declared[Dify].version}, {len(containers)} containers")
     assert pending == [], _logs(dify_host, pending)
     # Docker's own start leaves nginx with the addresses of before.
-    assert dify_host.testinfra.service(paths.DIFY_BOOT_UNIT).is_enabled
+    assert dify_host.testinfra.service(DIFY_BOOT_UNIT).is_enabled
 
 
 def test_images(dify_host: Target) -> None:
     """Every container runs the image with the declared digest, or one with an exact tag."""
-    declared = dify_host.declared.dify.images
+    declared = dify_host.declared[Dify].images
     for name, item in _containers(dify_host).items():
         image, _, digest = item["Config"]["Image"].partition("@")
         assert digest == declared.get(image, ""), name
@@ -63,7 +73,7 @@ def test_published(dify_host: Target) -> None:
         for port, bindings in item["NetworkSettings"]["Ports"].items()
         for binding in bindings or []
     }
-    endpoint = dify_host.declared.dify_endpoint
+    endpoint = dify_endpoint(dify_host.declared)
     assert published == {("nginx", "80/tcp", endpoint.address, endpoint.port)}
 
 
@@ -83,18 +93,16 @@ def test_secrets(dify_host: Target) -> None:
 
 def test_owner(dify_host: Target) -> None:
     """The owner's account is made: nobody who comes first can take it."""
-    url = f"http://{dify_host.declared.dify_endpoint}/console/api/setup"
+    url = f"http://{dify_endpoint(dify_host.declared)}/console/api/setup"
     answer = json.loads(dify_host.run("curl -fsS --noproxy '*' --max-time 20 %s", url))
     assert answer["step"] == "finished"
 
 
 def test_set_up(dify_host: Target) -> None:
     """Plugin, its upgrades, models, default model and sample apps are the declared ones."""
-    pending = dify_host.fact(
-        DifyPending, program=paths.DIFY_CLIENT_PROGRAM, config=paths.DIFY_CLIENT_CONFIG
-    )
+    pending = dify_host.fact(DifyPending, program=DIFY_CLIENT_PROGRAM, config=DIFY_CLIENT_CONFIG)
     said = dify_host.testinfra.run(
-        "python3 %s check %s 2>&1", paths.DIFY_CLIENT_PROGRAM, paths.DIFY_CLIENT_CONFIG
+        "python3 %s check %s 2>&1", DIFY_CLIENT_PROGRAM, DIFY_CLIENT_CONFIG
     ).stdout
     assert pending == [], said
 
@@ -136,10 +144,10 @@ def test_only_the_plugin_daemon_reaches_ollama(dify_host: Target) -> None:
 
 def test_backup(dify_host: Target, measured: Callable[[str], None]) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
-    declared = dify_host.declared.dify
+    declared = dify_host.declared[Dify]
     age = dify_host.fact(NewestBackup, directory=declared.backup_dir)
-    assert age is not None, dify_host.journal(paths.DIFY_BACKUP_UNIT)
-    assert age < seconds(declared.backup_every) + _TIMER, dify_host.journal(paths.DIFY_BACKUP_UNIT)
+    assert age is not None, dify_host.journal(DIFY_BACKUP_UNIT)
+    assert age < seconds(declared.backup_every) + _TIMER, dify_host.journal(DIFY_BACKUP_UNIT)
     newest = dify_host.run(
         "cd %s && ls -t dify-*.tar | head -n 1 && stat -c '%%a %%U' dify-*.tar | sort -u",
         declared.backup_dir,
@@ -148,8 +156,8 @@ def test_backup(dify_host: Target, measured: Callable[[str], None]) -> None:
     dify_host.run(
         "cd %s && sha256sum --check --strict %s", declared.backup_dir, f"{newest[0]}.sha256"
     )
-    assert dify_host.testinfra.service(paths.DIFY_BACKUP_TIMER).is_enabled
-    assert dify_host.testinfra.service(paths.DIFY_BACKUP_TIMER).is_running
+    assert dify_host.testinfra.service(DIFY_BACKUP_TIMER).is_enabled
+    assert dify_host.testinfra.service(DIFY_BACKUP_TIMER).is_running
     measured(f"{age / 3600:.1f} h")
 
 
@@ -163,7 +171,7 @@ def _ask(target: Target, role: str, mode: str) -> str:
         "response_mode": mode, "auto_generate_name": False,
     }  # fmt: skip
     values = {
-        "url": f"http://{target.declared.dify_endpoint}/v1/chat-messages",
+        "url": f"http://{dify_endpoint(target.declared)}/v1/chat-messages",
         "header": f"Authorization: Bearer {key.get_secret_value()}",
         "data": json.dumps(body),
     }

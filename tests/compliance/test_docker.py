@@ -8,32 +8,30 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.types import docker_configuration
 from fleet.docker.facts import DockerInfo, GroupMembers
 from fleet.docker.merge import leaves, merge
 from fleet.docker.operations import refuse_exposed
-from fleet.kit import paths
+from fleet.docker.packages import CE_PACKAGES, LEAST_COMPOSE, repository, versions
+from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
+from fleet.docker.settings import Docker, docker_configuration
 from fleet.kit.facts.apt import KeyringFingerprints, PackageVersions
 from fleet.kit.facts.units import UnitState
-from tasks.docker import CE_PACKAGES, LEAST_COMPOSE, repository, versions
 from tests.compliance.connection import Target
 
 
 def test_active(docker_host: Target) -> None:
     """Docker is active, starts at boot, and runs the installed daemon with its present settings."""
-    service = docker_host.testinfra.service(paths.DOCKER_UNIT)
-    assert service.is_running, docker_host.journal(paths.DOCKER_UNIT)
+    service = docker_host.testinfra.service(DOCKER_UNIT)
+    assert service.is_running, docker_host.journal(DOCKER_UNIT)
     assert service.is_enabled
-    unit = docker_host.fact(
-        UnitState, unit=paths.DOCKER_UNIT, files=[paths.DOCKER_CONFIG, *paths.DOCKER_BINARIES]
-    )
+    unit = docker_host.fact(UnitState, unit=DOCKER_UNIT, files=[DOCKER_CONFIG, *DOCKER_BINARIES])
     assert not unit.needs_daemon_reload
     assert unit.started > unit.newest_file, "the daemon is older than its binary or its settings"
 
 
 def test_versions(docker_host: Target, measured) -> None:
     """Docker and Compose have the declared versions, from a repository with the pinned key."""
-    declared = docker_host.declared.docker
+    declared = docker_host.declared[Docker]
     compose = docker_host.run("docker compose version --short").removeprefix("v")
     server = _info(docker_host)["ServerVersion"]
     measured(f"{server}, Compose {compose}")
@@ -57,16 +55,16 @@ def test_versions(docker_host: Target, measured) -> None:
 
 def test_configuration(docker_host: Target) -> None:
     """daemon.json has every declared value, and nothing that was declared before."""
-    declared = docker_configuration(docker_host.declared.docker)
-    config = _json(docker_host, paths.DOCKER_CONFIG)
+    declared = docker_configuration(docker_host.declared[Docker])
+    config = _json(docker_host, DOCKER_CONFIG)
     assert merge(config, [], declared) == config, f"{declared} is not wholly in {config}"
-    recorded = _json(docker_host, paths.DOCKER_OWNED)["paths"]
+    recorded = _json(docker_host, DOCKER_OWNED)["paths"]
     assert sorted(map(tuple, recorded)) == sorted(path for path, _ in leaves(declared))
 
 
 def test_running_configuration(docker_host: Target) -> None:
     """The daemon says of itself what is declared: logs, live-restore, root, mirrors, CDI."""
-    declared = docker_host.declared.docker
+    declared = docker_host.declared[Docker]
     info = _info(docker_host)
     assert info["LoggingDriver"] == declared.log_driver
     assert info["LiveRestoreEnabled"] == declared.live_restore
@@ -87,7 +85,7 @@ def test_socket(docker_host: Target) -> None:
 
 def test_members(docker_host: Target) -> None:
     """The group docker, whose members are root here, has exactly the declared ones."""
-    declared = sorted(docker_host.declared.docker.users)
+    declared = sorted(docker_host.declared[Docker].users)
     assert docker_host.fact(GroupMembers, group="docker") == declared
     primary = docker_host.run(
         "gid=$(getent group docker | cut -d: -f3); getent passwd | awk -F: -v g=$gid '$4 == g'"
@@ -106,13 +104,13 @@ def test_no_tcp(docker_host: Target) -> None:
     assert [line for line in daemons if '"dockerd"' in line] == []
     sockets = docker_host.run("systemctl show --value -p Listen docker.socket")
     assert sockets.split() == ["/run/docker.sock", "(Stream)"]
-    refuse_exposed(_json(docker_host, paths.DOCKER_CONFIG))
+    refuse_exposed(_json(docker_host, DOCKER_CONFIG))
 
 
 def _info(target: Target) -> dict[str, Any]:
     info: dict[str, Any] = target.fact(DockerInfo)
     if not info:
-        pytest.fail(f"Docker does not answer{target.journal(paths.DOCKER_UNIT)}", pytrace=False)
+        pytest.fail(f"Docker does not answer{target.journal(DOCKER_UNIT)}", pytrace=False)
     return info
 
 

@@ -9,12 +9,14 @@ from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet.driver.facts import DriverState, DriverStateFact, GpuHardware, GpuHardwareFact
-from fleet.driver.plan import Plan, Platform, floor_of, make_plan, on_kernel
+from fleet.driver.files import guard_files, preferences_file, repository, unit_files
+from fleet.driver.paths import DEVICES_UNIT, DRIVER_NOUVEAU, FABRIC_UNIT
+from fleet.driver.plan import Plan, System, floor_of, make_plan, on_kernel
+from fleet.driver.settings import Driver
 from fleet.gates.judge import CPU_BY_DECLARATION, on_gpu
-from fleet.kit import paths
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.facts.files import FileStates
-from tasks.driver import guard_files, preferences_file, repository, unit_files
+from fleet.ollama.servers import instances_of
 from tests.compliance.connection import Target
 
 
@@ -28,7 +30,7 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
     assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
     assert state.loaded == state.installed, (
         f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
-        f"host{gpu_host.journal(paths.DEVICES_UNIT)}"
+        f"host{gpu_host.journal(DEVICES_UNIT)}"
     )
     assert state.flavor == state.installed_flavor, (
         f"{state.installed_flavor} modules are installed, {state.flavor} ones are loaded; reboot "
@@ -44,7 +46,7 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
 def test_declared_driver(gpu_host: Target) -> None:
     """The driver is of the declared branch, and its modules of the declared kind."""
     plan, state = _plan(gpu_host), _state(gpu_host)
-    version = gpu_host.declared.driver.version
+    version = gpu_host.declared[Driver].version
     assert state.installed.split(".")[0] == str(plan.branch)
     assert version in (None, state.installed)
     assert state.flavor == plan.flavor
@@ -69,7 +71,7 @@ def test_packages(gpu_host: Target) -> None:
     assert gpu_host.run("dpkg --audit") == ""
     missing = [n for n in sorted(names) if not gpu_host.testinfra.package(n).is_installed]
     assert missing == []
-    assert state.held & names == (names if gpu_host.declared.driver.hold else set())
+    assert state.held & names == (names if gpu_host.declared[Driver].hold else set())
     excluded = gpu_host.run("apt-config dump Unattended-Upgrade::Package-Blacklist")
     assert '"^libnvidia-"' in excluded
 
@@ -77,7 +79,7 @@ def test_packages(gpu_host: Target) -> None:
 def test_source(gpu_host: Target) -> None:
     """The driver's repository is the declared one, with the pinned key, and gives nothing else."""
     plan = _plan(gpu_host)
-    settings = gpu_host.declared.driver
+    settings = gpu_host.declared[Driver]
     files = guard_files()
     if settings.source == "nvidia":
         trusted = repository(gpu_host.declared, _platform(gpu_host))
@@ -94,12 +96,12 @@ def test_ready_before_ollama(gpu_host: Target) -> None:
     _hardware(gpu_host)
     _skip_without_need(gpu_host)
     # Of somebody else's driver the nodes alone are ours.
-    units = unit_files()[: 1 if gpu_host.declared.driver.source == "none" else 2]
+    units = unit_files()[: 1 if gpu_host.declared[Driver].source == "none" else 2]
     states = gpu_host.fact(FileStates, paths=[file.path for file in units])
     assert states == {file.path: file.state for file in units}
     orders = [
         gpu_host.run("systemctl show --value -p After %s", item.unit).split()
-        for item in gpu_host.declared.instances
+        for item in instances_of(gpu_host.declared)
     ]
     for unit in (file.path.rpartition("/")[2] for file in units):
         service = gpu_host.testinfra.service(unit)
@@ -118,8 +120,8 @@ def test_fabric_manager(gpu_host: Target) -> None:
     for name in plan.fabric:
         version = gpu_host.testinfra.package(name).version
         assert version.rpartition(":")[2].partition("-")[0] == state.loaded
-    service = gpu_host.testinfra.service(paths.FABRIC_UNIT)
-    assert service.is_running, gpu_host.journal(paths.FABRIC_UNIT)
+    service = gpu_host.testinfra.service(FABRIC_UNIT)
+    assert service.is_running, gpu_host.journal(FABRIC_UNIT)
     assert service.is_enabled
 
 
@@ -133,23 +135,23 @@ def _hardware(target: Target) -> GpuHardware:
 def _skip_without_need(target: Target) -> None:
     """Nobody has to bring a driver where no server uses a GPU."""
     declared = target.declared
-    if declared.driver.source == "none" and not on_gpu(declared, target.fact):
+    if declared[Driver].source == "none" and not on_gpu(declared, target.fact):
         pytest.skip(CPU_BY_DECLARATION)
 
 
 def _state(target: Target) -> DriverState:
-    state: DriverState = target.fact(DriverStateFact, nouveau_conf=paths.DRIVER_NOUVEAU)
+    state: DriverState = target.fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
     return state
 
 
-def _platform(target: Target) -> Platform:
+def _platform(target: Target) -> System:
     release = target.fact(LinuxDistribution)["release_meta"]
-    return Platform(release["ID"], release["VERSION_ID"], target.fact(Arch))
+    return System(release["ID"], release["VERSION_ID"], target.fact(Arch))
 
 
 def _plan(target: Target) -> Plan:
     """What is declared for the host; somebody else's driver is not ours to judge further."""
     hardware = _hardware(target)
-    if target.declared.driver.source == "none":
+    if target.declared[Driver].source == "none":
         pytest.skip("driver_source = 'none'")
-    return make_plan(target.declared.driver, _platform(target), hardware)
+    return make_plan(target.declared[Driver], _platform(target), hardware)

@@ -12,12 +12,15 @@ from collections.abc import Callable
 
 import pytest
 
-from fleet.declare.load import Endpoint, FleetHost
 from fleet.firewall.facts import RulesetState
+from fleet.firewall.files import managed_files
+from fleet.firewall.paths import FIREWALL_RULESET, FIREWALL_TABLE, FIREWALL_UNIT
+from fleet.firewall.rules import open_ports
 from fleet.firewall.scan import ALL_PORTS, WELL_KNOWN, scan
-from fleet.kit import paths
+from fleet.firewall.settings import Firewall
 from fleet.kit.facts.files import FileStates
-from tasks.firewall import accept_rules, managed_files
+from fleet.ollama.servers import instances_of
+from fleet.platform.settings import Platform
 from tests.compliance.conftest import can_connect
 from tests.compliance.connection import Target
 
@@ -28,10 +31,10 @@ def test_ruleset(each_host: Target) -> None:
     files = managed_files(each_host.declared, each_host.fleet)
     states = each_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
-    ruleset = each_host.fact(RulesetState, table=paths.FIREWALL_TABLE, path=paths.FIREWALL_RULESET)
+    ruleset = each_host.fact(RulesetState, table=FIREWALL_TABLE, path=FIREWALL_RULESET)
     assert ruleset.declared, "the declared ruleset does not load"
     assert ruleset.live == ruleset.declared
-    assert each_host.testinfra.service(paths.FIREWALL_UNIT).is_enabled
+    assert each_host.testinfra.service(FIREWALL_UNIT).is_enabled
 
 
 def test_sockets(each_host: Target) -> None:
@@ -39,9 +42,11 @@ def test_sockets(each_host: Target) -> None:
     lines = each_host.run("ss -Hltn").splitlines()
     listening = {_endpoint(line.split()[3]) for line in lines}
     open_to_others = {item for item in listening if not _is_loopback(item[0])}
-    declared = _declared_sockets(each_host.declared)
+    services = each_host.fleet.services(each_host.declared)
+    declared = {(at.address, at.port) for item in services if item.ours for at in item.endpoints}
     # sshd and services outside this project may use either or both families.
-    free_ports = {each_host.declared.host.ssh_port, *each_host.declared.firewall.open_tcp}
+    free_ports = {item.port for item in services if not item.ours}
+    free_ports |= set(each_host.declared[Firewall].open_tcp)
     surplus = {item for item in open_to_others - declared if item[1] not in free_ports}
     assert surplus == set(), f"not declared; processes: {each_host.run('ss -Hltnp')}"
     assert declared - listening == set(), "declared, but nothing listens"
@@ -50,8 +55,8 @@ def test_sockets(each_host: Target) -> None:
 def test_ollama_is_closed_to_others(gpu_host: Target) -> None:
     """Ollama's own port cannot be reached from this machine."""
     declared = gpu_host.declared
-    addresses = {declared.outside_address, str(declared.host.private_address or "")} - {""}
-    ports = [item.endpoint.port for item in declared.instances]
+    addresses = {declared.outside_address, str(declared[Platform].private_address or "")} - {""}
+    ports = [item.endpoint.port for item in instances_of(declared)]
     reached = [
         (item, port) for item in sorted(addresses) for port in ports if can_connect(item, port)
     ]
@@ -65,7 +70,7 @@ def test_nothing_undeclared_answers(
     addresses = _scanned_addresses(each_host)
     if not addresses:
         pytest.skip("this machine has no address of the host to scan")
-    declared = _declared_ports(each_host)
+    declared = open_ports(each_host.declared, each_host.fleet)
     full = request.config.getoption("--full-scan")
     ports = ALL_PORTS if full else sorted({*WELL_KNOWN, *declared})
     began = time.monotonic()
@@ -89,13 +94,13 @@ def _scanned_addresses(target: Target) -> list[str]:
     addresses = {
         str(item[4][0]) for item in socket.getaddrinfo(outside, None, type=socket.SOCK_STREAM)
     }
-    if target.declared.host.private_address:
-        addresses.add(str(target.declared.host.private_address))
+    if target.declared[Platform].private_address:
+        addresses.add(str(target.declared[Platform].private_address))
     links = json.loads(target.run("ip -json address show up scope global"))
     own = [
         ipaddress.ip_address(item["local"])
         for link in links
-        if not _has_containers(link["ifname"], target.declared.firewall.container_interfaces)
+        if not _has_containers(link["ifname"], target.declared[Firewall].container_interfaces)
         for item in link.get("addr_info", [])
         if "local" in item
     ]
@@ -118,29 +123,9 @@ def _has_route(address: str) -> bool:
     return True
 
 
-def _declared_ports(target: Target) -> set[int]:
-    """TCP ports that anybody but the host's own containers may reach."""
-    rules = accept_rules(target.declared, target.fleet)
-    matches = [re.search(r"^(?!iifname).*tcp dport (\d+)", rule) for rule in rules]
-    return {int(match[1]) for match in matches if match}
-
-
 def _needs_firewall(target: Target) -> None:
-    if target.declared.firewall.backend == "none":
+    if target.declared[Firewall].backend == "none":
         pytest.skip('firewall_backend = "none"')
-
-
-def _declared_sockets(host: FleetHost) -> set[tuple[str, int]]:
-    endpoints: list[Endpoint] = []
-    endpoints += [item.endpoint for item in host.instances]
-    if host.is_gateway:
-        endpoints += host.gateway_endpoints + host.redirect_endpoints
-        endpoints += host.metrics_endpoints.values()
-    if host.is_dify:
-        endpoints.append(host.dify_endpoint)
-    if host.is_webui:
-        endpoints.append(host.webui_endpoint)
-    return {(endpoint.address, endpoint.port) for endpoint in endpoints}
 
 
 def _endpoint(text: str) -> tuple[str, int]:

@@ -15,13 +15,15 @@ import openai
 import pytest
 import requests
 
-from fleet.declare.types import GatewayKey
+from fleet.gateway.declared import (
+    gateway_keys,
+    gateway_url,
+    metrics_endpoints,
+    previous_gateway_key,
+    trust_of,
+)
 from fleet.gateway.facts import DrainedHosts, OpensslVersion
-from fleet.kit import paths
-from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.units import UnitState
-from fleet.ollama.models import AUTO
-from tasks.gateway import (
+from fleet.gateway.files import (
     KERNEL,
     config_files,
     dropin_file,
@@ -29,6 +31,12 @@ from tasks.gateway import (
     metrics_files,
     sysctl_file,
 )
+from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_KEYS, GATEWAY_UNIT
+from fleet.gateway.settings import Gateway, GatewayKey
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.units import UnitState
+from fleet.ollama.models import AUTO
+from fleet.ollama.settings import Ollama
 from tests.compliance.connection import Target
 
 _QUESTION = "What is the capital of France?"
@@ -37,8 +45,8 @@ _PATIENCE = 900  # seconds; a cold load of a large model is part of a first answ
 
 def test_active(gateway_host: Target) -> None:
     """nginx is active and starts at boot."""
-    service = gateway_host.testinfra.service(paths.GATEWAY_UNIT)
-    assert service.is_running, gateway_host.journal(paths.GATEWAY_UNIT)
+    service = gateway_host.testinfra.service(GATEWAY_UNIT)
+    assert service.is_running, gateway_host.journal(GATEWAY_UNIT)
     assert service.is_enabled
 
 
@@ -55,11 +63,11 @@ def test_configuration(gateway_host: Target, measured) -> None:
     states = gateway_host.fact(FileStates, paths=[file.path for file in files])
     # Names only: the content of one of them is secret.
     assert [file.path for file in files if states.get(file.path) != file.state] == []
-    unit = gateway_host.fact(UnitState, unit=paths.GATEWAY_UNIT, files=loaded_files(declared))
+    unit = gateway_host.fact(UnitState, unit=GATEWAY_UNIT, files=loaded_files(declared))
     assert not unit.needs_daemon_reload
     assert unit.worker_started > unit.newest_file, "nginx has not been reloaded since"
     command = gateway_host.run("tr '\\0' ' ' < /proc/$(cat /run/nginx.pid)/cmdline")
-    assert paths.GATEWAY_CONFIG in command
+    assert GATEWAY_CONFIG in command
     kernel = {name: int(gateway_host.run("sysctl -n %s", name)) for name in KERNEL}
     assert kernel == KERNEL
     if drained:
@@ -93,12 +101,12 @@ def test_every_key(gateway_host: Target, header: str) -> None:
     """Every declared key is let in, until its end and from its networks only."""
     now = datetime.now(UTC)
     expected, seen = {}, {}
-    for key in gateway_host.declared.gateway.keys:
+    for key in gateway_host.declared[Gateway].keys:
         # 429 is an answer to a key that is let in. Which address the gateway sees this machine
         # with is not known here, so a key that is bound to networks may be refused for it.
         let_in = {200, 429} | ({403} if key.allow_from else set())
         expected[key.name] = {401} if key.has_ended(now) else let_in
-        value = gateway_host.fleet.gateway_keys(gateway_host.declared)[key.name]
+        value = gateway_keys(gateway_host.fleet, gateway_host.declared)[key.name]
         headers = {header: _presented(header, value.get_secret_value())}
         seen[key.name] = _call(gateway_host, "GET", "/v1/models", headers=headers).status_code
     assert {name: seen[name] for name in seen if seen[name] not in expected[name]} == {}
@@ -107,8 +115,8 @@ def test_every_key(gateway_host: Target, header: str) -> None:
 def test_values_before_rotation(gateway_host: Target) -> None:
     """The value that a key had before its rotation is let in until its date, and not after."""
     wrong = []
-    for key in gateway_host.declared.gateway.keys:
-        before = gateway_host.fleet.previous_gateway_key(key.name)
+    for key in gateway_host.declared[Gateway].keys:
+        before = previous_gateway_key(gateway_host.fleet, key.name)
         if before is None:
             continue
         ended = key.has_ended(datetime.now(UTC)) or before.until <= datetime.now(UTC)
@@ -154,8 +162,8 @@ def test_management_needs_the_role(gateway_host: Target, method: str, path: str)
     )
     if name is None:
         pytest.skip("every usable key is an admin key, by declaration")
-    value = gateway_host.fleet.gateway_keys(gateway_host.declared)[name].get_secret_value()
-    for gpu in gateway_host.fleet.gpu_hosts:
+    value = gateway_keys(gateway_host.fleet, gateway_host.declared)[name].get_secret_value()
+    for gpu in gateway_host.fleet.running(Ollama):
         answer = _call(
             gateway_host, method, f"/hosts/{gpu.name}/api/{path}",
             headers={"x-api-key": value}, data="",
@@ -168,7 +176,7 @@ def test_no_client_unloads_models(gateway_host: Target) -> None:
     keys = [key.name for key in _usable(gateway_host) if not key.may_override]
     if not keys:
         pytest.skip("every usable key may override, by declaration")
-    value = gateway_host.fleet.gateway_keys(gateway_host.declared)[keys[0]].get_secret_value()
+    value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
     # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
     for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}):
         answer = _call(
@@ -181,11 +189,11 @@ def test_no_client_unloads_models(gateway_host: Target) -> None:
 def test_tls(gateway_host: Target, measured) -> None:
     """TLS 1.2 and 1.3 only, with a trusted certificate that has a month left, and HSTS."""
     declared = gateway_host.declared
-    if declared.gateway.tls == "off":
+    if declared[Gateway].tls == "off":
         pytest.skip("gateway_tls = 'off': plain HTTP, by declaration")
     url = urlsplit(_url(gateway_host, "/healthz"))
     address = (url.hostname or "", url.port or 443)
-    trust = gateway_host.fleet.trust_of(declared)
+    trust = trust_of(gateway_host.fleet, declared)
     context = ssl.create_default_context(cafile=trust if isinstance(trust, str) else None)
     with (
         socket.create_connection(address, 10) as plain,
@@ -204,10 +212,10 @@ def test_tls(gateway_host: Target, measured) -> None:
 def test_plain_http_is_redirected(gateway_host: Target) -> None:
     """Plain HTTP is answered by a redirect to HTTPS, and nothing else."""
     declared = gateway_host.declared
-    if declared.gateway.tls == "off":
+    if declared[Gateway].tls == "off":
         pytest.skip("gateway_tls = 'off': plain HTTP, by declaration")
     url = urlsplit(_url(gateway_host, "/v1/models"))
-    ports = {url.port, declared.gateway.http_port} - {None}
+    ports = {url.port, declared[Gateway].http_port} - {None}
     for port in ports:
         plain = urlunsplit(("http", url.netloc.rsplit(":", 1)[0] + f":{port}", url.path, "", ""))
         answer = requests.get(plain, allow_redirects=False, timeout=10)
@@ -217,7 +225,7 @@ def test_plain_http_is_redirected(gateway_host: Target) -> None:
 
 def test_metrics(gateway_host: Target) -> None:
     """The exporters run as declared, answer on their declared address, and count requests."""
-    endpoints = gateway_host.declared.metrics_endpoints
+    endpoints = metrics_endpoints(gateway_host.declared)
     if not endpoints:
         pytest.skip("gateway_metrics = 'off'")
     files = metrics_files(gateway_host.declared)
@@ -249,7 +257,7 @@ def test_streamed_chat(gateway_host: Target, measured) -> None:
         json={**body, "options": {"num_predict": 512, "temperature": 0}},
         stream=True,
         timeout=_PATIENCE,
-        verify=gateway_host.fleet.trust_of(gateway_host.declared),
+        verify=trust_of(gateway_host.fleet, gateway_host.declared),
     ) as answer:
         assert answer.status_code == 200, answer.text
         for line in answer.iter_lines():
@@ -291,7 +299,7 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
     """No key is in a log of the gateway, or readable by others than root."""
     keys = [
         key.get_secret_value()
-        for key in gateway_host.fleet.gateway_keys(gateway_host.declared).values()
+        for key in gateway_keys(gateway_host.fleet, gateway_host.declared).values()
     ]
     # The patterns come on stdin, so they are in no process list either.
     found = gateway_host.run(
@@ -300,11 +308,11 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
     )
     # 1 is grep's word for no match; 2 would be for not having looked.
     assert found == "searched 1"
-    assert gateway_host.testinfra.file(paths.GATEWAY_KEYS).mode == 0o600
+    assert gateway_host.testinfra.file(GATEWAY_KEYS).mode == 0o600
 
 
 def _url(target: Target, path: str) -> str:
-    url = target.declared.gateway_url
+    url = gateway_url(target.declared)
     if url is None:
         pytest.skip("gateway_listen = 'loopback': not reachable from here, by declaration")
     return f"{url}{path}"
@@ -314,14 +322,14 @@ def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.
     return requests.request(
         method,
         _url(target, path),
-        verify=target.fleet.trust_of(target.declared),
+        verify=trust_of(target.fleet, target.declared),
         timeout=30,
         **arguments,
     )
 
 
 def _context(target: Target) -> ssl.SSLContext | bool:
-    trust = target.fleet.trust_of(target.declared)
+    trust = trust_of(target.fleet, target.declared)
     return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
@@ -341,7 +349,7 @@ def _presented(header: str, value: str) -> str:
 
 
 def _usable(target: Target) -> list[GatewayKey]:
-    return target.declared.gateway.usable_keys(datetime.now(UTC))
+    return target.declared[Gateway].usable_keys(datetime.now(UTC))
 
 
 def _name(target: Target) -> str:
@@ -352,7 +360,7 @@ def _name(target: Target) -> str:
 
 
 def _key(target: Target) -> str:
-    return target.fleet.gateway_keys(target.declared)[_name(target)].get_secret_value()
+    return gateway_keys(target.fleet, target.declared)[_name(target)].get_secret_value()
 
 
 def _headers(target: Target) -> dict[str, str]:
@@ -361,7 +369,7 @@ def _headers(target: Target) -> dict[str, str]:
 
 def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
-    models = target.fleet.gpu_hosts[0].ollama.models
+    models = target.fleet.running(Ollama)[0][Ollama].models
     for model in sorted(models, key=lambda model: not model.load):
         name = _chosen(target) if model.name == AUTO else model.name
         # Without messages it is only loaded, and one that makes embeddings is not even that.
@@ -370,7 +378,7 @@ def _model(target: Target) -> str:
             headers=_headers(target),
             json={"model": name, "messages": []},
             timeout=_PATIENCE,
-            verify=target.fleet.trust_of(target.declared),
+            verify=trust_of(target.fleet, target.declared),
         )
         if "does not support chat" not in answer.text:
             return name

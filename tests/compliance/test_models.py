@@ -11,15 +11,17 @@ import pytest
 
 from fleet.gates import judge as gates
 from fleet.gates.fit import need_of
-from fleet.kit import paths
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
+from fleet.models.files import managed_files
 from fleet.models.on_host.model_loader import load_request
+from fleet.models.paths import LOADER_MEMORY, LOADER_UNIT
 from fleet.ollama.facts import OllamaModels
 from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
-from tasks.models import managed_files
+from fleet.ollama.servers import instances_of
+from fleet.ollama.settings import Ollama
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 from tests.compliance.pinned import is_pinned, may_load
@@ -35,7 +37,7 @@ def test_present(gpu_host: Target) -> None:
     present = _tags(gpu_host)
     missing = [name for name in _declared(gpu_host) if name not in present]
     assert missing == [], (
-        f"present: {sorted(present)}; run the deploy to pull{gpu_host.journal(paths.LOADER_UNIT)}"
+        f"present: {sorted(present)}; run the deploy to pull{gpu_host.journal(LOADER_UNIT)}"
     )
 
 
@@ -67,7 +69,7 @@ def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured) -> N
     everything = request.config.getoption("--all-blobs")
     limit = request.config.getoption("--hash-up-to") * 1_000_000
     blobs = {blob: layer for name in _declared(gpu_host) for blob, layer in _layers(gpu_host, name)}
-    memory = json.loads(gpu_host.run("cat %s", paths.LOADER_MEMORY))["blobs"]
+    memory = json.loads(gpu_host.run("cat %s", LOADER_MEMORY))["blobs"]
     hashed, problems = 0, []
     for blob, layer in blobs.items():
         if everything or layer["size"] <= limit:
@@ -126,7 +128,7 @@ def test_loaded(instance: Server) -> None:
             problems.append(f"{name} is loaded with a context of {entry['context_length']}")
         elif not is_pinned(entry):
             problems.append(f"{name} expires at {entry['expires_at']}")
-    assert problems == [], f"running: {running}{gpu_host.journal(paths.LOADER_UNIT)}"
+    assert problems == [], f"running: {running}{gpu_host.journal(LOADER_UNIT)}"
 
 
 def test_answers(instance: Server, measured) -> None:
@@ -163,12 +165,12 @@ def test_loader(gpu_host: Target) -> None:
     files = managed_files(gpu_host.declared)
     states = gpu_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
-    unit = gpu_host.fact(UnitState, unit=paths.LOADER_UNIT, files=[])
+    unit = gpu_host.fact(UnitState, unit=LOADER_UNIT, files=[])
     assert unit.is_enabled
     assert not unit.needs_daemon_reload
-    state = gpu_host.run("systemctl show --value -p ActiveState -p SubState %s", paths.LOADER_UNIT)
-    assert "failed" not in state, gpu_host.journal(paths.LOADER_UNIT)
-    assert "auto-restart" not in state, gpu_host.journal(paths.LOADER_UNIT)
+    state = gpu_host.run("systemctl show --value -p ActiveState -p SubState %s", LOADER_UNIT)
+    assert "failed" not in state, gpu_host.journal(LOADER_UNIT)
+    assert "auto-restart" not in state, gpu_host.journal(LOADER_UNIT)
 
 
 def _running(target: Target, url: str) -> dict[str, dict[str, Any]]:
@@ -204,7 +206,7 @@ def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]
 
 def _declared(target: Target) -> dict[str, ModelDeclaration]:
     """Full name to declaration: bases that nobody declared too, and `auto` by its choice."""
-    models = with_bases(target.declared.ollama.models)
+    models = with_bases(target.declared[Ollama].models)
     return {_resolved(target, model.name): model for model in models}
 
 
@@ -218,7 +220,7 @@ def _resolved(target: Target, name: str) -> str:
 
 def _tags(target: Target) -> dict[str, dict[str, Any]]:
     tags: dict[str, dict[str, Any]] = target.fact(
-        OllamaModels, url=target.declared.instances[0].url
+        OllamaModels, url=instances_of(target.declared)[0].url
     )
     return tags
 
@@ -230,7 +232,7 @@ def _ask(
 
     Of the first server, unless `url` is that of another one: they share what is on the disk.
     """
-    url = f"{url or target.declared.instances[0].url}{path}"
+    url = f"{url or instances_of(target.declared)[0].url}{path}"
     data = ["-d", json.dumps(body)] if body is not None else []
     command = f"curl -sS --noproxy '*' --max-time {_PATIENCE} %s {'%s ' * len(data)}"
     answer: dict[str, Any] = json.loads(target.run(command, url, *data))
@@ -256,7 +258,7 @@ def _as_set(value: Any) -> set[Any]:
 
 def _layers(target: Target, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path of each blob of a model, and what its manifest says of it."""
-    directory = target.declared.ollama.models_dir
+    directory = target.declared[Ollama].models_dir
     text = target.testinfra.run("cat %s", f"{directory}/manifests/{_manifest_path(name)}").stdout
     if text:
         manifest = json.loads(text)
@@ -297,7 +299,7 @@ def _wait_for_the_loader(target: Target) -> None:
     """After a boot it may still be at work; reading on would blame what is under way."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        state = target.testinfra.run("systemctl show --value -p SubState %s", paths.LOADER_UNIT)
+        state = target.testinfra.run("systemctl show --value -p SubState %s", LOADER_UNIT)
         if state.stdout.strip() != "running":
             return
         time.sleep(1)

@@ -11,8 +11,11 @@ from fleet.kit import paths
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
 from fleet.ollama.facts import OllamaReleases, OllamaServers
-from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name, running_files, unit_file
-from tasks.ollama import release_source
+from fleet.ollama.files import running_files, unit_file
+from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name
+from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_ROOT
+from fleet.ollama.release import release_source
+from fleet.ollama.servers import instances_of
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 
@@ -52,7 +55,7 @@ def test_unit(instance: Server) -> None:
 def test_no_other_server(gpu_host: Target) -> None:
     """No Ollama unit but the declared ones is installed or runs."""
     servers = gpu_host.fact(OllamaServers)
-    declared = {item.unit for item in gpu_host.declared.instances}
+    declared = {item.unit for item in instances_of(gpu_host.declared)}
     assert set(servers.running) - declared == set()
     folder = f"{paths.UNITS}/"
     installed = {path.removeprefix(folder) for path in servers.paths}
@@ -85,7 +88,7 @@ def test_release(instance: Server) -> None:
         releases = host.fact(OllamaReleases, version=version)
         assert releases["sha256"] == release_source(host.declared, machine)[1]
         binary = host.run("readlink /proc/%s/exe", _main_pid(instance))
-        assert binary == f"{paths.OLLAMA_ROOT}/{version}/bin/ollama"
+        assert binary == f"{OLLAMA_ROOT}/{version}/bin/ollama"
     answer = host.run("curl -fsS --noproxy '*' %s", f"{instance.declared.url}/api/version")
     assert json.loads(answer)["version"] == version
 
@@ -114,7 +117,7 @@ def test_container(instance: Server) -> None:
     user = instance.target.run("echo $(id -u ollama):$(id -g ollama)")
     assert container["Config"]["User"] == user
     mounts = {item["Source"]: item["RW"] for item in container["Mounts"]}
-    written = {paths.OLLAMA_HOME, instance.declared.settings.models_dir}
+    written = {OLLAMA_HOME, instance.declared.settings.models_dir}
     assert mounts == dict.fromkeys(written, True) | dict.fromkeys(SHOWN_TO_CONTAINERS, False)
     endpoint = instance.declared.endpoint
     published = {port: to for port, to in container["NetworkSettings"]["Ports"].items() if to}

@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
-from fleet.kit import paths
+from fleet.gateway.declared import Access
 from fleet.kit.durations import seconds
 from fleet.kit.facts.files import FileStates
+from fleet.ollama.settings import Ollama
 from fleet.webui import declared as webui
+from fleet.webui.declared import webui_endpoint
 from fleet.webui.facts import NewestWebuiBackup
-from tasks.webui import managed_files
+from fleet.webui.files import managed_files
+from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_BACKUP_UNIT, WEBUI_CA, WEBUI_UNIT
+from fleet.webui.settings import Webui
 from tests.compliance.connection import Target
 
 # The timer on the host asks once an hour.
@@ -24,7 +28,7 @@ _TIMER = 3600 + 600
 def token(webui_host: Target) -> str:
     """What the administrator is let in with."""
     own = webui.secrets_of(webui_host.declared, webui_host.fleet)
-    account = {"email": webui_host.declared.webui.admin_email, "password": own["admin_password"]}
+    account = {"email": webui_host.declared[Webui].admin_email, "password": own["admin_password"]}
     status, answer = _ask(webui_host, "/api/v1/auths/signin", account)
     assert status == 200, (
         f"{answer}: {webui.secret_name(webui_host.declared, 'admin_password')} in the secrets "
@@ -43,10 +47,10 @@ def test_files(webui_host: Target) -> None:
 
 def test_running(webui_host: Target, measured: Callable[[str], None]) -> None:
     """The unit is up and starts at boot, and the container runs the image with the digest."""
-    service = webui_host.testinfra.service(paths.WEBUI_UNIT)
+    service = webui_host.testinfra.service(WEBUI_UNIT)
     assert service.is_enabled
-    assert service.is_running, webui_host.journal(paths.WEBUI_UNIT)
-    container, image = _container(webui_host), str(webui_host.declared.webui.image)
+    assert service.is_running, webui_host.journal(WEBUI_UNIT)
+    container, image = _container(webui_host), str(webui_host.declared[Webui].image)
     assert container["Config"]["Image"] == image
     known = webui_host.run("docker image inspect -f '{{.RepoDigests}}' %s", container["Image"])
     assert image.partition("@")[2] in known
@@ -73,13 +77,13 @@ def test_published(webui_host: Target) -> None:
         for port, bindings in _container(webui_host)["NetworkSettings"]["Ports"].items()
         for binding in bindings or []
     }
-    endpoint = webui_host.declared.webui_endpoint
+    endpoint = webui_endpoint(webui_host.declared)
     assert published == {("8080/tcp", endpoint.address, endpoint.port)}
 
 
 def test_administrator(webui_host: Target, token: str) -> None:
     """The administrator's account is made, with the password of the secrets store."""
-    assert token, webui_host.journal(paths.WEBUI_UNIT)
+    assert token, webui_host.journal(WEBUI_UNIT)
 
 
 def test_sign_up_refused(webui_host: Target) -> None:
@@ -103,16 +107,16 @@ def test_models(webui_host: Target, token: str, measured: Callable[[str], None])
     """The models that Open WebUI lists are the fleet's."""
     _, answer = _ask(webui_host, "/api/models", token=token)
     listed = {model["id"] for model in answer["data"]}
-    door = webui.door_of(webui_host.declared, webui_host.fleet)
+    gateway = webui.access(webui_host.declared, webui_host.fleet)
     # What cannot be asked is an empty list here; why is in the log.
-    assert listed == _behind(webui_host, door), webui_host.journal(paths.WEBUI_UNIT)
+    assert listed == _behind(webui_host, gateway), webui_host.journal(WEBUI_UNIT)
     measured(", ".join(sorted(listed)))
 
 
 def test_chat(webui_host: Target, token: str, measured: Callable[[str], None]) -> None:
     """A chat through Open WebUI is answered."""
     _, listed = _ask(webui_host, "/api/models", token=token)
-    assert listed["data"], webui_host.journal(paths.WEBUI_UNIT)
+    assert listed["data"], webui_host.journal(WEBUI_UNIT)
     body = {
         "model": min(model["id"] for model in listed["data"]),
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -127,8 +131,8 @@ def test_chat(webui_host: Target, token: str, measured: Callable[[str], None]) -
 
 def test_backup(webui_host: Target, measured: Callable[[str], None]) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
-    declared = webui_host.declared.webui
-    journal = webui_host.journal(paths.WEBUI_BACKUP_UNIT)
+    declared = webui_host.declared[Webui]
+    journal = webui_host.journal(WEBUI_BACKUP_UNIT)
     age = webui_host.fact(NewestWebuiBackup, directory=declared.backup_dir)
     assert age is not None, journal
     assert age < seconds(declared.backup_every) + _TIMER, journal
@@ -140,18 +144,18 @@ def test_backup(webui_host: Target, measured: Callable[[str], None]) -> None:
     webui_host.run(
         "cd %s && sha256sum --check --strict %s", declared.backup_dir, f"{newest}.sha256"
     )
-    assert webui_host.testinfra.service(paths.WEBUI_BACKUP_TIMER).is_enabled
-    assert webui_host.testinfra.service(paths.WEBUI_BACKUP_TIMER).is_running
+    assert webui_host.testinfra.service(WEBUI_BACKUP_TIMER).is_enabled
+    assert webui_host.testinfra.service(WEBUI_BACKUP_TIMER).is_running
     measured(f"{age / 3600:.1f} h")
 
 
-def _behind(target: Target, door: webui.Door) -> set[str]:
+def _behind(target: Target, gateway: Access) -> set[str]:
     """The models that the gateway itself lists for Open WebUI's key."""
-    key = door.key.get_secret_value()
-    options = f"cacert = {json.dumps(paths.WEBUI_CA)}\n" if door.own_ca else ""
-    status, answer = _curl(target, f"{door.url}/models", key, options)
+    key = gateway.key.get_secret_value()
+    options = f"cacert = {json.dumps(WEBUI_CA)}\n" if gateway.own_ca else ""
+    status, answer = _curl(target, f"{gateway.url}/v1/models", key, options)
     assert status == 200, answer
-    declared = {model.full_name for model in target.fleet.gpu_hosts[0].ollama.models}
+    declared = {model.full_name for model in target.fleet.running(Ollama)[0][Ollama].models}
     found = {model["id"] for model in answer["data"]}
     assert declared & found, f"{found} has none of {declared}"
     return found
@@ -164,7 +168,7 @@ def _ask(target: Target, path: str, body: Any = None, token: str = "") -> tuple[
         options = (
             f'header = "Content-Type: application/json"\ndata = {json.dumps(json.dumps(body))}\n'
         )
-    return _curl(target, f"http://{target.declared.webui_endpoint}{path}", token, options)
+    return _curl(target, f"http://{webui_endpoint(target.declared)}{path}", token, options)
 
 
 def _curl(target: Target, url: str, bearer: str, options: str) -> tuple[int, Any]:

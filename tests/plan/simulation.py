@@ -49,15 +49,17 @@ from fleet.gates.facts import (
 )
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
+from fleet.gateway.files import KERNEL
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileState, FileStates
-from fleet.kit.facts.foreign import ForeignFiles, HostAddresses
-from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob, ModelsJob
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
+from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Servers
-from tasks.gateway import KERNEL
+from fleet.platform.facts import HostAddresses
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.container_toolkit.facts import Cdi, CdiDevices
+from fleet.container_toolkit.files import PACKAGES
 from fleet.docker.facts import OwnedFile, OwnedText
 from fleet.driver.facts import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
 from fleet.kit.errors import FleetError
@@ -14,7 +15,6 @@ from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, P
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
 from fleet.pins import DOCKER_KEY, TOOLKIT_KEY
-from tasks.container_toolkit import PACKAGES
 from tests.plan.simulation import RUNNING, Answers, Plan, bare
 from tests.plan.test_docker import after, planned
 

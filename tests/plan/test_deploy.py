@@ -12,10 +12,10 @@ from pyinfra.facts.server import Arch
 
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.foreign import HostAddresses
 from fleet.kit.files import ManagedFile
 from fleet.kit.secrets import SecretStore
-from tasks.platform import SUPPORTED
+from fleet.platform.facts import HostAddresses
+from fleet.platform.preflight import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state
 from tests.plan.simulation import (

@@ -11,7 +11,8 @@ import pytest
 from pyinfra.facts.files import File, Sha256File
 from pyinfra.facts.server import TmpDir
 
-from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease, NewestBackup
+from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
+from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import UnitState

@@ -23,7 +23,7 @@ from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import ABSENT, UnitState
-from tasks.platform import SUPPORTED
+from fleet.platform.preflight import SUPPORTED
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
 
 RELEASES = [(name, release) for name, releases in SUPPORTED.items() for release in releases]

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 import pytest
 from pyinfra.context import ctx_state
 
-from fleet.kit.facts.jobs import Job, ModelsJob
+from fleet.kit.facts.jobs import Job
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
+from fleet.models.progress import ModelsJob
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
 

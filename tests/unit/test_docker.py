@@ -10,19 +10,19 @@ from typing import Any
 import pytest
 
 from fleet.container_toolkit.facts import Cdi, CdiDevices
-from fleet.declare.types import DockerSettings, docker_configuration
 from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile, OwnedText
 from fleet.docker.operations import RefusedError, refuse_exposed, refuse_unknown_log_opts
+from fleet.docker.packages import compose_package, versions
+from fleet.docker.settings import Docker, docker_configuration
 from fleet.kit.apt import AptRepository
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.apt import ExistingFiles, Installed, PackageVersions, primary_fingerprints
-from tasks.docker import compose_package, versions
 from tests.fleets import ALTERNATIVE_CONTAINERS, fleet_of
 from tests.unit.test_facts import ask
 
 
-def settings(**values: Any) -> DockerSettings:
-    return DockerSettings(**values)
+def settings(**values: Any) -> Docker:
+    return Docker(**values)
 
 
 class TestConfiguration:
@@ -36,7 +36,7 @@ class TestConfiguration:
 
     def test_every_setting_has_its_key(self) -> None:
         box = fleet_of({"box": ("", ALTERNATIVE_CONTAINERS)})["box"]
-        assert docker_configuration(box.docker) == {
+        assert docker_configuration(box[Docker]) == {
             "live-restore": False,
             "log-driver": "json-file",
             "features": {"cdi": True},

@@ -9,25 +9,20 @@ from typing import Literal
 import pytest
 
 from fleet import docs
-from fleet.declare.types import (
-    CAPABILITIES,
-    DifyModel,
-    DifySettings,
-    GatewayKey,
-    GatewaySettings,
-    OllamaInstance,
-    OllamaSettings,
-    Port,
-)
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.types import Port
+from fleet.dify.settings import Dify, DifyModel
+from fleet.gateway.settings import Gateway, GatewayKey
+from fleet.ollama.settings import Ollama, OllamaInstance
 
 KEYS = {}
-for model in CAPABILITIES:
+for model in (item.settings for item in CAPABILITIES):
     KEYS |= {f"{model.prefix}{name}": field for name, field in model.model_fields.items()}
-    if model is OllamaSettings:
+    if model is Ollama:
         KEYS |= {f"ollama_instances[].{name}": f for name, f in OllamaInstance.model_fields.items()}
-    if model is GatewaySettings:
+    if model is Gateway:
         KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
-    if model is DifySettings:
+    if model is Dify:
         KEYS |= {f"dify_models[].{name}": f for name, f in DifyModel.model_fields.items()}
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.types import OllamaSettings, ollama_environment
+from fleet.ollama.servers import instances_of
+from fleet.ollama.settings import Ollama, ollama_environment
 from tests.fleets import ALTERNATIVE_GPU, EDGE, fleet_of
 
 
 def environment(address: str = "127.0.0.1", **settings: Any) -> dict[str, str]:
-    return ollama_environment(OllamaSettings(**settings), address)
+    return ollama_environment(Ollama(**settings), address)
 
 
 def test_defaults() -> None:
@@ -36,7 +37,7 @@ def test_alternative() -> None:
     """The whole environment of the second scenario, through the inventory."""
     fleet = fleet_of({"gpu1": ("gpu", ALTERNATIVE_GPU), "edge": ("gateway", {
         **EDGE[1], "private_address": "fd00::2"})})  # fmt: skip
-    assert fleet["gpu1"].instances[0].env == {
+    assert instances_of(fleet["gpu1"])[0].env == {
         "HOME": "/var/lib/ollama",
         "OLLAMA_HOST": "[fd00::11]:21434",
         "OLLAMA_MODELS": "/data/models",

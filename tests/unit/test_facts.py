@@ -15,8 +15,9 @@ from pyinfra.api import FactBase
 
 from fleet.firewall.facts import Ruleset, RulesetState
 from fleet.kit.facts.files import FileState, FileStates
-from fleet.kit.facts.jobs import FetchJob, Job, ModelsJob, model_progress
+from fleet.kit.facts.jobs import FetchJob, Job
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.models.progress import ModelsJob, model_progress
 from fleet.ollama.facts import OllamaModels, OllamaReleases
 
 

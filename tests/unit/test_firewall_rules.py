@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tasks.firewall import accept_rules
+from fleet.firewall.rules import accept_rules
 from tests.fleets import BOX, EDGE, GPU, Hosts, fleet_of
 
 
 def rules(host: str, hosts: Hosts) -> list[str]:
     fleet = fleet_of(hosts)
-    return list(accept_rules(fleet[host], fleet))
+    return [str(rule) for rule in accept_rules(fleet[host], fleet)]
 
 
 SSH = [
@@ -44,8 +44,8 @@ def test_both_roles_and_another_gateway() -> None:
     box = (BOX[0], {**BOX[1], "ollama_listen": "private"})
     gpu_edge = ("gpu gateway", {**EDGE[1], "ollama_listen": "private"})
     hosts = {"box": box, "edge": gpu_edge}
-    assert rules("box", hosts) == [*SSH, *DOOR, ollama("ip saddr { 10.0.0.2/32 }")]
-    assert rules("edge", hosts) == [*SSH, *DOOR, ollama("ip saddr { 10.0.0.5/32 }")]
+    assert rules("box", hosts) == [*SSH, ollama("ip saddr { 10.0.0.2/32 }"), *DOOR]
+    assert rules("edge", hosts) == [*SSH, ollama("ip saddr { 10.0.0.5/32 }"), *DOOR]
 
 
 def test_several_gateways() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from fleet.declare.types import GatewayKey, GatewaySettings
+from fleet.gateway.files import config_files
 from fleet.gateway.keys import at_or_after, key_entries, key_tables
+from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.secrets import Previous
-from tasks import gateway
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 
 END = datetime(2027, 1, 31, 11, tzinfo=UTC)
@@ -124,7 +124,7 @@ def test_refused_key(field: str, value: object, reason: str) -> None:
 )
 def test_refused_settings(settings: dict[str, object], reason: str) -> None:
     with pytest.raises(ValidationError, match=reason):
-        GatewaySettings(**settings)  # type: ignore[arg-type]
+        Gateway(**settings)  # type: ignore[arg-type]
 
 
 def test_a_day_is_valid_to_its_end() -> None:
@@ -155,7 +155,7 @@ def test_gixy_looks_at_it(tmp_path: Path) -> None:
 
 def findings(hosts: Hosts, directory: Path, change: tuple[str, str] = ("", "")) -> list[dict]:
     fleet = fleet_of(hosts)
-    for file in gateway.config_files(fleet["edge"], fleet, (3, 5), []):
+    for file in config_files(fleet["edge"], fleet, (3, 5), []):
         (directory / file.staged_name).write_text(file.text.replace(*change))
     result = subprocess.run(
         [Path(sys.executable).parent / "gixy", "-f", "json", directory / "nginx.conf"],

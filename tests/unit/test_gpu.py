@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.types import DriverSettings
 from fleet.driver import facts as gpu
 from fleet.driver.facts import (
     DriverState,
@@ -25,15 +24,16 @@ from fleet.driver.facts import (
     GpuHardwareFact,
     generation_of,
 )
+from fleet.driver.files import repository
 from fleet.driver.on_host import driver_install
-from fleet.driver.plan import Platform, Refusal, kernel_flavor, make_plan, on_kernel
-from tasks.driver import repository
+from fleet.driver.plan import Refusal, System, kernel_flavor, make_plan, on_kernel
+from fleet.driver.settings import Driver
 from tests.fleets import fleet_of
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
-DEBIAN = Platform("debian", "13")
-DEBIAN_12 = Platform("debian", "12")
-UBUNTU_26 = Platform("ubuntu", "26.04")
+DEBIAN = System("debian", "13")
+DEBIAN_12 = System("debian", "12")
+UBUNTU_26 = System("ubuntu", "26.04")
 DEVICES = Path(__file__).parents[2] / "fleet" / "driver" / "on_host" / "nvidia-devices"
 
 
@@ -192,20 +192,20 @@ class TestFlavor:
         ],
     )
     def test_auto(self, devices: list[int], flavor: str) -> None:
-        assert make_plan(DriverSettings(), DEBIAN_12, hardware(*devices)).flavor == flavor
+        assert make_plan(Driver(), DEBIAN_12, hardware(*devices)).flavor == flavor
 
     def test_proprietary_by_choice(self) -> None:
-        chosen = DriverSettings(modules="proprietary")
+        chosen = Driver(modules="proprietary")
         assert make_plan(chosen, DEBIAN, hardware(T4)).flavor == "proprietary"
 
 
 class TestBranch:
     @pytest.mark.parametrize(
-        ("settings", "platform", "branch"),
+        ("settings", "system", "branch"),
         [
             ({}, DEBIAN_12, 580),
-            ({}, Platform("ubuntu", "22.04"), 580),
-            ({}, Platform("ubuntu", "24.04"), 580),
+            ({}, System("ubuntu", "22.04"), 580),
+            ({}, System("ubuntu", "24.04"), 580),
             # NVIDIA's repositories for these two have no 580.
             ({}, DEBIAN, 595),
             ({}, UBUNTU_26, 595),
@@ -216,10 +216,8 @@ class TestBranch:
             ({"source": "distribution"}, DEBIAN, 550),
         ],
     )
-    def test_of_the_platform(
-        self, settings: dict[str, Any], platform: Platform, branch: int
-    ) -> None:
-        plan = make_plan(DriverSettings(**settings), platform, hardware(T4))
+    def test_of_the_platform(self, settings: dict[str, Any], system: System, branch: int) -> None:
+        plan = make_plan(Driver(**settings), system, hardware(T4))
         assert plan.branch == branch
         if settings.get("source") != "distribution":
             assert plan.pinning == (f"nvidia-driver-pinning-{settings.get('version', branch)}",)
@@ -227,7 +225,7 @@ class TestBranch:
 
 class TestRefusals:
     @pytest.mark.parametrize(
-        ("settings", "platform", "found", "words"),
+        ("settings", "system", "found", "words"),
         [
             ({}, DEBIAN, hardware(KEPLER), "Ollama needs compute capability 5.0"),
             ({}, DEBIAN, hardware(P100, B200), "put them into two hosts"),
@@ -246,7 +244,7 @@ class TestRefusals:
                 hardware(H100),
                 "branch 620 has open modules only",
             ),
-            ({"source": "distribution"}, Platform("debian", "12"), hardware(H100), "is 535"),
+            ({"source": "distribution"}, System("debian", "12"), hardware(H100), "is 535"),
             ({"source": "distribution"}, DEBIAN, hardware(P100), "needs driver 570"),
             (
                 {"source": "distribution"},
@@ -257,7 +255,7 @@ class TestRefusals:
             ({}, DEBIAN, hardware(H100, secure_boot=True), "driver_mok_enrolled = True"),
             (
                 {},
-                Platform("ubuntu", "24.04"),
+                System("ubuntu", "24.04"),
                 hardware(H100, secure_boot=True),
                 "driver_source = 'distribution'",
             ),
@@ -265,35 +263,35 @@ class TestRefusals:
         ],
     )
     def test_says_what_to_do(
-        self, settings: dict[str, Any], platform: Platform, found: GpuHardware, words: str
+        self, settings: dict[str, Any], system: System, found: GpuHardware, words: str
     ) -> None:
         with pytest.raises(Refusal, match=words):
-            make_plan(DriverSettings(**settings), platform, found)
+            make_plan(Driver(**settings), system, found)
 
     def test_volta_has_a_driver_where_pascal_has_none(self) -> None:
         """Ollama's floor of 570 is for compute capability 5.0 to 6.2; Volta has 7.0."""
-        chosen = DriverSettings(source="distribution")
+        chosen = Driver(source="distribution")
         assert make_plan(chosen, DEBIAN, hardware(V100)).branch == 550
 
     def test_enrolled_key_lifts_the_refusal(self) -> None:
-        chosen = DriverSettings(mok_enrolled=True)
+        chosen = Driver(mok_enrolled=True)
         assert make_plan(chosen, DEBIAN, hardware(H100, secure_boot=True)).dkms
 
 
 class TestRepository:
     @pytest.mark.parametrize(
-        ("platform", "place", "key"),
+        ("system", "place", "key"),
         [
-            (Platform("ubuntu", "22.04"), "ubuntu2204/x86_64", "3bf863cc.pub"),
-            (Platform("ubuntu", "24.04", "aarch64"), "ubuntu2404/sbsa", "3bf863cc.pub"),
-            (Platform("ubuntu", "26.04"), "ubuntu2604/x86_64", "60DF8A40.pub"),
-            (Platform("debian", "12"), "debian12/x86_64", "3bf863cc.pub"),
-            (Platform("debian", "13"), "debian13/x86_64", "8793F200.pub"),
-            (Platform("debian", "13", "aarch64"), "debian13/sbsa", "8793F200.pub"),
+            (System("ubuntu", "22.04"), "ubuntu2204/x86_64", "3bf863cc.pub"),
+            (System("ubuntu", "24.04", "aarch64"), "ubuntu2404/sbsa", "3bf863cc.pub"),
+            (System("ubuntu", "26.04"), "ubuntu2604/x86_64", "60DF8A40.pub"),
+            (System("debian", "12"), "debian12/x86_64", "3bf863cc.pub"),
+            (System("debian", "13"), "debian13/x86_64", "8793F200.pub"),
+            (System("debian", "13", "aarch64"), "debian13/sbsa", "8793F200.pub"),
         ],
     )
-    def test_key_of_each_distribution(self, platform: Platform, place: str, key: str) -> None:
-        found = repository(fleet_of({"gpu1": ("gpu", {})})["gpu1"], platform)
+    def test_key_of_each_distribution(self, system: System, place: str, key: str) -> None:
+        found = repository(fleet_of({"gpu1": ("gpu", {})})["gpu1"], system)
         base = "https://developer.download.nvidia.com/compute/cuda/repos"
         assert (found.url, found.key) == (f"{base}/{place}", f"{base}/{place}/{key}")
         assert found.fingerprint.lower().endswith(key.removesuffix(".pub").lower())
@@ -331,8 +329,8 @@ def test_kernel_flavor(kernel: str, flavor: str) -> None:
     ],
 )
 def test_signed_modules(kernel: str, installed: list[str], suffixes: list[str]) -> None:
-    chosen = DriverSettings(source="distribution")
-    plan = make_plan(chosen, Platform("ubuntu", "24.04"), hardware(H100, secure_boot=True))
+    chosen = Driver(source="distribution")
+    plan = make_plan(chosen, System("ubuntu", "24.04"), hardware(H100, secure_boot=True))
     names = [name for name in on_kernel(plan, kernel, installed).packages if "modules" in name]
     prefix = "linux-modules-nvidia-580-server-open-"
     assert names == [f"{prefix}{suffix}" for suffix in (kernel, *suffixes)]

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.load import FleetHost
+from fleet.declare.fleet import FleetHost
 from fleet.kit.errors import SettingsError
+from fleet.ollama.servers import instances_of
 from tests.fleets import EDGE, GPU, fleet_of
 
 A: dict[str, Any] = {"name": "a", "port": 11434, "gpus": [0, 1]}
@@ -31,7 +32,7 @@ def refusal(*instances: dict[str, Any], **settings: Any) -> str:
 
 
 def test_single_server_is_an_instance_without_a_name() -> None:
-    [only] = host().instances
+    [only] = instances_of(host())
     assert (only.name, only.unit, str(only.endpoint)) == ("", "ollama.service", "10.0.0.11:11434")
     assert (only.gpus, only.runtime) == ("all", "systemd")
     assert only.environment([UUID]) == only.env, "it sees what there is, as without instances"
@@ -39,17 +40,19 @@ def test_single_server_is_an_instance_without_a_name() -> None:
 
 def test_gateway_has_none() -> None:
     fleet = fleet_of({"gpu1": GPU, "edge": EDGE})
-    assert fleet["edge"].instances == ()
+    assert instances_of(fleet["edge"]) == ()
 
 
 def test_instance_has_what_its_host_has_but_for_its_own() -> None:
-    a, b = host(
-        {**A, "context_length": 8192, "keep_alive": -1, "env": {"X": "1"}},
-        B,
-        ollama_context_length=4096,
-        ollama_num_parallel=4,
-        ollama_env={"X": "0", "Y": "0"},
-    ).instances
+    a, b = instances_of(
+        host(
+            {**A, "context_length": 8192, "keep_alive": -1, "env": {"X": "1"}},
+            B,
+            ollama_context_length=4096,
+            ollama_num_parallel=4,
+            ollama_env={"X": "0", "Y": "0"},
+        )
+    )
     assert (a.unit, str(a.endpoint)) == ("ollama@a.service", "10.0.0.11:11434")
     assert (b.unit, str(b.endpoint)) == ("ollama@b.service", "10.0.0.11:11435")
     wanted = {"OLLAMA_CONTEXT_LENGTH": "8192", "OLLAMA_KEEP_ALIVE": "-1", "X": "1", "Y": "0"}
@@ -72,13 +75,13 @@ def test_instance_has_what_its_host_has_but_for_its_own() -> None:
     ids=["by index", "all", "all of none", "none of some"],
 )
 def test_gpus_are_given_by_uuid(gpus: Any, uuids: list[str], visible: str | None) -> None:
-    [instance] = host({**A, "gpus": gpus}).instances
+    [instance] = instances_of(host({**A, "gpus": gpus}))
     assert instance.environment(uuids).get("CUDA_VISIBLE_DEVICES") == visible
 
 
 def test_container_listens_on_its_own_addresses() -> None:
     """Docker publishes the port on the declared one, and nowhere else."""
-    [only] = host({**A, "runtime": "docker"}, docker_enabled=True, ollama_image=IMAGE).instances
+    [only] = instances_of(host({**A, "runtime": "docker"}, docker_enabled=True, ollama_image=IMAGE))
     assert only.env["OLLAMA_HOST"] == "0.0.0.0:11434"
     assert str(only.endpoint) == "10.0.0.11:11434"
 
@@ -183,8 +186,8 @@ def test_refused(instances: list[Any], settings: dict[str, Any], words: list[str
 
 def test_gpus_may_be_shared_by_all_that_say_so() -> None:
     shared = {"gpus": "all", "shared_gpus": True}
-    assert len(host({**A, **shared}, {**B, **shared}).instances) == 2
+    assert len(instances_of(host({**A, **shared}, {**B, **shared}))) == 2
 
 
 def test_processor_alone_is_nobodys_gpu() -> None:
-    assert len(host({**A, "gpus": []}, {**B, "gpus": "all"}).instances) == 2
+    assert len(instances_of(host({**A, "gpus": []}, {**B, "gpus": "all"}))) == 2

@@ -16,7 +16,9 @@ from pyinfra.api import State
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet import cli
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.inventory_file import check
+from fleet.declare.load import group_names
 from fleet.declare.open import make_inventory, open_inventory
 from fleet.kit.errors import FleetError, SettingsError
 
@@ -71,7 +73,7 @@ def block(page: str, start: str) -> str:
 def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
     inventory.write_text(text)
     with pytest.raises(SettingsError) as refused:
-        check(inventory)
+        check(inventory, group_names(CAPABILITIES))
     [line] = refused.value.problems
     assert line.startswith(f"{inventory}: ")
     assert [part for part in parts if part not in line] == [], line
@@ -91,7 +93,7 @@ def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
 )
 def test_accepted(inventory: Path, text: str) -> None:
     inventory.write_text(text)
-    check(inventory)
+    check(inventory, group_names(CAPABILITIES))
 
 
 @pytest.mark.parametrize(
@@ -121,7 +123,7 @@ def test_broken_group_data_is_one_line(inventory: Path, text: str, line: str) ->
     data.parent.mkdir()
     data.write_text(text)
     with pytest.raises(FleetError, match=f"^{re.escape(f'{data}{line}')}.*$"):
-        open_inventory(inventory)
+        open_inventory(inventory, CAPABILITIES)
 
 
 def test_pyinfra_refuses_before_it_reads_the_inventory(inventory: Path) -> None:
@@ -161,7 +163,9 @@ def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> No
     result = CliRunner().invoke(cli.main, ["check", str(inventory)])
     assert result.output.splitlines() == [
         "HOST  GROUPS              ADDRESSES",
-        "box   gateway, gpu, site  ssh box:22, ollama 127.0.0.1:11434, gateway 10.0.0.5:8434",
+        "box   gateway, gpu, site  ssh box:22, ollama 127.0.0.1:11434, gateway 10.0.0.5:8434, "
+        "gateway metrics requests 127.0.0.1:9145, gateway metrics nginx 127.0.0.1:9113, "
+        "gateway metrics node 127.0.0.1:9100",
         "b     other, site         ssh b:22",
         f"secrets: {own_secrets / 'site'}",
     ]
@@ -180,7 +184,7 @@ LOGIN = {"ssh_user": "ops", "_sudo": True, "ssh_strict_host_key_checking": "yes"
 
 
 def test_sample_inventory_is_sound_and_logs_in() -> None:
-    state, fleet = open_inventory(ROOT / "inventory" / "prod.py")
+    state, fleet = open_inventory(ROOT / "inventory" / "prod.py", CAPABILITIES)
     names = ["gpu1.example.internal", "gpu2.example.internal", "edge.example.internal"]
     assert [host.name for host in fleet] == names
     assert [{key: host.data.get(key) for key in LOGIN} for host in state.inventory] == [LOGIN] * 3
@@ -189,7 +193,7 @@ def test_sample_inventory_is_sound_and_logs_in() -> None:
 def test_sample_of_the_readme_is_sound(tmp_path: Path) -> None:
     path = tmp_path / "prod.py"
     path.write_text(block("README.md", "gpu = ("))
-    fleet = open_inventory(path)[1]
+    fleet = open_inventory(path, CAPABILITIES)[1]
     assert [host.name for host in fleet] == ["gpu1.example.internal", "edge.example.internal"]
     path.write_text(block("README.md", "ssh_user = "))
     assert LOGIN.items() <= runpy.run_path(str(path)).items()
@@ -200,7 +204,7 @@ def test_samples_of_the_manual_lose_no_host(tmp_path: Path) -> None:
     path = tmp_path / "prod.py"
     samples = [block("docs/operating.md", start) for start in ("dify = (", "webui = (")]
     path.write_text("\n".join([(ROOT / "inventory" / "prod.py").read_text(), *samples]))
-    check(path)
+    check(path, group_names(CAPABILITIES))
     ctx_state.set(State(check_for_changes=False))  # type: ignore[no-untyped-call]
     hosts = {host.name for host in make_inventory(str(path), cwd=str(ROOT))}
     assert {"chat.example.internal", "page.example.internal"} < hosts

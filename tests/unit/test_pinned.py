@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.load import Instance
 from fleet.gates.fit import Room
 from fleet.gates.memory import GIB
+from fleet.ollama.servers import Instance, instances_of
 from tests.compliance.pinned import may_load
 from tests.fleets import GPU, fleet_of
 
@@ -18,7 +18,7 @@ PINNED, FOR_A_WHILE = "2319-03-03T02:18:13Z", "2026-11-21T09:00:00Z"
 
 
 def instance(**settings: Any) -> Instance:
-    return fleet_of({"gpu1": ("gpu", {**GPU[1], **settings})})["gpu1"].instances[0]
+    return instances_of(fleet_of({"gpu1": ("gpu", {**GPU[1], **settings})})["gpu1"])[0]
 
 
 def room(gib: int, **settings: Any) -> Room:

@@ -18,14 +18,22 @@ from typing import Any
 import jinja2
 import pytest
 
-from fleet.declare.load import Endpoint, Fleet
-from fleet.declare.types import GatewaySettings
+from fleet.declare.fleet import Endpoint, Fleet
+from fleet.firewall import files as firewall
+from fleet.firewall.paths import FIREWALL_GUARD
+from fleet.firewall.rules import accept_rules
+from fleet.gateway.declared import gateway_keys
+from fleet.gateway.files import config_files, curves, dropin_file
 from fleet.gateway.keys import key_tables
-from fleet.kit import paths
+from fleet.gateway.paths import GATEWAY_CONFIG
+from fleet.gateway.settings import Gateway
 from fleet.kit.render import TEMPLATES, render, systemd_assignment
-from fleet.ollama.instances import unit_file
+from fleet.models import files as models
+from fleet.models.files import _keep_alive, loader_config
+from fleet.ollama.files import unit_file
 from fleet.ollama.models import pull_name
-from tasks import firewall, gateway, models
+from fleet.ollama.paths import OLLAMA_BINARY
+from fleet.ollama.servers import instances_of
 from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
 
 SCENARIOS: dict[str, Hosts] = {
@@ -63,7 +71,7 @@ VALUES: dict[str, dict[str, Any]] = {
         "endpoint": Endpoint("127.0.0.1", 1),
     },
     "gateway/nginx.conf.j2": {
-        "settings": GatewaySettings(http_port=80),
+        "settings": Gateway(http_port=80),
         "endpoints": [],
         "redirect_endpoints": [Endpoint("127.0.0.1", 80)],
         "redirect_host": "$host",
@@ -190,7 +198,7 @@ def test_systemd_assignment(value: str, quoted: str) -> None:
 class TestOllamaUnit:
     def test_environment_is_exactly_the_declared_one(self, fleet: Fleet) -> None:
         """Read back as systemd.exec(5) says: one quoted assignment a line, %% is a percent sign."""
-        unit = unit_file(fleet["gpu1"].instances[0]).text
+        unit = unit_file(instances_of(fleet["gpu1"])[0]).text
         assignments = [
             shlex.split(line.removeprefix("Environment=").replace("%%", "%"))
             for line in lines(unit)
@@ -198,15 +206,15 @@ class TestOllamaUnit:
         ]
         assert all(len(words) == 1 for words in assignments)
         read = dict(word.split("=", 1) for [word] in assignments)
-        assert read == fleet["gpu1"].instances[0].env
+        assert read == instances_of(fleet["gpu1"])[0].env
 
     def test_percent_is_no_specifier(self, alternative: Fleet) -> None:
         assert 'Environment="FORMAT=50%%h of $HOME"' in lines(
-            unit_file(alternative["gpu1"].instances[0]).text
+            unit_file(instances_of(alternative["gpu1"])[0]).text
         )
 
     def test_models_directory_may_be_written_and_is_mounted_first(self, alternative: Fleet) -> None:
-        unit = lines(unit_file(alternative["gpu1"].instances[0]).text)
+        unit = lines(unit_file(instances_of(alternative["gpu1"])[0]).text)
         assert "ReadWritePaths=/data/models" in unit
         assert "RequiresMountsFor=/data/models" in unit
 
@@ -218,7 +226,7 @@ class TestGateway:
 
     @staticmethod
     def text(fleet: Fleet, *drained: str) -> str:
-        return gateway.config_files(fleet["edge"], fleet, (3, 5), list(drained))[0].text
+        return config_files(fleet["edge"], fleet, (3, 5), list(drained))[0].text
 
     def test_default(self, default: Fleet) -> None:
         config = self.config(default)
@@ -271,7 +279,7 @@ class TestGateway:
         self, openssl: tuple[int, int], first: str
     ) -> None:
         """OpenSSL 3.0 refuses the whole list for one name that it does not know."""
-        assert gateway.curves(openssl).split(":")[0] == first
+        assert curves(openssl).split(":")[0] == first
 
     def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
         """Each location that can be asked for refuses first, whatever it does then."""
@@ -302,10 +310,10 @@ class TestGateway:
                 assert f'proxy_set_header {header} "";' in text, text
 
     def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:
-        config, keys = gateway.config_files(alternative["edge"], alternative, (3, 5), [])
+        config, keys = config_files(alternative["edge"], alternative, (3, 5), [])
         values = {
             name: key.get_secret_value()
-            for name, key in alternative.gateway_keys(alternative["edge"]).items()
+            for name, key in gateway_keys(alternative, alternative["edge"]).items()
         }
         assert list(values) == ["team-a", "team-b", "team-c", "team-d"]
         end = int(datetime(2027, 1, 31, 11, tzinfo=UTC).timestamp())
@@ -317,16 +325,16 @@ class TestGateway:
         assert keys.mode == "600"
 
     def test_drop_in_reads_our_configuration_only(self) -> None:
-        commands = [line for line in lines(gateway.dropin_file().text) if line.startswith("Exec")]
+        commands = [line for line in lines(dropin_file().text) if line.startswith("Exec")]
         for kind in ("ExecStartPre", "ExecStart", "ExecReload"):
             first, *ours = [line for line in commands if line.startswith(f"{kind}=")]
             assert first == f"{kind}="
-            assert any(f"-c {paths.GATEWAY_CONFIG}" in line for line in ours), kind
+            assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
 
 
 class TestModels:
     def test_default(self, default: Fleet) -> None:
-        config = models.loader_config(default["gpu1"])
+        config = loader_config(default["gpu1"])
         assert config["api"] == "http://10.0.0.11:11434"
         assert config["limits"] == {
             "no_progress": 180.0,
@@ -342,7 +350,7 @@ class TestModels:
         assert (model["insecure"], model["load"], model["base"]) == (False, False, None)
 
     def test_declarations(self, alternative: Fleet) -> None:
-        config = models.loader_config(alternative["gpu1"])
+        config = loader_config(alternative["gpu1"])
         declared = {model["name"]: model for model in config["models"]}
         assert declared["hf.co/team/model:Q4"]["digest"] == "cd" * 32
         assert declared["analyst:latest"]["base"] == "gpt-oss:120b"
@@ -358,14 +366,14 @@ class TestModels:
     def test_base_that_nobody_declared_is_pulled_too(self) -> None:
         fleet = fleet_of({"gpu1": ("gpu", {
             "ollama_models": [{"name": "own", "base": "gpt-oss:20b", "load": True}]})})  # fmt: skip
-        own, base = models.loader_config(fleet["gpu1"])["models"]
+        own, base = loader_config(fleet["gpu1"])["models"]
         assert (own["name"], own["keep_alive"]) == ("own:latest", -1)
         assert (base["name"], base["load"]) == ("gpt-oss:20b", False)
 
     @pytest.mark.parametrize(("text", "sent"), [("-1", -1), ("90", 90), ("-2h", "-2h")])
     def test_keep_alive_as_the_api_reads_it(self, text: str, sent: str | int) -> None:
         """`"-1"` as text would be refused there: a duration needs a unit."""
-        assert models._keep_alive(text) == sent
+        assert _keep_alive(text) == sent
 
     @pytest.mark.parametrize(
         ("model", "registry", "name"),
@@ -384,7 +392,7 @@ class TestModels:
         assert pull_name(model, registry) == name
 
     def test_mirror(self, alternative: Fleet) -> None:
-        config = models.loader_config(alternative["gpu1"])
+        config = loader_config(alternative["gpu1"])
         assert config["api"] == "http://[fd00::11]:21434"
         sources = {model["name"]: model["source"] for model in config["models"]}
         assert sources == {
@@ -396,7 +404,7 @@ class TestModels:
         }
 
     def test_only_the_mirror_is_insecure(self, alternative: Fleet) -> None:
-        config = models.loader_config(alternative["gpu1"])
+        config = loader_config(alternative["gpu1"])
         insecure = {model["name"]: model["insecure"] for model in config["models"]}
         assert insecure == {
             "gpt-oss:120b": True,
@@ -408,7 +416,7 @@ class TestModels:
 
     def test_configuration_is_what_the_loader_reads(self, fleet: Fleet) -> None:
         loader, config, unit = models.managed_files(fleet["gpu1"])
-        assert json.loads(config.text) == models.loader_config(fleet["gpu1"])
+        assert json.loads(config.text) == loader_config(fleet["gpu1"])
         assert f"ExecStart=/usr/bin/python3 {loader.path} {config.path}" in lines(unit.text)
 
 
@@ -417,10 +425,10 @@ class TestJudgedByTheirTools:
         for host in fleet:
             listed = self.load(tmp_path, firewall.managed_files(host, fleet)[0].text)
             assert "policy drop;" in listed
-            for rule in firewall.accept_rules(host, fleet):
+            for rule in accept_rules(host, fleet):
                 # nft has its own order of words; the port and the comment stay as they are.
-                port, comment = re.findall(r"dport (\d+) accept comment (\".*\")", rule)[0]
-                assert re.search(rf"dport {port} accept comment {comment}", listed), rule
+                kept = f'dport {rule.port} accept comment "{rule.comment}"'
+                assert kept in listed, rule
 
     def test_nft_refuses_a_bad_rule(self, tmp_path: Path) -> None:
         template = "firewall/firewall.nft.j2"
@@ -438,7 +446,7 @@ class TestJudgedByTheirTools:
     def test_systemd_takes_the_units(self, fleet: Fleet, tmp_path: Path) -> None:
         gpu = fleet["gpu1"]
         files = [
-            unit_file(gpu.instances[0]),
+            unit_file(instances_of(gpu)[0]),
             models.managed_files(gpu)[2],
             firewall.managed_files(gpu, fleet)[1],
         ]
@@ -461,7 +469,7 @@ class TestJudgedByTheirTools:
         gpu = fleet_of({"gpu1": ("gpu", declared)})["gpu1"]
         # What the container's unit stands on, which is not on every machine that tests.
         self.lay(tmp_path, "docker.service", "[Service]\nExecStart=/bin/true\n")
-        files = [unit_file(item, ["GPU-x"]) for item in gpu.instances]
+        files = [unit_file(item, ["GPU-x"]) for item in instances_of(gpu)]
         for file in [*files, models.managed_files(gpu)[2]]:
             self.lay(tmp_path, file.staged_name, file.text.replace("/usr/bin/docker", "/bin/true"))
         for file in files:
@@ -488,7 +496,7 @@ class TestJudgedByTheirTools:
     @staticmethod
     def lay(directory: Path, name: str, unit: str) -> None:
         # systemd-analyze wants the programs, which this machine has no reason to have.
-        programs = ((paths.OLLAMA_BINARY, "/bin/true"), (paths.FIREWALL_GUARD, "/bin/true"))
+        programs = ((OLLAMA_BINARY, "/bin/true"), (FIREWALL_GUARD, "/bin/true"))
         for program, stand_in in programs:
             unit = unit.replace(f"={program}", f"={stand_in}")
         (directory / name).write_text(unit)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.load import load_fleet
-from fleet.declare.types import CAPABILITIES
+from fleet.gateway.declared import gateway_keys
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.secrets import EXAMPLE_KEY
 from tests.fleets import (
@@ -581,10 +582,9 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
     fleet = fleet_of({**hosts, **others})
     places = {"gateway": "edge", "docker": "box", "toolkit": "box", "dify": "chat", "webui": "page"}
     same = []
-    for model in CAPABILITIES:
-        capability = model.prefix.rstrip("_") or "host"
-        host = fleet[places.get(capability, "gpu1")]
-        loaded = getattr(host, capability)
+    for model in (item.settings for item in CAPABILITIES):
+        host = fleet[places.get(model.prefix.rstrip("_"), "gpu1")]
+        loaded = host[model]
         same += [
             f"{model.prefix}{name}"
             for name, field in model.model_fields.items()
@@ -593,10 +593,10 @@ def test_alternative_scenario_differs_in_every_setting() -> None:
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
     # choose from; Dify's plugin comes from a package. Tests of their own cover them.
     assert same == [
+        "firewall_backend",
         "ollama_instances",
         "ollama_image",
         "gateway_tls_certificate",
-        "firewall_backend",
         "driver_source",
         "docker_source",
         "toolkit_enabled",
@@ -666,7 +666,7 @@ class TestStoredKeys:
         value = "sk-" + "ab" * 32
         self.store(own_secrets, value)
         fleet = fleet_of(pair())
-        assert fleet.gateway_keys(fleet["edge"])["team-a"].get_secret_value() == value
+        assert gateway_keys(fleet, fleet["edge"])["team-a"].get_secret_value() == value
 
     def test_world_readable_store_is_refused(self, own_secrets: Path) -> None:
         self.store(own_secrets, "sk-" + "ab" * 32).chmod(0o644)
@@ -679,7 +679,7 @@ def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
     (tmp_path / "inventory").mkdir()
     (tmp_path / "inventory" / "prod.py").touch()
     hosts = {name: (f"{groups} all-sites prod", data) for name, (groups, data) in pair().items()}
-    fleet = load_fleet(inventory_of(hosts))
+    fleet = load_fleet(inventory_of(hosts), CAPABILITIES)
     assert fleet.secrets.root == tmp_path / ".secrets" / "prod"
 
 
@@ -715,7 +715,7 @@ def test_no_regular_expression_in_a_refusal() -> None:
             "gpu gateway dify webui",
             {
                 f"{model.prefix}{name}": ["\n"] if "tuple" in str(field.annotation) else "\n"
-                for model in CAPABILITIES
+                for model in (item.settings for item in CAPABILITIES)
                 for name, field in model.model_fields.items()
             },
         )

@@ -10,8 +10,9 @@ from typing import ClassVar
 import pytest
 from pydantic import SecretStr
 
-from fleet.declare.load import FleetHost
+from fleet.declare.fleet import FleetHost
 from fleet.gateway import tls
+from fleet.gateway.declared import gateway_names, gateway_url
 from fleet.kit.errors import FleetError
 from fleet.kit.secrets import SecretStore
 from tests.fleets import EDGE, GPU, Hosts, fleet_of
@@ -127,8 +128,8 @@ class TestInInventory:
         def edge(**data: object) -> FleetHost:
             return fleet_of({"gpu1": GPU, "edge": ("gateway", {**EDGE[1], **data})})["edge"]
 
-        assert edge().gateway_url == "https://10.0.0.2:8434"
-        assert edge(gateway_tls="off").gateway_url == "http://10.0.0.2:8434"
+        assert gateway_url(edge()) == "https://10.0.0.2:8434"
+        assert gateway_url(edge(gateway_tls="off")) == "http://10.0.0.2:8434"
         named = edge(gateway_names=["llm.example.com"])
-        assert named.gateway_url == "https://llm.example.com:8434"
-        assert {"llm.example.com", "edge", "10.0.0.2"} <= set(named.gateway_names)
+        assert gateway_url(named) == "https://llm.example.com:8434"
+        assert {"llm.example.com", "edge", "10.0.0.2"} <= set(gateway_names(named))

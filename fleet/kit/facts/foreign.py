@@ -8,20 +8,6 @@ from typing_extensions import override
 MARK = "Managed by llm-fleet"
 
 
-class HostAddresses(FactBase[list[str]]):
-    """The host's own IP addresses, without prefix lengths."""
-
-    default = list
-
-    @override
-    def command(self) -> StringCommand:
-        return StringCommand('ip -o addr show | awk \'{ sub("/.*", "", $4); print $4 }\'')
-
-    @override
-    def process(self, output: list[str]) -> list[str]:
-        return output
-
-
 class ForeignFiles(FactBase[list[str]]):
     """Those files that match the shell `patterns` and were not written by this project."""
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import requests
 
+from fleet.dify.files import client_config, programs
 from fleet.kit.paths import LIB
 from lab.dify import package
-from tasks.dify import client_config, programs
 from tests.fleets import fleet_of, own_secrets
 from tests.lab.upstream.dify_console import Console
 from tests.lab.upstream.dify_rig import INIT, Rig

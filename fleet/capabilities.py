@@ -1,0 +1,74 @@
+"""The list of all capabilities: the only file that names them all.
+
+Their settings are documented, and what is wrong with them is told, in this order. The order of a
+deploy is in `deploy.py`.
+"""
+
+from __future__ import annotations
+
+from fleet.container_toolkit import problems as container_toolkit_problems
+from fleet.container_toolkit.settings import ContainerToolkit
+from fleet.declare.capability import Capability
+from fleet.dify import declared as dify
+from fleet.dify import problems as dify_problems
+from fleet.dify.settings import Dify
+from fleet.docker import problems as docker_problems
+from fleet.docker.settings import Docker
+from fleet.driver.settings import Driver
+from fleet.firewall import declared as firewall
+from fleet.firewall.settings import Firewall
+from fleet.gateway import declared as gateway
+from fleet.gateway import problems as gateway_problems
+from fleet.gateway.settings import Gateway
+from fleet.models import problems as models_problems
+from fleet.models.settings import Models
+from fleet.ollama import problems as ollama_problems
+from fleet.ollama import servers as ollama
+from fleet.ollama.settings import Ollama
+from fleet.platform import declared as platform
+from fleet.platform.settings import Platform
+from fleet.webui import declared as webui
+from fleet.webui import problems as webui_problems
+from fleet.webui.settings import Webui
+
+CAPABILITIES = (
+    Capability(Platform, problems=platform.problems),
+    Capability(Firewall, services=firewall.services, problems=firewall.problems),
+    Capability(
+        Ollama,
+        group="gpu",
+        services=ollama.services,
+        servers=ollama.servers,
+        problems=ollama_problems.problems,
+    ),
+    Capability(Models, group="gpu", problems=models_problems.problems),
+    Capability(
+        Gateway,
+        group="gateway",
+        calls_servers=True,
+        services=gateway.services,
+        problems=gateway_problems.problems,
+        stored_problems=gateway_problems.stored_problems,
+    ),
+    Capability(Driver, group="gpu"),
+    Capability(Docker, switch="enabled", problems=docker_problems.problems),
+    Capability(ContainerToolkit, problems=container_toolkit_problems.problems),
+    Capability(
+        Dify,
+        group="dify",
+        needs=(Docker,),
+        services=dify.services,
+        grants=dify.grants,
+        problems=dify_problems.problems,
+        stored_problems=dify_problems.stored_problems,
+    ),
+    Capability(
+        Webui,
+        group="webui",
+        needs=(Docker,),
+        services=webui.services,
+        grants=webui.grants,
+        problems=webui_problems.problems,
+        stored_problems=webui_problems.stored_problems,
+    ),
+)

@@ -1,0 +1,94 @@
+"""What a capability tells of itself, so that nobody has to ask for it by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Network
+from fleet.declare.settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """A TCP port that a host answers on.
+
+    `setting` declares the port, and `endpoints` are where it listens, all with that port. `callers`
+    are the networks that the firewall lets in; without any, only the host itself calls. `comment`
+    is what the ruleset says of it. `private` is the setting whose value `private` put it on the
+    host's private address. Of a container, Docker publishes the port (`published`). What is not
+    `ours` may listen on other addresses, too: sshd.
+    """
+
+    setting: str
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    callers: tuple[Network, ...] = ()
+    comment: str = ""
+    private: str | None = None
+    published: bool = False
+    ours: bool = True
+
+    @property
+    def port(self) -> int:
+        """The port of all its endpoints."""
+        return self.endpoints[0].port
+
+
+@dataclass(frozen=True)
+class Grant:
+    """A port of the host that its own containers may call.
+
+    They come from the network interface `bridge`, and where `source` is set from that address only.
+    `published` says that another container has the port.
+    """
+
+    bridge: str
+    port: int
+    comment: str
+    source: str | None = None
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Server:
+    """An inference server as a gateway sees it; its name, `host[/instance]`, is its own."""
+
+    host: FleetHost
+    name: str
+    endpoint: Endpoint
+
+
+def _none(*_: object) -> tuple[()]:
+    return ()
+
+
+Told = Callable[[FleetHost, Fleet], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What there is to know of a capability: `fleet/capabilities.py` is the list of all.
+
+    A host has it when it is in `group`, when the boolean setting `switch` is on, or when it has a
+    capability that `needs` it; without group and switch every host has it. `problems` are the
+    contradictions of its settings on a host, with each other and with the fleet's;
+    `stored_problems` those of the secrets store. `calls_servers` says that it sends requests to
+    the inference servers of other hosts.
+    """
+
+    settings: type[Settings]
+    group: str | None = None
+    switch: str | None = None
+    needs: tuple[type[Settings], ...] = ()
+    calls_servers: bool = False
+    services: Callable[[FleetHost, Fleet], Iterable[Service]] = _none
+    grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
+    servers: Callable[[FleetHost], Iterable[Server]] = _none
+    problems: Told = _none
+    stored_problems: Told = _none
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Its settings, as an inventory writes them."""
+        return frozenset(f"{self.settings.prefix}{name}" for name in self.settings.model_fields)

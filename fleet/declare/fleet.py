@@ -1,0 +1,133 @@
+"""The hosts of an inventory, with the settings that are declared for each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fleet.declare.settings import Settings
+from fleet.kit.secrets import SecretStore
+
+if TYPE_CHECKING:
+    from fleet.declare.capability import Capability, Grant, Server, Service
+
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
+
+_Settings = TypeVar("_Settings", bound=Settings)
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A TCP address of a service."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """`address:port`, with brackets around IPv6."""
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
+
+
+class FleetHost:
+    """One host and what is declared for it.
+
+    `host[Gateway].port` is a setting: settings are found by their class. `outside_address` is where
+    the machine that deploys reaches the host.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        groups: frozenset[str],
+        outside_address: str,
+        settings: Iterable[Settings],
+        runs: frozenset[type[Settings]],
+    ) -> None:
+        self.name = name
+        self.groups = groups
+        self.outside_address = outside_address
+        self._settings: Mapping[type[Settings], Settings] = {type(item): item for item in settings}
+        self._runs = runs
+
+    def __getitem__(self, kind: type[_Settings]) -> _Settings:
+        """The host's settings of one capability; KeyError when `kind` is no capability's."""
+        found = self._settings[kind]
+        assert isinstance(found, kind)
+        return found
+
+    def runs(self, kind: type[Settings]) -> bool:
+        """Whether the host has the capability whose settings are `kind`."""
+        return kind in self._runs
+
+
+class Fleet:
+    """Every host of an inventory; iterates over `FleetHost`.
+
+    Files that settings name are relative to `root`.
+    """
+
+    def __init__(
+        self,
+        hosts: Iterable[FleetHost],
+        capabilities: tuple[Capability, ...],
+        secrets: SecretStore,
+        root: Path,
+    ) -> None:
+        self._hosts = {host.name: host for host in hosts}
+        self.capabilities = capabilities
+        self.secrets = secrets
+        self.root = root
+
+    def __iter__(self) -> Iterator[FleetHost]:
+        """Iterate in the inventory's order."""
+        return iter(self._hosts.values())
+
+    def __getitem__(self, name: str) -> FleetHost:
+        """The host `name`; KeyError when the inventory has no such host."""
+        return self._hosts[name]
+
+    def running(self, kind: type[Settings]) -> tuple[FleetHost, ...]:
+        """The hosts that have the capability whose settings are `kind`."""
+        return tuple(host for host in self if host.runs(kind))
+
+    def capabilities_of(self, host: FleetHost) -> tuple[Capability, ...]:
+        """What `host` has, in the order of the list."""
+        return tuple(item for item in self.capabilities if host.runs(item.settings))
+
+    def services(self, host: FleetHost) -> tuple[Service, ...]:
+        """Every port that `host` answers on."""
+        return tuple(
+            service for item in self.capabilities_of(host) for service in item.services(host, self)
+        )
+
+    def grants(self, host: FleetHost) -> tuple[Grant, ...]:
+        """Every call that containers of `host` may make to the host itself."""
+        return tuple(
+            grant for item in self.capabilities_of(host) for grant in item.grants(host, self)
+        )
+
+    def servers(self) -> tuple[Server, ...]:
+        """Every inference server, in the inventory's order."""
+        return tuple(
+            server
+            for host in self
+            for item in self.capabilities_of(host)
+            for server in item.servers(host)
+        )
+
+    def callers(self, host: FleetHost) -> tuple[FleetHost, ...]:
+        """The other hosts that send requests to the inference servers of `host`."""
+        return tuple(
+            other
+            for other in self
+            if other.name != host.name
+            and any(item.calls_servers for item in self.capabilities_of(other))
+        )

@@ -1,0 +1,44 @@
+"""Contradictions that settings of several capabilities can have alike, in an operator's words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+from fleet.declare.fleet import FleetHost
+from fleet.declare.settings import Settings
+
+_LOOKS_SECRET = re.compile("TOKEN|SECRET|PASS|KEYS?$")
+
+
+def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> Iterator[str]:
+    """Fields without a value that `host` needs; `fixes` say what to set each to."""
+    for field, fix in fixes.items():
+        if getattr(settings, field) is None:
+            yield f"{host.name}: {settings.prefix}{field} is missing; set it to {fix}"
+
+
+def unreachable(
+    host: FleetHost, settings: Settings, listen: str, callers: Collection[object]
+) -> Iterator[str]:
+    """A service on the private address that lets nobody in."""
+    if listen == "private" and not callers:
+        prefix = settings.prefix
+        yield (
+            f"{host.name}: {prefix}listen = 'private' without {prefix}allow_from: nobody could "
+            "reach it; name at least one network"
+        )
+
+
+def not_for_env(
+    host: FleetHost, settings: Settings, env: Collection[str], ours: Collection[str]
+) -> Iterator[str]:
+    """Variables of the setting `env` that are `ours` to set, and those that look like a secret."""
+    key = f"{host.name}: {settings.prefix}env"
+    if own := sorted(set(env) & set(ours)):
+        yield (f"{key}: {', '.join(own)} is set by this project; leave it out, or use its setting")
+    if shown := sorted(name for name in set(env) - set(ours) if _LOOKS_SECRET.search(name)):
+        yield (
+            f"{key}: {', '.join(shown)} looks like a secret, and an inventory is no place for one; "
+            "leave it out"
+        )

@@ -1,0 +1,30 @@
+"""Images that are pulled while the deploy shows it."""
+
+from __future__ import annotations
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from fleet.docker.facts import DockerImage
+from fleet.kit.commands import Commands, or_journal
+from fleet.kit.facts.jobs import LoggedJob
+from fleet.kit.jobs import run_job
+
+
+@operation()
+def pull_image(image: str, unit: str) -> Commands:
+    """Have `image` in Docker; the host pulls it in `unit`, whatever becomes of the connection."""
+    if host.get_fact(DockerImage, reference=image):
+        host.noop(f"{image} is there")
+        return
+    start = StringCommand(
+        "systemctl is-active --quiet", unit, "|| {",
+        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
+        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
+    )  # fmt: skip
+    yield from run_job(
+        unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
+    )
+    yield or_journal(
+        StringCommand("docker image inspect --format", "'{{.Id}}'", QuoteString(image)), unit
+    )

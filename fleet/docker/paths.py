@@ -1,0 +1,12 @@
+"""Where Docker is kept on a host, and the units."""
+
+from __future__ import annotations
+
+from fleet.kit.paths import ETC
+
+DOCKER_UNIT = "docker.service"
+DOCKER_CONFIG = "/etc/docker/daemon.json"
+# Where Docker CE and the distributions have the daemon.
+DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")
+# Which keys of daemon.json are ours.
+DOCKER_OWNED = f"{ETC}/docker-owned.json"

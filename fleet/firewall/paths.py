@@ -1,0 +1,12 @@
+"""Where the firewall is kept on a host, and the units."""
+
+from __future__ import annotations
+
+from fleet.kit.paths import ETC, LIB
+
+FIREWALL_UNIT = "llm-fleet-firewall.service"
+FIREWALL_UNIT_FILE = f"/etc/systemd/system/{FIREWALL_UNIT}"
+FIREWALL_RULESET = f"{ETC}/firewall.nft"
+FIREWALL_TABLE = "inet llm_fleet"
+FIREWALL_GUARD = f"{LIB}/firewall-guard"
+NFTABLES_DROPIN = "/etc/systemd/system/nftables.service.d/llm-fleet.conf"

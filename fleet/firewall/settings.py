@@ -1,0 +1,91 @@
+"""Settings of the firewall."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fleet.declare.settings import Settings
+from fleet.declare.types import Network, Port, PositiveDuration, not_empty, text_form
+from fleet.kit.durations import seconds
+
+FirewallBackend = Literal["nftables", "none"]
+InterfaceName = Annotated[
+    str,
+    text_form(
+        r"[A-Za-z0-9][\w.-]{0,14}\*?",
+        "an interface name of at most 15 letters, such as docker0 or br-*",
+    ),
+]
+
+
+class Firewall(Settings):
+    """What may reach a host and its containers: everything else is dropped."""
+
+    prefix = "firewall_"
+
+    backend: FirewallBackend = Field(
+        "nftables",
+        description=(
+            "What closes the host: `nftables` is a table of this project's own, `inet llm_fleet`; "
+            "a host where ufw or firewalld is in force is refused. `none` leaves filtering to "
+            "others."
+        ),
+        json_schema_extra={
+            "exposes": "`none` leaves every listening port as reachable as the network makes it."
+        },
+    )
+    ssh_from: Annotated[tuple[Network, ...], AfterValidator(not_empty)] = Field(
+        (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
+        strict=False,
+        description="Source networks that may reach sshd. Must hold the machine that deploys.",
+    )
+    open_tcp: tuple[Port, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Further TCP ports to open, for services that this project does not manage. A port "
+            "that a container publishes is closed unless it is listed here, by its number on the "
+            "host."
+        ),
+        json_schema_extra={"exposes": "Each port is opened to every address."},
+    )
+    open_to_containers: tuple[Port, ...] = Field(
+        (),
+        strict=False,
+        description="TCP ports of the host that its own containers may reach.",
+        json_schema_extra={"exposes": "Each port is opened to every container on the host."},
+    )
+    container_interfaces: tuple[InterfaceName, ...] = Field(
+        ("docker0", "br-*", "podman*"),
+        strict=False,
+        description=(
+            "The host's interfaces with containers behind them; a `*` at the end stands for any "
+            "ending. A network card behind a bridge of such a name needs the exact names instead."
+        ),
+    )
+    log_drops: bool = Field(
+        True,
+        description=(
+            "Write dropped packets to the kernel's log, ten a minute, as `llm-fleet drop:`."
+        ),
+    )
+    confirm_within: PositiveDuration = Field(
+        "60s",
+        description=(
+            "New rules are put back by the host itself unless this machine logs in anew within "
+            "this time, 5s to 10m."
+        ),
+        json_schema_extra={"unit": "duration"},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> Firewall:
+        if not 5 <= seconds(self.confirm_within) <= 600:
+            raise ValueError(
+                f"firewall_confirm_within = {self.confirm_within!r}: 5s to 10m: a login must fit "
+                "in it, and a host that shuts everybody out must come back"
+            )
+        return self

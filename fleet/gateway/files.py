@@ -1,0 +1,221 @@
+"""Every file of the gateway."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from pydantic import SecretStr
+
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.gateway import tls
+from fleet.gateway.declared import (
+    gateway_endpoints,
+    gateway_keys,
+    gateway_names,
+    metrics_endpoints,
+    previous_gateway_key,
+    redirect_endpoints,
+)
+from fleet.gateway.keys import key_entries, key_tables
+from fleet.gateway.paths import (
+    ACME_HOOK,
+    ACME_ROOT,
+    EXPORTERS,
+    GATEWAY_CERTIFICATE,
+    GATEWAY_CERTIFICATE_KEY,
+    GATEWAY_CONFIG,
+    GATEWAY_DROPIN,
+    GATEWAY_INSPECT_SOCKET,
+    GATEWAY_KEYS,
+    GATEWAY_LOG,
+    GATEWAY_STATUS_SOCKET,
+    GATEWAY_SYSCTL,
+    METRICS_PROGRAM,
+    METRICS_UNIT_FILE,
+)
+from fleet.gateway.settings import Gateway
+from fleet.kit.durations import seconds
+from fleet.kit.files import ManagedFile
+from fleet.kit.render import host_program, render
+from fleet.ollama.servers import ollama_endpoint
+from fleet.ollama.settings import Ollama
+
+_FIRST_WITH_ML_KEM = (3, 5)
+# A host that has lost its power answers nothing, not even that it is gone. A request to it over a
+# kept connection is given up after 13 s (default: 15 minutes), one that waits for its answer after
+# 45 s (default: 2 hours).
+_NEXT_HOST = 20  # seconds in which a request may be given to another host: more than those 13
+KERNEL = {
+    "net.ipv4.tcp_retries2": 5,
+    "net.ipv4.tcp_keepalive_time": 30,
+    "net.ipv4.tcp_keepalive_intvl": 5,
+    "net.ipv4.tcp_keepalive_probes": 3,
+}
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """An Ollama server as nginx sees it. `name` is how admins call it, below `/hosts/`."""
+
+    name: str
+    endpoint: Endpoint
+    drained: bool
+
+
+def upstreams(fleet: Fleet, drained: list[str]) -> list[Upstream]:
+    """Every server of every GPU host, of which the `drained` hosts' get no requests.
+
+    A host of several servers is called by its name alone too: then the first one answers, as what
+    they have on the disk is the same.
+    """
+    return [
+        Upstream(item.name, item.endpoint, item.host.name in drained) for item in fleet.servers()
+    ]
+
+
+def config_files(
+    me: FleetHost, fleet: Fleet, openssl: tuple[int, int], drained: list[str]
+) -> list[ManagedFile]:
+    """nginx's whole configuration, and what it includes: keys, certificate.
+
+    `openssl` is the version on the gateway; `drained` are the hosts that get no requests.
+    """
+    previous = {
+        key.name: before
+        for key in me[Gateway].keys
+        if (before := previous_gateway_key(fleet, key.name)) is not None
+    }
+    read_timeout = round(seconds(me[Gateway].read_timeout))
+    config = render(
+        "gateway/nginx.conf.j2",
+        settings=me[Gateway],
+        endpoints=gateway_endpoints(me),
+        redirect_endpoints=redirect_endpoints(me),
+        redirect_host=me[Gateway].names[0] if me[Gateway].names else "$host",
+        acme_root=ACME_ROOT,
+        inspect_socket=GATEWAY_INSPECT_SOCKET,
+        status_socket=GATEWAY_STATUS_SOCKET,
+        read_timeout=read_timeout,
+        next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
+        upstreams=upstreams(fleet, drained),
+        managed={
+            **{gpu.name: ollama_endpoint(gpu) for gpu in fleet.running(Ollama)},
+            **{item.name: item.endpoint for item in upstreams(fleet, drained)},
+        },
+        tables=key_tables(me[Gateway].keys, previous),
+        tls=_tls(me, openssl),
+    )
+    keys = render(
+        "gateway/keys.conf.j2",
+        entries=key_entries(me[Gateway].keys, gateway_keys(fleet, me), previous),
+        internal=fleet.secrets.api_key("gateway_internal").get_secret_value(),
+    )
+    return [
+        ManagedFile(GATEWAY_CONFIG, config),
+        ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
+        *_certificate_files(me, fleet),
+    ]
+
+
+def loaded_files(me: FleetHost) -> list[str]:
+    """What nginx reads when it is started or reloaded."""
+    certificate = [GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY]
+    return [
+        GATEWAY_CONFIG,
+        GATEWAY_KEYS,
+        *(certificate if me[Gateway].tls != "off" else []),
+    ]
+
+
+def dropin_file() -> ManagedFile:
+    """The drop-in that has the package's unit read our configuration only."""
+    return ManagedFile(
+        GATEWAY_DROPIN,
+        render(
+            "gateway/nginx.dropin.conf.j2",
+            config=GATEWAY_CONFIG,
+            sockets=[GATEWAY_INSPECT_SOCKET, GATEWAY_STATUS_SOCKET],
+        ),
+    )
+
+
+def sysctl_file() -> ManagedFile:
+    """What the kernel is told at boot."""
+    return ManagedFile(GATEWAY_SYSCTL, render("gateway/sysctl.conf.j2", values=KERNEL))
+
+
+def acme_hook() -> ManagedFile:
+    """What certbot runs when it has a new certificate."""
+    return ManagedFile(ACME_HOOK, host_program("gateway", "install-certificate"), mode="755")
+
+
+def metrics_files(me: FleetHost) -> list[ManagedFile]:
+    """The exporter of requests, its unit, and the other exporters' drop-ins."""
+    endpoints = metrics_endpoints(me)
+    unit = render(
+        "gateway/metrics.service.j2",
+        program=METRICS_PROGRAM,
+        log=GATEWAY_LOG,
+        endpoint=endpoints["requests"],
+    )
+    dropins = [
+        ManagedFile(
+            path,
+            render(
+                "gateway/exporter.dropin.conf.j2",
+                name=name,
+                endpoint=endpoints[name],
+                status_socket=GATEWAY_STATUS_SOCKET,
+            ),
+        )
+        for name, path in EXPORTERS.items()
+    ]
+    program = host_program("gateway", "gateway_metrics.py")
+    return [
+        ManagedFile(METRICS_PROGRAM, program),
+        ManagedFile(METRICS_UNIT_FILE, unit),
+        *dropins,
+    ]
+
+
+def health_origin(me: FleetHost) -> str:
+    """How the gateway's own host reaches the front door."""
+    scheme = "http" if me[Gateway].tls == "off" else "https"
+    if me[Gateway].listen == "any":
+        return f"{scheme}://{Endpoint('127.0.0.1', me[Gateway].port)}"
+    return f"{scheme}://{gateway_endpoints(me)[0]}"
+
+
+def curves(openssl: tuple[int, int]) -> str:
+    """Mozilla's curves (guideline 6.0); an older OpenSSL refuses the whole list for one name."""
+    hybrid = "X25519MLKEM768:" if openssl >= _FIRST_WITH_ML_KEM else ""
+    return f"{hybrid}X25519:prime256v1:secp384r1"
+
+
+def _tls(me: FleetHost, openssl: tuple[int, int]) -> dict[str, str] | None:
+    if me[Gateway].tls == "off":
+        return None
+    certificate, key = GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY
+    if me[Gateway].tls != "acme":
+        # Relative to the configuration, so that it is judged with the files that it will meet.
+        certificate, key = PurePosixPath(certificate).name, PurePosixPath(key).name
+    return {"certificate": certificate, "key": key, "curves": curves(openssl)}
+
+
+def _certificate_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
+    if me[Gateway].tls == "private-ca":
+        certificate, key = tls.issued(fleet.secrets, me.name, gateway_names(me))
+    elif me[Gateway].tls == "given":
+        certificate = (fleet.root / str(me[Gateway].tls_certificate)).read_text()
+        key = fleet.secrets.text(tls.GIVEN_KEY, str)
+    else:
+        return []
+    return [
+        ManagedFile(GATEWAY_CERTIFICATE, certificate.rstrip("\n") + "\n"),
+        ManagedFile(
+            GATEWAY_CERTIFICATE_KEY,
+            SecretStr(key.get_secret_value().rstrip("\n") + "\n"),
+            mode="600",
+        ),
+    ]

@@ -1,0 +1,29 @@
+"""Where the gateway is kept on a host, and the units."""
+
+from __future__ import annotations
+
+from fleet.kit.paths import ETC, LIB
+
+GATEWAY_UNIT = "nginx.service"
+GATEWAY_DIR = f"{ETC}/gateway"
+GATEWAY_CONFIG = f"{GATEWAY_DIR}/nginx.conf"
+GATEWAY_KEYS = f"{GATEWAY_DIR}/keys.conf"
+GATEWAY_DRAINED = f"{GATEWAY_DIR}/drained"
+GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
+GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
+GATEWAY_INSPECT_SOCKET = "/run/llm-fleet-inspect.sock"
+GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
+GATEWAY_LOG = "/var/log/nginx/gateway.log"
+GATEWAY_SYSCTL = "/etc/sysctl.d/60-llm-fleet-gateway.conf"
+GATEWAY_DROPIN = f"/etc/systemd/system/{GATEWAY_UNIT}.d/llm-fleet.conf"
+ACME_ROOT = "/var/lib/llm-fleet-acme"
+ACME_HOOK = f"{LIB}/install-certificate"
+ACME_NAME = "llm-fleet"
+METRICS_UNIT = "llm-fleet-gateway-metrics.service"
+METRICS_UNIT_FILE = f"/etc/systemd/system/{METRICS_UNIT}"
+METRICS_PROGRAM = f"{LIB}/gateway_metrics.py"
+# Exporters of the distribution: unit to the drop-in that binds it privately.
+EXPORTERS = {
+    name: f"/etc/systemd/system/prometheus-{name}-exporter.service.d/llm-fleet-{name}.conf"
+    for name in ("nginx", "node")
+}

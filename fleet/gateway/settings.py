@@ -1,0 +1,275 @@
+"""Settings of the gateway and of its keys."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from fleet.declare.settings import Settings
+from fleet.declare.types import (
+    DnsName,
+    EmailAddress,
+    HttpUrl,
+    KeyName,
+    Network,
+    Origin,
+    Port,
+    PositiveDuration,
+    not_empty,
+)
+
+GatewayListen = Literal["loopback", "private", "any"]
+GatewayTls = Literal["private-ca", "given", "acme", "off"]
+MetricsListen = Literal["off", "loopback", "private"]
+Role = Literal["inference", "admin"]
+
+
+def _check_rate(value: str) -> str:
+    match = re.fullmatch(r"([0-9]+)/([sm])", value)
+    if not match or not 1 <= int(match[1]) <= 100_000:
+        raise ValueError("not a rate: write requests a second or a minute, as in 5/s or 120/m")
+    return value
+
+
+def _check_expiry(value: Any) -> datetime:
+    """The moment from which a key is refused; a mere day is still valid to its end, in UTC."""
+    if isinstance(value, str):
+        day_only = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
+        try:
+            value = date.fromisoformat(value) if day_only else datetime.fromisoformat(value)
+        except ValueError:
+            value = None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC) + timedelta(days=1)
+    if not isinstance(value, datetime):
+        raise ValueError("not a date: write 2027-06-30 or 2027-06-30T18:00:00+02:00")
+    if value.tzinfo is None:
+        raise ValueError("a time without its zone: add one, as in 2027-06-30T18:00:00+02:00")
+    return value.astimezone(UTC)
+
+
+def _name_to_key(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+Rate = Annotated[str, AfterValidator(_check_rate)]
+Expiry = Annotated[datetime, BeforeValidator(_check_expiry)]
+
+
+class GatewayKey(BaseModel):
+    """An API key as it is declared: who may do what, from where, how often and until when."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    name: KeyName = Field(description="Name of the key: in logs, metrics and the secrets store.")
+    role: Role = Field(
+        "inference",
+        description=(
+            "What it may: `inference` reaches chat, completions, embeddings and the list of "
+            "models; `admin` also pull, create, show, ps and delete, below `/hosts/<name>/`."
+        ),
+        json_schema_extra={"exposes": "An `admin` key can delete and replace models."},
+    )
+    rate: Rate | None = Field(
+        None, description="Requests a second or a minute, as in `5/s` or `120/m`; unset: unlimited."
+    )
+    burst: int | None = Field(
+        None,
+        ge=0,
+        le=100_000,
+        description="Requests let through at once above the rate; unset: a second's worth.",
+    )
+    concurrent: int | None = Field(
+        None, ge=1, le=65535, description="Requests in flight at once; unset: unlimited."
+    )
+    expires: Expiry | None = Field(
+        None,
+        description=(
+            "Refused from then on: a day (to its end, UTC), or a time with its zone. Checked at "
+            "each request, no deploy is needed."
+        ),
+    )
+    allow_from: tuple[Network, ...] = Field(
+        (), strict=False, description="Source networks the key works from; empty: all of them."
+    )
+    overrides: bool = Field(
+        False,
+        description=(
+            "Let `/api` requests set `keep_alive` and the options that reload a model (`num_ctx` "
+            "and its like). `admin` keys always may."
+        ),
+        json_schema_extra={"exposes": "`True` lets this client unload or reload all models."},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> GatewayKey:
+        if self.burst is not None and self.rate is None:
+            raise ValueError(f"{self.name}: burst without a rate limits nothing; add rate")
+        return self
+
+    def has_ended(self, now: datetime) -> bool:
+        """Whether it is refused at `now`."""
+        return self.expires is not None and self.expires <= now
+
+    @property
+    def may_override(self) -> bool:
+        """Whether its requests may change how long and how a model is loaded."""
+        return self.overrides or self.role == "admin"
+
+
+GatewayKeyDeclared = Annotated[GatewayKey, BeforeValidator(_name_to_key)]
+# nginx keeps one table in shared memory for each different limit.
+_MOST_LIMITS = 32
+
+
+class Gateway(Settings):
+    """The nginx front door of a gateway host."""
+
+    prefix = "gateway_"
+
+    listen: GatewayListen = Field(
+        "private",
+        description="Where the front door is: `loopback`, `private` (`private_address`) or `any`.",
+        json_schema_extra={"exposes": "`any` listens on every address, public ones too."},
+    )
+    port: Port = Field(8434, description="Port of the front door.")
+    keys: tuple[GatewayKeyDeclared, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "API keys that are let in, one a client: a name, or a name and its limits as below. "
+            "Values are in the secrets store as `gateway_key_<name>`, generated when missing."
+        ),
+    )
+    names: tuple[DnsName, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "DNS names by which clients know the front door: the first is in its URL, and the "
+            "certificate of `private-ca` or `acme` is for all of them."
+        ),
+    )
+    tls: GatewayTls = Field(
+        "private-ca",
+        description=(
+            "Where the certificate is from: `private-ca` is an authority of this fleet's own "
+            "(`fleet ca` prints what clients must trust), `given` is `gateway_tls_certificate`, "
+            "`acme` has certbot fetch and renew one, `off` is plain HTTP."
+        ),
+        json_schema_extra={
+            "exposes": "`off` sends keys, prompts and answers over the network in plain text."
+        },
+    )
+    tls_certificate: str | None = Field(
+        None,
+        min_length=1,
+        description=(
+            "For `given`: PEM file with the certificate and its chain, relative to the project. "
+            "Its key is the secret `gateway_tls_key` of the secrets store."
+        ),
+    )
+    acme_directory: HttpUrl = Field(
+        "https://acme-v02.api.letsencrypt.org/directory",
+        description="For `acme`: the authority's directory. By default Let's Encrypt.",
+    )
+    acme_email: EmailAddress | None = Field(
+        None, description="For `acme`: the address that the authority may write to."
+    )
+    http_port: Port | None = Field(
+        None,
+        description=(
+            "Port on which plain HTTP is answered by a redirect to the front door, and nothing "
+            "else; `acme` needs it, as port 80, to prove the names."
+        ),
+        json_schema_extra={
+            "exposes": "A client that calls it with a key has sent the key in plain text."
+        },
+    )
+    cors_origins: tuple[Origin, ...] = Field(
+        (),
+        strict=False,
+        description="Browser origins whose pages may call the front door, such as a web chat's.",
+        json_schema_extra={
+            "exposes": "Scripts of these pages can read answers, for whoever gives them a key."
+        },
+    )
+    metrics: MetricsListen = Field(
+        "loopback",
+        description=(
+            "Where Prometheus finds the gateway's exporters: `loopback`, `private` "
+            "(`private_address`, opened to `gateway_metrics_from`), or `off` for none."
+        ),
+        json_schema_extra={
+            "exposes": "`private` shows key names and request counts to the declared networks."
+        },
+    )
+    metrics_port: Port = Field(9145, description="Port of the requests' metrics, by key name.")
+    metrics_nginx_port: Port = Field(9113, description="Port of nginx's own exporter.")
+    metrics_node_port: Port = Field(9100, description="Port of the host's exporter.")
+    metrics_from: tuple[Network, ...] = Field(
+        (), strict=False, description="Source networks that the firewall lets read the metrics."
+    )
+    allow_from: Annotated[tuple[Network, ...], AfterValidator(not_empty)] = Field(
+        (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
+        strict=False,
+        description="Source networks that the firewall lets reach the front door.",
+    )
+    read_timeout: PositiveDuration = Field(
+        "15m",
+        description=(
+            "How long a backend may send nothing: a cold load of a large model must fit in it."
+        ),
+        json_schema_extra={"unit": "duration"},
+    )
+    max_body: Annotated[int, Field(ge=1, le=4096)] = Field(
+        64,
+        description="Largest request body, images included.",
+        json_schema_extra={"unit": "MiB"},
+    )
+
+    @model_validator(mode="after")
+    def _relations(self) -> Gateway:
+        names = [key.name for key in self.keys]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"gateway_keys: {', '.join(twice)} is declared more than once")
+        limits = {(key.rate, key.burst) for key in self.keys if key.rate}
+        limits_at_once = {key.concurrent for key in self.keys if key.concurrent}
+        if max(len(limits), len(limits_at_once)) > _MOST_LIMITS:
+            raise ValueError(
+                f"gateway_keys: more than {_MOST_LIMITS} different limits; nginx would keep a "
+                "table for each, give keys limits in common"
+            )
+        if (self.tls == "given") != (self.tls_certificate is not None):
+            raise ValueError(
+                "gateway_tls_certificate: belongs to gateway_tls = 'given', which needs it"
+            )
+        if self.tls == "acme" and not (self.names and self.acme_email and self.http_port == 80):
+            raise ValueError(
+                "gateway_tls: 'acme' needs gateway_names, gateway_acme_email and "
+                f"gateway_http_port = 80, which is {self.http_port}: authorities ask no other port"
+            )
+        if self.tls == "off" and self.http_port is not None:
+            raise ValueError(
+                "gateway_http_port: redirects to https, which gateway_tls = 'off' turns off"
+            )
+        if self.metrics_from and self.metrics != "private":
+            raise ValueError(
+                f"gateway_metrics_from: with gateway_metrics = {self.metrics!r} nobody else can "
+                "reach the metrics; set gateway_metrics = 'private'"
+            )
+        if self.metrics == "private" and not self.metrics_from:
+            raise ValueError(
+                "gateway_metrics = 'private' without gateway_metrics_from: nobody could read them; "
+                "name at least one network"
+            )
+        return self
+
+    def usable_keys(self, now: datetime) -> list[GatewayKey]:
+        """Keys that are let in from anywhere at `now`; those without other limits first."""
+        usable = [key for key in self.keys if not key.has_ended(now) and not key.allow_from]
+        return sorted(usable, key=lambda key: bool(key.rate or key.concurrent))

@@ -1,0 +1,102 @@
+"""The loader of models, its configuration and its unit."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from fleet.declare.fleet import FleetHost
+from fleet.kit.durations import seconds
+from fleet.kit.files import ManagedFile
+from fleet.kit.proxy import proxy_environment
+from fleet.kit.render import host_program, render
+from fleet.models.paths import (
+    LOADER_CONFIG,
+    LOADER_MEMORY,
+    LOADER_PROGRAM,
+    LOADER_STATE,
+    LOADER_UNIT_FILE,
+    MODEL_CHOICE,
+)
+from fleet.models.settings import Models
+from fleet.ollama.models import FOR_EVER, ModelDeclaration, full_name, pull_name, with_bases
+from fleet.ollama.servers import instances_of
+from fleet.ollama.settings import Ollama
+
+_MEGABYTE, _GIGABYTE = 1_000_000, 1_000_000_000
+
+
+def names_in_use(me: FleetHost) -> set[str]:
+    """Every name of a declaration, bases too, as it is written."""
+    return {name for model in me[Ollama].models for name in (model.name, model.base) if name}
+
+
+def managed_files(me: FleetHost) -> list[ManagedFile]:
+    """The loader, its configuration, and its unit."""
+    unit = render(
+        "models/ollama-models.service.j2",
+        program=LOADER_PROGRAM,
+        config=LOADER_CONFIG,
+        models_dir=me[Ollama].models_dir,
+        servers=[instance.unit for instance in instances_of(me)],
+        several=bool(me[Ollama].instances),
+        environment=proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy),
+        restart_delay=seconds(me[Models].retry_delay_max),
+    )
+    return [
+        ManagedFile(LOADER_PROGRAM, host_program("models", "model_loader.py"), mode="755"),
+        ManagedFile(LOADER_CONFIG, json.dumps(loader_config(me), indent=2) + "\n"),
+        ManagedFile(LOADER_UNIT_FILE, unit),
+    ]
+
+
+def loader_config(me: FleetHost) -> dict[str, Any]:
+    """What `model_loader.py` reads."""
+    return {
+        "api": instances_of(me)[0].url,
+        "models_dir": me[Ollama].models_dir,
+        "state": LOADER_STATE,
+        "memory": LOADER_MEMORY,
+        "choice": MODEL_CHOICE,
+        "prune": me[Models].prune,
+        "context": instances_of(me)[0].settings.context_length,
+        # What is on the disk is the same for all of them; what is in memory is each one's own.
+        "others": [
+            {"api": item.url, "context": item.settings.context_length}
+            for item in instances_of(me)[1:]
+        ],
+        "limits": {
+            "no_progress": seconds(me[Models].no_progress),
+            "slow_rate": me[Models].slow_rate * _MEGABYTE,
+            "slow_window": seconds(me[Models].slow_window),
+            "attempts": me[Models].attempts,
+            "first_delay": seconds(me[Models].retry_delay),
+            "longest_delay": seconds(me[Models].retry_delay_max),
+            "disk_reserve": me[Models].disk_reserve * _GIGABYTE,
+        },
+        "models": [_for_loader(me, model) for model in with_bases(me[Ollama].models)],
+    }
+
+
+def _for_loader(me: FleetHost, model: ModelDeclaration) -> dict[str, Any]:
+    made = bool(model.base or model.gguf)
+    source = model.full_name if made else pull_name(model.name, me[Models].registry)
+    return {
+        "name": model.full_name,
+        "source": source,
+        # Other registries keep TLS, whatever the mirror speaks.
+        "insecure": me[Models].registry_insecure and source != model.full_name,
+        "digest": model.digest,
+        "base": full_name(model.base) if model.base else None,
+        "gguf": model.gguf,
+        "sha256": model.sha256,
+        "definition": model.definition,
+        "load": model.load,
+        "keep_alive": _keep_alive(model.keep_alive or FOR_EVER),
+    }
+
+
+def _keep_alive(text: str) -> str | int:
+    """As Ollama's API reads it: a number is seconds, and text needs a unit."""
+    sign, digits = ("-", text[1:]) if text.startswith("-") else ("", text)
+    return int(sign + digits) if digits.isdecimal() else text

@@ -1,0 +1,13 @@
+"""Where models are kept on a host, and the units."""
+
+from __future__ import annotations
+
+from fleet.kit.paths import ETC, LIB
+
+LOADER_UNIT = "ollama-models.service"
+LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
+LOADER_PROGRAM = f"{LIB}/model_loader.py"
+LOADER_CONFIG = f"{ETC}/models.json"
+LOADER_STATE = "/run/llm-fleet-models/state.json"
+LOADER_MEMORY = "/var/lib/llm-fleet-models/memory.json"
+MODEL_CHOICE = f"{ETC}/model-choice.json"

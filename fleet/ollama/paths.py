@@ -1,0 +1,15 @@
+"""Where Ollama is kept on a host, and the units."""
+
+from __future__ import annotations
+
+OLLAMA_HOME = "/var/lib/ollama"
+OLLAMA_ROOT = "/opt/ollama"
+OLLAMA_CURRENT = f"{OLLAMA_ROOT}/current"
+OLLAMA_BINARY = f"{OLLAMA_CURRENT}/bin/ollama"
+OLLAMA_UNIT = "ollama.service"
+OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
+
+
+def ollama_instance_unit(name: str) -> str:
+    """The unit of one of several Ollama servers."""
+    return f"ollama@{name}.service"

@@ -1,0 +1,16 @@
+"""Where Open WebUI is kept on a host, and the units."""
+
+from __future__ import annotations
+
+from fleet.kit.paths import ETC, LIB
+
+WEBUI_UNIT = "llm-fleet-webui.service"
+WEBUI_UNIT_FILE = f"/etc/systemd/system/{WEBUI_UNIT}"
+WEBUI_ENVIRONMENT = f"{ETC}/webui/environment"
+WEBUI_CA = f"{ETC}/webui/fleet-ca.pem"
+WEBUI_BACKUP_PROGRAM = f"{LIB}/webui_backup.py"
+WEBUI_BACKUP_CONFIG = f"{ETC}/webui/backup.json"
+WEBUI_BACKUP_UNIT = "llm-fleet-webui-backup.service"
+WEBUI_BACKUP_UNIT_FILE = f"/etc/systemd/system/{WEBUI_BACKUP_UNIT}"
+WEBUI_BACKUP_TIMER = "llm-fleet-webui-backup.timer"
+WEBUI_BACKUP_TIMER_FILE = f"/etc/systemd/system/{WEBUI_BACKUP_TIMER}"
