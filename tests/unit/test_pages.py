@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections import Counter
@@ -101,3 +102,37 @@ def test_decision_says_what_it_is(page: Path) -> None:
 def test_decisions_are_numbered_without_a_gap() -> None:
     numbers = [page.name.partition("-")[0] for page in DECISIONS]
     assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]
+
+
+def claims() -> set[tuple[str, str]]:
+    """Capability and claim of each compliance check, as its table has them."""
+    found = set()
+    for path in (ROOT / "tests" / "compliance").glob("test_*.py"):
+        for item in ast.walk(ast.parse(path.read_text())):
+            if isinstance(item, ast.FunctionDef) and item.name.startswith("test_"):
+                claim = (ast.get_docstring(item) or item.name).partition("\n")[0].rstrip(".")
+                found.add((path.stem.removeprefix("test_"), claim))
+    return found
+
+
+def test_readme_shows_what_make_lab_prints() -> None:
+    listing = re.search(r"(?m)^    (ok|skip) .*\n(    .*\n)+", (ROOT / "README.md").read_text())
+    assert listing
+    lines = [line.removeprefix("    ") for line in listing[0].splitlines()]
+    rows = [
+        re.fullmatch(r"(ok  |skip)  (\w+) +(.+?)  (\d+)/(\d+)(  .+)?", line) for line in lines[:-3]
+    ]
+    assert len(rows) > 5
+    known = claims()
+    for line, row in zip(lines, rows, strict=False):
+        assert row, line
+        mark, capability, claim, passed, total, _ = row.groups()
+        assert (capability, claim) in known, line
+        assert mark == ("ok  " if int(passed) else "skip"), line
+        assert int(passed) <= int(total), line
+    question = re.search(r"fleet chat inventory/lab\.py '(.+)'", (ROOT / "Makefile").read_text())
+    assert question
+    asked, answer, speed = lines[-3:]
+    assert re.fullmatch(rf"\S+ at http://\S+ with the key 'lab': {re.escape(question[1])}", asked)
+    assert answer.startswith(" ")
+    assert re.fullmatch(r"first token after \d+ ms", speed)
