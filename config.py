@@ -5,6 +5,10 @@ from pathlib import Path
 import click
 
 from fleet.declare import inventory_file
+from fleet.version import version
+
+# A log of a deploy says what it was deployed with.
+click.echo(f"--> llm-fleet {version()}", err=True)
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():
