@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED_PAGE = re.compile(r"\bdocs/(?:operating|decisions|settings)\b[\w/-]*\.md\b")
+NAMED_FILE = re.compile(r"`((?:docs|fleet|inventory|lab|tasks|templates|tests)/[\w./-]+)`")
 
 
 def tracked(*patterns: str) -> list[Path]:
@@ -78,6 +79,18 @@ def test_pages_that_code_and_messages_name_are_there() -> None:
         f"{name_of(path)}: {name}"
         for path in tracked("*.md", "*.py", "*.j2", "Makefile", "pyproject.toml")
         for name in NAMED_PAGE.findall(path.read_text())
+        if not (ROOT / name).exists()
+    ]
+    assert missing == []
+
+
+def test_files_that_pages_name_are_there() -> None:
+    """The changelog alone tells of what was."""
+    missing = [
+        f"{name_of(page)}: {name}"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for name in NAMED_FILE.findall(page.read_text())
         if not (ROOT / name).exists()
     ]
     assert missing == []
