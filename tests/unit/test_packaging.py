@@ -1,4 +1,4 @@
-"""The lock has what pyproject.toml asks for, and no wheel is built."""
+"""What is fetched is pinned, the lock is what pyproject.toml asks for, and no wheel is built."""
 
 from __future__ import annotations
 
@@ -53,3 +53,24 @@ def test_no_wheel_is_built(tmp_path: Path) -> None:
     assert result.returncode != 0
     assert "llm-fleet runs from its checkout, and nothing else is built of it" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    """A tag can be moved; the comment is what the dependency bot and people read."""
+    workflows = (ROOT / ".github" / "workflows").glob("*.yml")
+    lines = [
+        line for path in workflows for line in path.read_text().splitlines() if "uses:" in line
+    ]
+    assert lines
+    pinned = re.compile(r"\s*- uses: [\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+    assert [line for line in lines if not pinned.fullmatch(line)] == []
+
+
+def test_changelog_has_this_version() -> None:
+    headings = re.findall(r"(?m)^## (.+)$", (ROOT / "CHANGELOG.md").read_text())
+    assert headings[0] == "Unreleased"
+    version, date = headings[1].split(" - ")
+    assert version == f"v{PROJECT['version']}"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", date)
+    kinds = re.findall(r"(?m)^### (.+)$", (ROOT / "CHANGELOG.md").read_text())
+    assert set(kinds) <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
