@@ -442,8 +442,9 @@ def _shown(key: str, value: Any) -> str:
 def _unknown_keys(data: Mapping[str, Any]) -> Iterator[str]:
     ours = {f"{model.prefix}{field}" for model in CAPABILITIES for field in model.model_fields}
     known = ours | _pyinfra_keys()
+    renamed = {key: text for model in CAPABILITIES for key, text in model.renamed.items()}
     for key in sorted(set(data) - known):
-        hint = _hint(key, known)
+        hint = f"write {renamed[key]}" if key in renamed else _hint(key, known)
         yield f"{key} = {_shown(f'{key} {hint}', data[key])}: unknown setting; {hint}"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -360,11 +360,13 @@ class Settings(BaseModel):
     """The keys of one capability, without their prefix.
 
     A field's `json_schema_extra` may hold `unit` (shown in the docs) and `exposes` (the warning
-    shown beside a setting that opens something).
+    shown beside a setting that opens something). `renamed` has each former key, as it was written,
+    and what to write now: a refusal ends with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
     prefix: ClassVar[str]
+    renamed: ClassVar[Mapping[str, str]] = {}
 
 
 class HostSettings(Settings):
@@ -1004,6 +1006,9 @@ class FirewallSettings(Settings):
     """What may reach a host and its containers: everything else is dropped."""
 
     prefix = "firewall_"
+    renamed = {
+        "firewall_enabled": 'firewall_backend = "none" for False, "nftables" for True',
+    }
 
     backend: FirewallBackend = Field(
         "nftables",
