@@ -37,10 +37,14 @@ dify-restore: .venv/installed ## Put ARCHIVE back on HOST of INVENTORY, which ma
 
 test: check unit test-lab ## Everything that CI runs: static checks, unit, plan, lab, compliance (root)
 
-check: .venv/installed ## Format, lint, types and generated files
+# Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
+SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$$)')
+
+check: .venv/installed ## Format, lint, types, shell programs and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck $(SHELL_PROGRAMS)
 	$(BIN)/python -m fleet.docs --check
 
 # What the unit tests judge with. The lab installs its own tools.

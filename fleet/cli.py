@@ -27,9 +27,20 @@ from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.ollama.settings import Ollama
+from fleet.version import version
+
+
+def _say_version(context: click.Context, _: click.Parameter, is_asked: bool) -> None:
+    if is_asked:
+        click.echo(f"llm-fleet {version()}")
+        context.exit()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version,
+    help="Show the version, and the commit of the checkout.",
+)  # fmt: skip
 def main() -> None:
     """Use and inspect a fleet that `pyinfra INVENTORY deploy.py` made."""
 

@@ -188,7 +188,8 @@ def _instance_section() -> str:
         "ollama_instances",
         "An instance",
         '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
-        "What else there is to know of them is in [operating.md](operating.md#several-instances).",
+        "What else there is to know of them is in "
+        "[operating/ollama.md](operating/ollama.md#several-instances).",
     )
 
 
@@ -235,7 +236,7 @@ _MODELS = """\
 ## A model's declaration
 
 An item of `ollama_models` is a name, or `{"name": ..., ...}` with the keys below. How to add, pin
-and change models is in [operating.md](operating.md#models).
+and change models is in [operating/models.md](operating/models.md).
 
 ```python
 ollama_models = [

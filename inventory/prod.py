@@ -24,7 +24,7 @@ gpu = (
         # Without it Ollama picks up to 131072 tokens by VRAM, and most of the VRAM goes there.
         "ollama_context_length": 32768,
         "ollama_num_parallel": 4,
-        # Several servers on a host, with GPUs of their own: ollama_instances, in operating.md.
+        # Several servers on a host, with GPUs of their own: docs/operating/ollama.md.
     },
 )
 
@@ -40,7 +40,7 @@ gateway = (
             {"name": "operators", "role": "admin", "allow_from": ["10.1.0.0/16"]},
         ],
         # HTTPS with a certificate of the fleet's own authority; `fleet ca inventory/prod.py`
-        # prints what clients must trust. docs/operating.md says how to use your own, or ACME.
+        # prints what clients must trust. How to use your own, or ACME: docs/operating/gateway.md.
         "gateway_tls": "private-ca",
         "gateway_allow_from": ["10.0.0.0/8"],
     },

@@ -87,8 +87,3 @@ class Capability:
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     problems: Told = _none
     stored_problems: Told = _none
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """Its settings, as an inventory writes them."""
-        return frozenset(f"{self.settings.prefix}{name}" for name in self.settings.model_fields)

@@ -74,8 +74,8 @@ def _load_host(
     problems: list[str],
 ) -> FleetHost | None:
     before = len(problems)
-    ours = frozenset[str]().union(*(item.keys for item in capabilities))
-    problems += [f"{name}: {text}" for text in unknown_keys(data, ours)]
+    models = [item.settings for item in capabilities]
+    problems += [f"{name}: {text}" for text in unknown_keys(data, models)]
 
     def build(model: type[_Settings]) -> _Settings | None:
         keys = {f"{model.prefix}{field}": field for field in model.model_fields}
@@ -86,7 +86,7 @@ def _load_host(
             problems.extend(explain(name, model, values, error))
             return None
 
-    built = [build(item.settings) for item in capabilities]
+    built = [build(model) for model in models]
     if len(problems) > before:
         return None
     outside_address = str(data.get("ssh_hostname") or name)

@@ -101,11 +101,15 @@ def _shown(key: str, value: Any) -> str:
     )
 
 
-def unknown_keys(data: Mapping[str, Any], ours: frozenset[str]) -> Iterator[str]:
-    """A line for each key of a host's data that is neither one of `ours` nor pyinfra's."""
+def unknown_keys(data: Mapping[str, Any], models: Iterable[type[Settings]]) -> Iterator[str]:
+    """A line for each key of a host's data that is neither one of `models` nor pyinfra's."""
+    ours, renamed = set[str](), dict[str, str]()
+    for model in models:
+        ours |= {f"{model.prefix}{name}" for name in model.model_fields}
+        renamed |= model.renamed
     known = ours | _pyinfra_keys()
     for key in sorted(set(data) - known):
-        fix = hint(key, known)
+        fix = f"write {renamed[key]}" if key in renamed else hint(key, known)
         yield f"{key} = {_shown(f'{key} {fix}', data[key])}: unknown setting; {fix}"
 
 

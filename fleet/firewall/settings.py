@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -25,6 +26,9 @@ class Firewall(Settings):
     """What may reach a host and its containers: everything else is dropped."""
 
     prefix = "firewall_"
+    renamed: ClassVar[Mapping[str, str]] = {
+        "firewall_enabled": 'firewall_backend = "none" for False, "nftables" for True',
+    }
 
     backend: FirewallBackend = Field(
         "nftables",

@@ -202,7 +202,8 @@ def test_sample_of_the_readme_is_sound(tmp_path: Path) -> None:
 def test_samples_of_the_manual_lose_no_host(tmp_path: Path) -> None:
     """They are added to an inventory as they are."""
     path = tmp_path / "prod.py"
-    samples = [block("docs/operating.md", start) for start in ("dify = (", "webui = (")]
+    pages = ("dify", "webui")
+    samples = [block(f"docs/operating/{page}.md", f"{page} = (") for page in pages]
     path.write_text("\n".join([(ROOT / "inventory" / "prod.py").read_text(), *samples]))
     check(path, group_names(CAPABILITIES))
     ctx_state.set(State(check_for_changes=False))  # type: ignore[no-untyped-call]

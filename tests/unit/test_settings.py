@@ -90,6 +90,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ssh_usr = 'ops'", "did you mean ssh_user?"],
     ),
+    "key that has another name now": (
+        pair({"firewall_enabled": False}),
+        "gpu1",
+        ['firewall_enabled = False: unknown setting; write firewall_backend = "none" for False'],
+    ),
     "key like nothing": (
         pair({"colour": "red"}),
         "gpu1",
@@ -743,3 +748,12 @@ def test_only_the_bad_item_is_shown() -> None:
 )
 def test_traps_are_refused(hosts: Hosts) -> None:
     assert len(problems(hosts)) == 1
+
+
+def test_renamed_keys_lead_to_keys_that_there_are() -> None:
+    models = [item.settings for item in CAPABILITIES]
+    known = {f"{model.prefix}{name}" for model in models for name in model.model_fields}
+    renamed = {key: text for model in models for key, text in model.renamed.items()}
+    assert "firewall_enabled" in renamed
+    assert known & set(renamed) == set()
+    assert [key for key, text in renamed.items() if text.split()[0] not in known] == []

@@ -11,6 +11,7 @@ if [ -n "${ALLOW_PRIVATE_DOMAINS}" ]; then
 acl allowed_domains dstdomain $(echo "${ALLOW_PRIVATE_DOMAINS}" | tr ',' ' ')
 http_access allow allowed_domains"
 fi
+# shellcheck disable=SC2016 # the names of what envsubst is to fill, not their values
 envsubst '$HTTP_PORT $COREDUMP_DIR' < /etc/squid/squid.conf.template > /tmp/filled
 { sed '/^# ALLOWED$/,$d' /tmp/filled; echo "$allowed"; sed '1,/^# ALLOWED$/d' /tmp/filled; } \
   > /etc/squid/squid.conf
