@@ -40,10 +40,12 @@ test: check unit test-lab ## Everything that CI runs: static checks, unit, plan,
 # Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
 SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$$)')
 
-check: .venv/installed ## Format, lint, types, shell programs and generated files
+check: .venv/installed ## Format, lint, types, imports, shell programs and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry --no-ansi .
 	$(BIN)/shellcheck $(SHELL_PROGRAMS)
 	$(BIN)/python -m fleet.docs --check
 

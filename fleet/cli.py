@@ -16,12 +16,7 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_inventory
 from fleet.dify.backups import DifyHost
 from fleet.gateway import tls
-from fleet.gateway.declared import (
-    gateway_keys,
-    gateway_url,
-    previous_gateway_key,
-    trust_of,
-)
+from fleet.gateway.declared import gateway_keys, gateway_url, previous_gateway_key, trust_of
 from fleet.gateway.drain import Gateways
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds

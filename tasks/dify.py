@@ -9,11 +9,7 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.dify import declared
 from fleet.dify.files import config_files, programs, unit_files
 from fleet.dify.operations import fetch_dify, have_backup, keep_app_keys, run_stack, set_up_dify
-from fleet.dify.paths import (
-    DIFY_BACKUP_TIMER,
-    DIFY_BOOT_UNIT,
-    DIFY_PACKAGE,
-)
+from fleet.dify.paths import DIFY_BACKUP_TIMER, DIFY_BOOT_UNIT, DIFY_PACKAGE
 from fleet.dify.settings import Dify
 from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds

@@ -14,11 +14,9 @@ from fleet.kit.packages import install_packages
 from fleet.kit.units import enable_unit
 from fleet.models.files import loader_config, managed_files, names_in_use
 from fleet.models.operations import choose_model, provide_models
-from fleet.models.paths import (
-    LOADER_UNIT,
-)
 from fleet.models.settings import Models
 from fleet.ollama.models import AUTO
+from fleet.ollama.paths import LOADER_UNIT
 
 
 @deploy("Models")

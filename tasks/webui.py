@@ -14,10 +14,7 @@ from fleet.kit.units import run_unit
 from fleet.webui.declared import webui_endpoint
 from fleet.webui.files import backup_files, config_files, unit_files
 from fleet.webui.operations import have_backup
-from fleet.webui.paths import (
-    WEBUI_BACKUP_TIMER,
-    WEBUI_UNIT,
-)
+from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_UNIT
 from fleet.webui.settings import Webui
 
 # Its database is migrated before it answers, and the models of its image are loaded.

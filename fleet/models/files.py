@@ -15,11 +15,11 @@ from fleet.models.paths import (
     LOADER_MEMORY,
     LOADER_PROGRAM,
     LOADER_STATE,
-    LOADER_UNIT_FILE,
     MODEL_CHOICE,
 )
 from fleet.models.settings import Models
 from fleet.ollama.models import FOR_EVER, ModelDeclaration, full_name, pull_name, with_bases
+from fleet.ollama.paths import LOADER_UNIT_FILE
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 

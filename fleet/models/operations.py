@@ -13,8 +13,9 @@ from fleet.kit.facts.jobs import Job
 from fleet.kit.jobs import progress, run_job, size
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.paths import LOADER_STATE, LOADER_UNIT, MODEL_CHOICE
+from fleet.models.paths import LOADER_STATE, MODEL_CHOICE
 from fleet.models.progress import ModelsJob, model_progress
+from fleet.ollama.paths import LOADER_UNIT
 
 _QUIET_PHASES = ("waiting", "ready")
 

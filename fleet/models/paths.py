@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fleet.kit.paths import ETC, LIB
 
-LOADER_UNIT = "ollama-models.service"
-LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
 LOADER_PROGRAM = f"{LIB}/model_loader.py"
 LOADER_CONFIG = f"{ETC}/models.json"
 LOADER_STATE = "/run/llm-fleet-models/state.json"

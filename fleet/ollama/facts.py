@@ -10,8 +10,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.kit.paths import UNITS
-from fleet.models.paths import LOADER_UNIT, LOADER_UNIT_FILE
-from fleet.ollama.paths import OLLAMA_CURRENT, OLLAMA_ROOT
+from fleet.ollama.paths import LOADER_UNIT, LOADER_UNIT_FILE, OLLAMA_CURRENT, OLLAMA_ROOT
 
 
 class OllamaModels(FactBase[dict[str, dict[str, Any]]]):

@@ -8,9 +8,8 @@ from fleet.driver.paths import DEVICES_UNIT
 from fleet.kit import paths
 from fleet.kit.files import ManagedFile
 from fleet.kit.render import render
-from fleet.models.paths import LOADER_UNIT
 from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name
-from fleet.ollama.paths import OLLAMA_BINARY, OLLAMA_CURRENT, OLLAMA_HOME, OLLAMA_ROOT
+from fleet.ollama.paths import LOADER_UNIT, OLLAMA_BINARY, OLLAMA_CURRENT, OLLAMA_HOME, OLLAMA_ROOT
 from fleet.ollama.servers import Instance
 
 

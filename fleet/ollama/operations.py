@@ -17,11 +17,10 @@ from fleet.kit.facts.jobs import FetchJob, Job
 from fleet.kit.files import install_files
 from fleet.kit.jobs import Meter, run_job
 from fleet.kit.paths import LIB, UNITS
-from fleet.models.paths import LOADER_UNIT
 from fleet.ollama.facts import OllamaReleases, OllamaServers
 from fleet.ollama.files import unit_file
 from fleet.ollama.instances import bind_gpus
-from fleet.ollama.paths import OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
+from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
 from fleet.ollama.servers import Instance
 
 

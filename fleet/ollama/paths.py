@@ -8,6 +8,9 @@ OLLAMA_CURRENT = f"{OLLAMA_ROOT}/current"
 OLLAMA_BINARY = f"{OLLAMA_CURRENT}/bin/ollama"
 OLLAMA_UNIT = "ollama.service"
 OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
+# Provides the models whenever a server starts.
+LOADER_UNIT = "ollama-models.service"
+LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
 
 
 def ollama_instance_unit(name: str) -> str:

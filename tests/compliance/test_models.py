@@ -17,9 +17,10 @@ from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.files import managed_files
 from fleet.models.on_host.model_loader import load_request
-from fleet.models.paths import LOADER_MEMORY, LOADER_UNIT
+from fleet.models.paths import LOADER_MEMORY
 from fleet.ollama.facts import OllamaModels
 from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
+from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 from tests.compliance.conftest import Server
