@@ -9,6 +9,7 @@ from __future__ import annotations
 from fleet.container_toolkit import problems as container_toolkit_problems
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.capability import Capability
+from fleet.dify import cli as dify_cli
 from fleet.dify import declared as dify
 from fleet.dify import problems as dify_problems
 from fleet.dify.settings import Dify
@@ -17,6 +18,7 @@ from fleet.docker.settings import Docker
 from fleet.driver.settings import Driver
 from fleet.firewall import declared as firewall
 from fleet.firewall.settings import Firewall
+from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
 from fleet.gateway import problems as gateway_problems
 from fleet.gateway.settings import Gateway
@@ -49,6 +51,7 @@ CAPABILITIES = (
         services=gateway.services,
         problems=gateway_problems.problems,
         stored_problems=gateway_problems.stored_problems,
+        commands=gateway_cli.COMMANDS,
     ),
     Capability(Driver, group="gpu"),
     Capability(Docker, switch="enabled", problems=docker_problems.problems),
@@ -61,6 +64,7 @@ CAPABILITIES = (
         grants=dify.grants,
         problems=dify_problems.problems,
         stored_problems=dify_problems.stored_problems,
+        commands=dify_cli.COMMANDS,
     ),
     Capability(
         Webui,

@@ -1,27 +1,17 @@
-"""`fleet`: what an operator asks of an inventory besides deploying and verifying it."""
+"""`fleet`: what an operator asks of an inventory besides deploying and verifying it.
+
+What is asked of one capability is in `fleet/<capability>/cli.py`.
+"""
 
 from __future__ import annotations
 
-import ssl
-import time
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-import openai
-from pyinfra.api.exceptions import PyinfraError
 
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.declare.open import open_inventory
-from fleet.dify.backups import DifyHost
-from fleet.gateway import tls
-from fleet.gateway.declared import gateway_keys, gateway_url, previous_gateway_key, trust_of
-from fleet.gateway.drain import Gateways
-from fleet.gateway.settings import Gateway, GatewayKey
-from fleet.kit.durations import seconds
-from fleet.kit.errors import FleetError
-from fleet.ollama.settings import Ollama
+from fleet.declare.open import open_fleet
 from fleet.version import version
 
 
@@ -36,52 +26,17 @@ def _say_version(context: click.Context, _: click.Parameter, is_asked: bool) -> 
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_say_version,
     help="Show the version, and the commit of the checkout.",
 )  # fmt: skip
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Use and inspect a fleet that `pyinfra INVENTORY deploy.py` made."""
-
-
-@main.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("question")
-@click.option("--model", help="Model to ask; by default the first that is declared.")
-@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
-def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
-    """Ask QUESTION through the front door, as a client with a key does."""
-    fleet = _open(inventory)
-    gateway = _gateway(fleet)
-    name = _usable_key(gateway).name
-    key = gateway_keys(fleet, gateway)[name]
-    model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
-    click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
-    client = openai.OpenAI(
-        base_url=f"{gateway_url(gateway)}/v1",
-        api_key=key.get_secret_value(),
-        http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
-    )
-    began = time.monotonic()
-    first = None
-    try:
-        for part in client.chat.completions.create(
-            model=model,
-            messages=[{"role": "user", "content": question}],
-            max_tokens=max_tokens,
-            # The same question has the same answer, so an odd one means something.
-            temperature=0,
-            stream=True,
-        ):
-            first = first or time.monotonic() - began
-            click.echo(part.choices[0].delta.content or "", nl=False)
-    except openai.OpenAIError as error:
-        raise click.ClickException(f"{gateway_url(gateway)}: {error}") from None
-    click.echo()
-    click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
+    context.obj = CAPABILITIES
 
 
 @main.command()
 @click.argument("inventory", type=click.Path(path_type=Path))
 def check(inventory: Path) -> None:
     """Print what INVENTORY declares, or everything that is refused; no host is reached."""
-    fleet = _open(inventory)
+    fleet = open_fleet(inventory)
     rows = [("HOST", "GROUPS", "ADDRESSES")]
     rows += [(host.name, ", ".join(sorted(host.groups)), _addresses(fleet, host)) for host in fleet]
     names, groups = (max(len(row[column]) for row in rows) for column in (0, 1))
@@ -90,224 +45,10 @@ def check(inventory: Path) -> None:
     click.echo(f"secrets: {fleet.secrets.root}")
 
 
-@main.group()
-def key() -> None:
-    """The API keys of the front door: list, show, rotate."""
-
-
-@key.command("list")
-@click.argument("inventory", type=click.Path(path_type=Path))
-def key_list(inventory: Path) -> None:
-    """List the keys with their roles and ends, without a value."""
-    fleet = _open(inventory)
-    for gateway in fleet.running(Gateway):
-        for item in gateway[Gateway].keys:
-            notes: list[str] = [item.role]
-            if item.expires:
-                word = "expired" if item.has_ended(datetime.now(UTC)) else "until"
-                notes.append(f"{word} {item.expires:%Y-%m-%d %H:%M} UTC")
-            before = previous_gateway_key(fleet, item.name)
-            if before is not None and before.until > datetime.now(UTC):
-                notes.append(f"rotated, the value before until {before.until:%Y-%m-%d %H:%M} UTC")
-            click.echo(f"{gateway.name}  {item.name:<24} {', '.join(notes)}")
-
-
-@key.command("show")
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("name")
-def key_show(inventory: Path, name: str) -> None:
-    """Print the API key NAME, to be handed to its owner."""
-    fleet = _open(inventory)
-    gateway = _gateway_with(fleet, name)
-    click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
-
-
-@key.command("rotate")
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("name")
-@click.option(
-    "--overlap", default="7d", show_default=True, help="How long the present value stays valid."
-)
-def key_rotate(inventory: Path, name: str, overlap: str) -> None:
-    """Give the API key NAME a new value and print it; the next deploy lets it in.
-
-    The present value stays valid for the overlap: gateways end it by themselves then.
-    """
-    fleet = _open(inventory)
-    gateway = _gateway_with(fleet, name)
-    gateway_keys(fleet, gateway)
-    try:
-        until = datetime.now(UTC) + _overlap(overlap)
-        value = fleet.secrets.rotate(f"gateway_key_{name}", until)
-    except (FleetError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(value.get_secret_value())
-    click.echo(
-        f"The value before is valid until {until:%Y-%m-%d %H:%M:%S} UTC. Now run: "
-        f"pyinfra {inventory} deploy.py",
-        err=True,
-    )
-
-
-@main.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-def ca(inventory: Path) -> None:
-    """Print the certificate of the fleet's own authority, for clients to trust."""
-    fleet = _open(inventory)
-    if not any(gateway[Gateway].tls == "private-ca" for gateway in fleet.running(Gateway)):
-        raise click.ClickException("no gateway of this inventory has gateway_tls = 'private-ca'")
-    click.echo(tls.ca_certificate(fleet.secrets), nl=False)
-    click.echo(
-        "Save it as fleet-ca.pem. Python clients: SSL_CERT_FILE=fleet-ca.pem; curl: --cacert "
-        "fleet-ca.pem; a whole Debian host: /usr/local/share/ca-certificates/fleet-ca.crt, then "
-        "update-ca-certificates.",
-        err=True,
-    )
-
-
-@main.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("host")
-@click.option("--timeout", default="15m", show_default=True, help="Longest wait for its requests.")
-@click.option("--force", is_flag=True, help="Even if no other host would be left.")
-def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
-    """Send HOST no more requests, and wait until those in flight have ended.
-
-    It stays drained, through deploys and restarts, until `fleet undrain`.
-    """
-    try:
-        state, fleet = open_inventory(inventory, CAPABILITIES)
-        gpu = _gpu_host(fleet, host)
-        with Gateways(state, fleet) as gateways:
-            for gateway, drained in gateways.drained().items():
-                if not force and {item.name for item in fleet.running(Ollama)} <= {host, *drained}:
-                    raise FleetError(
-                        f"{host}: no other host would be left to {gateway}; --force if meant"
-                    )
-            gateways.change(lambda drained: sorted({*drained, host}))
-            gateways.wait_until_idle(gpu, seconds(timeout), lambda text: click.echo(text, err=True))
-    except (FleetError, ValueError) as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"{host} is drained: it has no request and gets none")
-
-
-@main.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("host")
-@click.option("--cold", is_flag=True, help="Do not load the model before.")
-def undrain(inventory: Path, host: str, cold: bool) -> None:
-    """Send HOST requests again, once its model is loaded."""
-    try:
-        state, fleet = open_inventory(inventory, CAPABILITIES)
-        gpu = _gpu_host(fleet, host)
-        with Gateways(state, fleet) as gateways:
-            if not cold:
-                gateways.warm(gpu)
-            gateways.change(lambda drained: sorted(set(drained) - {host}))
-    except FleetError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(f"{host} gets requests again")
-
-
-@main.group("dify")
-def dify_group() -> None:
-    """Dify's backups: make one and have a copy, or put one back."""
-
-
-@dify_group.command("backup")
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("host")
-@click.option(
-    "--to", "into", type=click.Path(path_type=Path), default=Path("backups"), show_default=True,
-    help="Where the copy goes, in a directory of the host's name.",
-)  # fmt: skip
-def dify_backup(inventory: Path, host: str, into: Path) -> None:
-    """Back up Dify on HOST, and copy the archive to this machine. It holds secrets."""
-    try:
-        state, fleet = open_inventory(inventory, CAPABILITIES)
-        connection = DifyHost(state, fleet, host)
-        try:
-            copy = connection.backup(into / host)
-        finally:
-            connection.close()
-    except PyinfraError as error:
-        raise click.ClickException(str(error)) from None
-    click.echo(copy)
-
-
-@dify_group.command("restore")
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("host")
-@click.argument("archive", type=click.Path(path_type=Path))
-def dify_restore(inventory: Path, host: str, archive: Path) -> None:
-    """Lay ARCHIVE ready on HOST, bare or not, and its secrets into the store; a deploy restores it.
-
-    What is on the host before is put aside there, in /var/lib/dify/volumes.before-*.
-    """
-    try:
-        state, fleet = open_inventory(inventory, CAPABILITIES)
-        connection = DifyHost(state, fleet, host)
-        try:
-            replaced = connection.restore(archive)
-        finally:
-            connection.close()
-    except PyinfraError as error:
-        raise click.ClickException(str(error)) from None
-    for name in replaced:
-        click.echo(f"{name}: the store has the backup's value now", err=True)
-    click.echo(f"Now run: pyinfra {inventory} deploy.py --limit {host}", err=True)
-
-
 def _addresses(fleet: Fleet, host: FleetHost) -> str:
     services = fleet.services(host)
     return ", ".join(f"{item.name} {where}" for item in services for where in item.endpoints)
 
 
-def _overlap(text: str) -> timedelta:
-    days = text.removesuffix("d")
-    if text.endswith("d") and days.isdecimal():
-        return timedelta(days=int(days))
-    return timedelta(seconds=seconds(text))
-
-
-def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
-    for item in fleet.running(Ollama):
-        if item.name == name:
-            return item
-    known = ", ".join(item.name for item in fleet.running(Ollama))
-    raise FleetError(f"{name}: no such GPU host; there are {known}")
-
-
-def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
-    for gateway in fleet.running(Gateway):
-        if name in [item.name for item in gateway[Gateway].keys]:
-            return gateway
-    known = sorted(
-        {item.name for gateway in fleet.running(Gateway) for item in gateway[Gateway].keys}
-    )
-    raise click.ClickException(f"{name}: not in gateway_keys; declared: {', '.join(known)}")
-
-
-def _usable_key(gateway: FleetHost) -> GatewayKey:
-    for item in gateway[Gateway].usable_keys(datetime.now(UTC)):
-        return item
-    raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
-
-
-def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:
-    trust = trust_of(fleet, gateway)
-    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
-
-
-def _open(inventory: Path) -> Fleet:
-    try:
-        return open_inventory(inventory, CAPABILITIES)[1]
-    except FleetError as error:
-        raise click.ClickException(str(error)) from None
-
-
-def _gateway(fleet: Fleet) -> FleetHost:
-    for gateway in fleet.running(Gateway):
-        if gateway_url(gateway):
-            return gateway
-    raise click.ClickException("no gateway of this inventory can be reached from this machine")
+for _command in (command for item in CAPABILITIES for command in item.commands):
+    main.add_command(_command)

@@ -33,8 +33,10 @@ from fleet.gateway.paths import (
     METRICS_UNIT,
     METRICS_UNIT_FILE,
 )
-from fleet.gateway.preflight import refuse_foreign_sites
+from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites
 from fleet.gateway.settings import Gateway
+from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import run_unit, stop_unit
@@ -43,7 +45,8 @@ from fleet.kit.units import run_unit, stop_unit
 @deploy("Gateway")
 def gateway(me: FleetHost, fleet: Fleet) -> None:
     """Serve the declared keys' owners, and nobody else, from every GPU host."""
-    refuse_foreign_sites(me)
+    if GATEWAY_DROPIN not in host.get_fact(FileStates, paths=[GATEWAY_DROPIN]):
+        refuse_foreign_sites(me, host.get_fact(ForeignFiles, patterns=SITE_PATTERNS))
     packages = [
         "curl",
         "logrotate",

@@ -10,20 +10,19 @@ from pyinfra.operations import files, server
 from fleet.declare.fleet import FleetHost
 from fleet.docker.images import pull_image
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
-from fleet.kit import paths
 from fleet.kit.commands import verify_unit
 from fleet.kit.errors import FleetError
-from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.proxy import proxy_environment
 from fleet.kit.refuse import refuse
-from fleet.kit.render import host_program
 from fleet.kit.units import run_unit
-from fleet.ollama.files import running_files, unit_file
+from fleet.ollama.files import fetcher_file, running_files, unit_file
 from fleet.ollama.instances import refuse_missing_gpus
 from fleet.ollama.operations import install_instances, install_release, remove_servers
 from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_UNIT
-from fleet.ollama.preflight import refuse_foreign_installation
+from fleet.ollama.preflight import UNIT_PATTERNS, refuse_foreign_installation
 from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
@@ -47,7 +46,7 @@ def instances(me: FleetHost) -> None:
 @deploy("Ollama")
 def ollama(me: FleetHost) -> None:
     """Run the declared release with exactly the declared environment, once or several times."""
-    refuse_foreign_installation(me)
+    refuse_foreign_installation(me, host.get_fact(ForeignFiles, patterns=UNIT_PATTERNS))
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
     server.group(name="Create the group", group="ollama", system=True)
@@ -100,11 +99,7 @@ def ollama(me: FleetHost) -> None:
 def _install_release(me: FleetHost, url: str, sha256: str) -> None:
     install_files(
         name="Install the release fetcher",
-        files=[
-            ManagedFile(
-                f"{paths.LIB}/fetch-release", host_program("kit", "fetch-release"), mode="755"
-            )
-        ],
+        files=[fetcher_file()],
     )
     install_release(
         name=f"Install Ollama {me[Ollama].version}",

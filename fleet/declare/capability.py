@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import click
+
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Network
 from fleet.declare.settings import Settings
 
@@ -74,7 +76,7 @@ class Capability:
     capability that `needs` it; without group and switch every host has it. `problems` are the
     contradictions of its settings on a host, with each other and with the fleet's;
     `stored_problems` those of the secrets store. `calls_servers` says that it sends requests to
-    the inference servers of other hosts.
+    the inference servers of other hosts. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -87,3 +89,9 @@ class Capability:
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     problems: Told = _none
     stored_problems: Told = _none
+    commands: tuple[click.Command, ...] = ()
+
+    @property
+    def keeps_secrets(self) -> bool:
+        """Whether its hosts hold secrets of the store."""
+        return self.stored_problems is not _none

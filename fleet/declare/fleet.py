@@ -102,6 +102,10 @@ class Fleet:
         """What `host` has, in the order of the list."""
         return tuple(item for item in self.capabilities if host.runs(item.settings))
 
+    def keeps_secrets(self, host: FleetHost) -> bool:
+        """Whether `host` holds secrets of the store."""
+        return any(item.keeps_secrets for item in self.capabilities_of(host))
+
     def services(self, host: FleetHost) -> tuple[Service, ...]:
         """Every port that `host` answers on."""
         return tuple(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from unittest import mock
 
+import click
 from gevent import monkey  # type: ignore[import-untyped]
 from pyinfra.api import Config, State
 from pyinfra.api.state import StateStage
@@ -50,3 +51,20 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     state.set_stage(StateStage.Connect)
     state.set_stage(StateStage.Prepare)
     return state, fleet
+
+
+def open_asked(path: Path) -> tuple[State, Fleet]:
+    """The inventory file of a `fleet` command, whose context holds the list of capabilities.
+
+    Raises:
+        FleetError: as `open_inventory`.
+    """
+    return open_inventory(path, click.get_current_context().obj)
+
+
+def open_fleet(path: Path) -> Fleet:
+    """What the inventory file of a `fleet` command declares; a refusal ends the command."""
+    try:
+        return open_asked(path)[1]
+    except FleetError as error:
+        raise click.ClickException(str(error)) from None

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from pyinfra import host
 
 from fleet.declare.fleet import FleetHost
-from fleet.gateway.paths import GATEWAY_DROPIN
 from fleet.kit.errors import FleetError
-from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.foreign import ForeignFiles
+
+SITE_PATTERNS = ["/etc/nginx/sites-enabled/*", "/etc/nginx/conf.d/*.conf"]
+_PACKAGES_OWN = "/etc/nginx/sites-enabled/default"
 
 
-def refuse_foreign_sites(me: FleetHost) -> None:
-    """nginx serves one configuration: taking a host over would end the sites that it has."""
-    if GATEWAY_DROPIN in host.get_fact(FileStates, paths=[GATEWAY_DROPIN]):
-        return
-    found = host.get_fact(
-        ForeignFiles, patterns=["/etc/nginx/sites-enabled/*", "/etc/nginx/conf.d/*.conf"]
-    )
-    sites = [path for path in found if path != "/etc/nginx/sites-enabled/default"]
+def refuse_foreign_sites(me: FleetHost, found: list[str]) -> None:
+    """Refuse a host that is no gateway yet and whose files of `SITE_PATTERNS` are `found`.
+
+    nginx serves one configuration: taking a host over would end the sites that it has.
+
+    Raises:
+        FleetError: there are sites but the package's own.
+    """
+    sites = [path for path in found if path != _PACKAGES_OWN]
     if sites:
         raise FleetError(
             f"{me.name}: nginx serves other sites here ({', '.join(sites)}), which the front door "

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from pyinfra import host
 
 from fleet.declare.fleet import FleetHost
-from fleet.kit import paths
 from fleet.kit.errors import FleetError
-from fleet.kit.facts.foreign import ForeignFiles
+from fleet.kit.paths import UNITS
 from fleet.ollama.paths import OLLAMA_HOME
 
+_SERVERS = [f"{UNITS}/{name}" for name in ("ollama.service", "ollama@*.service")]
+# Where another installer's units and drop-ins are.
+UNIT_PATTERNS = [*_SERVERS, *(f"{unit}.d/*" for unit in _SERVERS)]
 
-def refuse_foreign_installation(me: FleetHost) -> None:
-    """Another installer's unit runs as the same user on the same port, and its drop-ins win."""
-    servers = [f"{paths.UNITS}/{name}" for name in ("ollama.service", "ollama@*.service")]
-    found = host.get_fact(ForeignFiles, patterns=[*servers, *(f"{unit}.d/*" for unit in servers)])
+
+def refuse_foreign_installation(me: FleetHost, found: list[str]) -> None:
+    """Refuse a host on which `found` are files of `UNIT_PATTERNS` that are not this project's.
+
+    Another installer's unit runs as the same user on the same port, and its drop-ins win.
+
+    Raises:
+        FleetError: there are some.
+    """
     if found:
         raise FleetError(
             f"{me.name}: Ollama was installed here by something else ({', '.join(found)}); to take "

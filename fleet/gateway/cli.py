@@ -1,0 +1,223 @@
+"""What an operator asks of a gateway: a chat, its keys, its certificate, and a drain."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import openai
+
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.open import open_asked, open_fleet
+from fleet.gateway import tls
+from fleet.gateway.declared import gateway_keys, gateway_url, previous_gateway_key, trust_of
+from fleet.gateway.drain import Gateways
+from fleet.gateway.settings import Gateway, GatewayKey
+from fleet.kit.durations import seconds
+from fleet.kit.errors import FleetError
+from fleet.ollama.settings import Ollama
+
+
+@click.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("question")
+@click.option("--model", help="Model to ask; by default the first that is declared.")
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
+    """Ask QUESTION through the front door, as a client with a key does."""
+    fleet = open_fleet(inventory)
+    gateway = _gateway(fleet)
+    name = _usable_key(gateway).name
+    key = gateway_keys(fleet, gateway)[name]
+    model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
+    click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
+    client = openai.OpenAI(
+        base_url=f"{gateway_url(gateway)}/v1",
+        api_key=key.get_secret_value(),
+        http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
+    )
+    began = time.monotonic()
+    first = None
+    try:
+        for part in client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": question}],
+            max_tokens=max_tokens,
+            # The same question has the same answer, so an odd one means something.
+            temperature=0,
+            stream=True,
+        ):
+            first = first or time.monotonic() - began
+            click.echo(part.choices[0].delta.content or "", nl=False)
+    except openai.OpenAIError as error:
+        raise click.ClickException(f"{gateway_url(gateway)}: {error}") from None
+    click.echo()
+    click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
+
+
+@click.group()
+def key() -> None:
+    """The API keys of the front door: list, show, rotate."""
+
+
+@key.command("list")
+@click.argument("inventory", type=click.Path(path_type=Path))
+def key_list(inventory: Path) -> None:
+    """List the keys with their roles and ends, without a value."""
+    fleet = open_fleet(inventory)
+    for gateway in fleet.running(Gateway):
+        for item in gateway[Gateway].keys:
+            notes: list[str] = [item.role]
+            if item.expires:
+                word = "expired" if item.has_ended(datetime.now(UTC)) else "until"
+                notes.append(f"{word} {item.expires:%Y-%m-%d %H:%M} UTC")
+            before = previous_gateway_key(fleet, item.name)
+            if before is not None and before.until > datetime.now(UTC):
+                notes.append(f"rotated, the value before until {before.until:%Y-%m-%d %H:%M} UTC")
+            click.echo(f"{gateway.name}  {item.name:<24} {', '.join(notes)}")
+
+
+@key.command("show")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+def key_show(inventory: Path, name: str) -> None:
+    """Print the API key NAME, to be handed to its owner."""
+    fleet = open_fleet(inventory)
+    gateway = _gateway_with(fleet, name)
+    click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
+
+
+@key.command("rotate")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option(
+    "--overlap", default="7d", show_default=True, help="How long the present value stays valid."
+)
+def key_rotate(inventory: Path, name: str, overlap: str) -> None:
+    """Give the API key NAME a new value and print it; the next deploy lets it in.
+
+    The present value stays valid for the overlap: gateways end it by themselves then.
+    """
+    fleet = open_fleet(inventory)
+    gateway = _gateway_with(fleet, name)
+    gateway_keys(fleet, gateway)
+    try:
+        until = datetime.now(UTC) + _overlap(overlap)
+        value = fleet.secrets.rotate(f"gateway_key_{name}", until)
+    except (FleetError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(value.get_secret_value())
+    click.echo(
+        f"The value before is valid until {until:%Y-%m-%d %H:%M:%S} UTC. Now run: "
+        f"pyinfra {inventory} deploy.py",
+        err=True,
+    )
+
+
+@click.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+def ca(inventory: Path) -> None:
+    """Print the certificate of the fleet's own authority, for clients to trust."""
+    fleet = open_fleet(inventory)
+    if not any(gateway[Gateway].tls == "private-ca" for gateway in fleet.running(Gateway)):
+        raise click.ClickException("no gateway of this inventory has gateway_tls = 'private-ca'")
+    click.echo(tls.ca_certificate(fleet.secrets), nl=False)
+    click.echo(
+        "Save it as fleet-ca.pem. Python clients: SSL_CERT_FILE=fleet-ca.pem; curl: --cacert "
+        "fleet-ca.pem; a whole Debian host: /usr/local/share/ca-certificates/fleet-ca.crt, then "
+        "update-ca-certificates.",
+        err=True,
+    )
+
+
+@click.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("host")
+@click.option("--timeout", default="15m", show_default=True, help="Longest wait for its requests.")
+@click.option("--force", is_flag=True, help="Even if no other host would be left.")
+def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
+    """Send HOST no more requests, and wait until those in flight have ended.
+
+    It stays drained, through deploys and restarts, until `fleet undrain`.
+    """
+    try:
+        state, fleet = open_asked(inventory)
+        gpu = _gpu_host(fleet, host)
+        with Gateways(state, fleet) as gateways:
+            for gateway, drained in gateways.drained().items():
+                if not force and {item.name for item in fleet.running(Ollama)} <= {host, *drained}:
+                    raise FleetError(
+                        f"{host}: no other host would be left to {gateway}; --force if meant"
+                    )
+            gateways.change(lambda drained: sorted({*drained, host}))
+            gateways.wait_until_idle(gpu, seconds(timeout), lambda text: click.echo(text, err=True))
+    except (FleetError, ValueError) as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{host} is drained: it has no request and gets none")
+
+
+@click.command()
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("host")
+@click.option("--cold", is_flag=True, help="Do not load the model before.")
+def undrain(inventory: Path, host: str, cold: bool) -> None:
+    """Send HOST requests again, once its model is loaded."""
+    try:
+        state, fleet = open_asked(inventory)
+        gpu = _gpu_host(fleet, host)
+        with Gateways(state, fleet) as gateways:
+            if not cold:
+                gateways.warm(gpu)
+            gateways.change(lambda drained: sorted(set(drained) - {host}))
+    except FleetError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{host} gets requests again")
+
+
+def _overlap(text: str) -> timedelta:
+    days = text.removesuffix("d")
+    if text.endswith("d") and days.isdecimal():
+        return timedelta(days=int(days))
+    return timedelta(seconds=seconds(text))
+
+
+def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
+    for item in fleet.running(Ollama):
+        if item.name == name:
+            return item
+    known = ", ".join(item.name for item in fleet.running(Ollama))
+    raise FleetError(f"{name}: no such GPU host; there are {known}")
+
+
+def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
+    for gateway in fleet.running(Gateway):
+        if name in [item.name for item in gateway[Gateway].keys]:
+            return gateway
+    known = sorted(
+        {item.name for gateway in fleet.running(Gateway) for item in gateway[Gateway].keys}
+    )
+    raise click.ClickException(f"{name}: not in gateway_keys; declared: {', '.join(known)}")
+
+
+def _usable_key(gateway: FleetHost) -> GatewayKey:
+    for item in gateway[Gateway].usable_keys(datetime.now(UTC)):
+        return item
+    raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
+
+
+def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:
+    trust = trust_of(fleet, gateway)
+    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
+
+
+def _gateway(fleet: Fleet) -> FleetHost:
+    for gateway in fleet.running(Gateway):
+        if gateway_url(gateway):
+            return gateway
+    raise click.ClickException("no gateway of this inventory can be reached from this machine")
+
+
+COMMANDS = (chat, key, ca, drain, undrain)
