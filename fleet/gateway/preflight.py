@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from fleet.declare.fleet import FleetHost
 from fleet.kit.errors import FleetError
 
