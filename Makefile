@@ -40,10 +40,15 @@ test: check unit test-lab ## Everything that CI runs: static checks, unit, plan,
 # Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
 SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$$)')
 
+# As they lie on a host, which may have Ubuntu 22.04's Python.
+ON_HOST = $(filter-out %/__init__.py,$(wildcard fleet/*/on_host/*.py))
+ON_HOST_PATH = $(shell echo fleet/*/on_host | tr ' ' :)
+
 check: .venv/installed ## Format, lint, types, imports, shell programs and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=$(ON_HOST_PATH) $(BIN)/mypy --python-version 3.10 --explicit-package-bases $(ON_HOST)
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry --no-ansi .
 	$(BIN)/shellcheck $(SHELL_PROGRAMS)

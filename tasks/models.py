@@ -23,12 +23,12 @@ from fleet.ollama.paths import LOADER_UNIT
 def models(me: FleetHost) -> None:
     """Have the declared models present; the pull shows its progress and outlives this deploy."""
     install_packages(name="Install Python", packages=["python3"])
-    install_files(name="Install the loader", files=managed_files(me)[:2])
+    install_files(name="Install the loader", files=managed_files(me)[:-1])
     if AUTO in names_in_use(me):
         choose_model(name="Choose the model by the host's memory")
     install_files(
         name="Install the loader's unit",
-        files=managed_files(me)[2:],
+        files=managed_files(me)[-1:],
         check=verify_unit(LOADER_UNIT),
     )
     enable_unit(name="Run the loader whenever Ollama starts", unit=LOADER_UNIT)

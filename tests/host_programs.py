@@ -1,22 +1,16 @@
-"""The programs that run on a host, as modules."""
+"""The programs that run on hosts, as they lie there."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
-_PROGRAMS = Path(__file__).resolve().parents[1] / "fleet" / "dify" / "on_host"
+from fleet.kit.host_programs import program_files
 
-
-def _program(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, _PROGRAMS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+# Nothing of whoever runs the tests, and no package: what a host has is the standard library.
+PYTHON_OPTIONS = ("-E", "-s", "-S")
 
 
-dify_client = _program("dify_client")
-dify_stack = _program("dify_stack")
+def laid_out(folder: Path, room: str, name: str) -> Path:
+    """The program `name` of `room` with its modules, flat in `folder`; its path."""
+    folder.mkdir(exist_ok=True)
+    for file in program_files(room, name):
+        (folder / Path(file.path).name).write_text(file.text)
+    return folder / f"{name}.py"

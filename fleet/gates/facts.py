@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fleet.gates.gguf import HEAD
 from fleet.gates.placement import Loaded, Placement, Surroundings
-from fleet.models.on_host.model_loader import MANIFEST_TYPE
+from fleet.kit.on_host.registry import MANIFEST_TYPE
 
 _MIB = 1024**2
 # For a registry; four seconds to be reached, fifteen for the whole answer.

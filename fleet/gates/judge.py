@@ -23,9 +23,10 @@ from fleet.gates.gguf import read_keys
 from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
 from fleet.kit.errors import FleetError
+from fleet.kit.on_host.registry import manifest_url
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
-from fleet.models.on_host.model_loader import WEIGHTS_TYPE, manifest_path, manifest_url
+from fleet.models.on_host.ollama_protocol import WEIGHTS_TYPE, manifest_path, split_name
 from fleet.models.settings import Models
 from fleet.ollama.instances import bind_gpus
 from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
@@ -195,8 +196,8 @@ def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple
     }
     source = pull_name(root, me[Models].registry)
     insecure = me[Models].registry_insecure and source != root
-    url = "" if model.gguf else manifest_url(source, insecure=insecure)
-    path = f"{me[Ollama].models_dir}/manifests/{manifest_path(root)}"
+    url = "" if model.gguf else manifest_url(*split_name(source), insecure=insecure)
+    path = manifest_path(me[Ollama].models_dir, root)
     answer = ask(ModelManifest, path=path, url=url, digest=model.digest, environment=environment)
     if answer.manifest is None and model.gguf:
         return _gguf_shape(model.gguf, environment, ask)

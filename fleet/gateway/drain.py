@@ -26,7 +26,7 @@ from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.units import run_unit
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
-from fleet.models.on_host.model_loader import load_request
+from fleet.models.on_host.ollama_protocol import load_request
 from fleet.ollama.models import AUTO
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama

@@ -12,6 +12,7 @@ from pyinfra.api import StringCommand
 
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.on_host.common import size_text
 
 POLL = 1.0  # seconds between two looks at the host
 
@@ -86,21 +87,12 @@ class Meter:
 def progress(completed: int, total: int, rate: float) -> str:
     """`43 % of 13.8 GB, 118.2 MB/s, 1m07s left`; sizes in bytes, rate in bytes a second."""
     if total <= 0:
-        return f"{size(completed)} so far"
-    text = f"{100 * completed // total} % of {size(total)}"
+        return f"{size_text(completed)} so far"
+    text = f"{100 * completed // total} % of {size_text(total)}"
     if rate <= 0:
         return text
     left = round((total - completed) / rate)
     minutes, seconds = divmod(left, 60)
     hours, minutes = divmod(minutes, 60)
     clock = f"{hours}h{minutes:02}m" if hours else f"{minutes}m{seconds:02}s"
-    return f"{text}, {size(rate)}/s, {clock} left"
-
-
-def size(count: float) -> str:
-    """A number of bytes in the decimal unit that Ollama's own client uses."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
+    return f"{text}, {size_text(rate)}/s, {clock} left"

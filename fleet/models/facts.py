@@ -9,8 +9,11 @@ from typing import Any
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
+from fleet.kit.host_programs import program_files
 from fleet.models.choice import Memory
 from fleet.models.paths import LOADER_PROGRAM
+
+_PROGRAM = [file.path for file in program_files("models", "model_loader")]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ModelsCheck:
 class ModelsState(FactBase[ModelsCheck]):
     """The loader's own comparison of the host with `config`, which need not be installed yet.
 
-    Not known while the loader is still to be installed.
+    Not known while the loader, or a module of it, is still to be installed.
     """
 
     default = ModelsCheck
@@ -35,7 +38,7 @@ class ModelsState(FactBase[ModelsCheck]):
     @override
     def command(self, config: str) -> StringCommand:
         return StringCommand(
-            "[ ! -e", LOADER_PROGRAM, "] || printf %s", QuoteString(config),
+            "! ls", *_PROGRAM, ">/dev/null 2>&1 || printf %s", QuoteString(config),
             "| /usr/bin/python3", LOADER_PROGRAM, "--check /dev/stdin",
         )  # fmt: skip
 

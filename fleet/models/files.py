@@ -8,8 +8,9 @@ from typing import Any
 from fleet.declare.fleet import FleetHost
 from fleet.kit.durations import seconds
 from fleet.kit.files import ManagedFile
+from fleet.kit.host_programs import program_files
 from fleet.kit.proxy import proxy_environment
-from fleet.kit.render import host_program, render
+from fleet.kit.render import render
 from fleet.models.paths import (
     LOADER_CONFIG,
     LOADER_MEMORY,
@@ -32,7 +33,7 @@ def names_in_use(me: FleetHost) -> set[str]:
 
 
 def managed_files(me: FleetHost) -> list[ManagedFile]:
-    """The loader, its configuration, and its unit."""
+    """The loader and its modules, its configuration, and last its unit."""
     unit = render(
         "models/ollama-models.service.j2",
         program=LOADER_PROGRAM,
@@ -44,7 +45,7 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         restart_delay=seconds(me[Models].retry_delay_max),
     )
     return [
-        ManagedFile(LOADER_PROGRAM, host_program("models", "model_loader.py"), mode="755"),
+        *program_files("models", "model_loader"),
         ManagedFile(LOADER_CONFIG, json.dumps(loader_config(me), indent=2) + "\n"),
         ManagedFile(LOADER_UNIT_FILE, unit),
     ]

@@ -10,7 +10,8 @@ from pyinfra.facts.files import FileContents
 
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.facts.jobs import Job
-from fleet.kit.jobs import progress, run_job, size
+from fleet.kit.jobs import progress, run_job
+from fleet.kit.on_host.common import size_text
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.paths import LOADER_STATE, MODEL_CHOICE
@@ -101,4 +102,4 @@ def _report_undeclared(check: ModelsCheck, *, prune: bool) -> None:
         fate = "models_prune = True removes it"
         if prune:
             fate = "in use, so it stays" if entry["in_use"] else "it is removed"
-        host.log(f"{name} ({size(entry['size'])}) is not declared: {fate}")
+        host.log(f"{name} ({size_text(entry['size'])}) is not declared: {fate}")

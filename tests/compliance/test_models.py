@@ -16,7 +16,7 @@ from fleet.kit.facts.units import UnitState
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.files import managed_files
-from fleet.models.on_host.model_loader import load_request
+from fleet.models.on_host.ollama_protocol import load_request, manifest_path
 from fleet.models.paths import LOADER_MEMORY
 from fleet.ollama.facts import OllamaModels
 from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
@@ -260,19 +260,11 @@ def _as_set(value: Any) -> set[Any]:
 def _layers(target: Target, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path of each blob of a model, and what its manifest says of it."""
     directory = target.declared[Ollama].models_dir
-    text = target.testinfra.run("cat %s", f"{directory}/manifests/{_manifest_path(name)}").stdout
+    text = target.testinfra.run("cat %s", manifest_path(directory, name)).stdout
     if text:
         manifest = json.loads(text)
         for layer in [manifest["config"], *manifest["layers"]]:
             yield f"{directory}/blobs/{layer['digest'].replace(':', '-')}", layer
-
-
-def _manifest_path(name: str) -> str:
-    """Where Ollama keeps the manifest of a full model name, under `manifests/`."""
-    model, tag = name.rsplit(":", 1)
-    parts = model.split("/")
-    defaults = ["registry.ollama.ai", "library"]
-    return "/".join([*defaults[: 3 - len(parts)], *parts, tag])
 
 
 def _is_unchanged(target: Target, blob: str, memory: dict[str, list[int]]) -> bool:

@@ -13,6 +13,7 @@ from pyinfra.facts.server import Arch
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import ManagedFile
+from fleet.kit.host_programs import program_files
 from fleet.kit.secrets import SecretStore
 from fleet.platform.facts import HostAddresses
 from fleet.platform.preflight import SUPPORTED
@@ -183,7 +184,7 @@ class TestOrder:
             "firewall-guard",
             "fetch-release",
             "ollama.service",
-            "model_loader.py",
+            *(Path(file.path).name for file in program_files("models", "model_loader")),
             "models.json",
             "ollama-models.service",
             "nginx.conf",

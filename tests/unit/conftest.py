@@ -1,3 +1,10 @@
-from tests.fleets import own_secrets
+import sys
+from pathlib import Path
 
-__all__ = ["own_secrets"]
+# As on a host, where they lie flat and find each other by their plain names.
+sys.path += [str(path) for path in sorted(Path(__file__).parents[2].glob("fleet/*/on_host"))]
+
+from tests.fleets import own_secrets
+from tests.unit.loader_rig import ollama, other, run
+
+__all__ = ["ollama", "other", "own_secrets", "run"]

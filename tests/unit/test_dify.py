@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+import dify_client as client
+import dify_stack as stack
 from fleet.dify import declared as dify
 from fleet.dify.backups import read_backup
 from fleet.kit.errors import FleetError, SettingsError
 from tests.fleets import EDGE, GPU, fleet_of
-from tests.host_programs import dify_client as client
-from tests.host_programs import dify_stack as stack
 
 BOX: dict[str, Any] = {
     "private_address": "10.0.0.5",

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from tests.host_programs import dify_client, dify_stack
+import dify_client
+import dify_stack
 from tests.unit import docker
 
 _RUN = subprocess.run

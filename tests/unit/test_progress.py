@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fleet.kit import jobs
-from fleet.kit.jobs import Meter, progress, size
+from fleet.kit.jobs import Meter, progress
+from fleet.kit.on_host.common import size_text
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,7 @@ from fleet.kit.jobs import Meter, progress, size
     ],
 )
 def test_size(count: float, text: str) -> None:
-    assert size(count) == text
+    assert size_text(count) == text
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from typing import IO, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-import dify_client  # type: ignore[import-not-found]  # beside this file on the host
+import dify_client
 
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"

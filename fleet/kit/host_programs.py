@@ -1,0 +1,51 @@
+"""Python programs that run on hosts, each with the modules that it needs there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from fleet.kit.files import ManagedFile
+from fleet.kit.paths import LIB
+
+_ROOMS = Path(__file__).resolve().parents[1]
+
+
+def program_files(room: str, name: str) -> list[ManagedFile]:
+    """The program `fleet/<room>/on_host/<name>.py` and every module that it imports, as on a host.
+
+    A module comes before whatever imports it, and the program last: a run that dies in between
+    leaves no new program without its modules.
+    """
+    modules: dict[str, str] = {}
+    _collect(room, name, modules)
+    return [
+        ManagedFile(f"{LIB}/{module}.py", text, mode="755" if module == name else "644")
+        for module, text in modules.items()
+    ]
+
+
+def host_modules(room: str) -> dict[str, Path]:
+    """What a program of `room` may import by its plain name: the modules there and in `kit`."""
+    folders = [_ROOMS / room / "on_host", _ROOMS / "kit" / "on_host"]
+    files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    return {path.stem: path for path in files if path.stem != "__init__"}
+
+
+def imports_of(text: str) -> Iterator[str]:
+    """The modules that a source text imports, by their whole names."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def _collect(room: str, name: str, modules: dict[str, str]) -> None:
+    known = host_modules(room)
+    text = known[name].read_text()
+    for imported in imports_of(text):
+        if imported in known and imported not in modules:
+            _collect(room, imported, modules)
+    modules[name] = text

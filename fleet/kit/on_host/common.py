@@ -1,0 +1,110 @@
+"""What the programs that run on hosts share: words, files, commands, a lock.
+
+Every module of an `on_host` folder lies in one flat directory on a host and is found there by its
+plain name: `from common import say`. It uses the standard library of Python 3.10, the modules of
+its own folder, and those of this one. Product code may import one by its place in the tree
+(`fleet.kit.on_host.common`) when it imports no other of them. docs/decisions/0015-host-programs.md
+says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+BLOCK = 1 << 20  # bytes of a file that are in memory at a time
+
+
+class ProgramError(Exception):
+    """What went wrong, worded for the operator."""
+
+
+class CommandError(ProgramError):
+    """A command ended with another status than 0."""
+
+
+def say(text: str) -> None:
+    """A line on standard output, at once: an answer, or progress of which the deploy shows the
+    newest."""
+    print(text, flush=True)  # noqa: T201 - the journal is where it goes
+
+
+def log(text: str) -> None:
+    """A line on standard error: what is no answer, so that an answer can be read by itself."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the journal is where it goes
+
+
+def size_text(count: float) -> str:
+    """A number of bytes in the decimal unit that Ollama's own client uses."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def run(*words: str, cwd: Path | None = None, stdin: IO[bytes] | None = None) -> str:
+    """Standard output of a command, as text.
+
+    Raises:
+        CommandError: with the last lines of what it said.
+    """
+    done = subprocess.run(words, cwd=cwd, stdin=stdin, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()[-6:]
+        raise CommandError(f"{' '.join(words[:6])}: exit {done.returncode}: {' | '.join(said)}")
+    return done.stdout
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> None:
+    """Have `text` in the file `path`: a reader, or a crash, finds the old or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(mode)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sha256(path: Path, report: Callable[[int], None] | None = None) -> str:
+    """SHA-256 of a file of any size; `report` is told the length of each part that was read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK * 4):
+            digest.update(block)
+            if report:
+                report(len(block))
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path, waits: Callable[[], None] | None) -> Iterator[bool]:
+    """Hold the lock of the file `path` meanwhile; whether it is held.
+
+    When another process has it, `waits` is called and this waits; without `waits` it is not held.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waits is None:
+                yield False
+                return
+            waits()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield True

@@ -1,0 +1,181 @@
+"""Large files on their way to this host: bounds of patience and of room, resuming, rates."""
+
+from __future__ import annotations
+
+import os
+import time
+import urllib.error
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http.client import HTTPResponse
+from pathlib import Path
+
+from common import BLOCK, ProgramError, size_text
+
+RATE_WINDOW = 10  # seconds that a shown rate is an average of
+
+
+class StalledError(ProgramError):
+    """No new byte for too long."""
+
+
+class TooSlowError(ProgramError):
+    """The rate fell below the declared one; a fresh connection often is faster."""
+
+
+class RefusedError(ProgramError):
+    """Trying again at once would not help; a person, or time, must change something."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of patience and of room: seconds, bytes a second, bytes."""
+
+    no_progress: float
+    slow_rate: float  # 0: never interrupt a slow transfer
+    slow_window: float
+    attempts: int  # in a row, without a new byte
+    first_delay: float
+    longest_delay: float
+    disk_reserve: float
+
+    def delay(self, fruitless: int) -> float:
+        """How long to wait after so many attempts in a row without a new byte."""
+        return min(self.first_delay * float(2 ** (fruitless - 1)), self.longest_delay)
+
+
+PATIENT = Limits(1e9, 0, 0, 1, 0, 0, 0)  # to measure a rate, and judge nothing
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a transfer is: bytes, and bytes a second."""
+
+    completed: int
+    total: int
+    rate: float = 0.0
+
+
+class Watch:
+    """Judges a transfer by what it has completed at what time."""
+
+    def __init__(self, limits: Limits, now: float) -> None:
+        self.limits = limits
+        self.began = self.moved = now
+        self.best = -1
+        self.samples: deque[tuple[float, int]] = deque()
+
+    def saw(self, completed: int, total: int, now: float) -> float:
+        """The rate, as the average over a few seconds.
+
+        Raises:
+            StalledError: nothing new came for too long.
+            TooSlowError: the average over the declared window is below the declared rate.
+        """
+        if completed > self.best:
+            self.best, self.moved = completed, now
+        if completed < total and now - self.moved >= self.limits.no_progress:
+            raise StalledError(
+                f"no new byte for {now - self.moved:.0f} s, at {size_text(completed)} of "
+                f"{size_text(total)}"
+            )
+        self.samples.append((now, completed))
+        window = max(RATE_WINDOW, self.limits.slow_window)
+        while now - self.samples[0][0] > window:
+            self.samples.popleft()
+        self._refuse_slow(completed, total, now)
+        return self._rate(now, RATE_WINDOW)
+
+    def _refuse_slow(self, completed: int, total: int, now: float) -> None:
+        window = self.limits.slow_window
+        if not self.limits.slow_rate or completed >= total or now - self.began < window:
+            return
+        rate = self._rate(now, window)
+        if rate < self.limits.slow_rate:
+            raise TooSlowError(
+                f"{size_text(rate)}/s over {window:.0f} s is below "
+                f"{size_text(self.limits.slow_rate)}/s, at {size_text(completed)} of "
+                f"{size_text(total)}: interrupted, to resume at once"
+            )
+
+    def _rate(self, now: float, window: float) -> float:
+        first = next(sample for sample in self.samples if now - sample[0] <= window)
+        elapsed = now - first[0]
+        return max(self.samples[-1][1] - first[1], 0) / elapsed if elapsed > 0 else 0.0
+
+
+def check_space(directory: Path, need: int, reserve: float, fix: str) -> None:
+    """Refuse what would not fit into the file system of `directory`; `fix` tells what may help.
+
+    Raises:
+        RefusedError: fewer than `need` and `reserve` bytes are free.
+    """
+    free = os.statvfs(directory)
+    available = free.f_bavail * free.f_frsize
+    if need and need + reserve > available:
+        raise RefusedError(
+            f"needs {size_text(need)} and a reserve of {size_text(reserve)}, but "
+            f"{size_text(available)} are free in {directory}: nothing was fetched; {fix}"
+        )
+
+
+def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
+    url: str,
+    part: Path,
+    limits: Limits,
+    *,
+    begins: Callable[[Progress], None],
+    follow: Callable[[Progress], None],
+    headers: Mapping[str, str] | None = None,
+) -> None:
+    """Have the file at `url` as `part`, from where an earlier fetch of it broke off.
+
+    `begins` is told what is there and how large it will be before the first byte comes, and may
+    refuse; `follow` is told of each block. What the file should be is the caller's to check.
+
+    Raises:
+        RefusedError: the server does not have it, or not for us.
+        ProgramError: it failed in another way, and may go better at the next attempt.
+        OSError: the connection broke.
+    """
+    part.parent.mkdir(exist_ok=True)
+    have = part.stat().st_size if part.exists() else 0
+    wanted = {**(headers or {}), "Range": f"bytes={have}-"}
+    request = urllib.request.Request(url, headers=wanted)  # noqa: S310
+    try:
+        answer = urllib.request.urlopen(request, timeout=limits.no_progress)  # noqa: S310
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code == 416 and have:  # it was whole already
+                return
+            kind = RefusedError if error.code in (401, 403, 404, 410) else ProgramError
+            raise kind(f"{url}: {error.code} {error.reason}") from None
+    except urllib.error.URLError as error:
+        raise ProgramError(f"{url}: {error.reason}") from None
+    with answer:
+        have = have if answer.status == 206 else 0
+        total = have + int(answer.headers.get("Content-Length") or 0)
+        begins(Progress(have, total))
+        have = _receive(answer, part, Progress(have, total), limits, follow)
+    if have < total:
+        raise ProgramError(f"{url}: cut at {size_text(have)} of {size_text(total)}")
+
+
+def _receive(
+    answer: HTTPResponse,
+    part: Path,
+    at: Progress,
+    limits: Limits,
+    follow: Callable[[Progress], None],
+) -> int:
+    watch = Watch(limits, time.monotonic())
+    have = at.completed
+    with part.open("r+b" if have else "wb") as file:
+        file.seek(have)
+        while block := answer.read1(BLOCK):
+            file.write(block)
+            have += len(block)
+            follow(Progress(have, at.total, watch.saw(have, at.total, time.monotonic())))
+    return have

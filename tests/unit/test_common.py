@@ -1,0 +1,94 @@
+"""What every program on a host stands on: files that are whole, commands, one lock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+import common
+from common import CommandError, locked, log, run, say, sha256, write
+
+
+def test_answers_and_the_rest_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    say("an answer")
+    log("no answer")
+    assert capsys.readouterr() == ("an answer\n", "no answer\n")
+
+
+class TestWrite:
+    @pytest.mark.parametrize("mode", [0o600, 0o644])
+    def test_whole_and_for_whom(self, tmp_path: Path, mode: int) -> None:
+        path = tmp_path / "new" / "file"
+        write(path, "one", mode)
+        write(path, "two", mode)
+        assert path.read_text() == "two"
+        assert path.stat().st_mode & 0o777 == mode
+        assert list(path.parent.iterdir()) == [path]
+
+    def test_that_fails_leaves_what_was_there(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "file"
+        write(path, "one")
+
+        def full(_: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            write(path, "two")
+        assert path.read_text() == "one"
+        assert list(tmp_path.iterdir()) == [path]
+
+
+class TestRun:
+    def test_what_it_printed(self, tmp_path: Path) -> None:
+        (tmp_path / "in").write_text("said")
+        with (tmp_path / "in").open("rb") as file:
+            assert run("sh", "-c", "pwd; cat", cwd=tmp_path, stdin=file) == f"{tmp_path}\nsaid"
+
+    def test_failure_ends_with_what_it_said(self) -> None:
+        with pytest.raises(CommandError) as caught:
+            run("sh", "-c", "seq 9 >&2; exit 3")
+        assert str(caught.value).endswith(": exit 3: 4 | 5 | 6 | 7 | 8 | 9")
+
+
+def test_sha256_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common, "BLOCK", 1)
+    path, parts = tmp_path / "file", []
+    path.write_bytes(b"0123456789")
+    assert sha256(path, parts.append) == hashlib.sha256(b"0123456789").hexdigest()
+    assert parts == [4, 4, 2]
+
+
+class TestLock:
+    def test_held_by_another(self, tmp_path: Path) -> None:
+        path = tmp_path / "lock"
+        with locked(path, None) as first, locked(path, None) as second:
+            assert (first, second) == (True, False)
+        with locked(path, None) as free:
+            assert free
+
+    def test_waited_for(self, tmp_path: Path) -> None:
+        """... after it was said once."""
+        path, said, end = tmp_path / "lock", [], threading.Event()
+
+        def waits() -> None:
+            said.append("waits")
+            end.set()
+
+        def second() -> None:
+            with locked(path, waits) as held:
+                said.append(f"held: {held}")
+
+        thread = threading.Thread(target=second)
+        with locked(path, None):
+            thread.start()
+            assert end.wait(5)
+            assert said == ["waits"]
+        thread.join()
+        assert said == ["waits", "held: True"]
