@@ -17,6 +17,7 @@ from fleet.dify import declared as dify
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
 from fleet.kit.errors import FleetError
+from fleet.kit.on_host.common import sha256
 
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
 _PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
@@ -141,12 +142,6 @@ def _declared(fleet: Fleet, name: str) -> FleetHost:
     if name not in known:
         raise FleetError(f"{name}: no such Dify host; there are {', '.join(known) or 'none'}")
     return fleet[name]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_backup(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:

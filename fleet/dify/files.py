@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,7 +17,6 @@ from fleet.dify.paths import (
     DIFY_BOOT_UNIT_FILE,
     DIFY_CA,
     DIFY_CLIENT_CONFIG,
-    DIFY_CLIENT_PROGRAM,
     DIFY_KEYS,
     DIFY_MEMORY,
     DIFY_PACKAGE,
@@ -35,6 +33,7 @@ from fleet.gateway import tls
 from fleet.kit import paths
 from fleet.kit.durations import due_after, seconds
 from fleet.kit.files import ManagedFile
+from fleet.kit.host_programs import program_files
 from fleet.kit.render import host_program, render
 
 PROVIDER = "langgenius/ollama/ollama"
@@ -54,14 +53,10 @@ def managed_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
 
 def programs() -> list[ManagedFile]:
     """What does the work on the host."""
-    return [
-        ManagedFile(path, host_program(room, Path(path).name), mode="755")
-        for room, path in (
-            ("dify", DIFY_STACK_PROGRAM),
-            ("dify", DIFY_CLIENT_PROGRAM),
-            ("kit", f"{paths.LIB}/fetch-release"),
-        )
-    ]
+    fetch = ManagedFile(
+        f"{paths.LIB}/fetch-release", host_program("kit", "fetch-release"), mode="755"
+    )
+    return [*program_files("dify", "dify_client", "dify_stack"), fetch]
 
 
 def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:

@@ -12,16 +12,17 @@ from fleet.kit.paths import LIB
 _ROOMS = Path(__file__).resolve().parents[1]
 
 
-def program_files(room: str, name: str) -> list[ManagedFile]:
-    """The program `fleet/<room>/on_host/<name>.py` and every module that it imports, as on a host.
+def program_files(room: str, *names: str) -> list[ManagedFile]:
+    """Programs of `fleet/<room>/on_host` and every module that they import, as on a host.
 
-    A module comes before whatever imports it, and the program last: a run that dies in between
-    leaves no new program without its modules.
+    A module comes before whatever imports it: a run that dies in between leaves no new program
+    without its modules.
     """
     modules: dict[str, str] = {}
-    _collect(room, name, modules)
+    for name in names:
+        _collect(room, name, modules)
     return [
-        ManagedFile(f"{LIB}/{module}.py", text, mode="755" if module == name else "644")
+        ManagedFile(f"{LIB}/{module}.py", text, mode="755" if module in names else "644")
         for module, text in modules.items()
     ]
 
@@ -43,9 +44,11 @@ def imports_of(text: str) -> Iterator[str]:
 
 
 def _collect(room: str, name: str, modules: dict[str, str]) -> None:
+    if name in modules:
+        return
     known = host_modules(room)
     text = known[name].read_text()
     for imported in imports_of(text):
-        if imported in known and imported not in modules:
+        if imported in known:
             _collect(room, imported, modules)
     modules[name] = text

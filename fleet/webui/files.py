@@ -10,7 +10,8 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway import tls
 from fleet.kit.durations import due_after
 from fleet.kit.files import ManagedFile
-from fleet.kit.render import host_program, render
+from fleet.kit.host_programs import program_files
+from fleet.kit.render import render
 from fleet.webui import declared
 from fleet.webui.declared import webui_endpoint
 from fleet.webui.paths import (
@@ -72,6 +73,6 @@ def backup_files(me: FleetHost) -> list[ManagedFile]:
         "due": due_after(me[Webui].backup_every),
     }
     return [
-        ManagedFile(WEBUI_BACKUP_PROGRAM, host_program("webui", "webui_backup.py"), mode="755"),
+        *program_files("webui", "webui_backup"),
         ManagedFile(WEBUI_BACKUP_CONFIG, json.dumps(config, indent=1) + "\n"),
     ]

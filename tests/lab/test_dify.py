@@ -213,7 +213,7 @@ def test_upgrade_that_was_cut_off_is_finished(dify: Dify) -> None:
         env=os.environ | {"LLM_FLEET_LAB_ID": dify.lab.id, **dify._with({"dify_version": NEWER})},
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    _until(lambda: "an upgrade" in dify.ssh("cat /var/lib/dify/state.json"))
+    _until(lambda: f'"to": "{NEWER}"' in dify.ssh("cat /var/lib/dify/state.json"))
     time.sleep(4)
     dify.ssh("systemctl kill --signal KILL llm-fleet-dify.service")
     process.kill()

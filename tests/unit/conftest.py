@@ -5,6 +5,7 @@ from pathlib import Path
 sys.path += [str(path) for path in sorted(Path(__file__).parents[2].glob("fleet/*/on_host"))]
 
 from tests.fleets import own_secrets
+from tests.unit.dify_host import host
 from tests.unit.loader_rig import ollama, other, run
 
-__all__ = ["ollama", "other", "own_secrets", "run"]
+__all__ = ["host", "ollama", "other", "own_secrets", "run"]

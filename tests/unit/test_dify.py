@@ -12,10 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-import dify_client as client
-import dify_stack as stack
 from fleet.dify import declared as dify
 from fleet.dify.backups import read_backup
 from fleet.kit.errors import FleetError, SettingsError
@@ -167,102 +164,12 @@ def test_secrets_are_made_once_and_fit_their_forms() -> None:
     assert len(base64.urlsafe_b64decode(first["agent_server_secret_key"] + "=")) == 32
 
 
-def test_generated_password_is_never_taken_for_base64() -> None:
-    """... or trying it plain would be a counted try."""
-    make = dify.SECRETS["owner_password"].make
-    assert all(client.is_no_base64(make()) for _ in range(200))
-    assert not client.is_no_base64("abcd1234")
-
-
 def test_containers_fetch_files_from_each_other() -> None:
     """Dify's plugins would be sent to the address in people's browsers otherwise."""
     fleet = fleet_of({"box": ("gpu dify", {**BOX, "dify_public_url": "https://dify.example"})})
     told = dify.environment(fleet["box"], fleet)
     assert told["INTERNAL_FILES_URL"] == "http://api:5001"
     assert told["FILES_URL"] == "https://dify.example"
-
-
-class TestStack:
-    def test_yaml_is_what_was_meant(self) -> None:
-        text = stack.to_yaml(
-            {"a": {"b": [1, "x: y"], "c": {"d": "#"}}, "e": stack.Tagged("!reset", [])}
-        )
-        assert "e: !reset []\n" in text
-        assert yaml.safe_load(text.replace("!reset ", "")) == {
-            "a": {"b": [1, "x: y"], "c": {"d": "#"}},
-            "e": [],
-        }
-
-    @pytest.mark.parametrize(
-        ("image", "loose"),
-        [
-            ("nginx:latest", True),
-            ("nginx", True),
-            ("postgres:15-alpine", True),
-            ("localhost:5000/nginx", True),
-            ("langgenius/dify-api:1.16.1", False),
-            ("langgenius/dify-plugin-daemon:0.6.10-local", False),
-            ("nginx:latest@sha256:" + "ab" * 32, False),
-        ],
-    )
-    def test_tags_that_move(self, image: str, loose: bool) -> None:
-        assert (stack.image_problem({"x": {"image": image}}) is not None) == loose
-
-    @pytest.mark.parametrize(
-        ("service", "problem"),
-        [
-            ({"environment": {"QDRANT_API_KEY": "difyai123456"}}, True),
-            ({"environment": {"URL": "redis://:difyai123456@redis:6379/1"}}, True),
-            ({"command": ["redis-server", "--requirepass", "difyai123456"]}, True),
-            ({"environment": {"EMPTY": None}, "command": None}, False),
-            ({"environment": {"DB_PASSWORD": "ours"}, "image": "langgenius/dify-sandbox:1"}, False),
-        ],
-    )
-    def test_passwords_that_everybody_knows(self, service: dict[str, Any], problem: bool) -> None:
-        said = stack.password_problem({"x": {"image": "x:1.0.0"} | service}, dify.PUBLIC_DEFAULTS)
-        assert (said is not None) == problem
-        assert "difyai123456" not in (said or "")
-
-    @pytest.mark.parametrize(
-        ("state", "restart", "problem"),
-        [
-            ({"Status": "running"}, "always", None),
-            ({"Status": "running", "Health": {"Status": "healthy"}}, "always", None),
-            ({"Status": "running", "Health": {"Status": "unhealthy"}}, "always", "x: unhealthy"),
-            (
-                {"Status": "running", "Health": {"Status": "unhealthy", "FailingStreak": 0}},
-                "always",
-                "x: starting",
-            ),
-            ({"Status": "paused"}, "always", "x: paused"),
-            ({"Status": "exited", "ExitCode": 0}, "no", None),
-            ({"Status": "exited", "ExitCode": 1}, "no", "x: ended with 1"),
-            ({"Status": "exited", "ExitCode": 0}, "always", "x: exited"),
-        ],
-    )
-    def test_state(self, state: dict[str, Any], restart: str, problem: str | None) -> None:
-        assert stack.state_problem("x", {"restart": restart}, state) == problem
-
-    def test_values_take_the_places_of_the_examples(self, tmp_path: Path) -> None:
-        pristine = tmp_path / "opt" / "1.16.1" / "dify-1.16.1" / "docker"
-        pristine.mkdir(parents=True)
-        (pristine / "docker-compose.yaml").write_text("services: {}\n")
-        (pristine / ".env.example").write_text(
-            "# words=\nSECRET_KEY=old\nKEEP=1\nSECRET_KEY=public\n"
-        )
-        (tmp_path / "values").write_text("SECRET_KEY=new\nOURS=2\n")
-        config = {
-            "root": str(tmp_path / "root"),
-            "pristine": str(tmp_path / "opt"),
-            "values": str(tmp_path / "values"),
-        }
-        assert stack.Release(config, "1.16.1").env_text() == (
-            "# words=\nSECRET_KEY=new\nKEEP=1\nSECRET_KEY=new\n# Added by llm-fleet.\nOURS=2\n"
-        )
-
-    def test_moment_has_nine_digits_or_none(self) -> None:
-        whole = stack.moment("2026-11-21T07:00:00Z")
-        assert stack.moment("2026-11-21T07:00:00.250000000Z") == whole + 0.25
 
 
 def backup(path: Path, **members: Any) -> Path:

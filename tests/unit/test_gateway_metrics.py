@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.gateway.on_host import gateway_metrics
-from fleet.gateway.on_host.gateway_metrics import Metrics, follow, serve
+import gateway_metrics
+from gateway_metrics import Metrics, follow, serve
 
 
 def line(**changed: object) -> str:

@@ -25,7 +25,7 @@ from fleet.driver.facts import (
     generation_of,
 )
 from fleet.driver.files import repository
-from fleet.driver.on_host import driver_install
+import driver_install
 from fleet.driver.plan import Refusal, System, kernel_flavor, make_plan, on_kernel
 from fleet.driver.settings import Driver
 from tests.fleets import fleet_of

@@ -68,6 +68,15 @@ def test_modules_come_before_what_imports_them(room: str, name: str) -> None:
         assert own <= seen, file.path
         seen.add(Path(file.path).stem)
     assert (files[-1].path, files[-1].mode) == (f"{LIB}/{name}.py", "755")
+    assert {file.mode for file in files[:-1]} <= {"644"}
+
+
+def test_what_several_programs_need_is_installed_once() -> None:
+    files = program_files("dify", "dify_client", "dify_stack")
+    paths = [file.path for file in files]
+    assert len(set(paths)) == len(paths)
+    executable = {Path(file.path).stem for file in files if file.mode == "755"}
+    assert executable == {"dify_client", "dify_stack"}
 
 
 @pytest.mark.parametrize(("room", "name"), ALL)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sqlite3
 import subprocess
 import tarfile
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 import fleet.declare.load
+import webui_backup as backup
 from fleet.kit.errors import SettingsError
 from tests.fleets import EDGE, GPU, fleet_of
 
-PROGRAM = Path(__file__).resolve().parents[2] / "fleet" / "webui" / "on_host" / "webui_backup.py"
 PAGE: dict[str, Any] = {
     "private_address": "10.0.0.6",
     "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
@@ -132,18 +130,6 @@ def test_secret_that_an_environment_file_cannot_hold(
     assert "webui_page_admin_password is not 16 to 72 characters" in text
 
 
-def program() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("webui_backup", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-backup = program()
-
-
 @pytest.fixture
 def volume(tmp_path: Path) -> Path:
     """A volume: a database that is written to, an upload, and the image's models."""
@@ -196,6 +182,7 @@ def test_what_a_killed_backup_left_is_cleared(volume: Path, tmp_path: Path) -> N
     backups = tmp_path / "backups"
     (backups / ".webui-dead").mkdir(parents=True)
     (backups / ".webui-dead" / "part").write_text("half")
+    (backups / ".webui-1.tar.sha256.x").write_text("half of a sum")
     archive = backup.back_up(volume, backups)
     assert sorted(path.name for path in backups.iterdir()) == [
         archive.name, f"{archive.name}.sha256"
@@ -216,7 +203,7 @@ def test_oldest_are_deleted_with_their_sums(tmp_path: Path) -> None:
 def test_not_due_does_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volume: Path
 ) -> None:
-    monkeypatch.setattr(backup, "volume", lambda name: volume)
+    monkeypatch.setattr(backup, "volume_path", lambda name: volume)
     config = tmp_path / "config.json"
     backups = tmp_path / "backups"
     config.write_text(

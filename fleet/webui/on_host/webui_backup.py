@@ -6,12 +6,10 @@ itself, each as of one moment; other files as they are. An archive has its name 
 whole, and its SHA-256 beside it.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import sqlite3
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -20,8 +18,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from archives import is_due, seal, volume_path
+from common import say
+
 # Models: the image has them, and fills an empty volume with them.
 LEFT_OUT = {Path("cache/embedding"), Path("cache/whisper"), Path("cache/tiktoken")}
+ARCHIVES = "webui-*.tar"
 DATABASE = b"SQLite format 3\0"
 
 
@@ -31,44 +33,27 @@ def main(words: list[str]) -> int:
     config = json.loads(Path(words[0]).read_text())
     directory = Path(config["directory"])
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    newest = max((path.stat().st_mtime for path in directory.glob("webui-*.tar")), default=0.0)
-    if "--due" in words[1:] and time.time() - newest < config["due"]:
-        print("not due")  # noqa: T201
+    if "--due" in words[1:] and not is_due(directory, ARCHIVES, config["due"]):
+        say("not due")
         return 0
-    archive = back_up(volume(config["volume"]), directory)
+    archive = back_up(volume_path(config["volume"]), directory)
     prune(directory, config["keep"])
-    print(f"{archive.name}: {archive.stat().st_size} bytes")  # noqa: T201
+    say(f"{archive.name}: {archive.stat().st_size} bytes")
     return 0
-
-
-def volume(name: str) -> Path:
-    """Where a volume of Docker's is.
-
-    Raises:
-        CalledProcessError: there is none of this name.
-    """
-    command = ["docker", "volume", "inspect", "--format", "{{.Mountpoint}}", name]
-    return Path(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
 
 
 def back_up(data: Path, directory: Path) -> Path:
     """Have what is in `data` as an archive in `directory`; the archive."""
     for left in directory.glob(".webui-*"):
-        shutil.rmtree(left)
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     with tempfile.TemporaryDirectory(dir=directory, prefix=".webui-") as scratch:
         part = Path(scratch) / "part"
         with tarfile.open(part, "w") as archive:
             for path in members(data):
                 add(archive, path, path.relative_to(data), Path(scratch))
         name = f"webui-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.tar"
-        digest = hashlib.sha256()
-        with part.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-            os.fsync(file.fileno())
-        # First the sum: an archive without one would not be known to be whole.
-        (directory / f"{name}.sha256").write_text(f"{digest.hexdigest()}  {name}\n")
-        return part.rename(directory / name)
+        seal(part, directory / name)
+    return directory / name
 
 
 def members(folder: Path, under: Path = Path()) -> list[Path]:
@@ -129,9 +114,9 @@ def is_database(path: Path) -> bool:
 
 def prune(directory: Path, keep: int) -> None:
     """Delete the oldest archives beyond so many, and sums whose archive is no more."""
-    for archive in sorted(directory.glob("webui-*.tar"))[:-keep]:
+    for archive in sorted(directory.glob(ARCHIVES))[:-keep]:
         archive.unlink()
-    for record in directory.glob("webui-*.tar.sha256"):
+    for record in directory.glob(f"{ARCHIVES}.sha256"):
         if not record.with_suffix("").exists():
             record.unlink()
 

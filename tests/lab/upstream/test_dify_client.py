@@ -21,6 +21,7 @@ from fleet.dify.files import client_config, programs
 from fleet.kit.paths import LIB
 from lab.dify import package
 from tests.fleets import fleet_of, own_secrets
+from tests.host_programs import PYTHON_OPTIONS
 from tests.lab.upstream.dify_console import Console
 from tests.lab.upstream.dify_rig import INIT, Rig
 from tests.lab.upstream.rig import MODEL, Server
@@ -69,7 +70,7 @@ class Client:
         path = self.folder / "client.json"
         path.write_text(json.dumps(self.config))
         return subprocess.run(
-            [sys.executable, "-I", self.folder / "dify_client.py", command, path],
+            [sys.executable, *PYTHON_OPTIONS, self.folder / "dify_client.py", command, path],
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
 
@@ -301,7 +302,7 @@ class TestWhatIsNotUp:
 
     def test_daemon_that_starts_late(self, client: Client) -> None:
         client.rig.stop("plugin-daemon")
-        program = [sys.executable, "-I", client.folder / "dify_client.py", "apply"]
+        program = [sys.executable, *PYTHON_OPTIONS, client.folder / "dify_client.py", "apply"]
         client.pending  # noqa: B018 - writes the configuration
         with subprocess.Popen(
             [*program, client.folder / "client.json"], stdout=subprocess.PIPE, text=True

@@ -1,0 +1,157 @@
+"""What Dify keeps on a disk: volumes and databases, copied, put back, and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from archives import sum_of, volume_path
+from common import ProgramError, run, say, sha256
+from dify_compose import Release
+from dify_health import DATABASE
+
+# The owner of Dify's own processes in their containers.
+_STORAGE_OWNER = "1001:1001"
+
+
+def size_of(directory: Path) -> int:
+    """Bytes of the files under a directory; it, or any of them, may be gone by now."""
+    total = 0
+    for place, _, names in os.walk(directory):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).lstat().st_size
+    return total
+
+
+def databases(release: Release) -> list[str]:
+    """Every database that is not PostgreSQL's own."""
+    text = release.compose(
+        "exec", "-T", DATABASE, "sh", "-c",
+        'PGPASSWORD="$POSTGRES_PASSWORD" psql -U "${POSTGRES_USER:-postgres}" -d postgres -Atc '
+        "\"select datname from pg_database where not datistemplate and datname <> 'postgres'\"",
+    )  # fmt: skip
+    return text.split()
+
+
+def dump(release: Release, name: str, target: Path) -> None:
+    """Write a database to the file `target`, in pg_dump's own format."""
+    command = 'PGPASSWORD="$POSTGRES_PASSWORD" exec pg_dump -U "${POSTGRES_USER:-postgres}" -Fc'
+    # Who holds a lock may be paused, and would hold it as long as the dump waits for it.
+    command += " --lock-wait-timeout=60000"
+    container = release.containers()[DATABASE]["Id"]
+    with target.open("wb") as file:
+        done = subprocess.run(
+            ["docker", "exec", container, "sh", "-c", f'{command} -d "$1"', "sh", name],
+            stdout=file, stderr=subprocess.PIPE, check=False,
+        )  # fmt: skip
+    if done.returncode != 0:
+        raise ProgramError(f"pg_dump {name}: {done.stderr.decode()[-500:]}")
+
+
+def load(release: Release, name: str, dumped: Path) -> None:
+    """Have a database as it was dumped, and nothing else of that name."""
+    say(f"restoring the database {name}")
+    psql = (
+        'export PGPASSWORD="$POSTGRES_PASSWORD"; user=${POSTGRES_USER:-postgres};'
+        ' psql -q -U "$user" -d postgres -v ON_ERROR_STOP=1'
+        ' -c "DROP DATABASE IF EXISTS \\"$1\\"" -c "CREATE DATABASE \\"$1\\"" &&'
+        ' exec pg_restore -U "$user" --no-owner --exit-on-error -d "$1"'
+    )
+    container = release.containers()[DATABASE]["Id"]
+    with dumped.open("rb") as file:
+        run("docker", "exec", "--interactive", container, "sh", "-c", psql, "sh", name, stdin=file)
+
+
+def tar(target: Path, directory: Path, *options: str) -> None:
+    """Write what is in a directory to the archive `target`."""
+    run("tar", "--create", "--numeric-owner", "--acls", "--xattrs", *options,
+        "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
+
+
+def untar(archive: Path, directory: Path) -> None:
+    """Unpack an archive that was compressed by gzip, with its owners and rights."""
+    run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
+        "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
+
+
+def put_aside(directory: Path, archive: Path) -> None:
+    """Have what `directory` held before anything was put back in `archive`."""
+    if not archive.exists():
+        archive.parent.mkdir(mode=0o700, exist_ok=True)
+        part = archive.with_name(f".{archive.name}.part")
+        tar(part, directory)
+        part.rename(archive)
+
+
+def named_volumes(project: str) -> list[str]:
+    """Docker's volumes of a Compose project."""
+    label = f"label=com.docker.compose.project={project}"
+    return run("docker", "volume", "ls", "--quiet", "--filter", label).split()
+
+
+def make_volume(project: str, name: str) -> None:
+    """Have the volume `name` of a Compose project."""
+    if name not in named_volumes(project):
+        # As Compose labels it, or it would not take it for its own.
+        short = name[len(f"{project}_") :]
+        run("docker", "volume", "create", "--label", f"com.docker.compose.project={project}",
+            "--label", f"com.docker.compose.volume={short}", name)  # fmt: skip
+
+
+def replace_volumes(volumes: Path, project: str, stage: Path, former: Path | None) -> None:
+    """Have in the volumes what an unpacked backup holds; what was there goes to `former`."""
+    if former and volumes.exists() and not former.exists():
+        volumes.rename(former)
+    shutil.rmtree(volumes, ignore_errors=True)
+    volumes.mkdir(mode=0o755)
+    untar(stage / "volumes.tar.gz", volumes)
+    storage = volumes / "app" / "storage"
+    if storage.exists():
+        run("chown", "--recursive", _STORAGE_OWNER, str(storage))
+    for part in sorted(stage.glob("named-*.tar.gz")):
+        name = part.name[len("named-") : -len(".tar.gz")]
+        make_volume(project, name)
+        place = volume_path(name)
+        if former:
+            put_aside(place, former / f"named-{name}.tar")
+        for path in place.iterdir():
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        untar(part, place)
+
+
+def space_needed(volumes: Path, project: str) -> int:
+    """Bytes that a backup may take: copies, and then the archive of them."""
+    database = size_of(volumes / "db" / "data")
+    named = sum(size_of(volume_path(name)) for name in named_volumes(project))
+    # A dump is smaller by far than the tables and their log.
+    return 2 * (size_of(volumes) - database + named) + database
+
+
+def read_manifest(archive: Path) -> Any:
+    """The manifest of a backup. Raises ProgramError when it is none, or not whole."""
+    beside = sum_of(archive)
+    if beside.exists() and beside.read_text().split()[0] != sha256(archive):
+        raise ProgramError(f"{archive}: not what its .sha256 says; it is damaged")
+    try:
+        with tarfile.open(archive) as parts:
+            file = parts.extractfile("./manifest.json")
+            return json.loads(file.read()) if file else {}
+    except (tarfile.TarError, KeyError, ValueError) as error:
+        raise ProgramError(f"{archive}: no backup of Dify: {error}") from None
+
+
+def unpack_checked(archive: Path, directory: Path) -> None:
+    """Unpack a backup whose every part has the checksum that its manifest says."""
+    files = read_manifest(archive)["files"]
+    run("tar", "--extract", "--file", str(archive), "--directory", str(directory))
+    for name, expected in files.items():
+        path = directory / name
+        if not path.is_file() or sha256(path) != expected:
+            raise ProgramError(f"{archive}: {name} is damaged; nothing was restored from it")
