@@ -14,9 +14,10 @@ from fleet.gateway.files import (
     acme_hook,
     config_files,
     dropin_file,
+    exporter_dropins,
     health_origin,
     loaded_files,
-    metrics_files,
+    request_exporter_files,
     sysctl_file,
 )
 from fleet.gateway.operations import acme_certificate, kernel_settings, placeholder_certificate
@@ -29,9 +30,7 @@ from fleet.gateway.paths import (
     GATEWAY_LOG,
     GATEWAY_SYSCTL,
     GATEWAY_UNIT,
-    METRICS_PROGRAM,
     METRICS_UNIT,
-    METRICS_UNIT_FILE,
 )
 from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites
 from fleet.gateway.settings import Gateway
@@ -97,16 +96,16 @@ def _metrics(me: FleetHost) -> None:
         for unit in [*[f"{unit}.service" for unit in units], METRICS_UNIT]:
             stop_unit(name=f"Stop {unit}", unit=unit)
         return
-    program, unit_file, *dropins = metrics_files(me)
+    dropins, own = exporter_dropins(me), request_exporter_files(me)
     # Before the packages: their units then never listen where they are not declared to.
     install_files(name="Install the exporters' drop-ins", files=dropins)
     install_packages(name="Install the exporters", packages=units)
     for unit, file in zip(units, dropins, strict=True):
         run_unit(name=f"Run {unit}", unit=f"{unit}.service", files=[file.path])
-    install_files(name="Install the metrics of keys", files=[program, unit_file])
+    install_files(name="Install the metrics of keys", files=own)
     run_unit(
         name="Run the metrics of keys",
         unit=METRICS_UNIT,
-        files=[METRICS_PROGRAM, METRICS_UNIT_FILE],
+        files=[file.path for file in own],
         health_url=f"http://{metrics_endpoints(me)['requests']}/metrics",
     )

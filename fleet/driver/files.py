@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fleet import pins
 from fleet.declare.fleet import FleetHost
-from fleet.driver.operations import INSTALLER
 from fleet.driver.paths import (
     DEVICES_UNIT,
     DEVICES_UNIT_FILE,
@@ -19,6 +18,7 @@ from fleet.driver.settings import Driver
 from fleet.kit import paths
 from fleet.kit.apt import AptRepository
 from fleet.kit.files import ManagedFile
+from fleet.kit.host_programs import program_files
 from fleet.kit.render import host_program, render
 
 DEVICES_PROGRAM = f"{paths.LIB}/nvidia-devices"
@@ -60,7 +60,7 @@ def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
 def programs() -> list[ManagedFile]:
     """What the host runs by itself."""
     return [
-        ManagedFile(INSTALLER, host_program("driver", "driver_install.py"), mode="755"),
+        *program_files("driver", "driver_install"),
         ManagedFile(DEVICES_PROGRAM, host_program("driver", "nvidia-devices"), mode="755"),
     ]
 

@@ -37,6 +37,7 @@ from fleet.gateway.paths import (
 from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
 from fleet.kit.files import ManagedFile
+from fleet.kit.host_programs import program_files
 from fleet.kit.render import host_program, render
 from fleet.ollama.servers import ollama_endpoint
 from fleet.ollama.settings import Ollama
@@ -152,14 +153,24 @@ def acme_hook() -> ManagedFile:
 
 def metrics_files(me: FleetHost) -> list[ManagedFile]:
     """The exporter of requests, its unit, and the other exporters' drop-ins."""
-    endpoints = metrics_endpoints(me)
+    return [*request_exporter_files(me), *exporter_dropins(me)]
+
+
+def request_exporter_files(me: FleetHost) -> list[ManagedFile]:
+    """The program that counts requests by key, and its unit."""
     unit = render(
         "gateway/metrics.service.j2",
         program=METRICS_PROGRAM,
         log=GATEWAY_LOG,
-        endpoint=endpoints["requests"],
+        endpoint=metrics_endpoints(me)["requests"],
     )
-    dropins = [
+    return [*program_files("gateway", "gateway_metrics"), ManagedFile(METRICS_UNIT_FILE, unit)]
+
+
+def exporter_dropins(me: FleetHost) -> list[ManagedFile]:
+    """What binds each of the distribution's exporters to its declared address."""
+    endpoints = metrics_endpoints(me)
+    return [
         ManagedFile(
             path,
             render(
@@ -170,12 +181,6 @@ def metrics_files(me: FleetHost) -> list[ManagedFile]:
             ),
         )
         for name, path in EXPORTERS.items()
-    ]
-    program = host_program("gateway", "gateway_metrics.py")
-    return [
-        ManagedFile(METRICS_PROGRAM, program),
-        ManagedFile(METRICS_UNIT_FILE, unit),
-        *dropins,
     ]
 
 

@@ -38,5 +38,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def host_program(room: str, name: str) -> str:
-    """The text of a program that runs on hosts: `fleet/<room>/on_host/<name>`."""
+    """The text of a shell program that runs on hosts: `fleet/<room>/on_host/<name>`.
+
+    `fleet.kit.host_programs` is for those in Python, which have modules.
+    """
     return (_ROOMS / room / "on_host" / name).read_text()

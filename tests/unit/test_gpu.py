@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import driver_install
 from fleet.driver import facts as gpu
 from fleet.driver.facts import (
     DriverState,
@@ -25,7 +26,6 @@ from fleet.driver.facts import (
     generation_of,
 )
 from fleet.driver.files import repository
-import driver_install
 from fleet.driver.plan import Refusal, System, kernel_flavor, make_plan, on_kernel
 from fleet.driver.settings import Driver
 from tests.fleets import fleet_of

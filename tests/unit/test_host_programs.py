@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -88,6 +89,12 @@ def test_program_finds_all_that_it_imports(tmp_path: Path, room: str, name: str)
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_no_python_program_is_installed_without_its_modules() -> None:
+    """`host_program` reads one file."""
+    for path in PRODUCT:
+        assert not re.search(r'host_program\("\w+", "[^"]*\.py"\)', path.read_text()), path
 
 
 def test_product_code_imports_only_what_stands_alone() -> None:

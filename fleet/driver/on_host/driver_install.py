@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
+from common import log, say
+
 APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 BOOT = Path("/boot")
@@ -55,7 +57,7 @@ def main() -> int:
     try:
         install(options)
     except Failure as failure:
-        print(failure, file=sys.stderr)  # noqa: T201 - the journal
+        log(str(failure))
         return 1
     return 0
 
@@ -81,7 +83,7 @@ def install(options: argparse.Namespace) -> None:
     refresh_initramfs(kernel)
     names = [*options.package, *options.fabric]
     run(["apt-mark", "hold" if options.hold else "unhold", *names])
-    print(f"driver {version} is installed for kernel {kernel}")  # noqa: T201
+    say(f"driver {version} is installed for kernel {kernel}")
 
 
 def refresh_initramfs(kernel: str) -> None:
@@ -190,7 +192,7 @@ def install_later_headers(kernel: str, began: float, logs: Path) -> None:
         built_for_others(kernel, began, [package])
     if log := newest_build_log(began):
         message = f"{keep_log(log, logs)}\nIt is there for the running kernel {kernel}."
-        print(message)  # noqa: T201
+        say(message)
         (logs / WARNING).write_text(f"{message}\n")
 
 
@@ -339,7 +341,7 @@ def apt_install(names: Iterable[str]) -> bool:
 
 def run(argv: list[str], *, check: bool = True) -> bool:
     """Run a program whose output belongs into the journal; whether it succeeded."""
-    print(f"+ {' '.join(argv)}", flush=True)  # noqa: T201
+    say(f"+ {' '.join(argv)}")
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode == 0
     if check and not done:
         raise Failure(f"`{' '.join(argv)}` failed; its own words are above.")
