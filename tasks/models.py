@@ -12,7 +12,7 @@ from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import enable_unit
-from fleet.models.files import loader_config, managed_files, names_in_use
+from fleet.models.files import loader_config, loader_files, names_in_use, unit_file
 from fleet.models.operations import choose_model, provide_models
 from fleet.models.settings import Models
 from fleet.ollama.models import AUTO
@@ -23,12 +23,12 @@ from fleet.ollama.paths import LOADER_UNIT
 def models(me: FleetHost) -> None:
     """Have the declared models present; the pull shows its progress and outlives this deploy."""
     install_packages(name="Install Python", packages=["python3"])
-    install_files(name="Install the loader", files=managed_files(me)[:-1])
+    install_files(name="Install the loader", files=loader_files(me))
     if AUTO in names_in_use(me):
         choose_model(name="Choose the model by the host's memory")
     install_files(
         name="Install the loader's unit",
-        files=managed_files(me)[-1:],
+        files=[unit_file(me)],
         check=verify_unit(LOADER_UNIT),
     )
     enable_unit(name="Run the loader whenever Ollama starts", unit=LOADER_UNIT)

@@ -33,7 +33,18 @@ def names_in_use(me: FleetHost) -> set[str]:
 
 
 def managed_files(me: FleetHost) -> list[ManagedFile]:
-    """The loader and its modules, its configuration, and last its unit."""
+    """Every file of the loader."""
+    return [*loader_files(me), unit_file(me)]
+
+
+def loader_files(me: FleetHost) -> list[ManagedFile]:
+    """The loader with its modules, and last its configuration."""
+    config = json.dumps(loader_config(me), indent=2) + "\n"
+    return [*program_files("models", "model_loader"), ManagedFile(LOADER_CONFIG, config)]
+
+
+def unit_file(me: FleetHost) -> ManagedFile:
+    """The unit that runs the loader."""
     unit = render(
         "models/ollama-models.service.j2",
         program=LOADER_PROGRAM,
@@ -44,11 +55,7 @@ def managed_files(me: FleetHost) -> list[ManagedFile]:
         environment=proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy),
         restart_delay=seconds(me[Models].retry_delay_max),
     )
-    return [
-        *program_files("models", "model_loader"),
-        ManagedFile(LOADER_CONFIG, json.dumps(loader_config(me), indent=2) + "\n"),
-        ManagedFile(LOADER_UNIT_FILE, unit),
-    ]
+    return ManagedFile(LOADER_UNIT_FILE, unit)
 
 
 def loader_config(me: FleetHost) -> dict[str, Any]:

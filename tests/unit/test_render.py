@@ -415,7 +415,7 @@ class TestModels:
         }
 
     def test_configuration_is_what_the_loader_reads(self, fleet: Fleet) -> None:
-        loader, config, unit = models.managed_files(fleet["gpu1"])
+        *_, loader, config, unit = models.managed_files(fleet["gpu1"])
         assert json.loads(config.text) == loader_config(fleet["gpu1"])
         assert f"ExecStart=/usr/bin/python3 {loader.path} {config.path}" in lines(unit.text)
 
@@ -447,7 +447,7 @@ class TestJudgedByTheirTools:
         gpu = fleet["gpu1"]
         files = [
             unit_file(instances_of(gpu)[0]),
-            models.managed_files(gpu)[2],
+            models.unit_file(gpu),
             firewall.managed_files(gpu, fleet)[1],
         ]
         for file in files:
@@ -470,7 +470,7 @@ class TestJudgedByTheirTools:
         # What the container's unit stands on, which is not on every machine that tests.
         self.lay(tmp_path, "docker.service", "[Service]\nExecStart=/bin/true\n")
         files = [unit_file(item, ["GPU-x"]) for item in instances_of(gpu)]
-        for file in [*files, models.managed_files(gpu)[2]]:
+        for file in [*files, models.unit_file(gpu)]:
             self.lay(tmp_path, file.staged_name, file.text.replace("/usr/bin/docker", "/bin/true"))
         for file in files:
             assert self.verify(tmp_path, file.staged_name) == ""
