@@ -50,7 +50,7 @@ check: .venv/installed ## Format, lint, types, imports, shell programs and gener
 	$(BIN)/mypy
 	MYPYPATH=$(ON_HOST_PATH) $(BIN)/mypy --python-version 3.10 --explicit-package-bases $(ON_HOST)
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/deptry --no-ansi .
+	$(BIN)/deptry --no-ansi . $(wildcard fleet/*/on_host)
 	$(BIN)/shellcheck $(SHELL_PROGRAMS)
 	$(BIN)/python -m fleet.docs --check
 
