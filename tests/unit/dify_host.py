@@ -1,6 +1,6 @@
 """A host with a Docker, on which Dify's program runs; how a run is killed, and how one fails.
 
-The program and its archives are real; Docker is `tests/unit/docker.py`, whose database is a text.
+The program and its archives are real; Docker is `dify/docker.py`, whose database is a text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pytest
 import dify_stack
 from dify_console import Dify
 from dify_upgrades import Upgrades
-from tests.unit import docker
+from tests.unit.dify import docker
 
 _RUN = subprocess.run
 

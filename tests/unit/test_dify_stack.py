@@ -15,7 +15,7 @@ from dify_containers import Containers
 from dify_freeze import locked
 from dify_health import stale_nginx
 from dify_state import StateFile
-from tests.unit import docker
+from tests.unit.dify import docker
 from tests.unit.dify_host import NEW, NEWER, OLD, Host, Killed, killed_at
 
 
