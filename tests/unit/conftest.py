@@ -10,15 +10,7 @@ import pytest
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet.declare.fleet import PROJECT_ROOT, Fleet
-from tests.fleets import (
-    ALTERNATIVE_GATEWAY,
-    ALTERNATIVE_GPU,
-    EDGE,
-    GPU,
-    Hosts,
-    fleet_of,
-    own_secrets,
-)
+from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of, own_secrets
 from tests.unit.facts import systemctl
 
 # As on a host, where they lie flat and find each other by their plain names.
@@ -31,7 +23,7 @@ __all__ = ["host", "ollama", "other", "own_secrets", "run", "systemctl"]
 
 SCENARIOS: dict[str, Hosts] = {
     "default": {"gpu1": GPU, "edge": EDGE},
-    "alternative": {"gpu1": ("gpu", ALTERNATIVE_GPU), "edge": ("gateway", ALTERNATIVE_GATEWAY)},
+    "alternative": alternative("gpu1", "edge"),
 }
 
 
@@ -47,8 +39,8 @@ def default() -> Fleet:
     return fleet_of(SCENARIOS["default"])
 
 
-@pytest.fixture
-def alternative() -> Fleet:
+@pytest.fixture(name="alternative")
+def alternative_pair() -> Fleet:
     """The fleet on two machines whose settings all differ from their defaults."""
     return fleet_of(SCENARIOS["alternative"])
 

@@ -8,14 +8,10 @@ from pathlib import Path
 import pytest
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.load import load_fleet
+from fleet.declare.load import group_names, load_fleet
 from fleet.kit.errors import SettingsError
 from tests.fleets import (
-    ALTERNATIVE_CONTAINERS,
-    ALTERNATIVE_DIFY,
-    ALTERNATIVE_GATEWAY,
-    ALTERNATIVE_GPU,
-    ALTERNATIVE_WEBUI,
+    ALTERNATIVE,
     BOX,
     EDGE,
     Hosts,
@@ -45,7 +41,7 @@ def test_refused(hosts: Hosts, host: str, parts: list[str], own_secrets: Path) -
         {"gpu1": ("gpu", {})},
         {"box": BOX},
         pair(),
-        pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY),
+        ALTERNATIVE,
     ],
     ids=["one GPU host, nothing declared", "both roles on one", "two hosts", "alternative"],
 )
@@ -53,25 +49,22 @@ def test_sound_fleets_are_accepted(hosts: Hosts) -> None:
     assert [host.name for host in fleet_of(hosts)] == list(hosts)
 
 
-def test_alternative_scenario_differs_in_every_setting() -> None:
+def test_alternative_fleet_has_every_capability() -> None:
+    """... so that whoever adds one declares it there, for all that is tested with that fleet."""
+    fleet = fleet_of(ALTERNATIVE)
+    assert [item.settings for item in CAPABILITIES if not fleet.running(item.settings)] == []
+    assert set(group_names(CAPABILITIES)) <= {group for host in fleet for group in host.groups}
+
+
+def test_alternative_fleet_differs_in_every_setting() -> None:
     """... or a setting could be without effect and no rendering would show it."""
-    hosts = pair(ALTERNATIVE_GPU, ALTERNATIVE_GATEWAY)
-    others = {
-        "box": ("containers", ALTERNATIVE_CONTAINERS),
-        "chat": ("dify", ALTERNATIVE_DIFY),
-        "page": ("webui", ALTERNATIVE_WEBUI),
-    }
-    fleet = fleet_of({**hosts, **others})
-    places = {"gateway": "edge", "docker": "box", "toolkit": "box", "dify": "chat", "webui": "page"}
-    same = []
-    for model in (item.settings for item in CAPABILITIES):
-        host = fleet[places.get(model.prefix.rstrip("_"), "gpu1")]
-        loaded = host[model]
-        same += [
-            f"{model.prefix}{name}"
-            for name, field in model.model_fields.items()
-            if getattr(loaded, name) == field.default
-        ]
+    fleet = fleet_of(ALTERNATIVE)
+    same = [
+        f"{model.prefix}{name}"
+        for model in (item.settings for item in CAPABILITIES)
+        for name, field in model.model_fields.items()
+        if all(getattr(host[model], name) == field.default for host in fleet.running(model))
+    ]
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
     # choose from; Dify's plugin comes from a package. Tests of their own cover them.
     assert same == [

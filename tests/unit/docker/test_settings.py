@@ -13,6 +13,7 @@ from tests.fleets import (
     Hosts,
     fleet_of,
 )
+from tests.unit.exposing import exposing
 from tests.unit.refusals import assert_refused, pair
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
@@ -82,3 +83,8 @@ class TestConfiguration:
 
     def test_journal_is_rotated_by_journald(self) -> None:
         assert "log-opts" not in docker_configuration(settings(log_driver="journald"))
+
+
+def test_what_opens_something_is_marked() -> None:
+    """Whoever adds a setting that can open something adds it here, and so writes its warning."""
+    assert exposing(Docker) == {"insecure_registries", "users"}

@@ -15,7 +15,7 @@ from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files, curves, dropin_file
 from fleet.gateway.paths import GATEWAY_CONFIG
-from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, EDGE, GPU, Hosts, fleet_of
+from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of
 from tests.unit.rendered import lines
 
 
@@ -143,10 +143,7 @@ REASONS = {
 
 @pytest.mark.parametrize(
     "hosts",
-    [
-        {"gpu1": GPU, "edge": EDGE},
-        {"gpu1": ("gpu", ALTERNATIVE_GPU), "edge": ("gateway", ALTERNATIVE_GATEWAY)},
-    ],
+    [{"gpu1": GPU, "edge": EDGE}, alternative("gpu1", "edge")],
     ids=["default", "alternative"],
 )
 def test_gixy_finds_nothing_without_a_reason(hosts: Hosts, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from fleet.gateway.settings import Gateway, GatewayKey
 from tests.fleets import (
     Hosts,
 )
+from tests.unit.exposing import exposing
 from tests.unit.refusals import assert_refused, pair
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
@@ -85,3 +86,9 @@ def test_a_day_is_valid_to_its_end() -> None:
     key = GatewayKey(name="a", expires="2027-01-31")
     assert not key.has_ended(datetime(2027, 1, 31, 23, 59, 59, tzinfo=UTC))
     assert key.has_ended(datetime(2027, 2, 1, tzinfo=UTC))
+
+
+def test_what_opens_something_is_marked() -> None:
+    """Whoever adds a setting that can open something adds it here, and so writes its warning."""
+    assert exposing(Gateway) == {"listen", "tls", "http_port", "cors_origins", "metrics"}
+    assert exposing(GatewayKey) == {"role", "overrides"}

@@ -1,135 +1,135 @@
-"""Every template, with the values that its capability gives it."""
+"""Every template, with the values that its capability's files give it."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from inspect import getmembers, isfunction, signature
 from typing import Any
 
 import jinja2
+import jinja2.meta
 import pytest
 
-from fleet.declare.fleet import Endpoint
-from fleet.gateway.keys import key_tables
-from fleet.gateway.settings import Gateway
-from fleet.kit.render import TEMPLATES, render, systemd_assignment
+import fleet.declare.load
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.driver.facts import Gpu, GpuHardware
+from fleet.driver.plan import System, make_plan
+from fleet.driver.settings import Driver
+from fleet.kit.render import _ENVIRONMENT, TEMPLATES, render, systemd_assignment
+from fleet.ollama.servers import instances_of
+from tests.fleets import FLEETS, fleet_of
 
-# Template to what it needs; a template that is not listed here is one that no test renders.
-VALUES: dict[str, dict[str, Any]] = {
-    "container_toolkit/nvidia-cdi-refresh.dropin.conf.j2": {},
-    "driver/llm-fleet-gpu-devices.service.j2": {"program": "/usr/lib/x"},
-    "driver/nouveau.conf.j2": {},
-    "driver/nvidia-fabricmanager.dropin.conf.j2": {"devices_unit": "x.service"},
-    "driver/nvidia-persistenced.service.j2": {"devices_unit": "x.service"},
-    "driver/preferences.j2": {"version": "580.*"},
-    "driver/unattended.conf.j2": {},
-    "firewall/firewall.nft.j2": {
-        "table": "inet t",
-        "rules": ["tcp dport 22 accept"],
-        "published_rules": ["meta l4proto tcp ct original proto-dst 80 accept"],
-        "container_interfaces": ["docker0", "br-*"],
-        "log_drops": True,
-    },
-    "firewall/llm-fleet-firewall.service.j2": {"guard": "/usr/bin/true"},
-    "firewall/nftables.dropin.conf.j2": {"guard": "/usr/bin/true"},
-    "gateway/exporter.dropin.conf.j2": {
-        "name": "nginx",
-        "endpoint": "127.0.0.1:1",
-        "status_socket": "/run/x.sock",
-    },
-    "gateway/keys.conf.j2": {"entries": {"sk-1": "team-a"}, "internal": "sk-2"},
-    "gateway/metrics.service.j2": {
-        "program": "/usr/lib/x.py",
-        "log": "/var/log/x.log",
-        "endpoint": Endpoint("127.0.0.1", 1),
-    },
-    "gateway/nginx.conf.j2": {
-        "settings": Gateway(http_port=80),
-        "endpoints": [],
-        "redirect_endpoints": [Endpoint("127.0.0.1", 80)],
-        "redirect_host": "$host",
-        "acme_root": "/var/lib/x",
-        "inspect_socket": "/run/x.sock",
-        "status_socket": "/run/y.sock",
-        "read_timeout": 900,
-        "next_timeout": 20,
-        "upstreams": [],
-        "managed": {"gpu1": Endpoint("127.0.0.1", 1)},
-        "tables": key_tables([], {}),
-        "tls": None,
-    },
-    "gateway/sysctl.conf.j2": {"values": {"net.x": 1}},
-    "gateway/nginx.dropin.conf.j2": {"config": "/etc/x.conf", "sockets": ["/run/x.sock"]},
-    "models/ollama-models.service.j2": {
-        "config": "/etc/x.json",
-        "environment": {"A": "b"},
-        "models_dir": "/data",
-        "program": "/usr/lib/x.py",
-        "restart_delay": 300,
-        "servers": ["ollama.service"],
-        "several": False,
-    },
-    "ollama/container.service.j2": {
-        "name": "a",
-        "container": "ollama-a",
-        "image": "ollama@sha256:x",
-        "endpoint": Endpoint("127.0.0.1", 1),
-        "environment": {"A": "b"},
-        "home": "/var/lib/x",
-        "models_dir": "/data",
-        "uuids": ["GPU-x"],
-        "shown": ["/etc/hosts"],
-        "loader": "x.service",
-        "devices": "y.service",
-    },
-    "dify/chat.yml.j2": {"name": "a", "model": "m", "provider": "p"},
-    "dify/workflow.yml.j2": {"name": "a", "model": "m", "provider": "p"},
-    "dify/llm-fleet-dify-boot.service.j2": {"program": "/p", "config": "/c"},
-    "dify/llm-fleet-dify-backup.service.j2": {"program": "/p", "config": "/c"},
-    "dify/llm-fleet-dify-backup.timer.j2": {},
-    "webui/webui.service.j2": {
-        "name": "x",
-        "image": "webui@sha256:x",
-        "endpoint": Endpoint("127.0.0.1", 1),
-        "environment": "/etc/x",
-        "ca": "/etc/y",
-        "ca_in_container": "/etc/z",
-    },
-    "webui/backup.service.j2": {"program": "/p", "config": "/c"},
-    "webui/backup.timer.j2": {},
-    "ollama/ollama.service.j2": {
-        "name": "a",
-        "binary": "/opt/ollama",
-        "environment": {"A": "b"},
-        "models_dir": "/data",
-        "loader": "x.service",
-        "devices": "y.service",
-    },
-}
+NAMES = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.j2"))
+Values = Mapping[str, Any]
+
+
+def variables(template: str) -> set[str]:
+    """What a template names, but for what every one of them knows."""
+    parsed = _ENVIRONMENT.parse((TEMPLATES / template).read_text())
+    return jinja2.meta.find_undeclared_variables(parsed) - set(_ENVIRONMENT.globals)
+
+
+def file_functions() -> Iterator[tuple[type, Any]]:
+    """Each function of a capability's `files.py` that makes files, and that capability."""
+    for item in CAPABILITIES:
+        name = f"{item.settings.__module__.rpartition('.')[0]}.files"
+        if find_spec(name) is None:
+            continue
+        for _, function in getmembers(import_module(name), isfunction):
+            if (
+                function.__module__ == name
+                and "ManagedFile" in signature(function).return_annotation
+            ):
+                yield item.settings, function
+
+
+def make_all_files(fleet: Fleet) -> None:
+    """Make every file of every host of `fleet`."""
+    for settings, function in file_functions():
+        for host in fleet.running(settings):
+            takes = signature(function).parameters
+            for given in arguments(host, fleet):
+                function(**{name: given[name] for name in takes})
+
+
+def arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
+    """What functions of files are called with, by the name of the parameter."""
+    hardware = GpuHardware((Gpu("0000:17:00.0", 0x2330),))
+    for instance in instances_of(host) or [None]:
+        yield {
+            "me": host,
+            "fleet": fleet,
+            "instance": instance,
+            "uuids": ["GPU-x"],
+            "plan": make_plan(host[Driver], System("debian", "13"), hardware),
+            "openssl": (3, 5),
+            "drained": [],
+        }
+
+
+@pytest.fixture(scope="module")
+def renderings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Values]]:
+    """Template to the values of each time that it is rendered for a host of the fleets."""
+    seen: dict[str, list[Values]] = {}
+    as_ever = jinja2.Template.render
+
+    def kept(template: jinja2.Template, values: Values) -> str:
+        seen.setdefault(str(template.name), []).append(values)
+        return as_ever(template, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path_factory.mktemp("project"))
+        patch.setattr(jinja2.Template, "render", kept)
+        for hosts in FLEETS.values():
+            make_all_files(fleet_of(hosts))
+    return seen
 
 
 class TestTemplates:
-    def test_all_are_listed(self) -> None:
-        found = {str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.j2")}
-        assert found == set(VALUES)
+    def test_each_is_rendered_for_some_host(self, renderings: dict[str, list[Values]]) -> None:
+        assert sorted(renderings) == NAMES
 
-    @pytest.mark.parametrize("template", VALUES)
-    def test_says_who_manages_it(self, template: str) -> None:
-        assert "# Managed by llm-fleet" in "\n".join(
-            render(template, **VALUES[template]).splitlines()[:2]
-        )
+    @pytest.mark.parametrize("template", NAMES)
+    def test_says_who_manages_it(self, template: str, renderings: dict[str, list[Values]]) -> None:
+        for values in renderings[template]:
+            beginning = "\n".join(render(template, **values).splitlines()[:2])
+            assert "# Managed by llm-fleet" in beginning
+
+    @pytest.mark.parametrize("template", NAMES)
+    def test_is_given_what_it_names(
+        self, template: str, renderings: dict[str, list[Values]]
+    ) -> None:
+        """... all of it, and nothing that would have no effect."""
+        for values in renderings[template]:
+            assert set(values) == variables(template)
 
     @pytest.mark.parametrize(
-        ("template", "value"),
-        [(template, value) for template, values in VALUES.items() for value in values],
+        ("template", "name"), [(item, name) for item in NAMES for name in sorted(variables(item))]
     )
-    def test_missing_value_is_an_error(self, template: str, value: str) -> None:
-        values = {name: given for name, given in VALUES[template].items() if name != value}
-        with pytest.raises(jinja2.UndefinedError, match=value):
-            render(template, **values)
+    def test_missing_value_is_an_error(
+        self, template: str, name: str, renderings: dict[str, list[Values]]
+    ) -> None:
+        """... for one of the hosts at least: what another has not may need no such value."""
+        assert any(self.is_missed(template, name, values) for values in renderings[template])
 
-    @pytest.mark.parametrize("template", VALUES)
-    def test_ends_with_one_line_break(self, template: str) -> None:
-        assert re.search(r"[^\n]\n\Z", render(template, **VALUES[template]))
+    @staticmethod
+    def is_missed(template: str, name: str, values: Values) -> bool:
+        try:
+            render(template, **{key: value for key, value in values.items() if key != name})
+        except jinja2.UndefinedError as error:
+            return f"'{name}'" in str(error)
+        return False
+
+    @pytest.mark.parametrize("template", NAMES)
+    def test_ends_with_one_line_break(
+        self, template: str, renderings: dict[str, list[Values]]
+    ) -> None:
+        for values in renderings[template]:
+            assert re.search(r"[^\n]\n\Z", render(template, **values))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama, ollama_environment
 from tests.fleets import (
-    ALTERNATIVE_GPU,
-    EDGE,
     Hosts,
+    alternative,
     fleet_of,
 )
+from tests.unit.exposing import exposing
 from tests.unit.refusals import assert_refused, pair
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
@@ -150,8 +150,7 @@ def test_defaults() -> None:
 
 def test_alternative() -> None:
     """The whole environment of the second scenario, through the inventory."""
-    fleet = fleet_of({"gpu1": ("gpu", ALTERNATIVE_GPU), "edge": ("gateway", {
-        **EDGE[1], "private_address": "fd00::2"})})  # fmt: skip
+    fleet = fleet_of(alternative("gpu1", "edge"))
     assert instances_of(fleet["gpu1"])[0].env == {
         "HOME": "/var/lib/ollama",
         "OLLAMA_HOST": "[fd00::11]:21434",
@@ -207,3 +206,8 @@ def test_local_calls_never_go_through_the_proxy() -> None:
 
 def test_empty_extra_variable_is_left_out() -> None:
     assert "OLLAMA_VULKAN" not in environment(env={"OLLAMA_VULKAN": ""})
+
+
+def test_what_opens_something_is_marked() -> None:
+    """Whoever adds a setting that can open something adds it here, and so writes its warning."""
+    assert exposing(Ollama) == {"listen", "no_cloud", "debug"}
