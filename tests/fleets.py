@@ -254,7 +254,7 @@ def inventory_of(hosts: Hosts) -> Inventory:
     for name, (names, _) in hosts.items():
         for group in names.split():
             groups.setdefault(group, []).append(name)
-    return Inventory(
+    return Inventory(  # type: ignore[no-untyped-call]
         ([(name, dict(data)) for name, (_, data) in hosts.items()], {}),
         **{group: (members, {}) for group, members in groups.items()},
     )
