@@ -15,14 +15,8 @@ from fleet.driver.plan import Refusal, System, kernel_flavor, make_plan, on_kern
 from fleet.driver.settings import Driver
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
-
-
 DEBIAN = System("debian", "13")
-
-
 DEBIAN_12 = System("debian", "12")
-
-
 UBUNTU_26 = System("ubuntu", "26.04")
 
 

@@ -13,8 +13,6 @@ from fleet.gateway.settings import GatewayKey
 from fleet.kit.secrets import Previous
 
 END = datetime(2027, 1, 31, 11, tzinfo=UTC)
-
-
 EPOCH = int(END.timestamp())
 
 

@@ -16,8 +16,6 @@ PAGE: dict[str, Any] = {
     "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
     "webui_admin_email": "admin@fleet.internal",
 }
-
-
 KEYS = {"gateway_keys": ["webui", {"name": "ops", "role": "admin"}]}
 
 
