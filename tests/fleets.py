@@ -31,6 +31,16 @@ BOX: tuple[str, Mapping[str, Any]] = (
     "gpu gateway",
     {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]},
 )
+# What Dify and Open WebUI need, beside their groups.
+DIFY: Mapping[str, Any] = {
+    "dify_sha256": "ab" * 32,
+    "dify_owner_email": "owner@fleet.internal",
+    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
+}
+WEBUI: Mapping[str, Any] = {
+    "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
+    "webui_admin_email": "admin@fleet.internal",
+}
 
 # Every setting that can differ from its default does: the second scenario of rendering and plans.
 ALTERNATIVE_GPU: dict[str, Any] = {
@@ -217,11 +227,8 @@ EVERYTHING: tuple[str, Mapping[str, Any]] = (
         "private_address": "10.0.0.5",
         "ollama_listen": "private",
         "gateway_keys": ["webui"],
-        "dify_sha256": "ab" * 32,
-        "dify_owner_email": "owner@fleet.internal",
-        "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
-        "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
-        "webui_admin_email": "admin@fleet.internal",
+        **DIFY,
+        **WEBUI,
     },
 )
 _INSTANCES: Mapping[str, Any] = {

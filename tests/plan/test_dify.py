@@ -16,7 +16,7 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import UnitState
-from tests.fleets import Hosts, alternative
+from tests.fleets import DIFY, Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -28,14 +28,8 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-SHA256 = "ab" * 32
-BOX = {
-    "private_address": "10.0.0.5",
-    "ollama_listen": "private",
-    "dify_sha256": SHA256,
-    "dify_owner_email": "owner@fleet.internal",
-    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
-}
+SHA256 = DIFY["dify_sha256"]
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
 # Dify on a host of its own, with every setting otherwise.
 APART = alternative("gpu1", "edge", "chat")
 STACK = "Dify | Run the containers as declared"

@@ -13,7 +13,7 @@ from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import ABSENT, UnitState
 from fleet.webui.facts import NewestWebuiBackup
-from tests.fleets import Hosts, alternative
+from tests.fleets import WEBUI, Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -25,13 +25,8 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-IMAGE = "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32
-BOX = {
-    "private_address": "10.0.0.5",
-    "gateway_keys": ["webui"],
-    "webui_image": IMAGE,
-    "webui_admin_email": "admin@fleet.internal",
-}
+IMAGE = WEBUI["webui_image"]
+BOX = {"private_address": "10.0.0.5", "gateway_keys": ["webui"], **WEBUI}
 # Open WebUI on a host of its own, with every setting otherwise.
 APART = alternative("gpu1", "edge", "page")
 PULL, RUN = "Open WebUI | Pull the image", "Open WebUI | Run Open WebUI as declared"

@@ -16,8 +16,8 @@ from tests.unit.facts import systemctl
 # As on a host, where they lie flat and find each other by their plain names.
 sys.path += [str(path) for path in sorted(PROJECT_ROOT.glob("fleet/*/on_host"))]
 
-from tests.unit.dify_host import host
-from tests.unit.loader_rig import ollama, other, run
+from tests.unit.dify.dify_host import host
+from tests.unit.models.loader_rig import ollama, other, run
 
 __all__ = ["host", "ollama", "other", "own_secrets", "run", "systemctl"]
 

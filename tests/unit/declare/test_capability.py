@@ -14,7 +14,7 @@ from typing import Any, get_args
 
 import pytest
 from click.testing import CliRunner
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from fleet import cli
 from fleet.capabilities import CAPABILITIES
@@ -27,6 +27,7 @@ from fleet.firewall.rules import Rule, accept_rules, published_rules
 from fleet.kit.errors import SettingsError
 from tests.compliance import test_firewall as compliance
 from tests.fleets import EVERYTHING, FLEETS, Hosts, inventory_of
+from tests.unit.rendered import make_files
 
 Capabilities = tuple[Capability, ...]
 TELLING = [item for item in CAPABILITIES if item.services is not Capability.services]
@@ -308,3 +309,9 @@ class TestGroups:
         inventory = inventory_of({"a": (group, {})})
         assert _secrets_root(inventory, group_names(CAPABILITIES)).name == "default"
         assert _secrets_root(inventory, group_names(ungrouped(group))).name == group
+
+
+@pytest.mark.parametrize("item", CAPABILITIES, ids=name_of)
+def test_host_that_is_given_secrets_is_known_to_keep_some(item: Capability) -> None:
+    files = make_files(item, loaded({"all": EVERYTHING}))
+    assert any(isinstance(file.content, SecretStr) for file in files) == item.keeps_secrets

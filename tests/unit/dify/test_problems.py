@@ -7,15 +7,9 @@ from typing import Any
 import pytest
 
 from fleet.kit.errors import SettingsError
-from tests.fleets import EDGE, GPU, fleet_of
+from tests.fleets import DIFY, EDGE, GPU, fleet_of
 
-BOX: dict[str, Any] = {
-    "private_address": "10.0.0.5",
-    "ollama_listen": "private",
-    "dify_sha256": "ab" * 32,
-    "dify_owner_email": "owner@fleet.internal",
-    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
-}
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
 
 
 def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from importlib import import_module
-from importlib.util import find_spec
-from inspect import getmembers, isfunction, signature
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -15,13 +12,9 @@ import pytest
 
 import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import Fleet, FleetHost
-from fleet.driver.facts import Gpu, GpuHardware
-from fleet.driver.plan import System, make_plan
-from fleet.driver.settings import Driver
 from fleet.kit.render import _ENVIRONMENT, TEMPLATES, render, systemd_assignment
-from fleet.ollama.servers import instances_of
 from tests.fleets import FLEETS, fleet_of
+from tests.unit.rendered import make_files
 
 NAMES = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.j2"))
 Values = Mapping[str, Any]
@@ -31,44 +24,6 @@ def variables(template: str) -> set[str]:
     """What a template names, but for what every one of them knows."""
     parsed = _ENVIRONMENT.parse((TEMPLATES / template).read_text())
     return jinja2.meta.find_undeclared_variables(parsed) - set(_ENVIRONMENT.globals)
-
-
-def file_functions() -> Iterator[tuple[type, Any]]:
-    """Each function of a capability's `files.py` that makes files, and that capability."""
-    for item in CAPABILITIES:
-        name = f"{item.settings.__module__.rpartition('.')[0]}.files"
-        if find_spec(name) is None:
-            continue
-        for _, function in getmembers(import_module(name), isfunction):
-            if (
-                function.__module__ == name
-                and "ManagedFile" in signature(function).return_annotation
-            ):
-                yield item.settings, function
-
-
-def make_all_files(fleet: Fleet) -> None:
-    """Make every file of every host of `fleet`."""
-    for settings, function in file_functions():
-        for host in fleet.running(settings):
-            takes = signature(function).parameters
-            for given in arguments(host, fleet):
-                function(**{name: given[name] for name in takes})
-
-
-def arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
-    """What functions of files are called with, by the name of the parameter."""
-    hardware = GpuHardware((Gpu("0000:17:00.0", 0x2330),))
-    for instance in instances_of(host) or [None]:
-        yield {
-            "me": host,
-            "fleet": fleet,
-            "instance": instance,
-            "uuids": ["GPU-x"],
-            "plan": make_plan(host[Driver], System("debian", "13"), hardware),
-            "openssl": (3, 5),
-            "drained": [],
-        }
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +40,8 @@ def renderings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Value
         patch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path_factory.mktemp("project"))
         patch.setattr(jinja2.Template, "render", kept)
         for hosts in FLEETS.values():
-            make_all_files(fleet_of(hosts))
+            for item in CAPABILITIES:
+                make_files(item, fleet_of(hosts))
     return seen
 
 

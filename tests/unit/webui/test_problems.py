@@ -9,13 +9,9 @@ import pytest
 
 import fleet.declare.load
 from fleet.kit.errors import SettingsError
-from tests.fleets import EDGE, GPU, fleet_of
+from tests.fleets import EDGE, GPU, WEBUI, fleet_of
 
-PAGE: dict[str, Any] = {
-    "private_address": "10.0.0.6",
-    "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
-    "webui_admin_email": "admin@fleet.internal",
-}
+PAGE = {"private_address": "10.0.0.6", **WEBUI}
 KEYS = {"gateway_keys": ["webui", {"name": "ops", "role": "admin"}]}
 
 

@@ -1,6 +1,6 @@
 """A host with a Docker, on which Dify's program runs; how a run is killed, and how one fails.
 
-The program and its archives are real; Docker is `dify/docker.py`, whose database is a text.
+The program and its archives are real; Docker is `docker.py` here, whose database is a text.
 """
 
 from __future__ import annotations

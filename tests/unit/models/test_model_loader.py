@@ -16,7 +16,7 @@ import model_provider
 import model_store
 from model_loader import Loader, OutdatedError
 from tests.host_programs import PYTHON_OPTIONS, laid_out
-from tests.unit.loader_rig import (
+from tests.unit.models.loader_rig import (
     BROKEN,
     FAR,
     MANIFEST,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dify_state import TRANSITIONS, Event, Phase, State, StateError, StateFile, parse
-from tests.unit.dify_host import NEW, NEWER, OLD, Host
+from tests.unit.dify.dify_host import NEW, NEWER, OLD, Host
 
 # A line a phase, a column an event; "-" is refused.
 TABLE = """

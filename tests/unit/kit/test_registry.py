@@ -8,7 +8,7 @@ import urllib.error
 import pytest
 
 from registry import Manifest, ask_manifest, manifest_url
-from tests.unit.loader_rig import Ollama, sha256
+from tests.unit.models.loader_rig import Ollama, sha256
 
 CONTENT = json.dumps({
     "config": {"digest": "sha256:c", "size": 1, "mediaType": "config"},

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from fleet.declare.fleet import PROJECT_ROOT
 from fleet.kit.host_programs import host_modules, imports_of, program_files
 from fleet.kit.paths import LIB
 from tests.host_programs import PYTHON_OPTIONS, laid_out
 
-PROJECT = Path(__file__).parents[2]
 PROGRAMS = {
     "dify": ("dify_client", "dify_stack"),
     "driver": ("driver_install",),
@@ -24,12 +24,12 @@ PROGRAMS = {
     "webui": ("webui_backup",),
 }
 ALL = [(room, program) for room, programs in PROGRAMS.items() for program in programs]
-MODULES = sorted(PROJECT.glob("fleet/*/on_host/*.py"))
+MODULES = sorted(PROJECT_ROOT.glob("fleet/*/on_host/*.py"))
 NAMES = [path.stem for path in MODULES if path.stem != "__init__"]
 PRODUCT = [
     path
     for folder in ("fleet", "tasks", "tests/compliance")
-    for path in PROJECT.joinpath(folder).rglob("*.py")
+    for path in PROJECT_ROOT.joinpath(folder).rglob("*.py")
     if "on_host" not in path.parts
 ]
 
@@ -107,7 +107,7 @@ def test_product_code_imports_only_what_stands_alone() -> None:
     }
     assert imported, "nothing is looked at"
     for name in imported:
-        path = PROJECT.joinpath(*name.split(".")).with_suffix(".py")
+        path = PROJECT_ROOT.joinpath(*name.split(".")).with_suffix(".py")
         own = set(imports_of(path.read_text())) & set(host_modules(path.parts[-3]))
         assert own == set(), name
 

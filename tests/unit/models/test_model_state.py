@@ -11,7 +11,7 @@ import pytest
 
 from common import locked
 from model_state import State
-from tests.unit.loader_rig import GB, SUCCESS, Ollama, Run, layer, model
+from tests.unit.models.loader_rig import GB, SUCCESS, Ollama, Run, layer, model
 
 
 class TestState:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.loader_rig import Ollama, Run, model
+from tests.unit.models.loader_rig import Ollama, Run, model
 
 
 class TestMemory:

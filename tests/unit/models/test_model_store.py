@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import model_store
-from tests.unit.loader_rig import Ollama, Run, model
+from tests.unit.models.loader_rig import Ollama, Run, model
 
 
 class TestBlobs:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from common import ProgramError
-from tests.unit.loader_rig import GB, Ollama
+from tests.unit.models.loader_rig import GB, Ollama
 from transfer import (
     Limits,
     Progress,

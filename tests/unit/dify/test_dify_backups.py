@@ -19,7 +19,7 @@ import dify_volumes
 from dify_backups import Backups
 from dify_containers import Containers
 from dify_freeze import is_frozen, locked
-from tests.unit.dify_host import NEW, OLD, Host, Killed, killed_at
+from tests.unit.dify.dify_host import NEW, OLD, Host, Killed, killed_at
 
 
 class TestRestore:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dify_health import moment, stale_nginx, state_trouble
-from tests.unit.dify_host import Host
+from tests.unit.dify.dify_host import Host
 
 
 @pytest.mark.parametrize(

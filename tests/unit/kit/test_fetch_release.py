@@ -16,7 +16,9 @@ from typing import Any
 
 import pytest
 
-PROGRAM = Path(__file__).parents[2] / "fleet" / "kit" / "on_host" / "fetch-release"
+from fleet.declare.fleet import PROJECT_ROOT
+
+PROGRAM = PROJECT_ROOT / "fleet" / "kit" / "on_host" / "fetch-release"
 CUT = 100_000  # bytes
 
 

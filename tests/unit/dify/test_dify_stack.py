@@ -16,7 +16,7 @@ from dify_freeze import locked
 from dify_health import stale_nginx
 from dify_state import StateFile
 from tests.unit.dify import docker
-from tests.unit.dify_host import NEW, NEWER, OLD, Host, Killed, killed_at
+from tests.unit.dify.dify_host import NEW, NEWER, OLD, Host, Killed, killed_at
 
 
 class TestFirstInstallation:

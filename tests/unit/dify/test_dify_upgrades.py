@@ -15,7 +15,7 @@ from dify_backups import Backups
 from dify_console import Dify, DifyError
 from dify_containers import Containers
 from dify_upgrades import Upgrades
-from tests.unit.dify_host import NEW, NEWER, OLD, Host, Killed, failing, killed_at
+from tests.unit.dify.dify_host import NEW, NEWER, OLD, Host, Killed, failing, killed_at
 
 
 class TestUpgrade:

@@ -9,7 +9,7 @@ import pytest
 
 from model_loader import Loader
 from registry import Manifest
-from tests.unit.loader_rig import Ollama, Run, model, sha256
+from tests.unit.models.loader_rig import Ollama, Run, model, sha256
 from transfer import RefusedError
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from dify_compose import Release, Tagged, image_problem, password_problem, to_yaml
 from fleet.dify import declared as dify
-from tests.unit.dify_host import OLD, Host
+from tests.unit.dify.dify_host import OLD, Host
 
 
 def test_yaml_is_what_was_meant() -> None:

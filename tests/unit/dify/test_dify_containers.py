@@ -6,7 +6,7 @@ import pytest
 
 from common import ProgramError
 from dify_compose import Release
-from tests.unit.dify_host import OLD, Host
+from tests.unit.dify.dify_host import OLD, Host
 
 
 def test_container_run_once_is_no_service(host: Host) -> None:
