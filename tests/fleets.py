@@ -31,6 +31,16 @@ BOX: tuple[str, Mapping[str, Any]] = (
     "gpu gateway",
     {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]},
 )
+# What Dify and Open WebUI need, beside their groups.
+DIFY: Mapping[str, Any] = {
+    "dify_sha256": "ab" * 32,
+    "dify_owner_email": "owner@fleet.internal",
+    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
+}
+WEBUI: Mapping[str, Any] = {
+    "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
+    "webui_admin_email": "admin@fleet.internal",
+}
 
 # Every setting that can differ from its default does: the second scenario of rendering and plans.
 ALTERNATIVE_GPU: dict[str, Any] = {
@@ -201,6 +211,48 @@ ALTERNATIVE_WEBUI: dict[str, Any] = {
     "webui_backup_every": "12h",
     "webui_backup_keep": 30,
 }
+# The fleet of all of these: whatever capability has a group has a host here, and every setting
+# differs from its default on one.
+ALTERNATIVE: Hosts = {
+    "gpu1": ("gpu", ALTERNATIVE_GPU),
+    "edge": ("gateway", ALTERNATIVE_GATEWAY),
+    "box": ("containers", ALTERNATIVE_CONTAINERS),
+    "chat": ("dify", ALTERNATIVE_DIFY),
+    "page": ("webui", ALTERNATIVE_WEBUI),
+}
+# Every capability on one machine, with no more than it needs.
+EVERYTHING: tuple[str, Mapping[str, Any]] = (
+    "gpu gateway dify webui",
+    {
+        "private_address": "10.0.0.5",
+        "ollama_listen": "private",
+        "gateway_keys": ["webui"],
+        **DIFY,
+        **WEBUI,
+    },
+)
+_INSTANCES: Mapping[str, Any] = {
+    "docker_enabled": True,
+    "ollama_image": "ollama/ollama:0.32.7@sha256:" + "ab" * 32,
+    "ollama_instances": [
+        {"name": "a", "port": 11434, "gpus": [0]},
+        {"name": "b", "port": 11435, "gpus": [1], "runtime": "docker"},
+    ],
+}
+# Whoever reads what capabilities tell is tested with these.
+FLEETS: Mapping[str, Hosts] = {
+    "one GPU host": {"gpu1": ("gpu", {})},
+    "both on one": {"box": BOX},
+    "two hosts": {"gpu1": GPU, "edge": EDGE},
+    "instances": {"gpu1": ("gpu", {**GPU[1], **_INSTANCES}), "edge": EDGE},
+    "everything on one": {"all": EVERYTHING},
+    "alternative": ALTERNATIVE,
+}
+
+
+def alternative(*names: str) -> Hosts:
+    """The hosts `names` of the alternative fleet."""
+    return {name: ALTERNATIVE[name] for name in names}
 
 
 def inventory_of(hosts: Hosts) -> Inventory:
@@ -209,7 +261,7 @@ def inventory_of(hosts: Hosts) -> Inventory:
     for name, (names, _) in hosts.items():
         for group in names.split():
             groups.setdefault(group, []).append(name)
-    return Inventory(
+    return Inventory(  # type: ignore[no-untyped-call]
         ([(name, dict(data)) for name, (_, data) in hosts.items()], {}),
         **{group: (members, {}) for group, members in groups.items()},
     )

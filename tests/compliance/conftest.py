@@ -9,32 +9,36 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pyinfra.api.exceptions import ConnectError
 
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
-from fleet.dify.settings import Dify
-from fleet.docker.settings import Docker
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
-from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.ollama.instances import bind_gpus
 from fleet.ollama.servers import Instance, instances_of
-from fleet.ollama.settings import Ollama
-from fleet.webui.settings import Webui
 from tests.compliance import table
 from tests.compliance.connection import Connections, Target
 
-_ROLES: dict[str, Callable[[FleetHost], bool]] = {
-    "each_host": lambda host: True,
-    "gpu_host": lambda host: host.runs(Ollama),
-    "gateway_host": lambda host: host.runs(Gateway),
-    "docker_host": lambda host: host.runs(Docker),
-    "dify_host": lambda host: host.runs(Dify),
-    "webui_host": lambda host: host.runs(Webui),
-}
+
+def _roles() -> dict[str, Callable[[FleetHost], bool]]:
+    """A check's argument to the hosts that it is about: all, or those that have a capability.
+
+    `gpu_host` is one of the group `gpu`, and `docker_host` one where docker is switched on.
+    """
+    roles: dict[str, Callable[[FleetHost], bool]] = {"each_host": lambda host: True}
+    for item in CAPABILITIES:
+        if item.group or item.switch:
+            name = item.group or item.settings.prefix.removesuffix("_")
+            roles.setdefault(f"{name}_host", partial(FleetHost.runs, kind=item.settings))
+    return roles
+
+
+_ROLES = _roles()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -166,34 +170,16 @@ def _target(connections: Connections, declared: FleetHost) -> Target:
         pytest.fail(f"{declared.name}: cannot connect: {error}", pytrace=False)
 
 
-@pytest.fixture(scope="session")
-def each_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
+def _fixture_of(role: str) -> Callable[..., Target]:
+    @pytest.fixture(scope="session", name=role)
+    def host_of_role(request: pytest.FixtureRequest, connections: Connections) -> Target:
+        return _target(connections, request.param)
+
+    return host_of_role
 
 
-@pytest.fixture(scope="session")
-def gpu_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
-
-
-@pytest.fixture(scope="session")
-def gateway_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
-
-
-@pytest.fixture(scope="session")
-def docker_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
-
-
-@pytest.fixture(scope="session")
-def dify_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
-
-
-@pytest.fixture(scope="session")
-def webui_host(request: pytest.FixtureRequest, connections: Connections) -> Target:
-    return _target(connections, request.param)
+# pytest takes for a fixture what is one by the name of a module's own.
+globals().update({role: _fixture_of(role) for role in _ROLES})
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import fleet.declare.load
 from fleet import pins
 from fleet.firewall import operations as firewall
 from fleet.kit import jobs
-from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, BOX, EDGE, GPU, Hosts
+from tests.fleets import BOX, EDGE, GPU, Hosts, alternative
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
 
 # On a host without a GPU; those with some have tests of their own.
@@ -23,10 +23,7 @@ SCENARIOS: dict[str, Hosts] = {
     "gpu only": {"gpu1": ("gpu", {})},
     "both on one": {"box": BOX},
     "two hosts": {"gpu1": GPU, "edge": EDGE},
-    "alternative": {
-        "gpu1": ("gpu", ALTERNATIVE_GPU),
-        "edge": ("gateway", ALTERNATIVE_GATEWAY),
-    },
+    "alternative": alternative("gpu1", "edge"),
     "instances": {"gpu1": ("gpu", {**GPU[1], "ollama_instances": _INSTANCES}), "edge": EDGE},
 }
 _RELEASE = (pins.OLLAMA_VERSION, pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"])

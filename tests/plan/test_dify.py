@@ -16,12 +16,7 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import UnitState
-from tests.fleets import (
-    ALTERNATIVE_DIFY,
-    ALTERNATIVE_GATEWAY,
-    ALTERNATIVE_GPU,
-    Hosts,
-)
+from tests.fleets import DIFY, Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -33,14 +28,10 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-SHA256 = "ab" * 32
-BOX = {
-    "private_address": "10.0.0.5",
-    "ollama_listen": "private",
-    "dify_sha256": SHA256,
-    "dify_owner_email": "owner@fleet.internal",
-    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
-}
+SHA256 = DIFY["dify_sha256"]
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
+# Dify on a host of its own, with every setting otherwise.
+APART = alternative("gpu1", "edge", "chat")
 STACK = "Dify | Run the containers as declared"
 SET_UP = "Dify | Set up owner, plugin, models and apps"
 KEYS = "Dify | Keep the apps' keys"
@@ -48,14 +39,6 @@ KEYS = "Dify | Keep the apps' keys"
 
 def hosts(**data: Any) -> Hosts:
     return {"box": ("gpu dify", {**BOX, **data})}
-
-
-def alternative() -> Hosts:
-    return {
-        "gpu1": ("gpu", ALTERNATIVE_GPU),
-        "edge": ("gateway", ALTERNATIVE_GATEWAY),
-        "chat": ("dify", ALTERNATIVE_DIFY),
-    }
 
 
 def pending(*reasons: str) -> Any:
@@ -147,7 +130,7 @@ def test_docker_comes_with_the_group_and_before() -> None:
 
 def test_set_up_comes_after_the_models_of_other_hosts() -> None:
     """It has Dify ask them a question, through the door."""
-    order = plan(alternative(), {name: facts() for name in alternative()}).order
+    order = plan(APART, {name: facts() for name in APART}).order
     asks = order.index(f"chat: {SET_UP}")
     assert order.index("gpu1: Models | Provide the models") < asks
     assert order.index("edge: Gateway | Run nginx as declared") < asks
@@ -237,7 +220,7 @@ class TestFirewall:
         assert not [rule for rule in rules if "8480" in rule]
 
     def test_published_to_whom_is_declared(self) -> None:
-        whole = plan(alternative(), {name: facts() for name in alternative()})
+        whole = plan(APART, {name: facts() for name in APART})
         rules = [rule for rule in self.ruleset(whole, "chat") if "9480" in rule]
         assert rules == [
             'ip saddr { 10.0.0.0/8 } tcp dport 9480 accept comment "dify"',
@@ -256,11 +239,11 @@ class TestFirewall:
 class TestAlternative:
     @pytest.fixture
     def files(self) -> dict[str, str]:
-        whole = plan(alternative(), {name: facts() for name in alternative()})
+        whole = plan(APART, {name: facts() for name in APART})
         return {path: text for path, (text, _) in whole.files("chat").items()}
 
     def test_release_is_fetched_through_the_proxy_but_for_what_is_left_out(self) -> None:
-        whole = plan(alternative(), {name: facts() for name in alternative()})
+        whole = plan(APART, {name: facts() for name in APART})
         [fetch] = [line for line in whole.lines("chat") if "fetch-release http" in line]
         assert (
             "--setenv HTTPS_PROXY=http://proxy.internal:3128 "

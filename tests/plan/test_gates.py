@@ -32,8 +32,8 @@ from fleet.gates.placement import Loaded, Placement, Surroundings, cause
 from fleet.kit.errors import SettingsError
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory
+from tests.gguf import GPT_OSS, gguf
 from tests.plan.simulation import Answers, Plan, bare, plan
-from tests.unit.test_memory import GPT_OSS, gguf
 
 FIRST = "Memory | Judge whether the models fit"
 FINAL = "Memory | Judge whether the models fit the GPUs"

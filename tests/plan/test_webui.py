@@ -13,7 +13,7 @@ from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import Job, LoggedJob
 from fleet.kit.facts.units import ABSENT, UnitState
 from fleet.webui.facts import NewestWebuiBackup
-from tests.fleets import ALTERNATIVE_GATEWAY, ALTERNATIVE_GPU, ALTERNATIVE_WEBUI, Hosts
+from tests.fleets import WEBUI, Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -25,13 +25,10 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-IMAGE = "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32
-BOX = {
-    "private_address": "10.0.0.5",
-    "gateway_keys": ["webui"],
-    "webui_image": IMAGE,
-    "webui_admin_email": "admin@fleet.internal",
-}
+IMAGE = WEBUI["webui_image"]
+BOX = {"private_address": "10.0.0.5", "gateway_keys": ["webui"], **WEBUI}
+# Open WebUI on a host of its own, with every setting otherwise.
+APART = alternative("gpu1", "edge", "page")
 PULL, RUN = "Open WebUI | Pull the image", "Open WebUI | Run Open WebUI as declared"
 BACKUP = "Open WebUI | Have a backup"
 
@@ -39,14 +36,6 @@ BACKUP = "Open WebUI | Have a backup"
 def hosts(**data: Any) -> Hosts:
     """One host with everything."""
     return {"box": ("gpu gateway webui", {**BOX, **data})}
-
-
-def alternative() -> Hosts:
-    return {
-        "gpu1": ("gpu", ALTERNATIVE_GPU),
-        "edge": ("gateway", ALTERNATIVE_GATEWAY),
-        "page": ("webui", ALTERNATIVE_WEBUI),
-    }
 
 
 def facts(age: float | None = None) -> Answers:
@@ -155,7 +144,7 @@ def test_own_door_is_open_to_containers() -> None:
 class TestAlternative:
     @pytest.fixture
     def whole(self) -> Plan:
-        return plan(alternative(), {name: facts() for name in alternative()})
+        return plan(APART, {name: facts() for name in APART})
 
     def test_environment(self, whole: Plan) -> None:
         env = environment(whole, "page")

@@ -1,11 +1,59 @@
+"""Fleets and stand-ins that tests of several rooms have in common."""
+
+from __future__ import annotations
+
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+
+from fleet.declare.fleet import PROJECT_ROOT, Fleet
+from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of, own_secrets
+from tests.unit.facts import systemctl
+
 # As on a host, where they lie flat and find each other by their plain names.
-sys.path += [str(path) for path in sorted(Path(__file__).parents[2].glob("fleet/*/on_host"))]
+sys.path += [str(path) for path in sorted(PROJECT_ROOT.glob("fleet/*/on_host"))]
 
-from tests.fleets import own_secrets
-from tests.unit.dify_host import host
-from tests.unit.loader_rig import ollama, other, run
+from tests.unit.dify.dify_host import host
+from tests.unit.models.loader_rig import ollama, other, run
 
-__all__ = ["host", "ollama", "other", "own_secrets", "run"]
+__all__ = ["host", "ollama", "other", "own_secrets", "run", "systemctl"]
+
+SCENARIOS: dict[str, Hosts] = {
+    "default": {"gpu1": GPU, "edge": EDGE},
+    "alternative": alternative("gpu1", "edge"),
+}
+
+
+@pytest.fixture(params=SCENARIOS)
+def fleet(request: pytest.FixtureRequest) -> Fleet:
+    """The smallest fleet on two machines, and the one whose settings all differ from it."""
+    return fleet_of(SCENARIOS[request.param])
+
+
+@pytest.fixture
+def default() -> Fleet:
+    """The smallest fleet on two machines."""
+    return fleet_of(SCENARIOS["default"])
+
+
+@pytest.fixture(name="alternative")
+def alternative_pair() -> Fleet:
+    """The fleet on two machines whose settings all differ from their defaults."""
+    return fleet_of(SCENARIOS["alternative"])
+
+
+@pytest.fixture
+def own_context() -> Iterator[None]:
+    """What `open_inventory` leaves in pyinfra's context ends with its test."""
+    yield
+    for context in (ctx_config, ctx_inventory, ctx_state):
+        context.reset()
+
+
+@pytest.fixture
+def inventory(own_context: None, tmp_path: Path) -> Path:
+    """A place for an inventory's file."""
+    return tmp_path / "site.py"

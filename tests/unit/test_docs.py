@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import pytest
 
@@ -60,34 +60,23 @@ def test_setting_says_what_it_means(key: str) -> None:
     assert description in rows()[key][4]
 
 
-# Whoever adds a setting that can open something adds it here, and so writes its warning.
-EXPOSING = {
-    "dify_listen",
-    "dify_plugin_signature",
-    "webui_listen",
-    "ollama_listen",
-    "ollama_no_cloud",
-    "models_registry_insecure",
-    "gateway_listen",
-    "gateway_tls",
-    "gateway_http_port",
-    "gateway_cors_origins",
-    "gateway_metrics",
-    "gateway_keys[].role",
-    "gateway_keys[].overrides",
-    "firewall_backend",
-    "ollama_debug",
-    "firewall_open_tcp",
-    "firewall_open_to_containers",
-    "docker_insecure_registries",
-    "docker_users",
-}
+def exposing() -> set[str]:
+    return {key for key, field in KEYS.items() if "exposes" in (field.json_schema_extra or ())}
 
 
 def test_exposing_settings_carry_their_warning() -> None:
     marked = {key for key, cells in rows().items() if "⚠" in cells[0]}
     warned = {key for key, cells in rows().items() if "⚠ **Exposing:** " in cells[4]}
-    assert marked == warned == EXPOSING
+    assert marked == warned == exposing()
+
+
+def test_setting_that_lets_other_hosts_in_is_exposing() -> None:
+    """The rest of what can open something is in the tests of each capability's settings."""
+    opening = {
+        key for key, field in KEYS.items() if {"private", "any"} & {*get_args(field.annotation)}
+    }
+    assert opening
+    assert opening <= exposing()
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -1,0 +1,121 @@
+"""From an inventory to checked settings."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fleet.capabilities import CAPABILITIES
+from fleet.declare.load import group_names, load_fleet
+from fleet.kit.errors import SettingsError
+from tests.fleets import (
+    ALTERNATIVE,
+    BOX,
+    EDGE,
+    Hosts,
+    fleet_of,
+    inventory_of,
+)
+from tests.unit.refusals import assert_refused, pair, problems
+
+# id: (the fleet, whose host, what the one line must hold: key, value, fix)
+REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
+    "host in no group": (
+        {**pair(), "db": ("databases", {})},
+        "db",
+        ["in groups databases", "needs gpu or gateway or dify", "a name that begins with _"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("hosts", "host", "parts"), REFUSED.values(), ids=REFUSED)
+def test_refused(hosts: Hosts, host: str, parts: list[str], own_secrets: Path) -> None:
+    assert_refused(hosts, host, parts, own_secrets)
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        {"gpu1": ("gpu", {})},
+        {"box": BOX},
+        pair(),
+        ALTERNATIVE,
+    ],
+    ids=["one GPU host, nothing declared", "both roles on one", "two hosts", "alternative"],
+)
+def test_sound_fleets_are_accepted(hosts: Hosts) -> None:
+    assert [host.name for host in fleet_of(hosts)] == list(hosts)
+
+
+def test_alternative_fleet_has_every_capability() -> None:
+    """... so that whoever adds one declares it there, for all that is tested with that fleet."""
+    fleet = fleet_of(ALTERNATIVE)
+    assert [item.settings for item in CAPABILITIES if not fleet.running(item.settings)] == []
+    assert set(group_names(CAPABILITIES)) <= {group for host in fleet for group in host.groups}
+
+
+def test_alternative_fleet_differs_in_every_setting() -> None:
+    """... or a setting could be without effect and no rendering would show it."""
+    fleet = fleet_of(ALTERNATIVE)
+    same = [
+        f"{model.prefix}{name}"
+        for model in (item.settings for item in CAPABILITIES)
+        for name, field in model.model_fields.items()
+        if all(getattr(host[model], name) == field.default for host in fleet.running(model))
+    ]
+    # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
+    # choose from; Dify's plugin comes from a package. Tests of their own cover them.
+    assert same == [
+        "firewall_backend",
+        "ollama_instances",
+        "ollama_image",
+        "gateway_tls_certificate",
+        "driver_source",
+        "docker_source",
+        "toolkit_enabled",
+        "dify_plugin",
+    ]
+
+
+def test_all_problems_of_all_hosts_at_once() -> None:
+    """Nobody mends one line, runs again, and is told of the next."""
+    lines = problems(
+        pair({"ollama_prot": 1, "ollama_port": "x", "models_wait": 3}, {"gateway_max_body": 0})
+    )
+    assert sorted(re.split(r"[ :=]+", line)[1] for line in lines) == [
+        "gateway_max_body",
+        "models_wait",
+        "ollama_port",
+        "ollama_prot",
+    ]
+    assert {line.split(":")[0] for line in lines} == {"gpu1", "edge"}
+
+
+def test_relations_of_all_hosts_at_once() -> None:
+    hosts = {
+        "gpu1": ("gpu", {"ollama_version": "9.9.9"}),
+        "gpu2": ("gpu", {"ollama_listen": "private"}),
+        "edge": ("gateway", {**EDGE[1], "gateway_keys": []}),
+    }
+    assert [line.split(" = ")[0] for line in problems(hosts)] == [
+        "gpu1: ollama_version",
+        "gpu2: ollama_listen",
+        "edge: gateway_keys",
+        "gpu1: ollama_listen",
+    ]
+
+
+def test_error_says_that_nothing_was_changed() -> None:
+    with pytest.raises(SettingsError, match=r"^2 settings refused, no host was changed:\n  - "):
+        fleet_of(pair({"ollama_port": 0, "ssh_port": 0}))
+
+
+def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
+    """pyinfra puts every host of inventory/prod.py in a group `prod`."""
+    (tmp_path / "inventory").mkdir()
+    (tmp_path / "inventory" / "prod.py").touch()
+    hosts = {name: (f"{groups} all-sites prod", data) for name, (groups, data) in pair().items()}
+    fleet = load_fleet(inventory_of(hosts), CAPABILITIES)
+    assert fleet.secrets.root == tmp_path / ".secrets" / "prod"

@@ -1,0 +1,53 @@
+"""Archives of Dify, read on the machine that deploys."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.dify.backups import read_backup
+from fleet.kit.errors import FleetError
+
+
+def backup(path: Path, **members: Any) -> Path:
+    """An archive as `dify_stack.py` makes one."""
+    texts = {name.replace("_json", ".json"): json.dumps(value) for name, value in members.items()}
+    texts = {name.replace("_", "-"): text for name, text in texts.items()}
+    files = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()}
+    texts["manifest.json"] = json.dumps({"version": "1.16.1", "files": files})
+    with tarfile.open(path, "w") as tar:
+        for name, text in texts.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+class TestBackup:
+    def test_secrets_and_keys_come_with_it(self, tmp_path: Path) -> None:
+        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, app_keys_json={"chat": "app-1"})
+        manifest, kept = read_backup(path)
+        assert manifest["version"] == "1.16.1"
+        assert kept == {"db": "x", "app_chat": "app-1"}
+
+    def test_damage_is_noticed(self, tmp_path: Path) -> None:
+        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, other_json={"a": "b" * 600})
+        path.write_bytes(path.read_bytes().replace(b"b" * 600, b"c" * 600))
+        with pytest.raises(FleetError, match=r"a\.tar: other\.json is damaged"):
+            read_backup(path)
+        path.with_name("a.tar.sha256").write_text("0" * 64 + "  a.tar\n")
+        with pytest.raises(FleetError, match=r"not what a\.tar\.sha256 says"):
+            read_backup(path)
+
+    def test_what_is_none(self, tmp_path: Path) -> None:
+        (tmp_path / "a.tar").write_text("no archive")
+        with pytest.raises(FleetError, match="no backup of Dify"):
+            read_backup(tmp_path / "a.tar")
+        with pytest.raises(FleetError, match="no such file"):
+            read_backup(tmp_path / "b.tar")

@@ -1,0 +1,40 @@
+"""What Dify is told."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+import pytest
+
+from fleet.dify import declared as dify
+from tests.fleets import DIFY, fleet_of
+
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
+
+
+def test_secrets_are_made_once_and_fit_their_forms() -> None:
+    fleet = fleet_of({"box": ("gpu dify", BOX)})
+    first = dify.secrets_of(fleet["box"], fleet)
+    assert dify.secrets_of(fleet["box"], fleet) == first
+    assert len(set(first.values())) == len(dify.SECRETS)
+    for name, secret in dify.SECRETS.items():
+        for _ in range(50):
+            assert re.fullmatch(secret.form, secret.make()), name
+    assert len(base64.urlsafe_b64decode(first["agent_server_secret_key"] + "=")) == 32
+
+
+def test_containers_fetch_files_from_each_other() -> None:
+    """Dify's plugins would be sent to the address in people's browsers otherwise."""
+    fleet = fleet_of({"box": ("gpu dify", {**BOX, "dify_public_url": "https://dify.example"})})
+    told = dify.environment(fleet["box"], fleet)
+    assert told["INTERNAL_FILES_URL"] == "http://api:5001"
+    assert told["FILES_URL"] == "https://dify.example"
+
+
+@pytest.mark.parametrize(("declared", "told"), [(None, 4096), (6000, 6000), (65536, 8192)])
+def test_dify_is_told_no_more_context_than_ollama_holds(declared: int | None, told: int) -> None:
+    """Unset, Ollama holds 4096 on a small GPU."""
+    data = BOX | ({"ollama_context_length": declared} if declared else {})
+    fleet = fleet_of({"box": ("gpu dify", {**data, "ollama_models": ["gpt-oss:20b"]})})
+    assert dify.models_of(fleet["box"], fleet)[0].context_size == told

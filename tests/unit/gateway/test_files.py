@@ -1,0 +1,171 @@
+"""The gateway's files, and what a static analysis says of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fleet.declare.fleet import Fleet
+from fleet.gateway.declared import gateway_keys
+from fleet.gateway.files import config_files, curves, dropin_file
+from fleet.gateway.paths import GATEWAY_CONFIG
+from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of
+from tests.unit.rendered import lines
+
+
+class TestGateway:
+    @staticmethod
+    def config(fleet: Fleet) -> list[str]:
+        return lines(TestGateway.text(fleet))
+
+    @staticmethod
+    def text(fleet: Fleet, *drained: str) -> str:
+        return config_files(fleet["edge"], fleet, (3, 5), list(drained))[0].text
+
+    def test_default(self, default: Fleet) -> None:
+        config = self.config(default)
+        assert [line for line in config if line.startswith("listen ")] == [
+            "listen unix:/run/llm-fleet-inspect.sock;",
+            "listen unix:/run/llm-fleet-status.sock;",
+            "listen 10.0.0.2:8434 ssl;",
+        ]
+        assert [line for line in config if line.startswith("server 1")] == [
+            "server 10.0.0.11:11434 max_fails=1 fail_timeout=5s;"
+        ]
+        assert "client_max_body_size 64m;" in config
+        assert "proxy_read_timeout 900s;" in config
+
+    def test_alternative(self, alternative: Fleet) -> None:
+        config = self.config(alternative)
+        assert [line for line in config if line.startswith("listen ")] == [
+            "listen unix:/run/llm-fleet-inspect.sock;",
+            "listen unix:/run/llm-fleet-status.sock;",
+            "listen 0.0.0.0:80;",
+            "listen [::]:80 ipv6only=on;",
+            "listen 0.0.0.0:8443 ssl;",
+            "listen [::]:8443 ssl ipv6only=on;",
+        ]
+        assert [line for line in config if re.match(r"server [\d\[]", line)] == [
+            "server [fd00::11]:21434 max_fails=1 fail_timeout=5s;"
+        ]
+        assert "client_max_body_size 256m;" in config
+        assert "proxy_read_timeout 5400s;" in config
+
+    def test_every_gpu_host_serves(self) -> None:
+        gpus = {
+            f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in range(11, 14)
+        }
+        config = self.config(fleet_of({**gpus, "edge": EDGE}))
+        assert [line for line in config if line.startswith("server 1")] == [
+            f"server 10.0.0.{n}:11434 max_fails=1 fail_timeout=5s;" for n in range(11, 14)
+        ]
+
+    def test_drained_host_gets_nothing(self) -> None:
+        gpus = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in (11, 12)}
+        text = self.text(fleet_of({**gpus, "edge": EDGE}), "gpu12")
+        assert "server 10.0.0.11:11434 max_fails=1 fail_timeout=5s;" in text
+        assert "server 10.0.0.12:11434 max_fails=1 fail_timeout=5s down;" in text
+
+    @pytest.mark.parametrize(
+        ("openssl", "first"), [((3, 0), "X25519"), ((3, 4), "X25519"), ((3, 5), "X25519MLKEM768")]
+    )
+    def test_curves_are_those_that_openssl_knows(
+        self, openssl: tuple[int, int], first: str
+    ) -> None:
+        """OpenSSL 3.0 refuses the whole list for one name that it does not know."""
+        assert curves(openssl).split(":")[0] == first
+
+    def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
+        """Each location that can be asked for refuses first, whatever it does then."""
+        door = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
+        public = re.findall(r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", door, flags=re.MULTILINE)
+        assert len(public) == 6
+        for place, *checks in public:
+            if place == "= /healthz":
+                continue
+            assert checks == [
+                'if ($client_name = "") { return 401; }',
+                "if ($source_ok = 0) { return 403; }",
+            ], place
+
+    def test_key_never_goes_further(self, fleet: Fleet) -> None:
+        config = self.config(fleet)
+        assert 'proxy_set_header Authorization "";' in config
+        [log] = re.findall(r"log_format fleet (.+?);\n", "\n".join(config) + "\n", flags=re.DOTALL)
+        assert "$http_authorization" not in log
+        assert "$bearer" not in log
+        assert "$token" not in log
+        assert "$presented_key" not in log
+        # Headers of a location replace all that are set further out.
+        passing = [text for text in self.text(fleet).split(" location ") if "proxy_pass" in text]
+        assert len(passing) >= 5
+        for text in passing:
+            for header in ("Authorization", "X-Api-Key", "Origin", "Connection"):
+                assert f'proxy_set_header {header} "";' in text, text
+
+    def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:
+        config, keys = config_files(alternative["edge"], alternative, (3, 5), [])
+        values = {
+            name: key.get_secret_value()
+            for name, key in gateway_keys(alternative, alternative["edge"]).items()
+        }
+        assert list(values) == ["team-a", "team-b", "team-c", "team-d"]
+        end = int(datetime(2027, 1, 31, 11, tzinfo=UTC).timestamp())
+        for name, value in values.items():
+            entry = f"{name}$ended_{end}" if name == "team-b" else name
+            assert f'{value} "{entry}";' in lines(keys.text)
+            assert value not in f"{keys!r} {config!r}"
+            assert value not in config.text
+        assert keys.mode == "600"
+
+    def test_drop_in_reads_our_configuration_only(self) -> None:
+        commands = [line for line in lines(dropin_file().text) if line.startswith("Exec")]
+        for kind in ("ExecStartPre", "ExecStart", "ExecReload"):
+            first, *ours = [line for line in commands if line.startswith(f"{kind}=")]
+            assert first == f"{kind}="
+            assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
+
+
+# What gixy finds, and why it stays. A finding that is not here fails the test.
+REASONS = {
+    "ssl_ecdh_curve": "the group is only named where the host's OpenSSL is 3.5 or newer (a fact)",
+    "worker_rlimit_nofile_vs_connections": "LimitNOFILE in the unit's drop-in sets it for all",
+    "missing_resolver": "the variable is one of two upstreams of this file; nothing is resolved",
+    "proxy_pass_normalized": "the path is matched whole against a fixed list without escapes",
+}
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [{"gpu1": GPU, "edge": EDGE}, alternative("gpu1", "edge")],
+    ids=["default", "alternative"],
+)
+def test_gixy_finds_nothing_without_a_reason(hosts: Hosts, tmp_path: Path) -> None:
+    found = findings(hosts, tmp_path)
+    assert {item["plugin"]: item["reason"] for item in found if item["plugin"] not in REASONS} == {}
+
+
+def test_gixy_looks_at_it(tmp_path: Path) -> None:
+    """A hole in the very configuration is found: the test above is not about nothing."""
+    hosts: Hosts = {"gpu1": GPU, "edge": EDGE}
+    found = findings(hosts, tmp_path, ("proxy_pass http://$native;", "proxy_pass http://$arg_x;"))
+    assert "ssrf" in {item["plugin"] for item in found}
+
+
+def findings(hosts: Hosts, directory: Path, change: tuple[str, str] = ("", "")) -> list[dict]:
+    fleet = fleet_of(hosts)
+    for file in config_files(fleet["edge"], fleet, (3, 5), []):
+        (directory / file.staged_name).write_text(file.text.replace(*change))
+    result = subprocess.run(
+        [Path(sys.executable).parent / "gixy", "-f", "json", directory / "nginx.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return json.loads(result.stdout)

@@ -1,0 +1,127 @@
+"""What of a gateway cannot work with the hosts behind it, and which stored keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from fleet.gateway import tls
+from fleet.gateway.declared import gateway_keys
+from fleet.kit.errors import FleetError
+from fleet.kit.secrets import EXAMPLE_KEY, SecretStore
+from tests.fleets import (
+    EDGE,
+    GPU,
+    Hosts,
+    fleet_of,
+)
+from tests.unit.refusals import assert_refused, pair, problems
+
+# id: (the fleet, whose host, what the one line must hold: key, value, fix)
+REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
+    "models that differ behind one gateway": (
+        {
+            "gpu1": ("gpu", {**GPU[1], "ollama_models": [{"name": "a", "digest": "ab" * 32}]}),
+            "gpu2": (
+                "gpu",
+                {**GPU[1], "private_address": "10.0.0.12", "ollama_models": ["a"]},
+            ),
+            "edge": EDGE,
+        },
+        "gpu2",
+        ["ollama_models: 'a:latest' is declared in another way than for gpu1"],
+    ),
+    "gateway without keys": (
+        pair(edge={"gateway_keys": []}),
+        "edge",
+        ["gateway_keys = ()", 'gateway_keys = ["team-a"]'],
+    ),
+    "gateway cannot reach a loopback GPU host": (
+        pair({"ollama_listen": "loopback"}),
+        "gpu1",
+        ["ollama_listen = 'loopback'", "gateway edge", "set ollama_listen = 'private'"],
+    ),
+    "gateway without an address to call from": (
+        {"gpu1": GPU, "edge": ("gateway", {"gateway_listen": "any", "gateway_keys": ["a"]})},
+        "edge",
+        ["private_address is missing", "gpu1 opens its API only to the gateways' addresses"],
+    ),
+    "gateway with nothing behind it": ({"edge": EDGE}, "edge", ["without any host in group gpu"]),
+    "other models behind one gateway": (
+        {
+            **pair(),
+            "gpu2": (
+                "gpu",
+                {**GPU[1], "private_address": "10.0.0.12", "ollama_models": ["gpt-oss:120b"]},
+            ),
+        },
+        "gpu2",
+        ["ollama_models = ['gpt-oss:120b']", "gpu1 has ['gpt-oss:20b']", "need the same models"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("hosts", "host", "parts"), REFUSED.values(), ids=REFUSED)
+def test_refused(hosts: Hosts, host: str, parts: list[str], own_secrets: Path) -> None:
+    assert_refused(hosts, host, parts, own_secrets)
+
+
+class TestStoredKeys:
+    """Keys that somebody put into the store by hand."""
+
+    @staticmethod
+    def store(root: Path, value: str) -> Path:
+        path = root / "default" / "gateway_key_team-a"
+        path.parent.mkdir(parents=True)
+        path.touch(0o600)
+        path.write_text(value)
+        return path
+
+    def test_example_key_is_refused(self, own_secrets: Path) -> None:
+        path = self.store(own_secrets, EXAMPLE_KEY)
+        [line] = problems(pair())
+        assert line.startswith("edge: gateway_keys: 'team-a' has the example key")
+        assert f"delete {path}" in line
+        assert EXAMPLE_KEY not in line
+
+    @pytest.mark.parametrize("value", ["hunter2", "sk-" + "AB" * 32, "sk-" + "ab" * 31])
+    def test_key_of_another_form_is_refused(self, own_secrets: Path, value: str) -> None:
+        path = self.store(own_secrets, value)
+        [line] = problems(pair())
+        assert f"{path} is not sk- and 64 lower-case hexadecimal digits; delete the file" in line
+        assert value not in line
+
+    def test_kept_key_is_used(self, own_secrets: Path) -> None:
+        value = "sk-" + "ab" * 32
+        self.store(own_secrets, value)
+        fleet = fleet_of(pair())
+        assert gateway_keys(fleet, fleet["edge"])["team-a"].get_secret_value() == value
+
+    def test_world_readable_store_is_refused(self, own_secrets: Path) -> None:
+        self.store(own_secrets, "sk-" + "ab" * 32).chmod(0o644)
+        with pytest.raises(FleetError, match="chmod 600"):
+            fleet_of(pair())
+
+
+class TestGivenCertificate:
+    """`given`, refused before any host is touched."""
+
+    HOSTS: ClassVar[Hosts] = {
+        "gpu1": GPU,
+        "edge": (
+            "gateway",
+            {**EDGE[1], "gateway_tls": "given", "gateway_tls_certificate": "own.pem"},
+        ),
+    }
+
+    def test_refused_until_all_is_there(self, tmp_path: Path, own_secrets: Path) -> None:
+        with pytest.raises(FleetError, match=r"edge: gateway_tls_certificate = .*no such file"):
+            fleet_of(self.HOSTS)
+        (tmp_path / "own.pem").write_text("hello")
+        with pytest.raises(FleetError, match="its key is missing; put it, mode 600, at"):
+            fleet_of(self.HOSTS)
+        SecretStore(own_secrets / "default").replace(tls.GIVEN_KEY, "hello")
+        with pytest.raises(FleetError, match=r"gateway_tls_certificate = .own\.pem.: not PEM"):
+            fleet_of(self.HOSTS)

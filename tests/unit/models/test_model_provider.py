@@ -1,0 +1,154 @@
+"""How a model comes to the disk: pulled, made of another, or imported from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from model_loader import Loader
+from registry import Manifest
+from tests.unit.models.loader_rig import Ollama, Run, model, sha256
+from transfer import RefusedError
+
+
+def test_missing_model_is_pulled_named_and_tried(run: Run, ollama: Ollama) -> None:
+    declared = model(ollama)
+    assert run(declared)
+    assert ollama.models == {"a:1"}, "the mirror's name is gone"
+    assert ollama.did("/api/pull") == [{"model": declared["source"], "insecure": True}]
+    assert ollama.did("/api/generate") == [{"model": "a:1"}]
+    assert (run.state["a:1"]["phase"], run.state["a:1"]["error"]) == ("ready", "")
+
+
+def test_interrupted_rename_is_finished(run: Run, ollama: Ollama) -> None:
+    """A run that died between the copy and the deletion of the mirror's name."""
+    declared = model(ollama)
+    ollama.fails = {"/api/delete": 500}
+    assert run(declared)
+    assert ollama.models == {"a:1"}
+
+
+class TestPin:
+    def test_moved_tag(self, run: Run, ollama: Ollama) -> None:
+        declared = model(ollama)
+        old = ollama.publish(declared["source"], b"old")
+        assert run({**declared, "digest": old})
+        new = ollama.publish(declared["source"], b"new")
+        assert run({**declared, "digest": old}), "what is there is what is declared"
+        assert not run({**declared, "digest": "ab" * 32})
+        error = run.state["a:1"]["error"]
+        assert "ab" * 32 in error
+        assert new in error
+        assert sha256(ollama.path_of("a:1").read_bytes()) == old
+        assert len(ollama.did("/api/pull")) == 1
+        assert run({**declared, "digest": new})
+        assert not ollama.blob(b"old").exists(), "nothing names it any more"
+
+    def test_tag_that_moves_in_mid_pull(self, run: Run, ollama: Ollama) -> None:
+        """Between our look and Ollama's: what it replaced is put back."""
+        declared = {**model(ollama), "source": "a:1"}
+        ollama.publish("a:1", b"old")
+        ollama.store("a:1")
+        before = ollama.path_of("a:1").read_bytes()
+        ollama.publish("a:1", b"new")
+        asked = Manifest(before)
+        loader = Loader(run.config({**declared, "digest": asked.digest}))
+        loader.provider.ask_registry = lambda model: asked
+        with pytest.raises(RefusedError, match="the tag has moved"):
+            loader.provider.pull(loader.models[0])
+        assert ollama.path_of("a:1").read_bytes() == before
+
+    def test_registry_that_wants_a_key_and_a_pin(self, run: Run, ollama: Ollama) -> None:
+        declared = model(ollama)
+        ollama.fails = {"/v2/library/a/manifests/1": 401}
+        assert not run({**declared, "digest": "ab" * 32})
+        assert "leave digest out" in run.state["a:1"]["error"]
+        ollama.fails = {"/v2/library/a/manifests/1": 401}
+        assert run(declared), "without a pin Ollama's own key is enough"
+
+
+class TestCustom:
+    def test_made_after_its_base_and_once(self, run: Run, ollama: Ollama) -> None:
+        base = model(ollama, "base:1")
+        own = model(ollama, "own:1", base="base:1", definition={"parameters": {"num_ctx": 48000}})
+        assert run(own, base)
+        assert ollama.did("/api/create") == [
+            {"model": "own:1", "from": "base:1", "parameters": {"num_ctx": 48000}}
+        ]
+        assert run(own, base)
+        assert len(ollama.did("/api/create")) == 1
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"system": "Be brief."}, {"template": "{{ .Prompt }}"}, {"parameters": {"num_ctx": 1}}],
+        ids=lambda change: next(iter(change)),
+    )
+    def test_made_anew_for_each_kind_of_change(
+        self, run: Run, ollama: Ollama, change: dict[str, Any]
+    ) -> None:
+        base, own = model(ollama, "base:1"), model(ollama, "own:1", base="base:1")
+        assert run(base, own)
+        changed = model(ollama, "own:1", base="base:1", definition=change)
+        assert run.check(base, changed)["pending"] == {
+            "own:1": "was not created from its present definition"
+        }
+        assert run(base, changed)
+        assert ollama.did("/api/create")[1] == {"model": "own:1", "from": "base:1", **change}
+
+    def test_made_anew_after_a_change_by_hand(self, run: Run, ollama: Ollama) -> None:
+        base, own = model(ollama, "base:1"), model(ollama, "own:1", base="base:1")
+        assert run(base, own)
+        ollama.publish("own:1", b"base:1", system=b"Ramble.")
+        ollama.store("own:1")
+        pending = run.check(base, own)["pending"]
+        assert pending == {"own:1": "was changed by hand since it was created"}
+        assert run(base, own)
+        assert len(ollama.did("/api/create")) == 2
+
+    def test_made_anew_with_a_new_base(self, run: Run, ollama: Ollama) -> None:
+        base, own = model(ollama, "base:1"), model(ollama, "own:1", base="base:1")
+        assert run(base, own)
+        new = ollama.publish(base["source"], b"new weights")
+        assert run({**base, "digest": new}, own)
+        assert len(ollama.did("/api/create")) == 2
+
+
+class TestGguf:
+    CONTENT = b"from a file"
+    SUM = sha256(CONTENT)
+
+    def test_by_path(self, run: Run, ollama: Ollama, tmp_path: Path) -> None:
+        file = tmp_path / "x.gguf"
+        file.write_bytes(self.CONTENT)
+        declared = model(ollama, gguf=str(file), sha256=self.SUM)
+        assert run(declared)
+        digest = f"sha256:{self.SUM}"
+        assert ollama.did(f"/api/blobs/{digest}") == [self.CONTENT]
+        assert ollama.did("/api/create") == [{"model": "a:1", "files": {"model.gguf": digest}}]
+        file.unlink()
+        assert run(declared), "it is not needed any more"
+
+    def test_by_address_from_where_it_broke_off(self, run: Run, ollama: Ollama) -> None:
+        ollama.files["/files/x"] = self.CONTENT
+        part = ollama.root / ".llm-fleet" / f"{self.SUM}.part"
+        part.parent.mkdir()
+        part.write_bytes(self.CONTENT[:4])
+        assert run(model(ollama, gguf=f"{ollama.url}/files/x", sha256=self.SUM))
+        assert ollama.did(f"/api/blobs/sha256:{self.SUM}") == [self.CONTENT]
+        assert not part.exists()
+
+    def test_wrong_content_is_not_imported(self, run: Run, ollama: Ollama) -> None:
+        ollama.files["/files/x"] = b"something else"
+        assert not run(model(ollama, gguf=f"{ollama.url}/files/x", sha256=self.SUM))
+        error = run.state["a:1"]["error"]
+        assert f"the SHA-256 is {sha256(b'something else')}, declared is {self.SUM}" in error
+        assert ollama.did("/api/create") == []
+        assert list((ollama.root / ".llm-fleet").iterdir()) == []
+
+    def test_missing_file_is_said_with_its_reader(self, run: Run, ollama: Ollama) -> None:
+        assert not run(model(ollama, gguf="/nowhere/x.gguf", sha256=self.SUM))
+        assert run.state["a:1"]["error"] == (
+            "/nowhere/x.gguf: No such file or directory (it is read as the user ollama)"
+        )

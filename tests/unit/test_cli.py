@@ -1,0 +1,52 @@
+"""What `fleet` says of an inventory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from fleet import cli
+
+BOX = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]})'
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("gpu = [\n", ":1: '[' was never closed"),
+        ('\ngpu = [os.environ["X"]]\n', ":2: NameError: name 'os' is not defined"),
+        ("import json\njson.loads('{')\n", ":2: JSONDecodeError: "),
+    ],
+)
+@pytest.mark.parametrize("command", [["check"], ["key", "list"], ["drain"]])
+def test_broken_file_is_one_line(inventory: Path, text: str, line: str, command: list[str]) -> None:
+    inventory.write_text(text)
+    host = ["box"] if command == ["drain"] else []
+    result = CliRunner().invoke(cli.main, [*command, str(inventory), *host])
+    assert result.exit_code == 1
+    assert result.output.startswith(f"Error: {inventory}{line}")
+    assert result.output.count("\n") == 1
+
+
+def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> None:
+    inventory.write_text(f'gpu = gateway = [{BOX}]\nother = [("b", {{"docker_enabled": True}})]\n')
+    result = CliRunner().invoke(cli.main, ["check", str(inventory)])
+    assert result.output.splitlines() == [
+        "HOST  GROUPS              ADDRESSES",
+        "box   gateway, gpu, site  ssh box:22, ollama 127.0.0.1:11434, gateway 10.0.0.5:8434, "
+        "gateway metrics requests 127.0.0.1:9145, gateway metrics nginx 127.0.0.1:9113, "
+        "gateway metrics node 127.0.0.1:9100",
+        "b     other, site         ssh b:22",
+        f"secrets: {own_secrets / 'site'}",
+    ]
+    assert result.exit_code == 0
+    assert not own_secrets.exists()
+
+
+def test_check_names_what_is_refused(inventory: Path) -> None:
+    inventory.write_text('gpu = [("box", {"olama_port": 1})]\n')
+    result = CliRunner().invoke(cli.main, ["check", str(inventory)])
+    assert result.exit_code == 1
+    assert "box: olama_port = 1: unknown setting; did you mean ollama_port?" in result.output
