@@ -121,8 +121,7 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
 
 def grants(host: FleetHost, fleet: Fleet) -> Iterator[Grant]:
     """Ollama, or the gateway to it, for the plugin daemon alone: nothing else of Dify calls it."""
-    is_own = host[Dify].ollama == "host"
-    local = ollama_endpoint(host) if is_own else local_gateway(host, fleet)
+    local = local_server(host, fleet)
     if local is not None:
         yield Grant(
             BRIDGE,
@@ -130,8 +129,17 @@ def grants(host: FleetHost, fleet: Fleet) -> Iterator[Grant]:
             "dify's plugin daemon",
             source=daemon_address(host[Dify]),
             # An Ollama in a container of its own is a published port, too.
-            published=is_own and instances_of(host)[0].runtime == "docker",
+            published=_is_own(host) and instances_of(host)[0].runtime == "docker",
         )
+
+
+def local_server(host: FleetHost, fleet: Fleet) -> Endpoint | None:
+    """What the plugin daemon calls when it is on this very host, whose firewall has to open it."""
+    return ollama_endpoint(host) if _is_own(host) else local_gateway(host, fleet)
+
+
+def _is_own(host: FleetHost) -> bool:
+    return host[Dify].ollama == "host"
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ class OllamaAccess:
 
 def ollama_access(host: FleetHost, fleet: Fleet) -> OllamaAccess:
     """The declared Ollama of Dify on `host`."""
-    if host[Dify].ollama == "host":
+    if _is_own(host):
         return OllamaAccess(f"http://{ollama_endpoint(host)}")
     gateway = gateway_access(host, fleet, host[Dify].gateway_key)
     return OllamaAccess(gateway.url, gateway.key, gateway.own_ca)

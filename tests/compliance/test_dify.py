@@ -127,10 +127,10 @@ def test_chat(dify_host: Target, role: str, measured: Callable[[str], None]) -> 
 
 def test_only_the_plugin_daemon_reaches_ollama(dify_host: Target) -> None:
     """Ollama on this host is open to Dify's plugin daemon, and to no other container."""
-    access = dify.ollama_access(dify_host.declared, dify_host.fleet)
-    if access.local is None:
+    local = dify.local_server(dify_host.declared, dify_host.fleet)
+    if local is None:
         pytest.skip("the fleet's gateway is on another host")
-    address = (access.local.address, str(access.local.port))
+    address = (local.address, str(local.port))
     probe = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
     reached = {
         name
