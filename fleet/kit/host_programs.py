@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from fleet.kit.files import ManagedFile
@@ -34,13 +34,16 @@ def host_modules(room: str) -> dict[str, Path]:
     return {path.stem: path for path in files if path.stem != "__init__"}
 
 
-def imports_of(text: str) -> Iterator[str]:
+@cache  # the same few texts, for every host of a deploy
+def imports_of(text: str) -> tuple[str, ...]:
     """The modules that a source text imports, by their whole names."""
+    found: list[str] = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
+            found.append(node.module)
+    return tuple(found)
 
 
 def _collect(room: str, name: str, modules: dict[str, str]) -> None:

@@ -87,8 +87,8 @@ class TestAttempts:
         assert run.check(declared)["pending"] == {"a:1": "has not been loaded once"}
 
     def test_silent_ollama_is_given_up(self, run: Run, ollama: Ollama) -> None:
-        run.limits |= {"no_progress": 0.2}
-        ollama.silence = 0.6
+        run.limits |= {"no_progress": 0.5}
+        ollama.silence = 1.5
         ollama.pulls = [[MANIFEST, SUCCESS]]
         assert not run({**model(ollama)})
         assert "not a word from Ollama" in run.state["a:1"]["error"]
