@@ -1,6 +1,7 @@
-"""docs/settings.md, generated from `fleet.settings`.
+"""docs/settings.md, generated from the settings of all capabilities.
 
-`python -m fleet.docs` writes it; `python -m fleet.docs --check` exits 1 when it is stale.
+What is said of a type is told where the type is: see `Words` and `Item`.
+`python -m fleet.docs` writes the page; `python -m fleet.docs --check` exits 1 when it is stale.
 """
 
 from __future__ import annotations
@@ -19,82 +20,25 @@ from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import types as settings
 from fleet.declare.fleet import PROJECT_ROOT
-from fleet.declare.load import load_fleet
-from fleet.declare.settings import Settings
-from fleet.dify.settings import (
-    Dify,
-    DifyModel,
-    DifyModelDeclared,
-    ImageDigest,
-    ImageName,
-    OwnerEmail,
-    PluginIdentifier,
-    Subnet,
-)
-from fleet.docker.settings import RegistryName, UserName
-from fleet.firewall.settings import InterfaceName
-from fleet.gateway.settings import Expiry, Gateway, GatewayKey, GatewayKeyDeclared, Rate
+from fleet.declare.load import group_names, load_fleet
+from fleet.declare.settings import Item, Settings
+from fleet.declare.types import Words
 from fleet.kit.errors import SettingsError
-from fleet.ollama import models as model_declarations
-from fleet.ollama.settings import Gpus, InstanceName, Ollama, OllamaInstance
 
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 
-# The named types of fleet.settings, in an operator's words.
-_WORDS: tuple[tuple[Any, str], ...] = (
-    (settings.Duration, "duration"),
-    (settings.PositiveDuration, "duration (at least 1s)"),
-    (settings.Sha256, "SHA-256"),
-    (model_declarations.Model, "model"),
-    (settings.AbsolutePath, "absolute path"),
-    (settings.HttpUrl, "http(s) address"),
-    (settings.Fingerprint, "key (its 40 capital hexadecimal digits)"),
-    (settings.Version, "version (three numbers)"),
-    (UserName, "user name"),
-    (RegistryName, "host (`name:port`) or network"),
-    (settings.Port, "port"),
-    (Gpus, '`"all"` or list of GPUs'),
-    (InstanceName, "name"),
-    (settings.ImageReference, "image with its digest"),
-    (OllamaInstance, "instance"),
-    (InterfaceName, "interface name"),
-    (settings.KeyName, "key name"),
-    (GatewayKeyDeclared, "key name or key"),
-    (Rate, "rate"),
-    (Expiry, "date or time"),
-    (settings.Origin, "origin"),
-    (settings.DnsName, "DNS name"),
-    (settings.EmailAddress, "email address"),
-    (OwnerEmail, "email address"),
-    (Subnet, "IPv4 network"),
-    (ImageName, "image"),
-    (ImageDigest, "digest (`sha256:...`)"),
-    (PluginIdentifier, "plugin identifier"),
-    (DifyModelDeclared, "model name or model"),
-    (settings.EnvName, "variable name"),
-    (settings.EnvValue, "text"),
-    (settings.Address, "IP address"),
-    (settings.Network, "IP network"),
-    (bool, "`True` or `False`"),
-    (int, "whole number"),
-    (float, "number"),
-    (model_declarations.ModelParameters, "parameters"),
-    (str, "text"),
-    (type(None), "`None`"),
-)
-_PLURALS = {
-    "key name or key": "key names or keys",
-    "model name or model": "model names or models",
-    "http(s) address": "http(s) addresses",
-    "host (`name:port`) or network": "hosts (`name:port`) or networks",
-    "IP address": "IP addresses",
-    "text": "texts",
+# Python's own types in an operator's words; all others tell theirs.
+_PYTHON = {
+    bool: Words("`True` or `False`"),
+    int: Words("whole number"),
+    float: Words("number"),
+    str: Words("text"),
+    type(None): Words("`None`"),
 }
 
 _INTRODUCTION = """\
-<!-- Generated from fleet/settings.py: change it there and run `make docs`. -->
+<!-- Generated from each capability's settings.py in fleet/: change it there, run `make docs`. -->
 
 # Settings
 
@@ -107,8 +51,8 @@ Keys are flat and plain. pyinfra takes a key from the first of these places that
 |---|---|
 | `pyinfra ... --data ollama_keep_alive=24h` | every host, for one run |
 | the host's data in the inventory, `("gpu1", {{"private_address": "10.0.0.11"}})` | one host |
-| `group_data/{gpu}.py`, `ollama_keep_alive = "24h"` | a group, in all inventories |
-| the group's data in the inventory, `{gpu} = ([...], {{"ollama_keep_alive": "24h"}})` | a group |
+| `group_data/gpu.py`, `ollama_keep_alive = "24h"` | a group, in all inventories |
+| the group's data in the inventory, `gpu = ([...], {{"ollama_keep_alive": "24h"}})` | a group |
 | `group_data/all.py` | every host, in all inventories |
 | `all = ([...], {{...}})` in the inventory | every host; those that it does not list are left out |
 
@@ -116,8 +60,10 @@ Of two groups of a host, the one further down in the inventory decides. All host
 `inventory/prod.py` are also in a group `prod`, the last of all: what is in `group_data/prod.py`
 holds for that inventory alone.
 
-A host's groups say what it runs: `{gpu}` runs Ollama, `{gateway}` runs the front door, and a host
-may be in both. Secrets have no key: the inventory names them, the secrets store has their values.
+A host's groups say what it runs, and a host may be in several. Each group, with its keys:
+{groups}.
+
+Secrets have no key: the inventory names them, the secrets store has their values.
 
 A duration is written as in `30s`, `5m` or `1h30m`; a bare number is seconds. A list is written as
 `["a", "b"]`. Keys marked ⚠ can open something that is closed by default; what they open is said
@@ -138,17 +84,18 @@ between hosts, and then whatever is wrong with stored keys.
 
 def generate() -> str:
     """The whole of docs/settings.md."""
-    introduction = _INTRODUCTION.format(gpu="gpu", gateway="gateway", refusal=_refusal())
-    sections = []
-    for model in (item.settings for item in CAPABILITIES):
-        sections.append(_section(model))
-        if model is Ollama:
-            sections.append(_instance_section())
-        if model is Gateway:
-            sections.append(_key_section())
-        if model is Dify:
-            sections.append(_dify_model_section())
-    return "\n".join([introduction, *sections, _models()])
+    introduction = _INTRODUCTION.format(groups=_groups(), refusal=_refusal())
+    sections = [text for item in CAPABILITIES for text in _sections(item.settings)]
+    return "\n".join([introduction, *sections])
+
+
+def _groups() -> str:
+    """Every group, with the prefixes of what its hosts run."""
+    parts = []
+    for group in group_names(CAPABILITIES):
+        models = [item.settings for item in CAPABILITIES if item.group == group]
+        parts.append(f"`{group}` ({', '.join(f'`{model.prefix}`' for model in models)})")
+    return ", ".join(parts)
 
 
 def _refusal() -> str:
@@ -161,20 +108,39 @@ def _refusal() -> str:
     raise AssertionError(f"settings that are refused no more: {mistakes}")
 
 
-def _section(model: type[Settings]) -> str:
+def _sections(model: type[Settings]) -> Iterator[str]:
+    """A capability's keys, and a table for each type that they hold tables of."""
     title = f"`{model.prefix}`" if model.prefix else "Keys without a prefix"
-    hints = get_type_hints(model, include_extras=True)
-    rows = [
-        _row(f"{model.prefix}{name}", field, hints[name])
-        for name, field in model.model_fields.items()
-    ]
+    yield _section(f"## {title}", (model.__doc__ or "").strip(), "key", _rows(model, model.prefix))
+    yield from _item_sections(model, model.prefix)
+
+
+def _item_sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, hint in _hints(model).items():
+        for item, is_listed in _items(hint):
+            key = f"{prefix}{name}"
+            below = f"{key}[]." if is_listed else f"{key}."
+            title = f"### {item.heading} of `{key}`"
+            yield _section(title, item.introduction, "field", _rows(item, below))
+            yield from _item_sections(item, below)
+
+
+def _items(hint: Any, *, is_listed: bool = False) -> Iterator[tuple[type[Item], bool]]:
+    """The types of tables in a hint, and whether a list holds them."""
+    if isinstance(hint, type) and issubclass(hint, Item):
+        yield hint, is_listed
+    for argument in get_args(hint):
+        yield from _items(argument, is_listed=is_listed or get_origin(hint) is tuple)
+
+
+def _section(title: str, introduction: str, first: str, rows: Iterable[str]) -> str:
     return "\n".join(
         [
-            f"## {title}",
+            title,
             "",
-            (model.__doc__ or "").strip(),
+            introduction,
             "",
-            "| key | type | default | unit | meaning |",
+            f"| {first} | type | default | unit | meaning |",
             "|---|---|---|---|---|",
             *rows,
             "",
@@ -182,109 +148,31 @@ def _section(model: type[Settings]) -> str:
     )
 
 
-def _instance_section() -> str:
-    return _item_section(
-        OllamaInstance,
-        "ollama_instances",
-        "An instance",
-        '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
-        "What else there is to know of them is in "
-        "[operating/ollama.md](operating/ollama.md#several-instances).",
-    )
-
-
-def _key_section() -> str:
-    return _item_section(
-        GatewayKey,
-        "gateway_keys",
-        "A key",
-        'A name alone, `"team-a"`, or what is to hold for it: '
-        '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.',
-    )
-
-
-def _dify_model_section() -> str:
-    return _item_section(
-        DifyModel,
-        "dify_models",
-        "A model",
-        'A name alone, `"gpt-oss:20b"`, or its limits too: '
-        '`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.',
-    )
-
-
-def _item_section(model: type[BaseModel], key: str, title: str, example: str) -> str:
-    hints = get_type_hints(model, include_extras=True)
-    rows = [
-        _row(f"{key}[].{name}", field, hints[name]) for name, field in model.model_fields.items()
+def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+    hints = _hints(model)
+    return [
+        _row(f"{prefix}{name}", field, hints[name]) for name, field in model.model_fields.items()
     ]
-    return "\n".join(
-        [
-            f"### {title} of `{key}`",
-            "",
-            example,
-            "",
-            "| field | type | default | unit | meaning |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-        ]
-    )
 
 
-_MODELS = """\
-## A model's declaration
-
-An item of `ollama_models` is a name, or `{"name": ..., ...}` with the keys below. How to add, pin
-and change models is in [operating/models.md](operating/models.md).
-
-```python
-ollama_models = [
-    "gpt-oss:20b",
-    {
-        "name": "analyst",
-        "base": "gpt-oss:20b",
-        "system": "You answer in one sentence.",
-        "parameters": {"num_ctx": 48000, "temperature": 0.2},
-        "load": True,
-    },
-]
-```
-"""
-
-
-def _models() -> str:
-    """The keys of a declaration and of its parameters, written with quotes as they are in one."""
-    parts = [_MODELS]
-    for model, title in (
-        (model_declarations.ModelDeclaration, ""),
-        (model_declarations.ModelParameters, "The keys of `parameters`:\n"),
-    ):
-        hints = get_type_hints(model, include_extras=True)
-        parts += [title] if title else []
-        parts += ["| key | type | default | meaning |", "|---|---|---|---|"]
-        for name, field in model.model_fields.items():
-            default = "required" if field.is_required() else f"`{_literal(field.get_default())}`"
-            kind = describe_type(hints[name], field.metadata)
-            parts.append(f'| `"{name}"` | {kind} | {default} | {field.description} |')
-        parts.append("")
-    return "\n".join(parts)
+def _hints(model: type[BaseModel]) -> dict[str, Any]:
+    """Field to its type, with all that annotates it."""
+    hints = get_type_hints(model, include_extras=True)
+    return {name: hints[name] for name in model.model_fields}
 
 
 def _row(key: str, field: FieldInfo, hint: Any) -> str:
     extra: Mapping[str, Any] = (
         field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     )
-    kind = describe_type(hint, field.metadata)
-    unit = str(extra.get("unit", ""))
     meaning = field.description or ""
     if "exposes" in extra:
         meaning += f" ⚠ **Exposing:** {extra['exposes']}"
     cells = (
         f"`{key}`" + (" ⚠" if "exposes" in extra else ""),
-        kind,
+        describe_type(hint, field.metadata),
         "needed" if field.is_required() else f"`{_literal(field.get_default())}`",
-        "" if kind.startswith(unit) else unit,
+        str(extra.get("unit", "")),
         meaning,
     )
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -293,24 +181,40 @@ def _row(key: str, field: FieldInfo, hint: Any) -> str:
 def describe_type(hint: Any, constraints: Iterable[Any] = ()) -> str:
     """What may be written for a setting of type `hint`, in words.
 
+    `constraints` are what a field says besides its type; of them the bounds of numbers are told.
+
     Raises:
-        TypeError: a type that this page has no words for yet.
+        TypeError: a type that has no words.
     """
-    for known, words in _WORDS:
-        if hint is known:
-            return words + (_bounds(constraints) if known in (int, float) else "")
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return describe_type(arguments[0], constraints or _flat(arguments[1:]))
+    return _words(hint, constraints).one
+
+
+def _words(hint: Any, constraints: Iterable[Any] = ()) -> Words:
+    if get_origin(hint) is Annotated:
+        inner, *extras = get_args(hint)
+        own = [extra for extra in extras if isinstance(extra, Words)]
+        return own[-1] if own else _words(inner, constraints or _flat(extras))
+    if get_origin(hint) is not None:
+        return Words(_compound(get_origin(hint), get_args(hint), constraints))
+    if hint in _PYTHON:
+        bounds = _bounds(constraints) if hint in (int, float) else ""
+        return Words(_PYTHON[hint].one + bounds)
+    if isinstance(hint, type) and issubclass(hint, Item):
+        return hint.words
+    raise TypeError(f"no words for {hint!r}: annotate it with `Words`")
+
+
+def _compound(origin: Any, arguments: tuple[Any, ...], constraints: Iterable[Any]) -> str:
     if origin is Literal:
         return "one of " + ", ".join(f"`{_literal(choice)}`" for choice in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(describe_type(item, constraints) for item in arguments)
+        return " or ".join(_words(item, constraints).one for item in arguments)
     if origin is tuple:
-        return f"list of {_plural(describe_type(arguments[0]))}"
+        return f"list of {_words(arguments[0]).plural}"
     if origin is dict:
-        return f"{describe_type(arguments[0])} to {describe_type(arguments[1])}"
-    raise TypeError(f"no words for {hint!r} in fleet/docs.py")
+        key, value = map(_words, arguments)
+        return f"{key.one} to {value.one}"
+    raise TypeError(f"no words for {origin!r} in fleet/docs.py")
 
 
 def _flat(constraints: Iterable[Any]) -> list[Any]:
@@ -320,10 +224,6 @@ def _flat(constraints: Iterable[Any]) -> list[Any]:
         for constraint in constraints
         for item in (constraint.metadata if isinstance(constraint, FieldInfo) else [constraint])
     ]
-
-
-def _plural(words: str) -> str:
-    return _PLURALS.get(words, f"{words}s")
 
 
 def _bounds(constraints: Iterable[Any]) -> str:
@@ -336,10 +236,8 @@ def _bounds(constraints: Iterable[Any]) -> str:
 
 def _literal(value: Any) -> str:
     """A value as it is written in an inventory."""
-    if isinstance(value, model_declarations.ModelParameters):
-        return _literal(value.declared())
-    if isinstance(value, model_declarations.ModelDeclaration):
-        return _literal(value.name)
+    if isinstance(value, Item):
+        return _literal(value.written())
     if isinstance(value, tuple):
         return f"[{', '.join(map(_literal, value))}]"
     if isinstance(value, dict):
@@ -355,8 +253,8 @@ def stale(path: Path) -> Iterator[str]:
         yield f"{path.relative_to(PROJECT_ROOT)} is missing; run `make docs` and commit it"
     elif path.read_text() != generate():
         yield (
-            f"{path.relative_to(PROJECT_ROOT)} is stale, fleet/settings.py has changed since; "
-            "run `make docs` and commit it"
+            f"{path.relative_to(PROJECT_ROOT)} is stale, a settings.py in fleet/ has changed "
+            "since; run `make docs` and commit it"
         )
 
 

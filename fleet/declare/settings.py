@@ -3,19 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+
+from fleet.declare.types import Words
 
 
 class Declared(BaseModel):
-    """What is declared is strict, frozen, and without unknown keys."""
+    """A table of an inventory: strict, frozen, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
 
 
+class Item(Declared):
+    """What a setting holds, or several of: docs/settings.md has a table of its keys.
+
+    The table's heading is `heading` and the setting; `introduction` is Markdown before it, with an
+    example. `words` are what the type is called.
+    """
+
+    heading: ClassVar[str]
+    introduction: ClassVar[str]
+    words: ClassVar[Words]
+
+    def written(self) -> Any:
+        """It as an inventory would have it: its keys that are set, or its name alone."""
+        values = self.model_dump(exclude_unset=True)
+        return values["name"] if set(values) == {"name"} else values
+
+
 class Settings(Declared):
-    """The keys of one capability, without their prefix.
+    """The keys of one capability, without their prefix; a docstring for operators.
 
     A field's `json_schema_extra` may hold `unit` (shown in the docs) and `exposes` (the warning
     shown beside a setting that opens something). `renamed` has each former key, as it was written,
@@ -24,3 +43,11 @@ class Settings(Declared):
 
     prefix: ClassVar[str]
     renamed: ClassVar[Mapping[str, str]] = {}
+
+
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+# Before an item: its name alone, as text, may stand for it.
+FROM_NAME = BeforeValidator(_from_name)

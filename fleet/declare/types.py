@@ -1,14 +1,13 @@
-"""Typed settings: the only place with names, types, units, defaults and meanings.
+"""Types of settings that several capabilities share, each with its name in docs/settings.md.
 
-Keys are flat in inventory and group_data (`ollama_port = 11434`) and typed here: each class below
-holds the keys of one capability, whose prefix is the class's `prefix`. `docs/settings.md` is
-generated from this file. What relates hosts to each other is checked in `fleet.inventory`.
+A type refuses what cannot work with a ValueError that says what is wrong and what to write.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,8 +26,27 @@ Listen = Literal["loopback", "private"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+@dataclass(frozen=True)
+class Words:
+    """What docs/settings.md calls a value of a type; `several` of them where an s is not enough.
+
+    The last of a type's annotations counts, so that a stricter type can have a name of its own.
+    """
+
+    one: str
+    several: str | None = None
+
+    @property
+    def plural(self) -> str:
+        """What a list of them is a list of."""
+        return self.several or f"{self.one}s"
+
+
 def text_form(pattern: str, words: str) -> AfterValidator:
-    """Text that `pattern` matches as a whole; `words` say what it is, with an example."""
+    """A validator of text, which `pattern` must match as a whole.
+
+    `words` say what it is, with an example; the refusal is `not <words>`.
+    """
 
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -36,6 +54,17 @@ def text_form(pattern: str, words: str) -> AfterValidator:
         return value
 
     return AfterValidator(check)
+
+
+def not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    """`value`, a list of networks that may call.
+
+    Raises:
+        ValueError: it is empty.
+    """
+    if not value:
+        raise ValueError("empty, so nobody could get in; name at least one network")
+    return value
 
 
 def _number_to_text(value: Any) -> Any:
@@ -84,12 +113,6 @@ def _check_absolute(value: str) -> str:
     return value.rstrip("/")
 
 
-def not_empty(value: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not value:
-        raise ValueError("empty, so nobody could get in; name at least one network")
-    return value
-
-
 def _check_http_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -114,32 +137,53 @@ def _check_dns_name(value: str) -> str:
     return value
 
 
-Duration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(check_duration)]
-PositiveDuration = Annotated[str, BeforeValidator(_number_to_text), AfterValidator(_check_positive)]
-Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text)]
-Network = Annotated[IPvAnyNetwork, BeforeValidator(_check_network), BeforeValidator(_only_text)]
-Sha256 = Annotated[str, AfterValidator(_check_sha256)]
-AbsolutePath = Annotated[str, AfterValidator(_check_absolute)]
-HttpUrl = Annotated[str, AfterValidator(_check_http_url)]
-Port = Annotated[int, Field(ge=1, le=65535)]
+Duration = Annotated[
+    str, BeforeValidator(_number_to_text), AfterValidator(check_duration), Words("duration")
+]
+PositiveDuration = Annotated[
+    str,
+    BeforeValidator(_number_to_text),
+    AfterValidator(_check_positive),
+    Words("duration (at least 1s)"),
+]
+Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text), Words("IP address", "IP addresses")]
+Network = Annotated[
+    IPvAnyNetwork,
+    BeforeValidator(_check_network),
+    BeforeValidator(_only_text),
+    Words("IP network"),
+]
+Sha256 = Annotated[str, AfterValidator(_check_sha256), Words("SHA-256")]
+AbsolutePath = Annotated[str, AfterValidator(_check_absolute), Words("absolute path")]
+HttpUrl = Annotated[
+    str, AfterValidator(_check_http_url), Words("http(s) address", "http(s) addresses")
+]
+Port = Annotated[int, Field(ge=1, le=65535), Words("port")]
 KeyName = Annotated[
     str,
     text_form(
         r"[a-z0-9][a-z0-9-]{0,62}",
         "a key name of lower-case letters, digits and '-', such as team-a",
     ),
+    Words("key name"),
 ]
 Fingerprint = Annotated[
     str,
     text_form(r"[0-9A-F]{40}", "a fingerprint: 40 hexadecimal digits in capitals, without spaces"),
+    Words("key (its 40 capital hexadecimal digits)"),
 ]
-Version = Annotated[str, text_form(r"\d+\.\d+\.\d+", "a version of three numbers, such as 1.2.3")]
+Version = Annotated[
+    str,
+    text_form(r"\d+\.\d+\.\d+", "a version of three numbers, such as 1.2.3"),
+    Words("version (three numbers)"),
+]
 EnvName = Annotated[
     str,
     text_form(
         r"[A-Z][A-Z0-9_]*",
         "a variable's name of capitals, digits and '_', such as OLLAMA_VULKAN",
     ),
+    Words("variable name"),
 ]
 EnvValue = Annotated[
     str,
@@ -147,6 +191,7 @@ EnvValue = Annotated[
         r"[^\x00-\x1f\"'\\]*",
         "text on one line without quotes and backslashes, such as 10.0.0.0/8",
     ),
+    Words("text"),
 ]
 ImageReference = Annotated[
     str,
@@ -155,9 +200,12 @@ ImageReference = Annotated[
         "an image with its tag and its digest, such as ollama/ollama:0.32.7@sha256:<64 digits>, "
         "which `docker buildx imagetools inspect IMAGE:TAG` shows",
     ),
+    Words("image with its digest", "images with their digests"),
 ]
-Origin = Annotated[str, AfterValidator(_check_origin)]
-DnsName = Annotated[str, AfterValidator(_check_dns_name)]
+Origin = Annotated[str, AfterValidator(_check_origin), Words("origin")]
+DnsName = Annotated[str, AfterValidator(_check_dns_name), Words("DNS name")]
 EmailAddress = Annotated[
-    str, text_form(r"[^@\s\"']+@[^@\s\"']+", "an email address, such as ops@example.com")
+    str,
+    text_form(r"[^@\s\"']+@[^@\s\"']+", "an email address, such as ops@example.com"),
+    Words("email address", "email addresses"),
 ]

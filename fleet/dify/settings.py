@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
     IPvAnyNetwork,
     model_validator,
 )
 
 from fleet import pins
-from fleet.declare.settings import Settings
+from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
     AbsolutePath,
     EmailAddress,
@@ -31,6 +28,7 @@ from fleet.declare.types import (
     PositiveDuration,
     Sha256,
     Version,
+    Words,
     text_form,
 )
 from fleet.ollama.models import check_model_name, full_name
@@ -52,11 +50,7 @@ def _check_subnet(value: IPvAnyNetwork) -> IPvAnyNetwork:
     return value
 
 
-def _name_to_model(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-Subnet = Annotated[Network, AfterValidator(_check_subnet)]
+Subnet = Annotated[Network, AfterValidator(_check_subnet), Words("IPv4 network")]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
 OwnerName = Annotated[
     str,
@@ -80,6 +74,7 @@ ImageName = Annotated[
         r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)*(:\w[\w.-]*)?",
         "an image as the compose file names it, such as nginx:latest",
     ),
+    Words("image"),
 ]
 ImageDigest = Annotated[
     str,
@@ -87,6 +82,7 @@ ImageDigest = Annotated[
         r"sha256:[0-9a-f]{64}",
         "a digest: sha256: and 64 digits, as `docker buildx imagetools inspect IMAGE:TAG` shows it",
     ),
+    Words("digest (`sha256:...`)"),
 ]
 PluginIdentifier = Annotated[
     str,
@@ -94,13 +90,19 @@ PluginIdentifier = Annotated[
         r"langgenius/ollama:\d+\.\d+\.\d+@[0-9a-f]{64}",
         "a plugin's identifier, such as langgenius/ollama:1.0.0@<64 digits>",
     ),
+    Words("plugin identifier"),
 ]
 
 
-class DifyModel(BaseModel):
+class DifyModel(Item):
     """A model of the fleet as Dify is told of it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    heading = "A model"
+    introduction = (
+        'A name alone, `"gpt-oss:20b"`, or its limits too: '
+        '`{"name": "gpt-oss:20b", "context_size": 32768, "max_tokens": 8192}`.'
+    )
+    words = Words("model")
 
     name: Annotated[str, AfterValidator(check_model_name)] = Field(
         description="The model, as it is declared in `ollama_models`."
@@ -132,7 +134,9 @@ class DifyModel(BaseModel):
         return full_name(self.name)
 
 
-DifyModelDeclared = Annotated[DifyModel, BeforeValidator(_name_to_model)]
+DifyModelDeclared = Annotated[
+    DifyModel, FROM_NAME, Words("model name or model", "model names or models")
+]
 
 
 class Dify(Settings):
@@ -266,7 +270,6 @@ class Dify(Settings):
     start_timeout: PositiveDuration = Field(
         "15m",
         description="How long the containers may take to be healthy, migrations included.",
-        json_schema_extra={"unit": "duration"},
     )
     backup_dir: AbsolutePath = Field(
         "/var/backups/llm-fleet-dify",
@@ -275,7 +278,6 @@ class Dify(Settings):
     backup_every: PositiveDuration = Field(
         "24h",
         description="Longest time between two backups, made by the host itself.",
-        json_schema_extra={"unit": "duration"},
     )
     backup_keep: Annotated[int, Field(ge=1, le=1000)] = Field(
         7, description="Backups kept; the oldest beyond are deleted."

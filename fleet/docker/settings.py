@@ -8,7 +8,15 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fleet import pins
 from fleet.declare.settings import Settings
-from fleet.declare.types import AbsolutePath, EnvValue, Fingerprint, HttpUrl, Version, text_form
+from fleet.declare.types import (
+    AbsolutePath,
+    EnvValue,
+    Fingerprint,
+    HttpUrl,
+    Version,
+    Words,
+    text_form,
+)
 from fleet.kit.proxy import LOCAL_HOSTS
 
 
@@ -24,6 +32,7 @@ UserName = Annotated[
         r"[a-z_][a-z0-9_-]{0,31}",
         "a user name of lower-case letters, digits, '_' and '-', such as ops",
     ),
+    Words("user name"),
 ]
 RegistryName = Annotated[
     str,
@@ -31,6 +40,7 @@ RegistryName = Annotated[
         r"[\w.-]+(:\d+)?|[0-9a-f.:]+/\d+",
         "a host and its port, or a network, such as registry.internal:5000 or 10.0.0.0/8",
     ),
+    Words("host (`name:port`) or network", "hosts (`name:port`) or networks"),
 ]
 
 

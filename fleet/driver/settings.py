@@ -65,7 +65,6 @@ class Driver(Settings):
     reboot_timeout: PositiveDuration = Field(
         "15m",
         description="How long a host may take to come back from a reboot.",
-        json_schema_extra={"unit": "duration"},
     )
     mok_enrolled: bool = Field(
         False,

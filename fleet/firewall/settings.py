@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fleet.declare.settings import Settings
-from fleet.declare.types import Network, Port, PositiveDuration, not_empty, text_form
+from fleet.declare.types import Network, Port, PositiveDuration, Words, not_empty, text_form
 from fleet.kit.durations import seconds
 
 FirewallBackend = Literal["nftables", "none"]
@@ -19,6 +19,7 @@ InterfaceName = Annotated[
         r"[A-Za-z0-9][\w.-]{0,14}\*?",
         "an interface name of at most 15 letters, such as docker0 or br-*",
     ),
+    Words("interface name"),
 ]
 
 
@@ -82,7 +83,6 @@ class Firewall(Settings):
             "New rules are put back by the host itself unless this machine logs in anew within "
             "this time, 5s to 10m."
         ),
-        json_schema_extra={"unit": "duration"},
     )
 
     @model_validator(mode="after")

@@ -7,9 +7,9 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from fleet.declare.settings import Settings
+from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
     DnsName,
     EmailAddress,
@@ -19,6 +19,7 @@ from fleet.declare.types import (
     Origin,
     Port,
     PositiveDuration,
+    Words,
     not_empty,
 )
 
@@ -52,18 +53,19 @@ def _check_expiry(value: Any) -> datetime:
     return value.astimezone(UTC)
 
 
-def _name_to_key(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
+Rate = Annotated[str, AfterValidator(_check_rate), Words("rate")]
+Expiry = Annotated[datetime, BeforeValidator(_check_expiry), Words("date or time")]
 
 
-Rate = Annotated[str, AfterValidator(_check_rate)]
-Expiry = Annotated[datetime, BeforeValidator(_check_expiry)]
-
-
-class GatewayKey(BaseModel):
+class GatewayKey(Item):
     """An API key as it is declared: who may do what, from where, how often and until when."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    heading = "A key"
+    introduction = (
+        'A name alone, `"team-a"`, or what is to hold for it: '
+        '`{"name": "ci", "rate": "120/m", "concurrent": 4, "expires": "2027-06-30"}`.'
+    )
+    words = Words("key")
 
     name: KeyName = Field(description="Name of the key: in logs, metrics and the secrets store.")
     role: Role = Field(
@@ -121,7 +123,7 @@ class GatewayKey(BaseModel):
         return self.overrides or self.role == "admin"
 
 
-GatewayKeyDeclared = Annotated[GatewayKey, BeforeValidator(_name_to_key)]
+GatewayKeyDeclared = Annotated[GatewayKey, FROM_NAME, Words("key name or key", "key names or keys")]
 # nginx keeps one table in shared memory for each different limit.
 _MOST_LIMITS = 32
 
@@ -223,7 +225,6 @@ class Gateway(Settings):
         description=(
             "How long a backend may send nothing: a cold load of a large model must fit in it."
         ),
-        json_schema_extra={"unit": "duration"},
     )
     max_body: Annotated[int, Field(ge=1, le=4096)] = Field(
         64,

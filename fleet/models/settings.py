@@ -50,7 +50,6 @@ class Models(Settings):
     wait_timeout: PositiveDuration = Field(
         "6h",
         description="How long a deploy waits. The host goes on by itself after that.",
-        json_schema_extra={"unit": "duration"},
     )
 
     prune: bool = Field(
@@ -66,7 +65,6 @@ class Models(Settings):
             "A pull without a new byte for so long is given up and begun anew; it goes on from "
             "where it was. Ollama by itself can wait for ever."
         ),
-        json_schema_extra={"unit": "duration"},
     )
     slow_rate: Annotated[float, Field(ge=0)] = Field(
         0.0,
@@ -80,7 +78,6 @@ class Models(Settings):
         "2m",
         description="Over how long `models_slow_rate` is averaged; also the least time between two "
         "such interruptions.",
-        json_schema_extra={"unit": "duration"},
     )
     attempts: Annotated[int, Field(ge=1, le=100)] = Field(
         5,
@@ -92,12 +89,10 @@ class Models(Settings):
     retry_delay: PositiveDuration = Field(
         "5s",
         description="Pause after a first failed attempt; doubled after each further one.",
-        json_schema_extra={"unit": "duration"},
     )
     retry_delay_max: PositiveDuration = Field(
         "5m",
         description="Longest pause between two attempts, and between two runs of the loader.",
-        json_schema_extra={"unit": "duration"},
     )
     disk_reserve: Annotated[float, Field(ge=0)] = Field(
         5.0,

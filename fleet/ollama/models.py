@@ -23,7 +23,8 @@ from pydantic import (
     model_validator,
 )
 
-from fleet.declare.settings import Declared
+from fleet.declare.settings import FROM_NAME, Item
+from fleet.declare.types import Words
 from fleet.kit.durations import check_duration, seconds
 
 AUTO = "auto"
@@ -93,8 +94,12 @@ def _list_of_texts(value: Any) -> Any:
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class ModelParameters(Declared):
+class ModelParameters(Item):
     """Ollama's PARAMETERs, with the types and bounds that it knows but does not enforce."""
+
+    heading = "The keys"
+    introduction = "What is left out is as the base has it."
+    words = Words("parameters", "parameters")
 
     num_ctx: int | None = Field(None, ge=256, description="Context, in tokens.")
     num_predict: int | None = Field(
@@ -107,7 +112,7 @@ class ModelParameters(Declared):
     )
     num_thread: int | None = Field(None, ge=0, description="CPU threads; 0 lets Ollama decide.")
     temperature: float | None = Field(
-        None, ge=0, le=10, description="0 always takes the likeliest."
+        None, ge=0, le=10, description="How freely it chooses; 0 always takes the likeliest."
     )
     top_k: int | None = Field(None, ge=0, description="Tokens to choose from.")
     top_p: Fraction | None = Field(None, description="Share of probability to choose from.")
@@ -129,8 +134,27 @@ class ModelParameters(Declared):
         return values | ({"stop": list(values["stop"])} if "stop" in values else {})
 
 
-class ModelDeclaration(Declared):
+class ModelDeclaration(Item):
     """One model that a host serves."""
+
+    heading = "A model"
+    introduction = """\
+A name alone, or `{"name": ..., ...}` with the keys below. How to add, pin and change models is in
+[operating/models.md](operating/models.md).
+
+```python
+ollama_models = [
+    "gpt-oss:20b",
+    {
+        "name": "analyst",
+        "base": "gpt-oss:20b",
+        "system": "You answer in one sentence.",
+        "parameters": {"num_ctx": 48000, "temperature": 0.2},
+        "load": True,
+    },
+]
+```"""
+    words = Words("model")
 
     name: Annotated[str, AfterValidator(check_model_name)] = Field(
         description=(
@@ -164,7 +188,7 @@ class ModelDeclaration(Declared):
         None, description="Prompt template of a custom model, in Ollama's Go notation."
     )
     parameters: ModelParameters = Field(
-        ModelParameters.model_validate({}), description="Parameters of a custom model; see below."
+        ModelParameters.model_validate({}), description="Parameters of a custom model, as below."
     )
     memory: Annotated[float, Field(gt=0)] | None = Field(
         None,
@@ -177,11 +201,13 @@ class ModelDeclaration(Declared):
         False,
         description="Load it into memory after each start of Ollama, before anybody asks for it.",
     )
-    keep_alive: Annotated[str, BeforeValidator(_check_keep_alive)] | None = Field(
-        None,
-        description=(
-            "How long `load` keeps it there when nobody asks; `-1`, for ever, when not declared."
-        ),
+    keep_alive: Annotated[str, BeforeValidator(_check_keep_alive), Words("duration")] | None = (
+        Field(
+            None,
+            description=(
+                "How long `load` keeps it there when nobody asks; for ever, `-1`, by default."
+            ),
+        )
     )
 
     @classmethod
@@ -260,12 +286,7 @@ class ModelDeclaration(Declared):
         return (self.full_name, self.digest, self.base, self.sha256, str(self.definition))
 
 
-def from_name(value: Any) -> Any:
-    """A plain name as the declaration that it stands for."""
-    return {"name": value} if isinstance(value, str) else value
-
-
-Model = Annotated[ModelDeclaration, BeforeValidator(from_name)]
+Model = Annotated[ModelDeclaration, FROM_NAME]
 
 
 def with_bases(models: tuple[ModelDeclaration, ...]) -> list[ModelDeclaration]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from fleet import pins
-from fleet.declare.settings import Declared, Settings
+from fleet.declare.settings import Item, Settings
 from fleet.declare.types import (
     AbsolutePath,
     Duration,
@@ -19,6 +19,7 @@ from fleet.declare.types import (
     Listen,
     Port,
     Sha256,
+    Words,
     text_form,
 )
 from fleet.kit.proxy import proxy_environment
@@ -52,7 +53,11 @@ def _check_gpus(value: Any) -> Any:
 
 
 ALL_GPUS: Literal["all"] = "all"
-Gpus = Annotated[tuple[int | str, ...] | Literal["all"], BeforeValidator(_check_gpus)]
+Gpus = Annotated[
+    tuple[int | str, ...] | Literal["all"],
+    BeforeValidator(_check_gpus),
+    Words('`"all"` or list of GPUs'),
+]
 OllamaVersion = Annotated[
     str,
     text_form(
@@ -71,11 +76,20 @@ InstanceName = Annotated[
         r"[a-z0-9][a-z0-9-]{0,30}",
         "an instance's name of lower-case letters, digits and '-', such as gpu-a",
     ),
+    Words("name"),
 ]
 
 
-class OllamaInstance(Declared):
+class OllamaInstance(Item):
     """One of several Ollama servers of a host; what it leaves out is as the host has it."""
+
+    heading = "An instance"
+    introduction = (
+        '`{"name": "a", "port": 11434, "gpus": [0, 1], "context_length": 32768}`. '
+        "What else there is to know of them is in "
+        "[operating/ollama.md](operating/ollama.md#several-instances)."
+    )
+    words = Words("instance")
 
     name: InstanceName = Field(
         description="Its name: the unit is `ollama@<name>.service`, the gateway shows it."
@@ -189,12 +203,10 @@ class Ollama(Settings):
     keep_alive: Duration = Field(
         "5m",
         description="OLLAMA_KEEP_ALIVE: how long an idle model stays loaded; negative is for ever.",
-        json_schema_extra={"unit": "duration"},
     )
     load_timeout: Duration = Field(
         "5m",
         description="OLLAMA_LOAD_TIMEOUT: a load without progress for so long is given up.",
-        json_schema_extra={"unit": "duration"},
     )
     context_length: ContextLength | None = Field(
         None,

@@ -74,7 +74,6 @@ class Webui(Settings):
     backup_every: PositiveDuration = Field(
         "24h",
         description="Longest time between two backups, made by the host itself.",
-        json_schema_extra={"unit": "duration"},
     )
     backup_keep: Annotated[int, Field(ge=1, le=1000)] = Field(
         7, description="Backups kept; the oldest beyond are deleted."

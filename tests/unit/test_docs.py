@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from fleet import docs
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.types import Port
-from fleet.dify.settings import Dify, DifyModel
-from fleet.gateway.settings import Gateway, GatewayKey
-from fleet.ollama.settings import Ollama, OllamaInstance
+from fleet.declare.types import Duration, HttpUrl, Network, Port, Words
 
-KEYS = {}
-for model in (item.settings for item in CAPABILITIES):
-    KEYS |= {f"{model.prefix}{name}": field for name, field in model.model_fields.items()}
-    if model is Ollama:
-        KEYS |= {f"ollama_instances[].{name}": f for name, f in OllamaInstance.model_fields.items()}
-    if model is Gateway:
-        KEYS |= {f"gateway_keys[].{name}": f for name, f in GatewayKey.model_fields.items()}
-    if model is Dify:
-        KEYS |= {f"dify_models[].{name}": f for name, f in DifyModel.model_fields.items()}
+
+def items_in(hint: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    """The tables in a type, and how a key goes on to the keys of one."""
+    for argument in get_args(hint):
+        end = "[]" if get_origin(hint) is tuple else ""
+        yield from ((f"{end}{inner}", item) for inner, item in items_in(argument))
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        yield "", hint
+
+
+def keys_of(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Key to field in the page's order: each table after the one that its setting is in."""
+    hints = get_type_hints(model, include_extras=True)
+    yield from ((f"{prefix}{name}", field) for name, field in model.model_fields.items())
+    for name in model.model_fields:
+        for inner, item in items_in(hints[name]):
+            yield from keys_of(item, f"{prefix}{name}{inner}.")
+
+
+KEYS = {
+    key: field
+    for item in CAPABILITIES
+    for key, field in keys_of(item.settings, item.settings.prefix)
+}
 
 
 @pytest.fixture
@@ -89,8 +104,12 @@ def test_type_is_said_in_words(key: str) -> None:
 def test_every_duration_is_called_one() -> None:
     """A new kind of duration would be told as text."""
     durations = {
-        key for key, field in KEYS.items() if re.fullmatch(r"\d+[smh]", str(field.default))
-    } | {"ollama_instances[].keep_alive", "ollama_instances[].load_timeout"}
+        key
+        for key, field in KEYS.items()
+        if re.fullmatch(r"\d+[smh]", str(field.default))
+        # What has no default of its own is called as its setting is.
+        or re.search(r"_(timeout|alive)$", key)
+    }
     assert {key for key, cells in rows().items() if cells[1].startswith("duration")} == durations
     assert durations
 
@@ -102,6 +121,9 @@ def test_every_duration_is_called_one() -> None:
         (tuple[Port, ...], "list of ports"),
         (Port | None, "port or `None`"),
         (Literal["a", "b"], 'one of `"a"`, `"b"`'),
+        (tuple[HttpUrl, ...], "list of http(s) addresses"),
+        (dict[Port, Duration], "port to duration"),
+        (Annotated[Network, Words("IPv4 network")], "IPv4 network"),
     ],
 )
 def test_words(hint: object, words: str) -> None:
@@ -111,6 +133,8 @@ def test_words(hint: object, words: str) -> None:
 def test_type_without_words_is_an_error() -> None:
     with pytest.raises(TypeError, match="no words for"):
         docs.describe_type(complex)
+    with pytest.raises(TypeError, match="no words for"):
+        docs.describe_type(frozenset[int])
 
 
 def test_check_reports_a_missing_page(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,4 +148,6 @@ def test_check_reports_a_stale_page(page: Path, capsys: pytest.CaptureFixture[st
     assert docs.main(["--check"]) == 0
     page.write_text(page.read_text().replace("`11434`", "`11435`"))
     assert docs.main(["--check"]) == 1
-    assert "docs/settings.md is stale, fleet/settings.py has changed" in capsys.readouterr().err
+    assert (
+        "docs/settings.md is stale, a settings.py in fleet/ has changed" in capsys.readouterr().err
+    )
