@@ -26,7 +26,7 @@ from fleet.dify.paths import (
 from fleet.kit.commands import Commands, fail, or_journal, with_environment
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.backups import NewestBackup
-from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob
+from fleet.kit.facts.jobs import Download, FetchJob, LoggedJob
 from fleet.kit.jobs import Meter, newest_line, run_backup, run_job
 from fleet.kit.paths import LIB
 from fleet.kit.secrets import SecretStore
@@ -48,9 +48,8 @@ def fetch_dify(version: str, url: str, sha256: str, environment: Mapping[str, st
     start = _start(unit, *with_environment(environment), *fetch)
     meter = Meter()
 
-    def describe(job: Job) -> str:
-        completed, total = (int(line or 0) for line in job.report)
-        return f"Dify {version}: {meter.read(completed, total)}"
+    def describe(job: Download) -> str:
+        return f"Dify {version}: {meter.read(job.completed, job.total)}"
 
     yield from run_job(
         unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe

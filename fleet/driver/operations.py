@@ -21,7 +21,7 @@ from fleet.driver.facts import BootId, DriverState, DriverStateFact
 from fleet.driver.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING
 from fleet.driver.plan import Plan, on_kernel
 from fleet.kit.commands import Commands, fail
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.jobs import run_job
 from fleet.kit.paths import LIB
 from fleet.kit.units import run_unit
@@ -64,8 +64,8 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
         "/usr/bin/python3", INSTALLER, *words, "; }",
     )  # fmt: skip
 
-    def describe(job: Job) -> str:
-        return f"driver: {' '.join(job.report[-1:])[:100] or 'working'}"
+    def describe(job: LoggedRun) -> str:
+        return f"driver: {(job.line or 'working')[:100]}"
 
     yield from run_job(
         DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe

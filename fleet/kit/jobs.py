@@ -11,7 +11,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand
 
 from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import AnyJob, LoggedJob, LoggedRun
 from fleet.kit.on_host.common import size_text
 
 POLL = 1.0  # seconds between two looks at the host
@@ -20,8 +20,8 @@ POLL = 1.0  # seconds between two looks at the host
 def run_job(
     unit: str,
     start: StringCommand,
-    look: Callable[[], Job],
-    describe: Callable[[Job], str],
+    look: Callable[[], AnyJob],
+    describe: Callable[[AnyJob], str],
     timeout: float | None = None,
 ) -> Commands:
     """Start `unit` and wait for its end; `start` must leave a unit that runs already alone.
@@ -64,9 +64,9 @@ def run_backup(unit: str, age: float | None, younger_than: float) -> Commands:
     )
 
 
-def newest_line(job: Job) -> str:
+def newest_line(job: LoggedRun) -> str:
     """What a job that tells how far it is in its journal said last."""
-    return job.report[-1] if job.report else "starting"
+    return job.line or "starting"
 
 
 class Meter:

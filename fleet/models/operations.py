@@ -9,16 +9,13 @@ from pyinfra.api import StringCommand, operation
 from pyinfra.facts.files import FileContents
 
 from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import Job
-from fleet.kit.jobs import progress, run_job
+from fleet.kit.jobs import run_job
 from fleet.kit.on_host.common import size_text
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.paths import LOADER_STATE, MODEL_CHOICE
-from fleet.models.progress import ModelsJob, model_progress
+from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.paths import LOADER_UNIT
-
-_QUIET_PHASES = ("waiting", "ready")
 
 
 @operation()
@@ -71,17 +68,11 @@ def provide_models(config: str, wait_timeout: float | None) -> Commands:
 
 
 def _run_loader(wait_timeout: float) -> Commands:
-    def describe(job: Job) -> str:
-        parts = [
-            f"{name}: {entry['phase']} "
-            f"{progress(entry['completed'], entry['total'], entry['rate'])}"
-            + (f" (before: {entry['error']})" if entry["error"] else "")
-            for name, entry in model_progress(job).items()
-            if entry["phase"] not in _QUIET_PHASES
-        ]
+    def describe(job: LoaderRun) -> str:
+        parts = [f"{name}: {model}" for name, model in job.models.items() if not model.is_quiet]
         return "; ".join(parts) or "models: starting"
 
-    def look() -> Job:
+    def look() -> LoaderRun:
         return host.get_fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE)
 
     yield from run_job(LOADER_UNIT, _start(), look, describe, wait_timeout)

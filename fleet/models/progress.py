@@ -3,25 +3,70 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from pyinfra.api import QuoteString, StringCommand
+from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.kit.facts.jobs import Job, _JobFact
+from fleet.kit.facts.jobs import Job, show_job
+from fleet.kit.jobs import progress
+
+# In these phases of the loader nothing is done about a model.
+_QUIET_PHASES = ("waiting", "ready")
 
 
-class ModelsJob(_JobFact):
+@dataclass(frozen=True)
+class ModelProgress:
+    """A model in the loader's state file: sizes in bytes, `rate` in bytes a second.
+
+    `error` is what the attempt before failed by, empty without one.
+    """
+
+    phase: str
+    completed: int
+    total: int
+    rate: float
+    error: str
+
+    @classmethod
+    def from_entry(cls, entry: Mapping[str, Any]) -> ModelProgress:
+        """It as the state file has it, which has more than is shown."""
+        return cls(
+            entry["phase"], entry["completed"], entry["total"], entry["rate"], entry["error"]
+        )
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is done about it at the moment."""
+        return self.phase in _QUIET_PHASES
+
+    def __str__(self) -> str:
+        """`pulling 43 % of 13.8 GB, 118.2 MB/s, 1m07s left`, and the error of before."""
+        before = f" (before: {self.error})" if self.error else ""
+        return f"{self.phase} {progress(self.completed, self.total, self.rate)}{before}"
+
+
+@dataclass(frozen=True)
+class LoaderRun(Job):
+    """A run of the loader: name of each model to how far it is."""
+
+    models: Mapping[str, ModelProgress] = field(default_factory=dict)
+
+
+class ModelsJob(FactBase[LoaderRun]):
     """The run of `model_loader.py` whose state file is `path`.
 
     A run that failed and waits to be started again has failed, as far as anybody waits for it.
     """
 
+    default = LoaderRun
+
     @override
     def command(self, unit: str, path: str) -> StringCommand:
         return StringCommand(
-            self.show(unit),
+            show_job(unit),
             "cat",
             QuoteString(path),
             "2>/dev/null || echo '{}'; echo; systemctl show --value -p SubState --",
@@ -29,13 +74,11 @@ class ModelsJob(_JobFact):
         )
 
     @override
-    def process(self, output: list[str]) -> Job:
-        *lines, sub_state = output
-        job = super().process(lines)
-        return replace(job, active_state="failed") if sub_state == "auto-restart" else job
-
-
-def model_progress(job: Job) -> dict[str, dict[str, Any]]:
-    """Model name to its entry in the loader's state file."""
-    models: dict[str, dict[str, Any]] = json.loads("".join(job.report) or "{}").get("models", {})
-    return models
+    def process(self, output: list[str]) -> LoaderRun:
+        active_state, result, *lines, sub_state = output
+        models = json.loads("".join(lines) or "{}").get("models", {})
+        return LoaderRun(
+            "failed" if sub_state == "auto-restart" else active_state,
+            result,
+            {name: ModelProgress.from_entry(entry) for name, entry in models.items()},
+        )

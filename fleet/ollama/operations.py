@@ -13,7 +13,7 @@ from fleet.driver.paths import DRIVER_NOUVEAU
 from fleet.kit.commands import Commands, fail, verify_unit, with_environment
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.jobs import FetchJob, Job
+from fleet.kit.facts.jobs import Download, FetchJob
 from fleet.kit.files import install_files
 from fleet.kit.jobs import Meter, run_job
 from fleet.kit.paths import LIB, UNITS
@@ -45,9 +45,8 @@ def install_release(
         )  # fmt: skip
         meter = Meter()
 
-        def describe(job: Job) -> str:
-            completed, total = (int(line or 0) for line in job.report)
-            return f"{url.rsplit('/', 1)[-1]}: {meter.read(completed, total)}"
+        def describe(job: Download) -> str:
+            return f"{url.rsplit('/', 1)[-1]}: {meter.read(job.completed, job.total)}"
 
         yield from run_job(
             unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe

@@ -53,11 +53,11 @@ from fleet.gateway.files import KERNEL
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import FetchJob, Job, LoggedJob
+from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.progress import ModelsJob
+from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Servers
 from fleet.platform.facts import HostAddresses
 from tests.fleets import Hosts, inventory_of
@@ -114,12 +114,12 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),
         HostMemory: lambda: Memory((), 128 * GIB),
-        FetchJob: lambda unit, directory: Job(),
-        ModelsJob: lambda unit, path: Job(),
+        FetchJob: lambda unit, directory: Download(),
+        ModelsJob: lambda unit, path: LoaderRun(),
         GpuHardwareFact: GpuHardware,
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
         BootId: lambda: "boot",
-        LoggedJob: lambda unit: Job(),
+        LoggedJob: lambda unit: LoggedRun(),
         KeyringFingerprints: lambda path: (),
         ExistingFiles: lambda paths: [],
         PackageVersions: lambda packages: {},

@@ -14,7 +14,7 @@ from pyinfra.facts.server import TmpDir
 from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
 from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import UnitState
 from tests.fleets import DIFY, Hosts, alternative
 from tests.plan.simulation import (
@@ -60,7 +60,7 @@ def facts(**answers: Any) -> Answers:
         DifyPending: answers.get("pending") or pending("not installed yet"),
         DifyKeyPrints: lambda: answers.get("prints", {}),
         NewestBackup: lambda directory: answers.get("age"),
-        LoggedJob: job(Job("active", "", ("doing",)), Job()),
+        LoggedJob: job(LoggedRun("active", "", "doing"), LoggedRun()),
         Sha256File: lambda path: None,
         TmpDir: lambda: "/tmp",  # noqa: S108 - of a host that is not there
     }

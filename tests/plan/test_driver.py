@@ -11,7 +11,7 @@ from pyinfra.facts.server import LinuxDistribution
 
 from fleet.driver.facts import DriverState, GpuHardware, GpuHardwareFact
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
 from tests.plan.driver_hosts import (
     CURRENT,
@@ -155,7 +155,7 @@ class TestInstalledState:
         assert not [n for n in driver_names(planned(answers, HGX)) if "Install driver" in n]
 
     def test_failed_installation_shows_the_journal_and_fails(self) -> None:
-        answers = bare() | {LoggedJob: lambda unit: Job("failed", "exit-code", ("why",))}
+        answers = bare() | {LoggedJob: lambda unit: LoggedRun("failed", "exit-code", "why")}
         lines = planned(answers).step("gpu1", "Driver | Install driver 595 (open modules)").lines
         assert "journalctl" in lines[-1]
         assert "llm-fleet-driver-install.service" in lines[-1]

@@ -20,7 +20,7 @@ from fleet.driver.facts import (
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import UnitState
 from fleet.ollama.facts import OllamaServers, Servers
 from tests.fleets import EDGE, GPU, Hosts
@@ -197,7 +197,7 @@ class TestGpus:
 class TestContainer:
     @pytest.fixture
     def done(self) -> Plan:
-        given = answers() | {LoggedJob: job(Job("inactive", "success", ("pulled",)))}
+        given = answers() | {LoggedJob: job(LoggedRun("inactive", "success", "pulled"))}
         return planned(A, CONTAINER, given=given, **DOCKER)
 
     def test_image_is_pulled_by_the_host_before_the_units_are_laid_down(self, done: Plan) -> None:

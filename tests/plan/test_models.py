@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 import pytest
 from pyinfra.context import ctx_state
 
-from fleet.kit.facts.jobs import Job
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.progress import ModelsJob
+from fleet.models.progress import LoaderRun, ModelProgress, ModelsJob
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
 
@@ -29,9 +28,8 @@ DONE = ModelsCheck(True, ("gpt-oss:20b",))
 MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 
 
-def report(phase: str, completed: int = 0) -> tuple[str, ...]:
-    entry = {"phase": phase, "completed": completed, "total": 100, "rate": 10, "error": ""}
-    return (json.dumps({"models": {"gpt-oss:20b": entry}}),)
+def report(phase: str, completed: int = 0) -> dict[str, ModelProgress]:
+    return {"gpt-oss:20b": ModelProgress(phase, completed, 100, 10, "")}
 
 
 @pytest.fixture
@@ -134,8 +132,8 @@ class TestAuto:
         assert line.endswith(">&2; exit 1")
 
 
-PULLING = [Job("activating", "success", report("pulling", n)) for n in (10, 50, 90)]
-READY = Job("inactive", "success", report("ready", 100))
+PULLING = [LoaderRun("activating", "success", report("pulling", n)) for n in (10, 50, 90)]
+READY = LoaderRun("inactive", "success", report("ready", 100))
 
 
 def test_loader_is_followed_to_its_end(answers: Answers) -> None:
@@ -143,7 +141,7 @@ def test_loader_is_followed_to_its_end(answers: Answers) -> None:
     looks = []
     look = job(*PULLING, READY)
 
-    def watched(unit: str, path: str) -> Job:
+    def watched(unit: str, path: str) -> LoaderRun:
         looks.append(look())
         return looks[-1]
 
@@ -154,7 +152,7 @@ def test_loader_is_followed_to_its_end(answers: Answers) -> None:
 
 def test_failed_loader_fails_the_host_with_its_journal(answers: Answers) -> None:
     answers[ModelsState] = lambda config: MISSING
-    answers[ModelsJob] = job(Job("failed", "exit-code", report("failed")))
+    answers[ModelsJob] = job(LoaderRun("failed", "exit-code", report("failed")))
     start, evidence, *_ = provide(answers)
     assert start == START
     assert evidence.startswith("{ false ; } || { journalctl")

@@ -12,7 +12,7 @@ import pytest
 from fleet import pins
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import FetchJob, Job
+from fleet.kit.facts.jobs import Download, FetchJob
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.ollama.facts import OllamaReleases
 from tests.fleets import GPU
@@ -123,9 +123,9 @@ class TestRelease:
         assert f" && ln -sfn {DIRECTORY} " in line
 
     def test_link_is_switched_when_the_fetch_is_done(self, answers: Answers) -> None:
-        running = Job("active", "success", ("5", "10"))
-        done = Job("inactive", "success", ("0", "0"))
-        seen: list[Job] = []
+        running = Download("active", "success", 5, 10)
+        done = Download("inactive", "success")
+        seen: list[Download] = []
         look = job(running, running, running, done)
         answers[OllamaReleases] = lambda version: {}
         answers[FetchJob] = lambda unit, directory: seen.append(look()) or seen[-1]
@@ -138,7 +138,7 @@ class TestRelease:
         self, answers: Answers
     ) -> None:
         answers[OllamaReleases] = lambda version: {}
-        answers[FetchJob] = job(Job("failed", "exit-code", ("0", "0")))
+        answers[FetchJob] = job(Download("failed", "exit-code"))
         _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert evidence.startswith("{ false ; } || { journalctl ")
         assert evidence.endswith(f"-u {FETCH_UNIT} >&2; exit 1; }}")
@@ -147,7 +147,7 @@ class TestRelease:
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
         """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
         answers[OllamaReleases] = lambda version: {}
-        answers[FetchJob] = still_running(Job("active", "success", ("5", "10")))
+        answers[FetchJob] = still_running(Download("active", "success", 5, 10))
         assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [INSTALL]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from fleet.docker.facts import DockerImage
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.jobs import Job, LoggedJob
+from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
 from fleet.webui.facts import NewestWebuiBackup
 from tests.fleets import WEBUI, Hosts, alternative
@@ -42,7 +42,7 @@ def facts(age: float | None = None) -> Answers:
     """A bare host's, and the age of its newest backup."""
     return bare() | {
         NewestWebuiBackup: lambda directory: age,
-        LoggedJob: job(Job("active", "", ("doing",)), Job()),
+        LoggedJob: job(LoggedRun("active", "", "doing"), LoggedRun()),
     }
 
 

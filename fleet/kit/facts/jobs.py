@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
@@ -10,11 +11,10 @@ from typing_extensions import override
 
 @dataclass(frozen=True)
 class Job:
-    """A unit's state, and what it reports of its progress: two sizes in bytes, or JSON."""
+    """A unit's state and result, in systemd's words."""
 
     active_state: str = "inactive"
     result: str = ""
-    report: tuple[str, ...] = ()
 
     @property
     def is_running(self) -> bool:
@@ -27,31 +27,42 @@ class Job:
         return self.active_state == "failed"
 
 
-class _JobFact(FactBase[Job]):
-    default = Job
-
-    @override
-    def process(self, output: list[str]) -> Job:
-        active_state, result, *report = output
-        return Job(active_state, result, tuple(report))
-
-    @staticmethod
-    def show(unit: str) -> StringCommand:
-        """Print the unit's state and result, a line each."""
-        bits = [
-            StringCommand("systemctl show --value -p", name, "--", QuoteString(unit), ";")
-            for name in ("ActiveState", "Result")
-        ]
-        return StringCommand(*bits)
+AnyJob = TypeVar("AnyJob", bound=Job)
 
 
-class FetchJob(_JobFact):
-    """A download by `fetch-release` into `directory`: bytes fetched and bytes in all."""
+@dataclass(frozen=True)
+class Download(Job):
+    """A job that fetches one file: bytes that are there, and bytes in all; 0 while not known."""
+
+    completed: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True)
+class LoggedRun(Job):
+    """A job that tells how far it is in its journal: the newest line, None before the first."""
+
+    line: str | None = None
+
+
+def show_job(unit: str) -> StringCommand:
+    """Print the unit's state and result, a line each."""
+    bits = [
+        StringCommand("systemctl show --value -p", name, "--", QuoteString(unit), ";")
+        for name in ("ActiveState", "Result")
+    ]
+    return StringCommand(*bits)
+
+
+class FetchJob(FactBase[Download]):
+    """A download by `fetch-release` into `directory`."""
+
+    default = Download
 
     @override
     def command(self, unit: str, directory: str) -> StringCommand:
         return StringCommand(
-            self.show(unit),
+            show_job(unit),
             "stat -c %s",
             QuoteString(f"{directory}.part"),
             '2>/dev/null || echo 0; echo "$(cat',
@@ -59,12 +70,25 @@ class FetchJob(_JobFact):
             '2>/dev/null)"',
         )
 
+    @override
+    def process(self, output: list[str]) -> Download:
+        active_state, result, completed, total = output
+        # The file of the size is there before its number is.
+        return Download(active_state, result, int(completed), int(total or 0))
 
-class LoggedJob(_JobFact):
-    """Any unit that tells how far it is in its journal: the report is the last line of it."""
+
+class LoggedJob(FactBase[LoggedRun]):
+    """Any unit that tells how far it is in its journal."""
+
+    default = LoggedRun
 
     @override
     def command(self, unit: str) -> StringCommand:
         return StringCommand(
-            self.show(unit), "journalctl --no-pager -q -o cat -n 1 -u", QuoteString(unit)
+            show_job(unit), "journalctl --no-pager -q -o cat -n 1 -u", QuoteString(unit)
         )
+
+    @override
+    def process(self, output: list[str]) -> LoggedRun:
+        active_state, result, *lines = output
+        return LoggedRun(active_state, result, lines[-1] if lines else None)

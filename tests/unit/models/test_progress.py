@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from fleet.models.progress import ModelsJob, model_progress
+from fleet.models.progress import ModelProgress, ModelsJob
 from tests.unit.facts import ask
 
 
@@ -17,11 +17,18 @@ class TestProgress:
         systemctl.update(ActiveState="activating", Result="success")
         job = ask(ModelsJob(), unit="m.service", path=str(path))
         assert job.is_running
-        assert model_progress(job) == {"gpt-oss:20b": entry}
+        assert job.models == {"gpt-oss:20b": ModelProgress("pulling", 5, 9, 1, "")}
+        assert str(job.models["gpt-oss:20b"]) == "pulling 55 % of 9 B, 1 B/s, 0m04s left"
+
+    def test_loader_that_waits_to_try_again_has_failed(
+        self, systemctl: dict[str, str], tmp_path: Path
+    ) -> None:
+        systemctl.update(ActiveState="activating", Result="exit-code", SubState="auto-restart")
+        assert ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json")).has_failed
 
     def test_models_before_their_first_state(
         self, systemctl: dict[str, str], tmp_path: Path
     ) -> None:
         systemctl.update(ActiveState="inactive", Result="success")
         job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "state.json"))
-        assert model_progress(job) == {}
+        assert job.models == {}

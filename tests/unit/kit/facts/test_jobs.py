@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.kit.facts.jobs import FetchJob, Job
+from fleet.kit.facts.jobs import Download, FetchJob, Job
 from tests.unit.facts import ask
 
 
@@ -31,7 +31,7 @@ class TestJobs:
         Path(f"{directory}.total").write_text("5678\n")
         systemctl.update(ActiveState="active", Result="success")
         job = ask(FetchJob(), unit="fetch.service", directory=str(directory))
-        assert job == Job("active", "success", ("1234", "5678"))
+        assert job == Download("active", "success", 1234, 5678)
 
     @pytest.mark.parametrize("total", [None, "", "0\n"])
     def test_fetch_that_knows_no_size_yet(
@@ -43,9 +43,9 @@ class TestJobs:
             Path(f"{directory}.total").write_text(total)
         systemctl.update(ActiveState="activating", Result="success")
         job = ask(FetchJob(), unit="fetch.service", directory=str(directory))
-        assert (job.active_state, len(job.report)) == ("activating", 2)
-        assert [int(line or 0) for line in job.report] == [0, 0]
+        assert job == Download("activating", "success", 0, 0)
 
     def test_no_answer_is_no_job(self) -> None:
-        assert FetchJob().default() == Job()
+        assert FetchJob().default() == Download()
         assert not Job().is_running
+        assert not Job().has_failed
