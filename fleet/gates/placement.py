@@ -6,6 +6,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 _SHOWN = 4  # lines of the journal, beside those of the devices
+_PARTIAL = (
+    "It does not fit: lower its context or the requests at once, free what `nvidia-smi` shows of "
+    "others, or allow it by name in models_cpu_offload"
+)
 
 
 @dataclass(frozen=True)
@@ -59,49 +63,91 @@ class Surroundings:
     fabric: str = ""
 
 
+@dataclass(frozen=True)
+class Silence:
+    """A server whose API says nothing."""
+
+    def __str__(self) -> str:
+        """The problem in an operator's words."""
+        return "its API does not answer, so nobody knows where its models are"
+
+
+@dataclass(frozen=True)
+class TooFewGpus:
+    """A server that `found` fewer GPUs, when it started, than it was `given`."""
+
+    found: int
+    given: int
+
+    def __str__(self) -> str:
+        """The problem in an operator's words."""
+        return f"Ollama found {self.found} of its {self.given} GPUs when it started"
+
+
+@dataclass(frozen=True)
+class OnCpu:
+    """A model that is wholly on the CPU."""
+
+    model: str
+
+    def __str__(self) -> str:
+        """The problem in an operator's words."""
+        return f"{self.model} is on the CPU, and wholly so"
+
+
+@dataclass(frozen=True)
+class PartlyOnCpu:
+    """A model of which `share` percent only is on the GPU."""
+
+    model: str
+    share: int
+
+    def __str__(self) -> str:
+        """The problem in an operator's words."""
+        return f"{self.model} is only to {self.share} % on the GPU, the rest is on the CPU"
+
+
+Problem = Silence | TooFewGpus | OnCpu | PartlyOnCpu
+
+
 def problems(
     placement: Placement, gpus: int, offload: Collection[str], on_cpu: Collection[str]
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """What is not on the GPUs as declared, for an instance that was given `gpus` of them.
 
     Names in `offload` may be partly on the CPU; those in `on_cpu` too, and wholly.
     """
     if not placement.answers:
-        yield "its API does not answer, so nobody knows where its models are"
+        yield Silence()
     if placement.found and len(placement.devices) < gpus:
-        yield f"Ollama found {len(placement.devices)} of its {gpus} GPUs when it started"
+        yield TooFewGpus(len(placement.devices), gpus)
     for name, loaded in sorted(placement.running.items()):
         if loaded.size_vram >= loaded.size or name in on_cpu:
             continue
         if loaded.size_vram == 0:
-            yield f"{name} is on the CPU, and wholly so"
+            yield OnCpu(name)
         elif name not in offload:
-            share = 100 * loaded.size_vram // loaded.size
-            yield f"{name} is only to {share} % on the GPU, the rest is on the CPU"
+            yield PartlyOnCpu(name, 100 * loaded.size_vram // loaded.size)
 
 
 def explain(
-    placement: Placement, found: list[str], unit: str, around: Surroundings, gpus: int
+    placement: Placement, found: list[Problem], unit: str, around: Surroundings, gpus: int
 ) -> str:
     """The problems with their evidence: driver, Ollama's own words, the cause, and what to do."""
     others = [line for line in placement.log if line not in placement.found]
     said = "".join(f"\n  {line}" for line in [*placement.found, *others[-_SHOWN:]])
-    if not placement.answers:
-        remedy = f"See `systemctl status {unit}`, and deploy again once it answers"
-    elif all("only to" in line for line in found):
-        remedy = _PARTIAL
-    else:
-        remedy = cause(around, unit, gpus)
     return (
-        f"{'; '.join(found)}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
-        f"{said or ' nothing of GPUs in its journal'}\n{remedy}"
+        f"{'; '.join(map(str, found))}. Driver: {around.driver or 'none is loaded'}. {unit} says:"
+        f"{said or ' nothing of GPUs in its journal'}\n{_remedy(found, unit, around, gpus)}"
     )
 
 
-_PARTIAL = (
-    "It does not fit: lower its context or the requests at once, free what `nvidia-smi` shows of "
-    "others, or allow it by name in models_cpu_offload"
-)
+def _remedy(found: list[Problem], unit: str, around: Surroundings, gpus: int) -> str:
+    if any(isinstance(problem, Silence) for problem in found):
+        return f"See `systemctl status {unit}`, and deploy again once it answers"
+    if all(isinstance(problem, PartlyOnCpu) for problem in found):
+        return _PARTIAL
+    return cause(around, unit, gpus)
 
 
 def cause(around: Surroundings, unit: str, gpus: int) -> str:
