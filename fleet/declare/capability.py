@@ -54,11 +54,16 @@ class Grant:
 
 @dataclass(frozen=True)
 class Server:
-    """An inference server as a gateway sees it; its name, `host[/instance]`, is its own."""
+    """An inference server as a gateway sees it; `instance` is None for a host's only one."""
 
     host: FleetHost
-    name: str
+    instance: str | None
     endpoint: Endpoint
+
+    @property
+    def name(self) -> str:
+        """`host[/instance]`, which no other server of the fleet is called."""
+        return f"{self.host.name}/{self.instance}" if self.instance else self.host.name
 
 
 def _none(*_: object) -> tuple[()]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fleet.declare.settings import Settings
 from fleet.kit.secrets import SecretStore
@@ -27,13 +27,26 @@ class Endpoint:
     address: str
     port: int
 
+    @property
+    def host(self) -> str:
+        """The address as a URL has it: with brackets around IPv6."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
     def __str__(self) -> str:
         """`address:port`, with brackets around IPv6."""
-        return (
-            f"[{self.address}]:{self.port}"
-            if ":" in self.address
-            else f"{self.address}:{self.port}"
-        )
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Url:
+    """Where a service is asked; paths follow."""
+
+    scheme: Literal["http", "https"]
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        """`https://address:port`, without a slash at the end."""
+        return f"{self.scheme}://{self.endpoint}"
 
 
 class FleetHost:

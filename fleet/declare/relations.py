@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from fleet.declare.fleet import FleetHost
 from fleet.declare.settings import Settings
+from fleet.declare.types import Listen
 
 _LOOKS_SECRET = re.compile("TOKEN|SECRET|PASS|KEYS?$")
 
@@ -19,7 +20,7 @@ def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> It
 
 
 def unreachable(
-    host: FleetHost, settings: Settings, listen: str, callers: Collection[object]
+    host: FleetHost, settings: Settings, listen: Listen, callers: Collection[object]
 ) -> Iterator[str]:
     """A service on the private address that lets nobody in."""
     if listen == "private" and not callers:

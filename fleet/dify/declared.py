@@ -6,21 +6,17 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from fleet.declare.capability import Grant, Service
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.dify.settings import Dify, DifyModel
 from fleet.gateway.declared import gateway_access, local_gateway
 from fleet.kit.secrets import host_secret
 from fleet.ollama.servers import instances_of, ollama_endpoint
 from fleet.ollama.settings import Ollama
 from fleet.platform.declared import endpoint
-
-if TYPE_CHECKING:
-    from fleet.declare.fleet import Endpoint, Fleet, FleetHost
-
 
 PROJECT = "dify"
 # A name of its own: the firewall opens Ollama to this bridge and no other.
@@ -146,7 +142,7 @@ def _is_own(host: FleetHost) -> bool:
 class OllamaAccess:
     """How the plugin daemon reaches Ollama: a server as it is, or through a gateway with a key."""
 
-    url: str
+    url: Url
     key: SecretStr | None = None
     own_ca: bool = False
 
@@ -154,7 +150,7 @@ class OllamaAccess:
 def ollama_access(host: FleetHost, fleet: Fleet) -> OllamaAccess:
     """The declared Ollama of Dify on `host`."""
     if _is_own(host):
-        return OllamaAccess(f"http://{ollama_endpoint(host)}")
+        return OllamaAccess(Url("http", ollama_endpoint(host)))
     gateway = gateway_access(host, fleet, host[Dify].gateway_key)
     return OllamaAccess(gateway.url, gateway.key, gateway.own_ca)
 

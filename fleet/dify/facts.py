@@ -10,10 +10,13 @@ from typing_extensions import override
 from fleet.dify.paths import DIFY_CLIENT_CONFIG, DIFY_CLIENT_PROGRAM, DIFY_PRISTINE
 
 
-class DifyRelease(FactBase[str]):
-    """SHA-256 of the tarball that `version` was unpacked from; empty when it is not there."""
+class DifyRelease(FactBase[str | None]):
+    """SHA-256 of the tarball that `version` was unpacked from; None when it is not there."""
 
-    default = str
+    @override
+    @staticmethod
+    def default() -> None:
+        return None
 
     @override
     def command(self, version: str) -> StringCommand:
@@ -22,8 +25,8 @@ class DifyRelease(FactBase[str]):
         )
 
     @override
-    def process(self, output: list[str]) -> str:
-        return output[0] if output else ""
+    def process(self, output: list[str]) -> str | None:
+        return output[0] if output else None
 
 
 class DifyPending(FactBase[list[str]]):

@@ -93,7 +93,7 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
     access = declared.ollama_access(me, fleet)
     proxy = {
         "url": me[Dify].http_proxy,
-        "direct": [access.url.split("//")[1].rpartition(":")[0], *me[Dify].no_proxy],
+        "direct": [access.url.endpoint.host, *me[Dify].no_proxy],
     }
     return {
         "version": me[Dify].version,
@@ -146,7 +146,7 @@ def client_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "reset_command": f"docker exec -it {declared.PROJECT}-api-1 flask reset-password",
         "plugin": plugin,
         "ollama": {
-            "url": access.url,
+            "url": str(access.url),
             "key": access.key.get_secret_value() if access.key else None,
         },
         "models": [model.model_dump() for model in models],

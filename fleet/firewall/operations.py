@@ -38,7 +38,7 @@ def apply_ruleset(ruleset: ManagedFile, table: str, guard: str, confirm_within: 
         QuoteString(guard), f"try {token} {confirm_within:.0f}", _stdin=ruleset.text.splitlines()
     )
     problem = run_anew(host, StringCommand(QuoteString(guard), "confirm", token), confirm_within)
-    if problem:
+    if problem is not None:
         yield fail(_put_back(guard, problem, confirm_within))
 
 
@@ -67,8 +67,8 @@ def _put_back(guard: str, problem: str, confirm_within: float) -> str:
     )
 
 
-def run_anew(host: Host, command: StringCommand, timeout: float) -> str:
-    """Run `command` over a second connection of the host's own kind; why it failed, or nothing."""
+def run_anew(host: Host, command: StringCommand, timeout: float) -> str | None:
+    """Run `command` over a second connection of the host's own kind; why it failed, or None."""
     connection = type(host.connector)(host.state, host)
     try:
         # The host's time runs already: an answer after its end is none.
@@ -80,7 +80,7 @@ def run_anew(host: Host, command: StringCommand, timeout: float) -> str:
                 connection.disconnect()
     except (ConnectError, OSError, SSHException) as error:
         return " ".join(str(part) for part in error.args) or type(error).__name__
-    return "" if ok else output.stderr.strip()
+    return None if ok else output.stderr.strip() or "it failed without a word"
 
 
 def _arguments() -> Any:

@@ -24,6 +24,7 @@ from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights
 from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
 from fleet.kit.errors import FleetError
 from fleet.kit.on_host.registry import manifest_url
+from fleet.kit.proxy import proxy_environment
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.on_host.ollama_protocol import WEIGHTS_TYPE, manifest_path, split_name
@@ -189,11 +190,7 @@ def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration |
 
 def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple[Shape | None, str]:
     """The shape of the weights called `root`, and what of it is not known."""
-    environment = {
-        name: value
-        for name, value in instances_of(me)[0].env.items()
-        if name in ("HTTPS_PROXY", "NO_PROXY")
-    }
+    environment = proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy)
     source = pull_name(root, me[Models].registry)
     insecure = me[Models].registry_insecure and source != root
     url = "" if model.gguf else manifest_url(*split_name(source), insecure=insecure)

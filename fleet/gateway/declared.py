@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from pydantic import SecretStr
 
 from fleet.declare.capability import Service
-from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
 from fleet.gateway.settings import Gateway
 from fleet.kit.secrets import Previous
 from fleet.platform.declared import endpoint
 from fleet.platform.settings import Platform
+
+# Exporter to the setting of its port.
+_METRICS_PORTS = {
+    "requests": "metrics_port", "nginx": "metrics_nginx_port", "node": "metrics_node_port",
+}  # fmt: skip
 
 
 def gateway_endpoints(host: FleetHost) -> tuple[Endpoint, ...]:
@@ -32,15 +37,13 @@ def redirect_endpoints(host: FleetHost) -> tuple[Endpoint, ...]:
 
 def metrics_endpoints(host: FleetHost) -> dict[str, Endpoint]:
     """Exporter (`requests`, `nginx`, `node`) to where Prometheus finds it."""
-    declared = host[Gateway]
-    if declared.metrics == "off":
+    listen = host[Gateway].metrics
+    if listen == "off":
         return {}
-    ports = {
-        "requests": declared.metrics_port,
-        "nginx": declared.metrics_nginx_port,
-        "node": declared.metrics_node_port,
+    return {
+        name: endpoint(host, listen, getattr(host[Gateway], port))
+        for name, port in _METRICS_PORTS.items()
     }
-    return {name: endpoint(host, declared.metrics, port) for name, port in ports.items()}
 
 
 def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
@@ -56,7 +59,7 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     for name, where in metrics_endpoints(host).items():
         is_private = declared.metrics == "private"
         yield Service(
-            "gateway_metrics_port" if name == "requests" else f"gateway_metrics_{name}_port",
+            f"{Gateway.prefix}{_METRICS_PORTS[name]}",
             f"gateway metrics {name}",
             (where,),
             declared.metrics_from if is_private else (),
@@ -65,17 +68,18 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
         )
 
 
-def gateway_url(host: FleetHost) -> str | None:
+def gateway_url(host: FleetHost) -> Url | None:
     """Where clients find the gateway; None when it is open to its own host only."""
     declared = host[Gateway]
     if declared.listen == "loopback":
         return None
-    scheme = "http" if declared.tls == "off" else "https"
     if declared.names:
-        return f"{scheme}://{Endpoint(declared.names[0], declared.port)}"
-    if declared.listen == "private":
-        return f"{scheme}://{gateway_endpoints(host)[0]}"
-    return f"{scheme}://{Endpoint(host.outside_address, declared.port)}"
+        where = Endpoint(declared.names[0], declared.port)
+    elif declared.listen == "private":
+        where = gateway_endpoints(host)[0]
+    else:
+        where = Endpoint(host.outside_address, declared.port)
+    return Url("http" if declared.tls == "off" else "https", where)
 
 
 def gateway_names(host: FleetHost) -> tuple[str, ...]:
@@ -116,7 +120,7 @@ def gateway_of(host: FleetHost, hosts: Iterable[FleetHost]) -> FleetHost | None:
 class Access:
     """How containers of a host reach a gateway; `own_ca`: its certificate is the fleet's own."""
 
-    url: str
+    url: Url
     key: SecretStr
     own_ca: bool
 
@@ -124,9 +128,12 @@ class Access:
 def gateway_access(host: FleetHost, fleet: Fleet, key: str) -> Access:
     """How containers of `host` reach the gateway that they use, with the key called `key`."""
     gateway = gateway_of(host, fleet)
-    assert gateway is not None  # refused by the problems of whoever asks
+    url = gateway_url(gateway) if gateway else None
+    # Both are refused by the problems of whoever asks.
+    assert gateway is not None
+    assert url is not None
     return Access(
-        str(gateway_url(gateway)),
+        url,
         gateway_keys(fleet, gateway)[key],
         gateway[Gateway].tls == "private-ca",
     )

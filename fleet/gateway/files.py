@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 from pydantic import SecretStr
 
-from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
 from fleet.gateway.declared import (
     gateway_endpoints,
@@ -184,12 +184,11 @@ def exporter_dropins(me: FleetHost) -> list[ManagedFile]:
     ]
 
 
-def health_origin(me: FleetHost) -> str:
+def health_origin(me: FleetHost) -> Url:
     """How the gateway's own host reaches the front door."""
-    scheme = "http" if me[Gateway].tls == "off" else "https"
-    if me[Gateway].listen == "any":
-        return f"{scheme}://{Endpoint('127.0.0.1', me[Gateway].port)}"
-    return f"{scheme}://{gateway_endpoints(me)[0]}"
+    is_any = me[Gateway].listen == "any"
+    where = Endpoint("127.0.0.1", me[Gateway].port) if is_any else gateway_endpoints(me)[0]
+    return Url("http" if me[Gateway].tls == "off" else "https", where)
 
 
 def curves(openssl: tuple[int, int]) -> str:

@@ -67,10 +67,18 @@ class OllamaServers(FactBase[Servers]):
         )
 
 
-class OllamaReleases(FactBase[dict[str, str]]):
-    """`sha256`: the tarball that `version` was unpacked from; `current`: where the link points."""
+@dataclass(frozen=True)
+class Release:
+    """SHA-256 of the tarball that a release was unpacked from, and where `current` points."""
 
-    default = dict
+    sha256: str | None = None
+    current: str | None = None
+
+
+class OllamaReleases(FactBase[Release]):
+    """The release `version` on the host, and the directory of the one that runs."""
+
+    default = Release
 
     @override
     def command(self, version: str) -> StringCommand:
@@ -83,5 +91,6 @@ class OllamaReleases(FactBase[dict[str, str]]):
         )
 
     @override
-    def process(self, output: list[str]) -> dict[str, str]:
-        return dict(line.split("=", 1) for line in output)
+    def process(self, output: list[str]) -> Release:
+        values = dict(line.split("=", 1) for line in output)
+        return Release(values["sha256"] or None, values["current"] or None)

@@ -15,7 +15,7 @@ from fleet.ollama.settings import ALL_GPUS
 # A registry that the host knows by a name or an authority of its own is known in the container too.
 SHOWN_TO_CONTAINERS = ("/etc/hosts", "/etc/ssl/certs/ca-certificates.crt")
 
-Bound = Mapping[str, tuple[str, ...]]
+Bound = Mapping[str | None, tuple[str, ...]]
 
 
 def bind_gpus(

@@ -35,7 +35,7 @@ def install_release(
     """
     directory = f"{OLLAMA_ROOT}/{version}"
     release = host.get_fact(OllamaReleases, version=version)
-    if release.get("sha256") != sha256:
+    if release.sha256 != sha256:
         unit = f"llm-fleet-fetch-ollama-{version}.service"
         start = StringCommand(
             "systemctl is-active --quiet", unit, "|| {",
@@ -51,7 +51,7 @@ def install_release(
         yield from run_job(
             unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe
         )
-    if release.get("current") != directory:
+    if release.current != directory:
         # A fetch that somebody stopped has not failed either, so look at what there is. The link
         # is renamed over the old one: there is no moment without one.
         yield StringCommand(

@@ -18,12 +18,12 @@ from fleet.platform.settings import Platform
 class Instance:
     """One Ollama server of a host: the only one, or one of `ollama_instances`.
 
-    `name` is empty for the only one. `settings` are the host's, with what the instance has
+    `name` is None for the only one. `settings` are the host's, with what the instance has
     otherwise. `gpus` are as they are declared; the only server sees whatever the host has. `env` is
     its environment but for the GPUs, whose UUIDs the host alone knows: see `environment`.
     """
 
-    name: str
+    name: str | None
     endpoint: Endpoint
     settings: Ollama
     gpus: Gpus
@@ -58,7 +58,7 @@ def instances_of(host: FleetHost) -> tuple[Instance, ...]:
         return ()
     declared = host[Ollama]
     if not declared.instances:
-        return (_instance(host, "", declared, ALL_GPUS, False, "systemd"),)
+        return (_instance(host, None, declared, ALL_GPUS, False, "systemd"),)
     return tuple(
         _instance(host, item.name, declared.of(item), item.gpus, item.shared_gpus, item.runtime)
         for item in declared.instances
@@ -66,7 +66,7 @@ def instances_of(host: FleetHost) -> tuple[Instance, ...]:
 
 
 def _instance(  # noqa: PLR0913, PLR0917 - a field each
-    host: FleetHost, name: str, settings: Ollama, gpus: Gpus, shared: bool, runtime: Runtime
+    host: FleetHost, name: str | None, settings: Ollama, gpus: Gpus, shared: bool, runtime: Runtime
 ) -> Instance:
     where = endpoint(host, settings.listen, settings.port)
     # A container has addresses of its own; Docker publishes the port on the declared one.
@@ -88,7 +88,7 @@ def services(host: FleetHost, fleet: Fleet) -> Iterator[Service]:
     for item in instances_of(host):
         yield Service(
             f"ollama_instances {item.name}" if item.name else "ollama_port",
-            f"ollama {item.name}".rstrip(),
+            f"ollama {item.name}" if item.name else "ollama",
             (item.endpoint,),
             callers if private else (),
             "ollama, from the gateways",
@@ -100,4 +100,4 @@ def services(host: FleetHost, fleet: Fleet) -> Iterator[Service]:
 def servers(host: FleetHost) -> Iterator[Server]:
     """Each Ollama server, as a gateway sees it."""
     for item in instances_of(host):
-        yield Server(host, f"{host.name}/{item.name}".rstrip("/"), item.endpoint)
+        yield Server(host, item.name, item.endpoint)

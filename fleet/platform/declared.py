@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.types import Listen
 from fleet.platform.settings import Platform
 
 
-def endpoint(host: FleetHost, listen: str, port: int) -> Endpoint:
+def endpoint(host: FleetHost, listen: Listen, port: int) -> Endpoint:
     """Where a service of `host` listens that is declared `loopback` or `private`."""
     private = host[Platform].private_address
     return Endpoint("127.0.0.1" if listen == "loopback" else str(private), port)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from fleet.declare.capability import Grant, Service
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.gateway.declared import Access, gateway_access, local_gateway
 from fleet.kit.secrets import host_secret
 from fleet.platform.declared import endpoint
 from fleet.webui.settings import Webui
-
-if TYPE_CHECKING:
-    from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 
 # Its container and its volume.
 NAME = "llm-fleet-webui"

@@ -85,8 +85,8 @@ def test_release(instance: Server) -> None:
         assert _container(instance)["Image"] == image["Id"]
     else:
         machine = host.run("uname -m")
-        releases = host.fact(OllamaReleases, version=version)
-        assert releases["sha256"] == release_source(host.declared, machine)[1]
+        release = host.fact(OllamaReleases, version=version)
+        assert release.sha256 == release_source(host.declared, machine)[1]
         binary = host.run("readlink /proc/%s/exe", _main_pid(instance))
         assert binary == f"{OLLAMA_ROOT}/{version}/bin/ollama"
     answer = host.run("curl -fsS --noproxy '*' %s", f"{instance.declared.url}/api/version")

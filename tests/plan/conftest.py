@@ -64,7 +64,7 @@ def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plan starts or ends with another one's context, and none waits for a host's work."""
     monkeypatch.setattr(jobs, "POLL", 0.0)
     # No host is there to log in to anew.
-    monkeypatch.setattr(firewall, "run_anew", lambda *_: "")
+    monkeypatch.setattr(firewall, "run_anew", lambda *_: None)
     managers = (ctx_state, ctx_inventory, ctx_config, ctx_host)
     assert not any(manager.isset() for manager in managers)
     yield

@@ -58,7 +58,7 @@ from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
-from fleet.ollama.facts import OllamaReleases, OllamaServers, Servers
+from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import HostAddresses
 from tests.fleets import Hosts, inventory_of
 
@@ -98,7 +98,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         RulesetState: lambda table, path: Ruleset("", ""),
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
-        OllamaReleases: lambda version: {"sha256": "", "current": ""},
+        OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,
         GpuMemories: tuple,
@@ -362,10 +362,9 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         Users: lambda: {"ollama": ollama},
         UnitState: lambda unit, files: RUNNING,
         RulesetState: lambda table, path: Ruleset("table", "table"),
-        OllamaReleases: lambda version: {
-            "sha256": sha256 if version == installed else "",
-            "current": f"/opt/ollama/{installed}",
-        },
+        OllamaReleases: lambda version: Release(
+            sha256 if version == installed else None, f"/opt/ollama/{installed}"
+        ),
         ModelsState: lambda config: ModelsCheck(True, tuple(declared["models"])),
     }
 

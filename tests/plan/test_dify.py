@@ -56,7 +56,7 @@ def pending(*reasons: str) -> Any:
 def facts(**answers: Any) -> Answers:
     """A bare host's, and those of Dify on it."""
     return bare() | {
-        DifyRelease: lambda version: answers.get("release", ""),
+        DifyRelease: lambda version: answers.get("release"),
         DifyPending: answers.get("pending") or pending("not installed yet"),
         DifyKeyPrints: lambda: answers.get("prints", {}),
         NewestBackup: lambda directory: answers.get("age"),

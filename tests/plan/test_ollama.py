@@ -14,7 +14,7 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FetchJob
 from fleet.kit.facts.units import Unit, UnitState
-from fleet.ollama.facts import OllamaReleases
+from fleet.ollama.facts import OllamaReleases, Release
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
@@ -105,7 +105,7 @@ class TestRelease:
 
     def test_other_checksum_fetches_again(self, answers: Answers) -> None:
         """A tarball of the same version is another release."""
-        answers[OllamaReleases] = lambda version: {"sha256": "0" * 64, "current": DIRECTORY}
+        answers[OllamaReleases] = lambda version: Release("0" * 64, DIRECTORY)
         planned = plan(HOSTS, {"gpu1": answers})
         assert planned.names("gpu1") == [INSTALL]
         [fetch] = planned.lines("gpu1")
@@ -114,10 +114,7 @@ class TestRelease:
     def test_release_that_is_there_is_switched_to(self, answers: Answers) -> None:
         """Back to a version that is still on the disk: nothing is fetched."""
         sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"]
-        answers[OllamaReleases] = lambda version: {
-            "sha256": sha256,
-            "current": "/opt/ollama/0.40.0",
-        }
+        answers[OllamaReleases] = lambda version: Release(sha256, "/opt/ollama/0.40.0")
         planned = plan(HOSTS, {"gpu1": answers})
         [line] = planned.lines("gpu1")
         assert f" && ln -sfn {DIRECTORY} " in line
@@ -127,7 +124,7 @@ class TestRelease:
         done = Download("inactive", "success")
         seen: list[Download] = []
         look = job(running, running, running, done)
-        answers[OllamaReleases] = lambda version: {}
+        answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = lambda unit, directory: seen.append(look()) or seen[-1]
         start, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert "systemd-run" in start
@@ -137,7 +134,7 @@ class TestRelease:
     def test_failed_fetch_shows_its_journal_before_anything_is_switched(
         self, answers: Answers
     ) -> None:
-        answers[OllamaReleases] = lambda version: {}
+        answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = job(Download("failed", "exit-code"))
         _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert evidence.startswith("{ false ; } || { journalctl ")
@@ -146,7 +143,7 @@ class TestRelease:
 
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
         """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
-        answers[OllamaReleases] = lambda version: {}
+        answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = still_running(Download("active", "success", 5, 10))
         assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [INSTALL]
 

@@ -12,8 +12,8 @@ class TestNames:
         def edge(**data: object) -> FleetHost:
             return fleet_of({"gpu1": GPU, "edge": ("gateway", {**EDGE[1], **data})})["edge"]
 
-        assert gateway_url(edge()) == "https://10.0.0.2:8434"
-        assert gateway_url(edge(gateway_tls="off")) == "http://10.0.0.2:8434"
+        assert str(gateway_url(edge())) == "https://10.0.0.2:8434"
+        assert str(gateway_url(edge(gateway_tls="off"))) == "http://10.0.0.2:8434"
         named = edge(gateway_names=["llm.example.com"])
-        assert gateway_url(named) == "https://llm.example.com:8434"
+        assert str(gateway_url(named)) == "https://llm.example.com:8434"
         assert {"llm.example.com", "edge", "10.0.0.2"} <= set(gateway_names(named))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fleet.ollama.facts import OllamaModels, OllamaReleases
+from fleet.ollama.facts import OllamaModels, OllamaReleases, Release
 from tests.unit.facts import ask
 
 
@@ -27,17 +27,17 @@ class TestOllama:
         assert ask(OllamaModels(), url="http://127.0.0.1:9") == {}
 
     @pytest.mark.parametrize(
-        ("lines", "releases"),
+        ("lines", "release"),
         [
-            (["sha256=", "current="], {"sha256": "", "current": ""}),
+            (["sha256=", "current="], Release()),
             (
                 [f"sha256={'a' * 64}", "current=/opt/ollama/0.32.7"],
-                {"sha256": "a" * 64, "current": "/opt/ollama/0.32.7"},
+                Release("a" * 64, "/opt/ollama/0.32.7"),
             ),
         ],
     )
-    def test_releases(self, lines: list[str], releases: dict[str, str]) -> None:
-        assert OllamaReleases().process(lines) == releases
+    def test_releases(self, lines: list[str], release: Release) -> None:
+        assert OllamaReleases().process(lines) == release
 
     def test_releases_of_a_bare_host(self) -> None:
-        assert ask(OllamaReleases(), version="0.0.0-none")["sha256"] == ""
+        assert ask(OllamaReleases(), version="0.0.0-none").sha256 is None

@@ -33,7 +33,7 @@ def refusal(*instances: dict[str, Any], **settings: Any) -> str:
 
 def test_single_server_is_an_instance_without_a_name() -> None:
     [only] = instances_of(host())
-    assert (only.name, only.unit, str(only.endpoint)) == ("", "ollama.service", "10.0.0.11:11434")
+    assert (only.name, only.unit, str(only.endpoint)) == (None, "ollama.service", "10.0.0.11:11434")
     assert (only.gpus, only.runtime) == ("all", "systemd")
     assert only.environment([UUID]) == only.env, "it sees what there is, as without instances"
 
