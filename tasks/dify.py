@@ -6,6 +6,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.types import is_http
 from fleet.dify import declared
 from fleet.dify.files import config_files, programs, unit_files
 from fleet.dify.operations import fetch_dify, have_backup, keep_app_keys, run_stack, set_up_dify
@@ -67,7 +68,7 @@ def _bring_package(me: FleetHost, fleet: Fleet) -> None:
     package = me[Dify].plugin_package
     if package is None:
         return
-    if package.startswith(("http://", "https://")):
+    if is_http(package):
         files.download(
             name="Fetch the plugin",
             src=package,

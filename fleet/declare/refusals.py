@@ -43,13 +43,15 @@ def explain(
             key, value = f"{key}[{part!r}]", value[part]
         if item["type"] == "too_short" and value:
             continue  # pydantic counts the right items only; the wrong ones have their lines.
-        shown = _shown(key, value)
+        shown = _shown(value, key)
         yield f"{name}: {key} = {shown}: {_worded(model, item, shown)}"
 
 
 def _worded(model: type[Settings], item: ErrorDetails, shown: str) -> str:
     """What is wrong and what to write, of a problem that pydantic found in the value `shown`."""
-    kind, loc, text = item["type"], item["loc"], item["msg"].removeprefix("Value error, ")
+    kind, loc = item["type"], item["loc"]
+    # What a validator of ours says is its error; pydantic puts words of its own before it.
+    text = str(item["ctx"]["error"]) if kind == "value_error" else item["msg"]
     if kind == "extra_forbidden":
         return f"unknown key; {hint(str(loc[-1]), _keys_at(model, loc[:-1]))}"
     if kind == "missing":
@@ -82,8 +84,12 @@ def _nested(hint: Any) -> Iterator[type[BaseModel]]:
 
 def hint(key: str, known: Iterable[str]) -> str:
     """What may have been meant by `key`."""
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "docs/settings.md lists every key"
+    near = _nearest(key, known)
+    return f"did you mean {near}?" if near else "docs/settings.md lists every key"
+
+
+def _nearest(key: str, known: Iterable[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.6)), None)
 
 
 def _holds(value: Any, part: Any) -> bool:
@@ -92,9 +98,12 @@ def _holds(value: Any, part: Any) -> bool:
     return isinstance(value, dict) and part in value
 
 
-def _shown(key: str, value: Any) -> str:
-    """A refused value as it may be printed: it could be a password in the wrong place."""
-    if re.search("pass|secret|token", key):
+def _shown(value: Any, *keys: str | None) -> str:
+    """A refused value as it may be printed: it could be a password in the wrong place.
+
+    `keys` are where it was written, and what may have been meant.
+    """
+    if any(re.search("pass|secret|token", key) for key in keys if key):
         return "(not shown)"
     return re.sub(
         r"sk-\w+", "sk-(not shown)", re.sub(r"://[^/@]*@", "://(not shown)@", repr(value))
@@ -110,7 +119,8 @@ def unknown_keys(data: Mapping[str, Any], models: Iterable[type[Settings]]) -> I
     known = ours | _pyinfra_keys()
     for key in sorted(set(data) - known):
         fix = f"write {renamed[key]}" if key in renamed else hint(key, known)
-        yield f"{key} = {_shown(f'{key} {fix}', data[key])}: unknown setting; {fix}"
+        shown = _shown(data[key], key, renamed.get(key), _nearest(key, known))
+        yield f"{key} = {shown}: unknown setting; {fix}"
 
 
 def _pyinfra_keys() -> set[str]:

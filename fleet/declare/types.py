@@ -42,6 +42,11 @@ class Words:
         return self.several or f"{self.one}s"
 
 
+def is_http(text: str) -> bool:
+    """Whether `text` is an http(s) address, of a setting that may be a file's path instead."""
+    return text.startswith(("http://", "https://"))
+
+
 def text_form(pattern: str, words: str) -> AfterValidator:
     """A validator of text, which `pattern` must match as a whole.
 

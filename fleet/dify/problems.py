@@ -8,6 +8,7 @@ from ipaddress import ip_address
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.relations import missing, not_for_env, unreachable
+from fleet.declare.types import is_http
 from fleet.dify.declared import (
     BRIDGE,
     PUBLIC_DEFAULTS,
@@ -68,9 +69,8 @@ def _own_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
 
 
 def _package_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
-
     package = host[Dify].plugin_package
-    if package is None or package.startswith(("http://", "https://")):
+    if package is None or is_http(package):
         return
     if not (fleet.root / package).is_file():
         yield (

@@ -33,7 +33,6 @@ LAST_PROPRIETARY_BRANCH = 610
 # From this branch on Ubuntu's packages in NVIDIA's repository have no branch in their names.
 UBUNTU_UNSUFFIXED = 590
 
-_KERNEL = "@kernel@"  # in a package's name; see `on_kernel`
 _NO_GSP = frozenset({Generation.MAXWELL, Generation.PASCAL, Generation.VOLTA})
 _BEFORE_VOLTA = _NO_GSP - {Generation.VOLTA}
 _OPEN_ONLY = frozenset({Generation.BLACKWELL, Generation.GRACE_HOPPER})
@@ -70,13 +69,18 @@ class System:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is installed. `fabric` gets exactly the version of the driver."""
+    """What is installed.
+
+    `fabric` gets exactly the version of the driver. Of `for_kernel` there is a package for each
+    kernel, whose name ends with it: `on_kernel` has them among the packages.
+    """
 
     flavor: Flavor
     branch: int
     pinning: tuple[str, ...]
     packages: tuple[str, ...]
     fabric: tuple[str, ...] = ()
+    for_kernel: str | None = None
     dkms: bool = True
 
 
@@ -193,7 +197,7 @@ def make_plan(settings: Driver, system: System, hardware: GpuHardware) -> Plan:
     else:
         plan = _nvidia_ubuntu(settings, flavor, branch)
     if not hardware.nvswitches:
-        return Plan(plan.flavor, plan.branch, plan.pinning, plan.packages, (), plan.dkms)
+        return replace(plan, fabric=())
     if native and system.distribution == "debian":
         raise Refusal(
             "NVSwitches need NVIDIA's fabric manager, which Debian does not have; set "
@@ -253,16 +257,13 @@ def _native(system: System, flavor: Flavor, branch: int, hardware: GpuHardware) 
     server = f"{branch}-server"
     suffix = "-open" if flavor == "open" else ""
     user_space = (f"nvidia-utils-{server}", f"nvidia-compute-utils-{server}")
-    if hardware.secure_boot:
-        packages = (
-            f"linux-modules-nvidia-{server}{suffix}-{_KERNEL}",
-            f"nvidia-headless-no-dkms-{server}{suffix}",
-            *user_space,
-        )
-    else:
-        packages = (f"nvidia-dkms-{server}{suffix}", f"libnvidia-compute-{server}", *user_space)
     fabric = (f"nvidia-fabricmanager-{branch}", f"libnvidia-nscq-{branch}")
-    return Plan(flavor, branch, (), packages, fabric, dkms=not hardware.secure_boot)
+    if hardware.secure_boot:
+        packages = (f"nvidia-headless-no-dkms-{server}{suffix}", *user_space)
+        signed = f"linux-modules-nvidia-{server}{suffix}"
+        return Plan(flavor, branch, (), packages, fabric, signed, dkms=False)
+    packages = (f"nvidia-dkms-{server}{suffix}", f"libnvidia-compute-{server}", *user_space)
+    return Plan(flavor, branch, (), packages, fabric)
 
 
 def _pinning(settings: Driver, branch: int) -> str:
@@ -293,16 +294,14 @@ def on_kernel(plan: Plan, kernel: str, installed: Iterable[str]) -> Plan:
     Signed modules are a package for each kernel. What brings those of later kernels is named as
     what brings the kernels: `generic-hwe-24.04` of an installed `linux-image-generic-hwe-24.04`.
     """
+    if plan.for_kernel is None:
+        return plan
     series = re.compile(rf"linux-image-({kernel_flavor(kernel)}(-(hwe|lts)-[0-9.]+)?(-edge)?)")
     found = [match[1] for match in map(series.fullmatch, installed) if match]
     # The longest: an HWE kernel's host may have the general one's package too.
     suffixes = [kernel, *sorted(found, key=len)[-1:]]
-    packages = [
-        package.replace(_KERNEL, suffix)
-        for package in plan.packages
-        for suffix in (suffixes if _KERNEL in package else [""])
-    ]
-    return replace(plan, packages=tuple(packages))
+    modules = [f"{plan.for_kernel}-{suffix}" for suffix in suffixes]
+    return replace(plan, packages=(*modules, *plan.packages), for_kernel=None)
 
 
 def kernel_flavor(kernel: str) -> str:

@@ -108,15 +108,15 @@ def at_or_after(epoch: int) -> str:
 def _limits(keys: tuple[GatewayKey, ...]) -> Iterable[Limit]:
     for rate, declared in sorted(
         {(key.rate, key.burst) for key in keys if key.rate},
-        key=lambda pair: (pair[0], str(pair[1])),
+        key=lambda pair: (str(pair[0]), str(pair[1])),
     ):
-        number, unit = rate.split("/")
-        a_second = int(number) / (60 if unit == "m" else 1)
-        burst = math.ceil(a_second) if declared is None else declared
+        burst = math.ceil(rate.a_second) if declared is None else declared
         names = tuple(key.name for key in keys if (key.rate, key.burst) == (rate, declared))
         # nginx refuses a reload that gives a zone another key: all that differs is in the name.
-        zone = f"rate_{number}{unit}_{'default' if declared is None else declared}"
-        yield Limit(zone, f"{number}r/{unit}", burst, math.ceil(1 / a_second), names)
+        of_burst = "default" if declared is None else declared
+        zone = f"rate_{rate.requests}{rate.unit}_{of_burst}"
+        limit = f"{rate.requests}r/{rate.unit}"
+        yield Limit(zone, limit, burst, math.ceil(1 / rate.a_second), names)
 
 
 def _networks(key: GatewayKey) -> tuple[str, ...]:

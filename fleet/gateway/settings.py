@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    model_validator,
+)
+from pydantic_core.core_schema import no_info_after_validator_function, str_schema
 
 from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
@@ -29,11 +37,28 @@ MetricsListen = Literal["off", "loopback", "private"]
 Role = Literal["inference", "admin"]
 
 
-def _check_rate(value: str) -> str:
+@dataclass(frozen=True)
+class Rate:
+    """So many `requests` a second (`s`) or a minute (`m`)."""
+
+    requests: int
+    unit: Literal["s", "m"]
+
+    def __str__(self) -> str:
+        """`120/m`, as it is declared."""
+        return f"{self.requests}/{self.unit}"
+
+    @property
+    def a_second(self) -> float:
+        """Requests a second."""
+        return self.requests / (60 if self.unit == "m" else 1)
+
+
+def _read_rate(value: str) -> Rate:
     match = re.fullmatch(r"([0-9]+)/([sm])", value)
     if not match or not 1 <= int(match[1]) <= 100_000:
         raise ValueError("not a rate: write requests a second or a minute, as in 5/s or 120/m")
-    return value
+    return Rate(int(match[1]), "s" if match[2] == "s" else "m")
 
 
 def _check_expiry(value: Any) -> datetime:
@@ -53,7 +78,12 @@ def _check_expiry(value: Any) -> datetime:
     return value.astimezone(UTC)
 
 
-Rate = Annotated[str, AfterValidator(_check_rate), Words("rate")]
+RateDeclared = Annotated[
+    Rate,
+    # Text is declared, and refused as text where it is none.
+    GetPydanticSchema(lambda *_: no_info_after_validator_function(_read_rate, str_schema())),
+    Words("rate"),
+]
 Expiry = Annotated[datetime, BeforeValidator(_check_expiry), Words("date or time")]
 
 
@@ -76,7 +106,7 @@ class GatewayKey(Item):
         ),
         json_schema_extra={"exposes": "An `admin` key can delete and replace models."},
     )
-    rate: Rate | None = Field(
+    rate: RateDeclared | None = Field(
         None, description="Requests a second or a minute, as in `5/s` or `120/m`; unset: unlimited."
     )
     burst: int | None = Field(
