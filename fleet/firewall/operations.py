@@ -80,7 +80,7 @@ def run_anew(host: Host, command: StringCommand, timeout: float) -> str | None:
                 connection.disconnect()
     except (ConnectError, OSError, SSHException) as error:
         return " ".join(str(part) for part in error.args) or type(error).__name__
-    return None if ok else output.stderr.strip() or "it failed without a word"
+    return None if ok else output.stderr.strip() or "it said nothing"
 
 
 def _arguments() -> Any:

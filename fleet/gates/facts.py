@@ -12,6 +12,7 @@ from typing import Any
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
+from fleet.declare.types import is_http
 from fleet.gates.gguf import HEAD
 from fleet.gates.placement import Loaded, Placement, Surroundings
 from fleet.kit.on_host.registry import MANIFEST_TYPE
@@ -67,7 +68,7 @@ class ManifestAnswer:
 
 
 class ModelManifest(FactBase[ManifestAnswer]):
-    """The manifest at `path` on the host, else the registry's at `url`, if that is not empty.
+    """The manifest at `path` on the host, else the registry's at `url`, unless that is None.
 
     With `digest`, the SHA-256 that it must have, another one on the host does not count.
     """
@@ -79,19 +80,20 @@ class ModelManifest(FactBase[ManifestAnswer]):
 
     @override
     def command(
-        self, path: str, url: str, digest: str | None, environment: Mapping[str, str]
+        self, path: str, url: str | None, digest: str | None, environment: Mapping[str, str]
     ) -> StringCommand:
         checked = StringCommand(
             "&& echo", QuoteString(f"{digest}  {path}"), "| sha256sum -c --status"
         )
-        fetch = StringCommand(
-            *_exports(environment), f"{_CURL} -H",
-            QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
-        )  # fmt: skip
+        fetch = StringCommand("echo it is not there yet")
+        if url is not None:
+            fetch = StringCommand(
+                *_exports(environment), f"{_CURL} -H",
+                QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
+            )  # fmt: skip
         return StringCommand(
             "if [ -r", QuoteString(path), "]", checked if digest else "",
-            "; then cat", QuoteString(path), "; else", fetch if url else "echo it is not there yet",
-            "2>&1; fi || true",
+            "; then cat", QuoteString(path), "; else", fetch, "2>&1; fi || true",
         )  # fmt: skip
 
     @override
@@ -106,18 +108,28 @@ class ModelManifest(FactBase[ManifestAnswer]):
 
 
 class FileHead(FactBase[bytes]):
-    """The beginning of the file at `path` on the host, else of what is at `url`; may be empty."""
+    """The beginning of the file at `path` on the host, else of what is at `url`; may be empty.
+
+    One of both may be None.
+    """
 
     default = bytes
 
     @override
-    def command(self, path: str, url: str, environment: Mapping[str, str]) -> StringCommand:
-        remote = StringCommand(*_exports(environment), f"{_CURL} -r 0-{HEAD - 1}", QuoteString(url))
+    def command(
+        self, path: str | None, url: str | None, environment: Mapping[str, str]
+    ) -> StringCommand:
+        read = StringCommand("true")
+        if url is not None:
+            get = f"{_CURL} -r 0-{HEAD - 1}"
+            read = StringCommand(*_exports(environment), get, QuoteString(url))
+        if path is not None:
+            local = StringCommand(f"head -c {HEAD}", QuoteString(path))
+            read = StringCommand(
+                "if [ -r", QuoteString(path), "]; then", local, "; else", read, "; fi"
+            )
         # A server may ignore the range.
-        return StringCommand(
-            "{ if [ -r", QuoteString(path), f"]; then head -c {HEAD}", QuoteString(path), "; else",
-            remote if url else "true", f"; fi; }} 2>/dev/null | head -c {HEAD} | base64 -w 0; echo",
-        )  # fmt: skip
+        return StringCommand("{", read, f"; }} 2>/dev/null | head -c {HEAD} | base64 -w 0; echo")
 
     @override
     def process(self, output: list[str]) -> bytes:
@@ -134,7 +146,7 @@ class FileSize(FactBase[int]):
 
     @override
     def command(self, place: str, environment: Mapping[str, str]) -> StringCommand:
-        if place.startswith("/"):
+        if not is_http(place):
             return StringCommand("stat -L -c %s --", QuoteString(place), "2>/dev/null || true")
         # An error has a length too: only what succeeded counts.
         return StringCommand(

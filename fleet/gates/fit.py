@@ -30,14 +30,14 @@ from fleet.ollama.servers import Instance
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model and its shape; `unknown` says what of it is not known, and why.
+    """A model and its shape; `unknown` says what of it is not known, and why; None, if all is.
 
     `declared` is the name under which settings know it, which may be `auto`.
     """
 
     model: ModelDeclaration
     shape: Shape | None
-    unknown: str
+    unknown: str | None
     declared: str
 
     @property
@@ -125,7 +125,7 @@ def judge(
         f"{item.name}: how much memory it needs is not known: {item.unknown}; declare `memory` for "
         "it in ollama_models"
         for item in candidates
-        if item.unknown
+        if item.unknown is not None
     ]
     notes += [_said(room, known) for room in rooms]
     return Verdict(tuple(refusals), tuple(notes))

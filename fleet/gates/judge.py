@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fleet.declare.fleet import FleetHost
+from fleet.declare.types import is_http
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
 from fleet.gates.facts import (
     FileHead,
@@ -23,11 +24,16 @@ from fleet.gates.gguf import read_keys
 from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
 from fleet.kit.errors import FleetError
-from fleet.kit.on_host.registry import manifest_url
+from fleet.kit.on_host.registry import blob_url, manifest_url
 from fleet.kit.proxy import proxy_environment
 from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
-from fleet.models.on_host.ollama_protocol import WEIGHTS_TYPE, manifest_path, split_name
+from fleet.models.on_host.ollama_protocol import (
+    WEIGHTS_TYPE,
+    blob_name,
+    manifest_path,
+    split_name,
+)
 from fleet.models.settings import Models
 from fleet.ollama.instances import bind_gpus
 from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
@@ -85,7 +91,7 @@ def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
     chosen = _chosen(ask)
     declared = with_bases(me[Ollama].models)
     sources = {model.full_name: model for model in declared}
-    shapes: dict[str, tuple[Shape | None, str]] = {}
+    shapes: dict[str, tuple[Shape | None, str | None]] = {}
     found = []
     for model in declared:
         named = _resolved(model, chosen)
@@ -94,7 +100,7 @@ def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
             continue
         if named.root not in shapes and not named.memory:
             shapes[named.root] = _shape(me, sources.get(named.root, named), named.root, ask)
-        shape, unknown = shapes.get(named.root, (None, ""))
+        shape, unknown = shapes.get(named.root, (None, None))
         found.append(Candidate(named, shape, unknown, model.name))
     return found
 
@@ -188,19 +194,22 @@ def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration |
     return model.model_copy(update={field: chosen})
 
 
-def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple[Shape | None, str]:
+def _shape(
+    me: FleetHost, model: ModelDeclaration, root: str, ask: Ask
+) -> tuple[Shape | None, str | None]:
     """The shape of the weights called `root`, and what of it is not known."""
     environment = proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy)
     source = pull_name(root, me[Models].registry)
     insecure = me[Models].registry_insecure and source != root
-    url = "" if model.gguf else manifest_url(*split_name(source), insecure=insecure)
+    registry, repository, tag = split_name(source)
+    url = None if model.gguf else manifest_url(registry, repository, tag, insecure=insecure)
     path = manifest_path(me[Ollama].models_dir, root)
     answer = ask(ModelManifest, path=path, url=url, digest=model.digest, environment=environment)
     if answer.manifest is None and model.gguf:
         return _gguf_shape(model.gguf, environment, ask)
     if answer.manifest is None:
         published = PUBLISHED.get(root)
-        return published, "" if published else answer.reason
+        return published, None if published else answer.reason
     weights = weights_of(answer.manifest)
     digest = next(
         (
@@ -208,33 +217,31 @@ def _shape(me: FleetHost, model: ModelDeclaration, root: str, ask: Ask) -> tuple
             for layer in answer.manifest["layers"]
             if layer["mediaType"] == WEIGHTS_TYPE
         ),
-        "",
+        None,
     )
+    if digest is None:
+        return _of_head(weights, b"")
     head = ask(
         FileHead,
-        path=f"{me[Ollama].models_dir}/blobs/{digest.replace(':', '-')}",
-        url=f"{url.partition('/manifests/')[0]}/blobs/{digest}" if url else "",
+        path=f"{me[Ollama].models_dir}/blobs/{blob_name(digest)}",
+        url=None if model.gguf else blob_url(registry, repository, digest, insecure=insecure),
         environment=environment,
     )
     return _of_head(weights, head)
 
 
-def _gguf_shape(place: str, environment: dict[str, str], ask: Ask) -> tuple[Shape | None, str]:
+def _gguf_shape(
+    place: str, environment: dict[str, str], ask: Ask
+) -> tuple[Shape | None, str | None]:
     size = ask(FileSize, place=place, environment=environment)
     if not size:
         return None, f"{place} does not tell its size"
-    local = place.startswith("/")
-    head = ask(
-        FileHead,
-        path=place if local else "",
-        url="" if local else place,
-        environment=environment,
-    )
-    return _of_head(size, head)
+    path, url = (None, place) if is_http(place) else (place, None)
+    return _of_head(size, ask(FileHead, path=path, url=url, environment=environment))
 
 
-def _of_head(weights: int, head: bytes) -> tuple[Shape, str]:
+def _of_head(weights: int, head: bytes) -> tuple[Shape, str | None]:
     try:
-        return shape_of(weights, read_keys(head)), ""
+        return shape_of(weights, read_keys(head)), None
     except ValueError as error:
         return Shape(weights), f"{error}; its weights alone were judged"

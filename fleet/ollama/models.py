@@ -272,6 +272,11 @@ ollama_models = [
         return full_name(self.base) if self.base else self.full_name
 
     @property
+    def stays_loaded(self) -> bool:
+        """Whether it is loaded after each start and never unloaded."""
+        return self.load and seconds(self.keep_alive or FOR_EVER) < 0
+
+    @property
     def definition(self) -> dict[str, Any]:
         """What makes a custom model differ from its base."""
         return {

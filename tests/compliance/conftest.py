@@ -154,8 +154,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if path := terminalreporter.config.getoption("--json"):
         path.write_text(table.to_json(rows))
     terminalreporter.section("compliance")
-    for line in table.render(rows):
-        terminalreporter.line(line, green=line.startswith("ok"), red=line.startswith("FAIL"))
+    for mark, line in table.render(rows):
+        green, red = mark is table.Mark.HELD, mark is table.Mark.FAILED
+        terminalreporter.line(line, green=green, red=red)
 
 
 @pytest.fixture(scope="session")

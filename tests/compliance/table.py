@@ -5,18 +5,34 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import Enum
 
 import pytest
 
 
+class Mark(Enum):
+    """How a claim fared, as the table has it."""
+
+    HELD = "ok"
+    FAILED = "FAIL"
+    SKIPPED = "skip"
+
+
 @dataclass
 class Row:
-    """A claim and how it fared."""
+    """A claim and how it fared, by the hosts that it was asked of."""
 
     passed: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     measured: list[str] = field(default_factory=list)
+
+    @property
+    def mark(self) -> Mark:
+        """How it fared in all: one failure is one."""
+        if self.failed:
+            return Mark.FAILED
+        return Mark.HELD if self.passed else Mark.SKIPPED
 
 
 def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
@@ -46,8 +62,8 @@ def to_json(table: dict[tuple[str, str], Row]) -> str:
     )
 
 
-def render(table: dict[tuple[str, str], Row]) -> list[str]:
-    """The table's lines."""
+def render(table: dict[tuple[str, str], Row]) -> list[tuple[Mark, str]]:
+    """The table's lines, each with its mark, which it begins with too."""
     width = max((len(claim) for _, claim in table), default=0)
     names = max([9, *(len(capability) for capability, _ in table)])
     lines = []
@@ -55,11 +71,11 @@ def render(table: dict[tuple[str, str], Row]) -> list[str]:
         failed = sorted(set(row.failed))
         passed = sorted(set(row.passed) - set(failed))
         total = len({*passed, *failed, *row.skipped})
-        mark = "FAIL" if failed else ("ok" if passed else "skip")
         notes = [f"FAILED on {', '.join(failed)}"] if failed else []
         notes += sorted(row.measured)
-        lines.append(
-            f"{mark:<4}  {capability:<{names}} {claim:<{width}}  {len(passed)}/{total}  "
-            f"{'; '.join(notes)}".rstrip()
+        text = (
+            f"{row.mark.value:<4}  {capability:<{names}} {claim:<{width}}  {len(passed)}/{total}  "
+            f"{'; '.join(notes)}"
         )
+        lines.append((row.mark, text.rstrip()))
     return lines

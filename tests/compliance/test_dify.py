@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -48,7 +47,7 @@ def test_containers(dify_host: Target, measured: Callable[[str], None]) -> None:
     pending = dify_host.fact(DifyPending, program=DIFY_STACK_PROGRAM, config=DIFY_STACK_CONFIG)
     containers = _containers(dify_host)
     measured(f"Dify {dify_host.declared[Dify].version}, {len(containers)} containers")
-    assert pending == [], _logs(dify_host, pending)
+    assert pending == [], _evidence(dify_host, pending, _unwell(dify_host))
     # Docker's own start leaves nginx with the addresses of before.
     assert dify_host.testinfra.service(DIFY_BOOT_UNIT).is_enabled
 
@@ -116,7 +115,7 @@ def test_chat(dify_host: Target, role: str, measured: Callable[[str], None]) -> 
     events = [json.loads(line[5:]) for line in lines if line.startswith("data:")]
     # An error comes inside a 200.
     errors = [event for event in events if event["event"] == "error"]
-    assert not errors, _logs(dify_host, ["worker:", "api:"])
+    assert not errors, _evidence(dify_host, [str(errors)], ["worker", "api"])
     assert events, "the stream has no event; is a worker up?"
     assert events[-1]["event"] in ("message_end", "workflow_finished")
     streamed = "".join(event["answer"] for event in events if event["event"] == "message").strip()
@@ -183,17 +182,32 @@ def _ask(target: Target, role: str, mode: str) -> str:
     )
 
 
-def _containers(target: Target) -> dict[str, Any]:
-    """Service to what Docker says of its container; one-shot ones, which have ended, are left."""
+def _containers(target: Target, *options: str) -> dict[str, Any]:
+    """Service to what Docker says of its container; one-shot ones, which have ended, are left.
+
+    `options` are of `docker ps`.
+    """
     label = f"label=com.docker.compose.project={dify.PROJECT}"
-    listed = json.loads(target.run("docker inspect $(docker ps --quiet --filter %s)", label))
+    command = f"docker inspect $(docker ps --quiet {' '.join(options)} --filter %s)"
+    listed = json.loads(target.run(command, label))
     return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in listed}
 
 
-def _logs(target: Target, reasons: list[str]) -> str:
-    """The reasons, and the end of the logs of the services that they name."""
+def _unwell(target: Target) -> list[str]:
+    """The services whose container has failed, or is not healthy."""
+    states = {name: item["State"] for name, item in _containers(target, "--all").items()}
+    return [
+        name
+        for name, state in states.items()
+        if state.get("Health", {}).get("Status", "healthy") != "healthy"
+        or (state["Status"] != "running" and state["ExitCode"] != 0)
+    ]
+
+
+def _evidence(target: Target, reasons: list[str], services: list[str]) -> str:
+    """The reasons, and the end of the logs of these services."""
     parts = ["; ".join(reasons)]
-    for reason in reasons[:3]:
-        name = shlex.quote(f"{dify.PROJECT}-{reason.split(':')[0]}-1")
-        parts.append(target.testinfra.run(f"docker logs --tail 20 {name} 2>&1").stdout)
+    for service in services[:3]:
+        name = f"{dify.PROJECT}-{service}-1"
+        parts.append(target.testinfra.run("docker logs --tail 20 %s 2>&1", name).stdout)
     return "\n".join(parts)

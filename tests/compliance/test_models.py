@@ -17,9 +17,10 @@ from fleet.models.choice import choose
 from fleet.models.facts import HostMemory
 from fleet.models.files import managed_files
 from fleet.models.on_host.ollama_protocol import load_request, manifest_path
-from fleet.models.paths import LOADER_MEMORY
+from fleet.models.paths import LOADER_MEMORY, LOADER_STATE
+from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
-from fleet.ollama.models import AUTO, FOR_EVER, ModelDeclaration, full_name, with_bases
+from fleet.ollama.models import AUTO, ModelDeclaration, full_name, with_bases
 from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
@@ -108,11 +109,7 @@ def test_custom(gpu_host: Target) -> None:
 def test_loaded(instance: Server) -> None:
     """Models that are to stay in memory are there, pinned, and with the declared context."""
     gpu_host, url = instance.target, instance.declared.url
-    kept = {
-        name: model
-        for name, model in _declared(gpu_host).items()
-        if model.load and (model.keep_alive or FOR_EVER).startswith("-")
-    }
+    kept = {name: model for name, model in _declared(gpu_host).items() if model.stays_loaded}
     if not kept:
         pytest.skip("no model is declared with load")
     _wait_for_the_loader(gpu_host)
@@ -169,9 +166,8 @@ def test_loader(gpu_host: Target) -> None:
     unit = gpu_host.fact(UnitState, unit=LOADER_UNIT, files=[])
     assert unit.is_enabled
     assert not unit.needs_daemon_reload
-    state = gpu_host.run("systemctl show --value -p ActiveState -p SubState %s", LOADER_UNIT)
-    assert "failed" not in state, gpu_host.journal(LOADER_UNIT)
-    assert "auto-restart" not in state, gpu_host.journal(LOADER_UNIT)
+    run = gpu_host.fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE)
+    assert not run.has_failed, gpu_host.journal(LOADER_UNIT)
 
 
 def _running(target: Target, url: str) -> dict[str, dict[str, Any]]:
@@ -292,7 +288,6 @@ def _wait_for_the_loader(target: Target) -> None:
     """After a boot it may still be at work; reading on would blame what is under way."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        state = target.testinfra.run("systemctl show --value -p SubState %s", LOADER_UNIT)
-        if state.stdout.strip() != "running":
+        if not target.fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE).is_running:
             return
         time.sleep(1)

@@ -8,11 +8,13 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from pyinfra.api import Host
+from pyinfra.api import Host, StringCommand
+from pyinfra.connectors.util import CommandOutput
 from pyinfra.facts.files import File
 
 from fleet.firewall import operations
 from fleet.firewall.facts import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.firewall.operations import run_anew
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.units import UnitState
 from tests.fleets import GPU
@@ -65,6 +67,37 @@ def test_live_rules_are_compared_with_the_declared(ruleset: Ruleset) -> None:
     assert planned.names("gpu1") == [f"Firewall | {APPLY}"]
     [line] = planned.lines("gpu1")
     assert re.fullmatch(r"/usr/local/lib/llm-fleet/firewall-guard try [0-9a-f]{16} 60", line)
+
+
+class AnotherLogin:
+    """A second connection to a host, over which every command ends as it is told, in silence."""
+
+    def __init__(self, succeeds: bool) -> None:
+        self.succeeds = succeeds
+        self.state = None
+        self.connector = self
+
+    def __call__(self, *_: object) -> AnotherLogin:
+        return self
+
+    def connect(self) -> None:
+        pass
+
+    def disconnect(self) -> None:
+        pass
+
+    def run_shell_command(self, *_: object, **__: object) -> tuple[bool, CommandOutput]:
+        return self.succeeds, CommandOutput([])
+
+
+@pytest.mark.parametrize(("succeeds", "reason"), [(True, None), (False, "it said nothing")])
+def test_login_that_fails_in_silence_has_failed(
+    monkeypatch: pytest.MonkeyPatch, succeeds: bool, reason: str | None
+) -> None:
+    login = AnotherLogin(succeeds)
+    monkeypatch.setattr(operations, "type", lambda _: login, raising=False)
+    monkeypatch.setattr(operations, "_arguments", dict)
+    assert run_anew(login, StringCommand("true"), 5) == reason
 
 
 def test_rules_without_a_new_login_fail_the_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,8 +76,8 @@ def registry(path: str, url: str, digest: str | None, environment: Any) -> Manif
     return ManifestAnswer(None, "no manifest: curl: (22) 401")
 
 
-def head(path: str, url: str, environment: Any) -> bytes:
-    layers = 36 if "120b" in url else 24
+def head(path: str | None, url: str | None, environment: Any) -> bytes:
+    layers = 36 if url and "120b" in url else 24
     keys = GPT_OSS | {"gptoss.block_count": layers}
     return gguf(**{name.replace(".", "__"): value for name, value in keys.items()})
 

@@ -44,6 +44,11 @@ def manifest_url(host: str, repository: str, tag: str, *, insecure: bool) -> str
     return f"http{'' if insecure else 's'}://{host}/v2/{repository}/manifests/{tag}"
 
 
+def blob_url(host: str, repository: str, digest: str, *, insecure: bool) -> str:
+    """Where the registry at `host` keeps the blob `digest` of `repository`."""
+    return f"http{'' if insecure else 's'}://{host}/v2/{repository}/blobs/{digest}"
+
+
 def ask_manifest(url: str, timeout: float) -> Manifest:
     """The manifest at `url`; `timeout` in seconds.
 

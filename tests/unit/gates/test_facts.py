@@ -49,7 +49,7 @@ def registry(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     server.server_close()
 
 
-def manifest(path: Path | str, url: str = "", digest: str | None = None) -> ManifestAnswer:
+def manifest(path: Path | str, url: str | None = None, digest: str | None = None) -> ManifestAnswer:
     answer: ManifestAnswer = ask(
         ModelManifest(), path=str(path), url=url, digest=digest, environment={}
     )
@@ -102,10 +102,10 @@ class TestFileHead:
         for path in (tmp_path / "blob", folder / "blob"):
             path.write_bytes(content)
         head = partial(ask, FileHead(), environment={})
-        assert head(path=str(tmp_path / "blob"), url="") == content[:HEAD]
-        assert head(path="", url=f"{url}/blob") == content[:HEAD]
+        assert head(path=str(tmp_path / "blob"), url=None) == content[:HEAD]
+        assert head(path=None, url=f"{url}/blob") == content[:HEAD]
         assert head(path="/nowhere", url=f"{url}/missing") == b""
-        assert head(path="/nowhere", url="") == b""
+        assert head(path="/nowhere", url=None) == b""
 
 
 def test_file_size(tmp_path: Path, registry: tuple[Path, str]) -> None:

@@ -7,7 +7,7 @@ import urllib.error
 
 import pytest
 
-from registry import Manifest, ask_manifest, manifest_url
+from registry import Manifest, ask_manifest, blob_url, manifest_url
 from tests.unit.models.loader_rig import Ollama, sha256
 
 CONTENT = json.dumps({
@@ -38,6 +38,8 @@ def test_what_is_none(content: bytes) -> None:
 def test_url(insecure: bool, scheme: str) -> None:
     url = manifest_url("r.example:5000", "team/model", "7b", insecure=insecure)
     assert url == f"{scheme}://r.example:5000/v2/team/model/manifests/7b"
+    blob = blob_url("r.example:5000", "team/model", "sha256:ab", insecure=insecure)
+    assert blob == url.replace("manifests/7b", "blobs/sha256:ab")
 
 
 def test_asked(ollama: Ollama) -> None:
