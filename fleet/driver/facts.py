@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from pyinfra.api import FactBase, StringCommand
 from typing_extensions import override
+
+from fleet.driver.settings import branch_in
+
+Flavor = Literal["open", "proprietary"]
 
 
 class Generation(Enum):
@@ -163,20 +168,34 @@ class DrivenGpus(FactBase[tuple[DrivenGpu, ...]]):
 
 
 @dataclass(frozen=True)
-class DriverState:
-    """The driver as it is loaded and as it lies on disk for the running kernel.
+class Module:
+    """The driver's kernel module: NVIDIA's version, such as `580.178.04`, and its flavor."""
 
-    Versions are NVIDIA's (`580.178.04`), empty where there is none. `flavor` is that of the loaded
-    module, `installed_flavor` that of the one on disk: open or proprietary. `stale_initramfs`: it
-    is older than the file that keeps nouveau away.
+    version: str
+    flavor: Flavor
+
+    @property
+    def branch(self) -> int:
+        """The driver branch: 580 of `580.178.04`."""
+        return branch_in(self.version)
+
+    def __str__(self) -> str:
+        """The version."""
+        return self.version
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """The driver as it is `loaded`, and as it is `installed` on disk for the running kernel.
+
+    `stale_initramfs`: it is older than the file that keeps nouveau away. `held` are all packages
+    that apt holds.
     """
 
     kernel: str = ""
     headers: bool = False
-    loaded: str = ""
-    flavor: str = ""
-    installed: str = ""
-    installed_flavor: str = ""
+    loaded: Module | None = None
+    installed: Module | None = None
     nouveau: bool = False
     stale_initramfs: bool = False
     held: frozenset[str] = frozenset()
@@ -184,15 +203,9 @@ class DriverState:
     @property
     def needs_reboot(self) -> bool:
         """Whether only a boot can bring the installed module to the GPUs."""
-        if not self.installed:
+        if self.installed is None:
             return False
-        is_other = (self.loaded, self.flavor) != (self.installed, self.installed_flavor)
-        return self.nouveau or bool(self.loaded and is_other)
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the installed module is the loaded one."""
-        return bool(self.installed) and self.loaded == self.installed and not self.nouveau
+        return self.nouveau or self.loaded not in (None, self.installed)
 
 
 class DriverStateFact(FactBase[DriverState]):
@@ -228,31 +241,33 @@ class DriverStateFact(FactBase[DriverState]):
         def first(name: str) -> str:
             return values.get(name, [""])[0]
 
-        loaded, installed = first("loaded"), first("installed")
-        # "Dual MIT/GPL" is that of the open ones, "NVIDIA" of the others.
-        on_disk = "open" if "GPL" in first("license") else "proprietary"
+        def module(version: str, *, is_open: bool) -> Module | None:
+            return Module(version, "open" if is_open else "proprietary") if version else None
+
         return DriverState(
             kernel=first("kernel"),
             headers="headers" in values,
-            loaded=loaded,
-            flavor=("open" if "open" in values else "proprietary") if loaded else "",
-            installed=installed,
-            installed_flavor=on_disk if installed else "",
+            loaded=module(first("loaded"), is_open="open" in values),
+            # "Dual MIT/GPL" is the license of the open ones, "NVIDIA" that of the others.
+            installed=module(first("installed"), is_open="GPL" in first("license")),
             nouveau="nouveau" in values,
             stale_initramfs="stale" in values,
             held=frozenset(name.split(":")[0] for name in values.get("held", [])),
         )
 
 
-class BootId(FactBase[str]):
-    """The random id of the running boot; empty when it cannot be read."""
+class BootId(FactBase[str | None]):
+    """The random id of the running boot; None when it cannot be read."""
 
-    default = str
+    @override
+    @staticmethod
+    def default() -> None:
+        return None
 
     @override
     def command(self) -> StringCommand:
         return StringCommand("cat /proc/sys/kernel/random/boot_id 2>/dev/null || true")
 
     @override
-    def process(self, output: list[str]) -> str:
-        return output[0].strip() if output else ""
+    def process(self, output: list[str]) -> str | None:
+        return output[0].strip() if output else None

@@ -20,6 +20,7 @@ from pyinfra.facts.files import FileContents
 from fleet.driver.facts import BootId, DriverState, DriverStateFact
 from fleet.driver.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING
 from fleet.driver.plan import Plan, on_kernel
+from fleet.driver.settings import RebootPolicy
 from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.jobs import run_job
@@ -86,21 +87,22 @@ def _needs_install(
     names = {*plan.packages, *plan.fabric}
     if not {*names, *plan.pinning} <= set(installed) or state.stale_initramfs:
         return True
-    if state.installed.split(".")[0] != str(plan.branch) or version not in (None, state.installed):
+    module = state.installed
+    if module is None or module.branch != plan.branch or version not in (None, module.version):
         return True
-    if any(_upstream(found) != state.installed for n in plan.fabric for found in installed[n]):
+    if any(upstream(found) != module.version for n in plan.fabric for found in installed[n]):
         return True
     return (state.held & names) != (names if hold else set())
 
 
-def _upstream(version: str) -> str:
-    """`580.178.04` of `1:580.178.04-1ubuntu1`."""
+def upstream(version: str) -> str:
+    """The driver's version in a package's: `580.178.04` of `1:580.178.04-1ubuntu1`."""
     return version.rpartition(":")[2].partition("-")[0]
 
 
 @operation()
 def reboot_into_driver(
-    policy: str, timeout: float
+    policy: RebootPolicy, timeout: float
 ) -> Generator[StringCommand | FunctionCommand, None, None]:
     """Reboot when the module on the disk is not the one that runs the GPUs.
 
@@ -134,12 +136,13 @@ def reboot_into_driver(
 def _reason(state: DriverState) -> str:
     if state.nouveau:
         return f"nouveau holds the GPU, driver {state.installed} waits for a reboot"
-    if state.loaded == state.installed:
+    loaded, installed = state.loaded, state.installed
+    if loaded and installed and loaded.version == installed.version:
         return (
-            f"driver {state.installed} is installed with {state.installed_flavor} modules, "
-            f"{state.flavor} ones are still loaded"
+            f"driver {installed} is installed with {installed.flavor} modules, {loaded.flavor} "
+            "ones are still loaded"
         )
-    return f"driver {state.installed} is installed, {state.loaded} is still loaded"
+    return f"driver {installed} is installed, {loaded} is still loaded"
 
 
 @contextmanager
@@ -151,7 +154,7 @@ def _turn(alone: bool) -> Iterator[None]:
         yield
 
 
-def wait_for_boot(state: State, host: Host, before: str, timeout: float) -> bool:
+def wait_for_boot(state: State, host: Host, before: str | None, timeout: float) -> bool:
     """Connect again, to another boot than `before`; whether it was back in `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
@@ -159,7 +162,7 @@ def wait_for_boot(state: State, host: Host, before: str, timeout: float) -> bool
         # A new session each time: the old one may be of a host that is still going down.
         host.disconnect()
         host.connect(show_errors=False)
-        if host.connected and _boot_id(host) not in ("", before):
+        if host.connected and _boot_id(host) not in (None, before):
             return True
     _LOST.append(host.name)
     host.log(
@@ -183,13 +186,13 @@ def judge_boot(state: State, host: Host) -> bool:
     return False
 
 
-def _boot_id(host: Host) -> str:
-    """The running boot's id; empty when the session ends meanwhile, which for a fact is fatal."""
+def _boot_id(host: Host) -> str | None:
+    """The running boot's id; None when the session ends meanwhile, which for a fact is fatal."""
     try:
         ok, output = host.run_shell_command("cat /proc/sys/kernel/random/boot_id")
     except (OSError, EOFError, SSHException):
-        return ""
-    return output.stdout.strip() if ok else ""
+        return None
+    return output.stdout.strip() or None if ok else None
 
 
 @operation()
@@ -201,12 +204,12 @@ def require_driver(floor: int, remedy: str, *, installed_here: bool) -> Commands
     state = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
     if installed_here and state.needs_reboot:
         host.noop("the driver is judged after the reboot")
-    elif not state.loaded:
+    elif state.loaded is None:
         yield fail(
             f"{host.name}: no NVIDIA driver is loaded, and Ollama would use the CPU without a "
             f"word; {remedy}"
         )
-    elif int(state.loaded.split(".")[0]) < floor:
+    elif state.loaded.branch < floor:
         yield fail(
             f"{host.name}: driver {state.loaded} is loaded, and Ollama needs {floor} or newer for "
             f"these GPUs: it would use the CPU without a word; {remedy}"

@@ -9,12 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from fleet.driver.facts import Generation, Gpu, GpuHardware
-from fleet.driver.settings import Driver
-
-Flavor = Literal["open", "proprietary"]
+from fleet.driver.facts import Flavor, Generation, Gpu, GpuHardware
+from fleet.driver.settings import Driver, branch_in
 
 # Ollama drops a device whose driver is older, and goes on with the CPU (discover/cuda_compat.go).
 OLLAMA_FLOOR = 550
@@ -89,7 +86,7 @@ def branch_of(settings: Driver, system: System) -> int:
     if settings.source == "distribution" and system.distribution == "debian":
         return DEBIAN_BRANCH[system.release]
     if settings.version:
-        return int(settings.version.split(".")[0])
+        return branch_in(settings.version)
     if settings.branch:
         return settings.branch
     if settings.source == "nvidia" and system.nvidia_name in LOWEST_BRANCH:

@@ -9,9 +9,15 @@ from pydantic import Field, model_validator
 from fleet.declare.settings import Settings
 from fleet.declare.types import Fingerprint, HttpUrl, PositiveDuration, text_form
 
+RebootPolicy = Literal["one-at-a-time", "together", "never"]
 DriverVersion = Annotated[
     str, text_form(r"\d{3}\.\d+(\.\d+)?", "a driver's version, such as 580.95.05")
 ]
+
+
+def branch_in(version: str) -> int:
+    """The driver branch of one of NVIDIA's versions: 580 of `580.178.04`."""
+    return int(version.split(".", maxsplit=1)[0])
 
 
 class Driver(Settings):
@@ -55,7 +61,7 @@ class Driver(Settings):
             "libraries at one version."
         ),
     )
-    reboot: Literal["one-at-a-time", "together", "never"] = Field(
+    reboot: RebootPolicy = Field(
         "one-at-a-time",
         description=(
             "When the installed module is not the loaded one: reboot the hosts one after the "
@@ -91,9 +97,9 @@ class Driver(Settings):
                 f"driver_version: only NVIDIA's repository has versions to choose from, and "
                 f"driver_source is {self.source!r}"
             )
-        if self.version and self.branch not in (None, int(self.version.split(".")[0])):
+        if self.version and self.branch not in (None, branch_in(self.version)):
             raise ValueError(
                 f"driver_version: {self.version} is not of branch {self.branch}; set driver_branch "
-                f"= {self.version.split('.')[0]}"
+                f"= {branch_in(self.version)}"
             )
         return self

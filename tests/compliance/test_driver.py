@@ -10,6 +10,7 @@ from pyinfra.facts.server import Arch, LinuxDistribution
 
 from fleet.driver.facts import DriverState, DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.driver.files import guard_files, preferences_file, repository, unit_files
+from fleet.driver.operations import upstream
 from fleet.driver.paths import DEVICES_UNIT, DRIVER_NOUVEAU, FABRIC_UNIT
 from fleet.driver.plan import Plan, System, floor_of, make_plan, on_kernel
 from fleet.driver.settings import Driver
@@ -25,19 +26,17 @@ def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
     hardware = _hardware(gpu_host)
     _skip_without_need(gpu_host)
     state = _state(gpu_host)
-    measured(f"{state.loaded or 'none'} ({state.flavor or 'not loaded'})")
+    measured(f"{state.loaded} ({state.loaded.flavor})" if state.loaded else "none (not loaded)")
     assert not state.nouveau, "nouveau holds the GPU; reboot this host"
     assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
+    evidence = f"reboot this host{gpu_host.journal(DEVICES_UNIT)}"
+    assert state.loaded, f"driver {state.installed} is installed, none is loaded; {evidence}"
     assert state.loaded == state.installed, (
-        f"driver {state.installed} is installed, {state.loaded or 'none'} is loaded; reboot this "
-        f"host{gpu_host.journal(DEVICES_UNIT)}"
-    )
-    assert state.flavor == state.installed_flavor, (
-        f"{state.installed_flavor} modules are installed, {state.flavor} ones are loaded; reboot "
-        "this host"
+        f"driver {state.installed} ({state.installed.flavor} modules) is installed, {state.loaded} "
+        f"({state.loaded.flavor}) is loaded; {evidence}"
     )
     floor = floor_of(hardware)
-    assert int(state.loaded.split(".")[0]) >= floor, (
+    assert state.loaded.branch >= floor, (
         f"driver {state.loaded}: Ollama needs {floor} or newer for these GPUs, and would use the "
         "CPU without a word"
     )
@@ -47,9 +46,11 @@ def test_declared_driver(gpu_host: Target) -> None:
     """The driver is of the declared branch, and its modules of the declared kind."""
     plan, state = _plan(gpu_host), _state(gpu_host)
     version = gpu_host.declared[Driver].version
-    assert state.installed.split(".")[0] == str(plan.branch)
-    assert version in (None, state.installed)
-    assert state.flavor == plan.flavor
+    assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
+    assert state.installed.branch == plan.branch
+    assert version in (None, state.installed.version)
+    assert state.loaded, "no NVIDIA driver is loaded"
+    assert state.loaded.flavor == plan.flavor
 
 
 def test_every_gpu_answers(gpu_host: Target) -> None:
@@ -118,8 +119,7 @@ def test_fabric_manager(gpu_host: Target) -> None:
     if not plan.fabric:
         pytest.skip("no NVSwitches")
     for name in plan.fabric:
-        version = gpu_host.testinfra.package(name).version
-        assert version.rpartition(":")[2].partition("-")[0] == state.loaded
+        assert upstream(gpu_host.testinfra.package(name).version) == str(state.loaded)
     service = gpu_host.testinfra.service(FABRIC_UNIT)
     assert service.is_running, gpu_host.journal(FABRIC_UNIT)
     assert service.is_enabled

@@ -9,7 +9,14 @@ from typing import Any
 from pyinfra.facts.deb import DebPackages
 
 from fleet import pins
-from fleet.driver.facts import DriverState, DriverStateFact, Gpu, GpuHardware, GpuHardwareFact
+from fleet.driver.facts import (
+    DriverState,
+    DriverStateFact,
+    Gpu,
+    GpuHardware,
+    GpuHardwareFact,
+    Module,
+)
 from fleet.kit.facts.apt import KeyringFingerprints
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
@@ -27,10 +34,8 @@ TRUST = "Driver | Trust NVIDIA's repository"
 CURRENT = DriverState(
     kernel=KERNEL,
     headers=True,
-    loaded="595.91.07",
-    flavor="open",
-    installed="595.91.07",
-    installed_flavor="open",
+    loaded=Module("595.91.07", "open"),
+    installed=Module("595.91.07", "open"),
     held=frozenset({"nvidia-driver-cuda", "nvidia-kernel-open-dkms", "nvidia-persistenced"}),
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pyinfra.facts.server import LinuxDistribution
 
-from fleet.driver.facts import DriverState, GpuHardware, GpuHardwareFact
+from fleet.driver.facts import DriverState, GpuHardware, GpuHardwareFact, Module
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
@@ -84,18 +84,19 @@ class TestFloor:
     @pytest.mark.parametrize(
         ("hardware", "loaded", "words"),
         [
-            (H100, "", "no NVIDIA driver is loaded"),
+            (H100, None, "no NVIDIA driver is loaded"),
             (H100, "535.274.02", "driver 535.274.02 is loaded, and Ollama needs 550 or newer"),
             (PASCAL, "565.57.01", "Ollama needs 570 or newer"),
             (MIXED, "565.57.01", "Ollama needs 570 or newer"),
         ],
     )
     def test_too_old_or_none(
-        self, source: str, hardware: GpuHardware, loaded: str, words: str
+        self, source: str, hardware: GpuHardware, loaded: str | None, words: str
     ) -> None:
         # The same module lies on the disk: no reboot would bring a newer one. Debian 12 has a
         # branch for the old GPUs too.
-        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        module = Module(loaded, "open") if loaded else None
+        answers = converged(replace(CURRENT, loaded=module, installed=module))
         answers[LinuxDistribution] = bare("debian", "12")[LinuxDistribution]
         done = planned(answers, hardware, driver_source=source)
         [line] = done.step("gpu1", REQUIRE).lines
@@ -106,17 +107,18 @@ class TestFloor:
 
     @pytest.mark.parametrize(("hardware", "loaded"), [(H100, "550.163.01"), (PASCAL, "570.86.15")])
     def test_just_new_enough(self, hardware: GpuHardware, loaded: str) -> None:
-        answers = converged(replace(CURRENT, loaded=loaded, installed=loaded))
+        module = Module(loaded, "open")
+        answers = converged(replace(CURRENT, loaded=module, installed=module))
         assert driver_names(planned(answers, hardware, driver_source="none")) == []
 
     def test_one_that_waits_for_its_operators_reboot(self) -> None:
-        state = replace(CURRENT, loaded="535.274.02")
+        state = replace(CURRENT, loaded=Module("535.274.02", "open"))
         done = planned(converged(state), driver_reboot="never")
         assert REQUIRE not in driver_names(done)
 
     def test_host_on_the_cpu_by_declaration_needs_none(self) -> None:
         servers = [{"name": "cpu", "port": 11434, "gpus": []}]
-        answers = converged(replace(CURRENT, loaded="", installed=""))
+        answers = converged(replace(CURRENT, loaded=None, installed=None))
         done = planned(answers, driver_source="none", ollama_instances=servers)
         assert driver_names(done) == []
 
@@ -127,8 +129,15 @@ class TestInstalledState:
     @pytest.mark.parametrize(
         ("state", "settings"),
         [
-            (replace(CURRENT, installed=""), {}),  # the kernel is newer than the module
-            (replace(CURRENT, installed="590.48.01", loaded="590.48.01"), {}),
+            (replace(CURRENT, installed=None), {}),  # the kernel is newer than the module
+            (
+                replace(
+                    CURRENT,
+                    installed=Module("590.48.01", "open"),
+                    loaded=Module("590.48.01", "open"),
+                ),
+                {},
+            ),
             (CURRENT, {"driver_version": "595.71.05"}),
             (replace(CURRENT, stale_initramfs=True), {}),
             (replace(CURRENT, held=frozenset({"nvidia-driver-cuda"})), {}),

@@ -11,7 +11,7 @@ from pyinfra.api import FunctionCommand
 from pyinfra.connectors.util import CommandOutput, OutputLine
 
 from fleet.driver import operations
-from fleet.driver.facts import DriverState
+from fleet.driver.facts import DriverState, Module
 from fleet.kit.facts.units import UnitState
 from tests.plan.driver_hosts import (
     CURRENT,
@@ -30,10 +30,10 @@ def _nobody_is_lost() -> Iterator[None]:
 
 
 class TestReboot:
-    OTHER = replace(CURRENT, loaded="595.71.05")
-    NOUVEAU = replace(CURRENT, loaded="", nouveau=True)
+    OTHER = replace(CURRENT, loaded=Module("595.71.05", "open"))
+    NOUVEAU = replace(CURRENT, loaded=None, nouveau=True)
 
-    FLAVOR = replace(CURRENT, flavor="proprietary")
+    FLAVOR = replace(CURRENT, loaded=Module("595.91.07", "proprietary"))
 
     @pytest.mark.parametrize(
         "state", [OTHER, NOUVEAU, FLAVOR], ids=["other module", "nouveau", "other flavor"]
@@ -49,7 +49,7 @@ class TestReboot:
         assert isinstance(judge, FunctionCommand)
 
     def test_module_that_is_not_loaded_needs_none(self) -> None:
-        state = replace(CURRENT, loaded="")
+        state = replace(CURRENT, loaded=None)
         assert "Driver | Reboot into the driver" not in driver_names(planned(converged(state)))
 
     def test_never(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,11 +149,14 @@ class TestJudgeBoot:
         ("state", "words"),
         [
             (CURRENT, ""),
-            (replace(CURRENT, loaded=""), ""),  # the device nodes' unit says why
-            (replace(CURRENT, loaded="", nouveau=True), "nouveau holds the GPU"),
-            (replace(CURRENT, loaded="595.71.05"), "595.71.05 is still loaded, but that was just"),
+            (replace(CURRENT, loaded=None), ""),  # the device nodes' unit says why
+            (replace(CURRENT, loaded=None, nouveau=True), "nouveau holds the GPU"),
             (
-                replace(CURRENT, installed="", loaded="", kernel="7.0"),
+                replace(CURRENT, loaded=Module("595.71.05", "open")),
+                "595.71.05 is still loaded, but that was just",
+            ),
+            (
+                replace(CURRENT, installed=None, loaded=None, kernel="7.0"),
                 "kernel 7.0, which has no mo",
             ),
         ],

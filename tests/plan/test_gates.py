@@ -16,6 +16,7 @@ from fleet.driver.facts import (
     Gpu,
     GpuHardware,
     GpuHardwareFact,
+    Module,
 )
 from fleet.gates.facts import (
     FileHead,
@@ -57,7 +58,9 @@ def with_gpus(*sizes: int, ram: int = 256) -> Answers:
     memory = Memory(tuple(size * MIB for size in sizes), ram * GIB)
     return bare() | {
         GpuHardwareFact: lambda: hardware,
-        DriverStateFact: lambda nouveau_conf: DriverState(loaded="580.178.04", kernel="6.12"),
+        DriverStateFact: lambda nouveau_conf: DriverState(
+            loaded=Module("580.178.04", "open"), kernel="6.12"
+        ),
         DrivenGpus: lambda: tuple(DrivenGpu(i, UUIDS[i], "GPU") for i in range(len(sizes))),
         GpuMemories: lambda: tuple(GpuMemory(i, UUIDS[i], n * MIB) for i, n in enumerate(sizes)),
         HostMemory: lambda: memory,

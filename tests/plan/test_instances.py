@@ -16,6 +16,7 @@ from fleet.driver.facts import (
     Gpu,
     GpuHardware,
     GpuHardwareFact,
+    Module,
 )
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileState, FileStates
@@ -147,7 +148,11 @@ class TestGpus:
             f"{FOLDER}/ollama@{name}.service": FileState("0", "644", "root", "root")
             for name in units
         }
-        waiting = DriverState(kernel="6.12", loaded="570.211.01", installed="580.178.04")
+        waiting = DriverState(
+            kernel="6.12",
+            loaded=Module("570.211.01", "open"),
+            installed=Module("580.178.04", "open"),
+        )
         given = answers(gpus=()) | {
             DriverStateFact: lambda nouveau_conf: waiting,
             FileStates: lambda paths: {path: there[path] for path in paths if path in there},

@@ -12,9 +12,11 @@ from fleet.driver import facts as gpu
 from fleet.driver.facts import (
     DriverState,
     DriverStateFact,
+    Flavor,
     Generation,
     GpuHardware,
     GpuHardwareFact,
+    Module,
     generation_of,
 )
 
@@ -104,28 +106,35 @@ class TestHardwareFact:
 
 class TestDriverState:
     @pytest.mark.parametrize(
-        ("loaded", "installed", "nouveau", "reboot", "running"),
+        ("loaded", "installed", "nouveau", "reboot"),
         [
-            ("", "", False, False, False),
-            ("", "580.1", False, False, False),  # modprobe is enough
-            ("580.1", "580.1", False, False, True),
-            ("580.1", "580.2", False, True, False),
-            ("", "580.2", True, True, False),
-            ("", "", True, False, False),  # a reboot would change nothing
+            (None, None, False, False),
+            (None, "580.1", False, False),  # modprobe is enough
+            ("580.1", "580.1", False, False),
+            ("580.1", "580.2", False, True),
+            ("580.1", None, False, False),
+            (None, "580.2", True, True),
+            (None, None, True, False),  # a reboot would change nothing
         ],
     )
     def test_needs_reboot(
-        self, loaded: str, installed: str, nouveau: bool, reboot: bool, running: bool
+        self, loaded: str | None, installed: str | None, nouveau: bool, reboot: bool
     ) -> None:
-        state = DriverState(loaded=loaded, installed=installed, nouveau=nouveau)
-        assert (state.needs_reboot, state.is_running) == (reboot, running)
+        modules = [Module(version, "open") if version else None for version in (loaded, installed)]
+        state = DriverState(loaded=modules[0], installed=modules[1], nouveau=nouveau)
+        assert state.needs_reboot == reboot
 
     @pytest.mark.parametrize(("on_disk", "reboot"), [("open", False), ("proprietary", True)])
-    def test_other_modules_of_the_same_version_need_one(self, on_disk: str, reboot: bool) -> None:
-        state = DriverState(
-            loaded="580.1", flavor="open", installed="580.1", installed_flavor=on_disk
-        )
+    def test_other_modules_of_the_same_version_need_one(
+        self, on_disk: Flavor, reboot: bool
+    ) -> None:
+        state = DriverState(loaded=Module("580.1", "open"), installed=Module("580.1", on_disk))
         assert state.needs_reboot is reboot
+
+    def test_no_module_is_none(self) -> None:
+        """Debian's modinfo says nothing of a module that is not there."""
+        state = DriverStateFact().process(["kernel 6.12", "loaded "])
+        assert state == DriverState(kernel="6.12")
 
     def test_process(self) -> None:
         state = DriverStateFact().process(
@@ -144,10 +153,8 @@ class TestDriverState:
         assert state == DriverState(
             kernel="6.8.0-45-generic",
             headers=True,
-            loaded="580.178.04",
-            flavor="open",
-            installed="580.178.04",
-            installed_flavor="proprietary",
+            loaded=Module("580.178.04", "open"),
+            installed=Module("580.178.04", "proprietary"),
             stale_initramfs=True,
             held=frozenset({"nvidia-driver-cuda", "libnvidia-compute-580"}),
         )
