@@ -70,7 +70,8 @@ def _none(*_: object) -> tuple[()]:
     return ()
 
 
-Told = Callable[[FleetHost, Fleet], Iterable[str]]
+# What is refused of a host among the fleet's: a line each, in an operator's words.
+Problems = Callable[[FleetHost, Fleet], Iterable[str]]
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,8 @@ class Capability:
     services: Callable[[FleetHost, Fleet], Iterable[Service]] = _none
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
-    problems: Told = _none
-    stored_problems: Told = _none
+    problems: Problems = _none
+    stored_problems: Problems = _none
     commands: tuple[click.Command, ...] = ()
 
     @property

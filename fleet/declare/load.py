@@ -29,6 +29,7 @@ def load_fleet(inventory: Inventory, capabilities: tuple[Capability, ...]) -> Fl
     """Check the whole inventory; once, though every host's deploy asks for it.
 
     Raises:
+        FleetError: pyinfra's command line runs elsewhere than in the project's directory.
         SettingsError: anything declared is unknown, of a wrong type or contradictory. Every wrong
             value of every host is listed; without any, every contradiction; without any, every
             stored secret that is refused.

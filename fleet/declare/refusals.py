@@ -47,6 +47,25 @@ def explain(
         yield f"{name}: {key} = {shown}: {_worded(model, item, shown)}"
 
 
+def unknown_keys(data: Mapping[str, Any], models: Iterable[type[Settings]]) -> Iterator[str]:
+    """A line for each key of a host's data that is neither one of `models` nor pyinfra's."""
+    ours, renamed = set[str](), dict[str, str]()
+    for model in models:
+        ours |= {f"{model.prefix}{name}" for name in model.model_fields}
+        renamed |= model.renamed
+    known = ours | _pyinfra_keys()
+    for key in sorted(set(data) - known):
+        fix = f"write {renamed[key]}" if key in renamed else hint(key, known)
+        shown = _shown(data[key], key, renamed.get(key), _nearest(key, known))
+        yield f"{key} = {shown}: unknown setting; {fix}"
+
+
+def hint(key: str, known: Iterable[str]) -> str:
+    """What may have been meant by `key`."""
+    near = _nearest(key, known)
+    return f"did you mean {near}?" if near else "docs/settings.md lists every key"
+
+
 def _worded(model: type[Settings], item: ErrorDetails, shown: str) -> str:
     """What is wrong and what to write, of a problem that pydantic found in the value `shown`."""
     kind, loc = item["type"], item["loc"]
@@ -82,12 +101,6 @@ def _nested(hint: Any) -> Iterator[type[BaseModel]]:
         yield from _nested(argument)
 
 
-def hint(key: str, known: Iterable[str]) -> str:
-    """What may have been meant by `key`."""
-    near = _nearest(key, known)
-    return f"did you mean {near}?" if near else "docs/settings.md lists every key"
-
-
 def _nearest(key: str, known: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(key, known, n=1, cutoff=0.6)), None)
 
@@ -108,19 +121,6 @@ def _shown(value: Any, *keys: str | None) -> str:
     return re.sub(
         r"sk-\w+", "sk-(not shown)", re.sub(r"://[^/@]*@", "://(not shown)@", repr(value))
     )
-
-
-def unknown_keys(data: Mapping[str, Any], models: Iterable[type[Settings]]) -> Iterator[str]:
-    """A line for each key of a host's data that is neither one of `models` nor pyinfra's."""
-    ours, renamed = set[str](), dict[str, str]()
-    for model in models:
-        ours |= {f"{model.prefix}{name}" for name in model.model_fields}
-        renamed |= model.renamed
-    known = ours | _pyinfra_keys()
-    for key in sorted(set(data) - known):
-        fix = f"write {renamed[key]}" if key in renamed else hint(key, known)
-        shown = _shown(data[key], key, renamed.get(key), _nearest(key, known))
-        yield f"{key} = {shown}: unknown setting; {fix}"
 
 
 def _pyinfra_keys() -> set[str]:

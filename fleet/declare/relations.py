@@ -13,7 +13,10 @@ _LOOKS_SECRET = re.compile("TOKEN|SECRET|PASS|KEYS?$")
 
 
 def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> Iterator[str]:
-    """Fields without a value that `host` needs; `fixes` say what to set each to."""
+    """A line for each field that `host` needs and has no value of.
+
+    `fixes` is field to what it is set to.
+    """
     for field, fix in fixes.items():
         if getattr(settings, field) is None:
             yield f"{host.name}: {settings.prefix}{field} is missing; set it to {fix}"
@@ -22,7 +25,7 @@ def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> It
 def unreachable(
     host: FleetHost, settings: Settings, listen: Listen, callers: Collection[object]
 ) -> Iterator[str]:
-    """A service on the private address that lets nobody in."""
+    """A line, when a service that listens on `listen` lets in no network of `callers`."""
     if listen == "private" and not callers:
         prefix = settings.prefix
         yield (
@@ -34,7 +37,10 @@ def unreachable(
 def not_for_env(
     host: FleetHost, settings: Settings, env: Collection[str], ours: Collection[str]
 ) -> Iterator[str]:
-    """Variables of the setting `env` that are `ours` to set, and those that look like a secret."""
+    """A line for those names in `env` that are `ours` to set, and one for what looks like a secret.
+
+    `env` is the setting of that name.
+    """
     key = f"{host.name}: {settings.prefix}env"
     if own := sorted(set(env) & set(ours)):
         yield (f"{key}: {', '.join(own)} is set by this project; leave it out, or use its setting")

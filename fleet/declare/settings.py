@@ -10,6 +10,14 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict
 from fleet.declare.types import Words
 
 
+def _from_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+# Before an item: its name alone, as text, may stand for it.
+FROM_NAME = BeforeValidator(_from_name)
+
+
 class Declared(BaseModel):
     """A table of an inventory: strict, frozen, and without unknown keys."""
 
@@ -34,20 +42,13 @@ class Item(Declared):
 
 
 class Settings(Declared):
-    """The keys of one capability, without their prefix; a docstring for operators.
+    """The keys of one capability, without their `prefix`.
 
-    A field's `json_schema_extra` may hold `unit` (shown in the docs) and `exposes` (the warning
-    shown beside a setting that opens something). `renamed` has each former key, as it was written,
+    Docstrings of subclasses and descriptions of fields are what docs/settings.md says of them. A
+    field's `json_schema_extra` may hold `unit`, where the type does not say it, and `exposes`, the
+    warning beside a setting that opens something. `renamed` has each former key, as it was written,
     and what to write now: a refusal ends with it.
     """
 
     prefix: ClassVar[str]
     renamed: ClassVar[Mapping[str, str]] = {}
-
-
-def _from_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-# Before an item: its name alone, as text, may stand for it.
-FROM_NAME = BeforeValidator(_from_name)

@@ -26,6 +26,31 @@ from fleet.gateway.settings import Gateway
 from fleet.ollama.models import AUTO
 from fleet.ollama.settings import Ollama
 
+_OWN_VALUES = frozenset(
+    {
+        *secret_values(dict.fromkeys(SECRETS, "")),
+        "COMPOSE_PROJECT_NAME", "CHECK_UPDATE_URL", "MARKETPLACE_ENABLED",
+        "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
+        "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
+        "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
+        "FILES_URL", "INTERNAL_FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE",
+        "NEXT_PUBLIC_SOCKET_URL",
+    }
+)  # fmt: skip
+# What the deploy, its backups and the firewall rely on.
+_FIXED_VALUES = frozenset(
+    {
+        # The profile of another vector store comes with a password that everybody knows.
+        "COMPOSE_PROFILES", "VECTOR_STORE",
+        "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE",
+        # In the volumes, where backups look for it.
+        "PGDATA", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT", "PLUGIN_STORAGE_TYPE",
+        "PLUGIN_STORAGE_LOCAL_ROOT", "WEAVIATE_PERSISTENCE_DATA_PATH",
+        "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
+        "EXPOSE_PLUGIN_DEBUGGING_PORT",
+    }
+)  # fmt: skip
+
 
 def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """What Dify on `host` lacks or contradicts, but for its secrets."""
@@ -77,32 +102,6 @@ def _package_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
             f"{host.name}: dify_plugin_package = {package!r}: no such file; paths are relative to "
             f"{fleet.root}"
         )
-
-
-_OWN_VALUES = frozenset(
-    {
-        *secret_values(dict.fromkeys(SECRETS, "")),
-        "COMPOSE_PROJECT_NAME", "CHECK_UPDATE_URL", "MARKETPLACE_ENABLED",
-        "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
-        "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
-        "CONSOLE_API_URL", "CONSOLE_WEB_URL", "SERVICE_API_URL", "APP_API_URL", "APP_WEB_URL",
-        "FILES_URL", "INTERNAL_FILES_URL", "TRIGGER_URL", "ENDPOINT_URL_TEMPLATE",
-        "NEXT_PUBLIC_SOCKET_URL",
-    }
-)  # fmt: skip
-# What the deploy, its backups and the firewall rely on.
-_FIXED_VALUES = frozenset(
-    {
-        # The profile of another vector store comes with a password that everybody knows.
-        "COMPOSE_PROFILES", "VECTOR_STORE",
-        "DB_TYPE", "DB_HOST", "DB_PORT", "DB_USERNAME", "DB_DATABASE", "DB_PLUGIN_DATABASE",
-        # In the volumes, where backups look for it.
-        "PGDATA", "STORAGE_TYPE", "OPENDAL_SCHEME", "OPENDAL_FS_ROOT", "PLUGIN_STORAGE_TYPE",
-        "PLUGIN_STORAGE_LOCAL_ROOT", "WEAVIATE_PERSISTENCE_DATA_PATH",
-        "NGINX_PORT", "EXPOSE_NGINX_PORT", "EXPOSE_NGINX_SSL_PORT",
-        "EXPOSE_PLUGIN_DEBUGGING_PORT",
-    }
-)  # fmt: skip
 
 
 def _covered(name: str, patterns: tuple[str, ...]) -> bool:

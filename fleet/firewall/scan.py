@@ -1,6 +1,6 @@
 """Which TCP ports answer, seen from this machine: for hosts that are yours.
 
-`python -m fleet.scan ADDRESS...` prints address to open ports, as JSON.
+`python -m fleet.firewall.scan ADDRESS...` prints address to open ports, as JSON.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _room() -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     """Scan and print; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m fleet.scan", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m fleet.firewall.scan", description=__doc__)
     parser.add_argument("addresses", nargs="+", metavar="ADDRESS")
     parser.add_argument("--rate", type=float, default=1000, help="connections a second")
     parser.add_argument("--timeout", type=float, default=2.5, help="seconds for an answer")

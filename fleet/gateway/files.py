@@ -46,13 +46,13 @@ _FIRST_WITH_ML_KEM = (3, 5)
 # A host that has lost its power answers nothing, not even that it is gone. A request to it over a
 # kept connection is given up after 13 s (default: 15 minutes), one that waits for its answer after
 # 45 s (default: 2 hours).
-_NEXT_HOST = 20  # seconds in which a request may be given to another host: more than those 13
 KERNEL = {
     "net.ipv4.tcp_retries2": 5,
     "net.ipv4.tcp_keepalive_time": 30,
     "net.ipv4.tcp_keepalive_intvl": 5,
     "net.ipv4.tcp_keepalive_probes": 3,
 }
+_NEXT_HOST = 20  # seconds in which a request may be given to another host: more than those 13
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ GatewayListen = Literal["loopback", "private", "any"]
 GatewayTls = Literal["private-ca", "given", "acme", "off"]
 MetricsListen = Literal["off", "loopback", "private"]
 Role = Literal["inference", "admin"]
+# nginx keeps one table in shared memory for each different limit.
+_MOST_LIMITS = 32
 
 
 @dataclass(frozen=True)
@@ -154,8 +156,6 @@ class GatewayKey(Item):
 
 
 GatewayKeyDeclared = Annotated[GatewayKey, FROM_NAME, Words("key name or key", "key names or keys")]
-# nginx keeps one table in shared memory for each different limit.
-_MOST_LIMITS = 32
 
 
 class Gateway(Settings):

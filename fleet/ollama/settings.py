@@ -28,11 +28,27 @@ from fleet.ollama.models import AUTO, Model, ModelDeclaration, contradictions, h
 Architecture = Literal["amd64", "arm64"]
 Runtime = Literal["systemd", "docker"]
 KvCacheType = Literal["f16", "q8_0", "q4_0"]
+ALL_GPUS: Literal["all"] = "all"
 _GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # Nothing below these, and none of the others themselves, is a place for a user's files.
 _SYSTEM_DIRECTORY = re.compile(
     r"/((bin|boot|etc|lib\w*|sbin|usr|var/log)/.*|(var|var/lib|srv|opt|mnt)/)$"
 )
+# https://docs.ollama.com/faq warns of the proxy.
+_NOT_FOR_ENV = {
+    "CUDA_VISIBLE_DEVICES": (
+        "is what `gpus` of ollama_instances sets; declare an instance with the GPUs that are meant"
+    ),
+    "HTTP_PROXY": (
+        "would catch calls of Ollama's own API, and pulls are HTTPS; leave it out, and use "
+        "ollama_https_proxy"
+    ),
+}
+# The fields of an instance that take the place of the host's.
+_OWN = (
+    "keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models",
+    "max_queue", "flash_attention", "kv_cache_type", "sched_spread",
+)  # fmt: skip
 
 
 def _check_gpus(value: Any) -> Any:
@@ -52,7 +68,6 @@ def _check_gpus(value: Any) -> Any:
     return tuple(value)
 
 
-ALL_GPUS: Literal["all"] = "all"
 Gpus = Annotated[
     tuple[int | str, ...] | Literal["all"],
     BeforeValidator(_check_gpus),
@@ -135,23 +150,6 @@ class OllamaInstance(Item):
         if ALL_GPUS in (self.gpus, other.gpus):
             return bool(self.gpus and other.gpus)
         return bool(set(self.gpus) & set(other.gpus))
-
-
-# https://docs.ollama.com/faq warns of the proxy.
-_NOT_FOR_ENV = {
-    "CUDA_VISIBLE_DEVICES": (
-        "is what `gpus` of ollama_instances sets; declare an instance with the GPUs that are meant"
-    ),
-    "HTTP_PROXY": (
-        "would catch calls of Ollama's own API, and pulls are HTTPS; leave it out, and use "
-        "ollama_https_proxy"
-    ),
-}
-# The fields of an instance that take the place of the host's.
-_OWN = (
-    "keep_alive", "load_timeout", "context_length", "num_parallel", "max_loaded_models",
-    "max_queue", "flash_attention", "kv_cache_type", "sched_spread",
-)  # fmt: skip
 
 
 class Ollama(Settings):

@@ -18,6 +18,24 @@ NAME = "llm-fleet-webui"
 BRIDGE = "docker0"
 CA_IN_CONTAINER = "/etc/ssl/llm-fleet-ca.pem"
 SECRETS = ("secret_key", "admin_password")
+FIXED = {
+    # Or what its database remembers of the first start would count, whatever is declared later.
+    "ENABLE_PERSISTENT_CONFIG": "False",
+    "WEBUI_AUTH": "True",
+    "ENABLE_SIGNUP": "False",
+    "ENABLE_INITIAL_ADMIN_SIGNUP": "False",
+    "ENABLE_OLLAMA_API": "False",
+    "ENABLE_OPENAI_API": "True",
+    # Or whoever is not the administrator sees no model until each is shared by hand.
+    "BYPASS_MODEL_ACCESS_CONTROL": "True",
+    # A model that is none: it stands for a random one of the others.
+    "ENABLE_EVALUATION_ARENA_MODELS": "False",
+    "ENABLE_COMMUNITY_SHARING": "False",
+    "OFFLINE_MODE": "True",
+    "HF_HUB_OFFLINE": "1",
+    # The image's own home cannot be written.
+    "HOME": "/tmp",  # noqa: S108 - in a container, of nobody else
+}
 
 
 def secret_name(host: FleetHost, secret: str) -> str:
@@ -76,23 +94,3 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
         "OPENAI_API_KEY": gateway.key.get_secret_value(),
         **(trust if gateway.own_ca else {}),
     } | host[Webui].env  # fmt: skip
-
-
-FIXED = {
-    # Or what its database remembers of the first start would count, whatever is declared later.
-    "ENABLE_PERSISTENT_CONFIG": "False",
-    "WEBUI_AUTH": "True",
-    "ENABLE_SIGNUP": "False",
-    "ENABLE_INITIAL_ADMIN_SIGNUP": "False",
-    "ENABLE_OLLAMA_API": "False",
-    "ENABLE_OPENAI_API": "True",
-    # Or whoever is not the administrator sees no model until each is shared by hand.
-    "BYPASS_MODEL_ACCESS_CONTROL": "True",
-    # A model that is none: it stands for a random one of the others.
-    "ENABLE_EVALUATION_ARENA_MODELS": "False",
-    "ENABLE_COMMUNITY_SHARING": "False",
-    "OFFLINE_MODE": "True",
-    "HF_HUB_OFFLINE": "1",
-    # The image's own home cannot be written.
-    "HOME": "/tmp",  # noqa: S108 - in a container, of nobody else
-}

@@ -55,7 +55,15 @@ class Firewalled:
 
     def scan(self, *names: str) -> dict[str, list[int]]:
         """Every TCP port of the hosts, over both families, from a host outside the fleet."""
-        scanner = [BIN / "python", "-m", "fleet.scan", "--rate", "100000", "--timeout", "0.6"]
+        scanner = [
+            BIN / "python",
+            "-m",
+            "fleet.firewall.scan",
+            "--rate",
+            "100000",
+            "--timeout",
+            "0.6",
+        ]
         result = self.lab.command("exec-foreign", *map(str, scanner), *self.addresses(*names))
         found: dict[str, list[int]] = json.loads(result.stdout)
         return found
