@@ -16,8 +16,8 @@ DISTRIBUTION_ONLY = [
     "containerd", "runc",
 ]  # fmt: skip
 # The package that has Compose 2. Debian 12 has none: its docker-compose is 1.29.
-_COMPOSE = {"debian 13": "docker-compose"} | dict.fromkeys(
-    ("ubuntu 22.04", "ubuntu 24.04", "ubuntu 26.04"), "docker-compose-v2"
+_COMPOSE = {("debian", "13"): "docker-compose"} | dict.fromkeys(
+    [("ubuntu", release) for release in ("22.04", "24.04", "26.04")], "docker-compose-v2"
 )
 
 
@@ -52,10 +52,10 @@ def compose_package(me: FleetHost, release: dict[str, str]) -> str:
     Raises:
         FleetError: it has none.
     """
-    name = f"{release['ID']} {release['VERSION_ID']}"
-    if name not in _COMPOSE:
+    system = (release["ID"], release["VERSION_ID"])
+    if system not in _COMPOSE:
         raise FleetError(
-            f"{me.name}: docker_source = 'distribution': {name} has no Compose of version "
-            f"{LEAST_COMPOSE} or newer; set docker_source = 'docker' for this host"
+            f"{me.name}: docker_source = 'distribution': {' '.join(system)} has no Compose of "
+            f"version {LEAST_COMPOSE} or newer; set docker_source = 'docker' for this host"
         )
-    return _COMPOSE[name]
+    return _COMPOSE[system]

@@ -228,16 +228,17 @@ class SurroundingsState(FactBase[Surroundings]):
             name, _, value = line.partition(" ")
             values.setdefault(name, []).append(value.strip())
 
-        def first(name: str) -> str:
-            return values.get(name, [""])[0]
+        def first(name: str) -> str | None:
+            return values.get(name, [""])[0] or None
 
         return Surroundings(
             driver=first("driver"),
             refusal=first("refusal"),
             uuids=tuple(values.get("uuid", [])),
             missing=tuple(values.get("missing", [])),
-            visible=values.get("visible", [None])[0],
-            allowed=values.get("allowed", [None])[0],
+            # Empty ones say something: no GPU is visible, no device is allowed.
+            visible=next(iter(values.get("visible", [])), None),
+            allowed=next(iter(values.get("allowed", [])), None),
             drop_ins=first("drop-ins"),
             fabric=first("fabric"),
         )

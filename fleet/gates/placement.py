@@ -50,17 +50,17 @@ class Surroundings:
     `refusal` is what nvidia-smi says when it fails, `uuids` are the GPUs that it tells of,
     `missing` the device nodes that are not there. `visible` is CUDA_VISIBLE_DEVICES of the running
     process, None when it has none; `allowed` its unit's DeviceAllow, None where that does not
-    matter. `fabric` is the state of the fabric manager, empty on hosts without NVSwitches.
+    matter. `fabric` is the state of the fabric manager, None on hosts without NVSwitches.
     """
 
-    driver: str = ""
-    refusal: str = ""
+    driver: str | None = None
+    refusal: str | None = None
     uuids: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     visible: str | None = None
     allowed: str | None = None
-    drop_ins: str = ""
-    fabric: str = ""
+    drop_ins: str | None = None
+    fabric: str | None = None
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ def obstacle(around: Surroundings, unit: str, gpus: int) -> str | None:
             f"nvidia-smi says: {around.refusal.rstrip('.')}. Reboot where versions differ; else "
             "see the journal of llm-fleet-gpu-devices.service, and mend the driver"
         )
-    if around.fabric not in ("", "active"):
+    if around.fabric not in (None, "active"):
         return (
             f"The NVSwitches wait for their fabric manager, which is {around.fabric} (CUDA's error "
             "802, system not yet initialized): see `systemctl status nvidia-fabricmanager`; its "
@@ -213,5 +213,5 @@ def _names_all(visible: str, uuids: Collection[str]) -> bool:
     )
 
 
-def _added(drop_ins: str) -> str:
+def _added(drop_ins: str | None) -> str:
     return f"Take {drop_ins} away" if drop_ins else "Run the deploy, which puts the unit right"
