@@ -4,11 +4,13 @@ INVENTORY ?= inventory/lab.py
 BIN := .venv/bin
 # Workers of `make verify`: one connection a host, this many hosts at a time.
 JOBS ?= 4
+# Labs side by side in the lab tests: each waits much of the time.
+LABS ?= 4
 
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test check unit test-lab test-dify test-docker test-instances test-driver test-gates format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-dify test-docker test-instances test-driver test-gates format docs
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -35,7 +37,12 @@ dify-restore: .venv/installed ## Put ARCHIVE back on HOST of INVENTORY, which ma
 	$(BIN)/fleet dify restore $(INVENTORY) $(HOST) $(ARCHIVE)
 	$(BIN)/pyinfra -y $(INVENTORY) deploy.py --limit $(HOST)
 
-test: check unit test-lab ## Everything that CI runs: static checks, unit, plan, lab, compliance (root)
+test: check unit test-lab ## What a change must pass: static checks, unit, plan, lab, compliance (root)
+
+test-ci: check unit ## What CI runs: the same, and every slow suite but the real DKMS build (root)
+	$(LAB_TESTS) tests/lab --ignore tests/lab/test_driver_build.py --durations 30
+
+LAB_TESTS = $(BIN)/pytest -v -n $(LABS)
 
 # Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
 SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$$)')
@@ -63,19 +70,19 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	$(BIN)/pytest tests/unit tests/plan -q -n auto
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
-	$(BIN)/pytest tests/lab -m 'not slow' -v --durations 15
+	$(LAB_TESTS) tests/lab -m 'not slow' --durations 15
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5
 
 test-dify: .venv/installed ## The stack of Dify, and Open WebUI, on real hosts (root, slow)
-	$(BIN)/pytest tests/lab/test_dify*.py -v --durations 5
+	$(LAB_TESTS) tests/lab/test_dify*.py --durations 5
 
 test-instances: .venv/installed ## Several Ollamas on a host that shows GPUs, and in containers (root, slow)
-	$(BIN)/pytest tests/lab/test_instances.py tests/lab/test_docker_instances.py -v --durations 5
+	$(LAB_TESTS) tests/lab/test_instances.py tests/lab/test_docker_instances.py --durations 5
 
 test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Debian's own built for real (root, slow)
-	$(BIN)/pytest tests/lab/test_driver.py tests/lab/test_driver_build.py -v --durations 5
+	$(LAB_TESTS) tests/lab/test_driver.py tests/lab/test_driver_build.py --durations 5
 
 test-gates: .venv/installed ## Memory and placement of models, on a host that shows GPUs (root, slow)
 	$(BIN)/pytest tests/lab/test_gates.py -v --durations 5

@@ -86,9 +86,18 @@ def _sysctl(name: str) -> Path:
 
 
 def _install_missing() -> None:
+    with lock("packages", "waiting for another lab that installs programs"):
+        _install(_missing())
+
+
+def _missing() -> set[str]:
     missing = {package for program, package in PROGRAMS.items() if not shutil.which(program)}
     if not KEYRING.exists():
         missing.add("debian-archive-keyring")
+    return missing
+
+
+def _install(missing: set[str]) -> None:
     if not missing:
         return
     say(f"installing {' '.join(sorted(missing))} with apt-get")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import subprocess
@@ -11,14 +13,95 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
-from lab.state import default_id
+from lab import hosts
+from lab.state import LOCKS, STATE, default_id, find, read_json
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / ".venv" / "bin"
 LAB_INVENTORY = Path("inventory/lab.py")
 
 Result = subprocess.CompletedProcess[str]
+
+# With several workers the longest files begin first, or the last of them would run alone.
+LONGEST_FIRST = (
+    "test_instances",
+    "test_dify",
+    "test_driver",
+    "test_gates",
+    "test_dify_release",
+    "test_docker_instances",
+    "test_gateway",
+    "test_models",
+    "test_docker",
+    "test_deploy",
+    "test_firewall",
+    "test_dify_webui",
+    "test_dify_gateway",
+    "test_driver_build",
+    "test_lab_hosts",
+    "test_alternative",
+)
+
+
+class FileByFile(LoadScopeScheduling):
+    """Workers take whole files: its tests share a lab, and go on from each other's state."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(Path(nodeid.partition("::")[0]))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileByFile:
+    """Schedule so whatever --dist says, in the order of the collection."""
+    config.option.loadscopereorder = False
+    return FileByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    items.sort(key=lambda item: _rank(item.path))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Take down what a run that was killed left."""
+    _sweep(session)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down what a worker left that was killed, as by an interrupt; all are gone by now."""
+    _sweep(session)
+
+
+def _sweep(session: pytest.Session) -> None:
+    if hasattr(session.config, "workerinput") or os.geteuid() != 0:
+        return
+    for lab_id in read_json(STATE / "labs.json"):
+        if lab_id.startswith(f"{default_id()}-"):
+            # Somebody else may be running tests of this checkout: that lab is owned.
+            with contextlib.suppress(BlockingIOError), owned(lab_id, fcntl.LOCK_NB):
+                LabUnderTest(lab_id).command("down")
+
+
+@contextlib.contextmanager
+def owned(lab_id: str, how: int = 0) -> Iterator[None]:
+    """Be the one run of the tests that has this lab; the kernel lets go of it when we die."""
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    with (LOCKS / f"tests-{lab_id}").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | how)
+        yield
+
+
+def _group(path: Path) -> str:
+    # What stands for the upstream has servers of its own, which its files share.
+    return "upstream" if path.parent.name == "upstream" else path.stem
+
+
+def _rank(path: Path) -> int:
+    group = _group(path)
+    return LONGEST_FIRST.index(group) if group in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
 @dataclass(frozen=True)
@@ -39,10 +122,10 @@ class LabUnderTest:
 
     def ssh(self, host: str, command: str, *, check: bool = True) -> str:
         """Standard output of a shell `command` run by root on `host`."""
-        result = _run(
-            [BIN / "lab", "ssh", host, command], {"LLM_FLEET_LAB_ID": self.id}, check=check
-        )
-        return result.stdout.strip()
+        # As `lab ssh` does it, without starting Python for each of some thousand logins.
+        lab = find(self.id)
+        assert lab, f"there is no lab {self.id}"
+        return _run([*hosts.ssh(lab, host), command], {}, check=check).stdout.strip()
 
     def pyinfra(
         self, *args: str, inventory: Path = LAB_INVENTORY, check: bool = True, **environment: str
@@ -65,7 +148,7 @@ class LabUnderTest:
         path = ROOT / ".lab" / self.id / "compliance.json"
         command = [
             BIN / "pytest", "tests/compliance", "--inventory", inventory, "--json", path,
-            "-q", "-n", "3", "--dist", "loadgroup", "-p", "no:cacheprovider",
+            "-q", "-p", "no:cacheprovider",
         ]  # fmt: skip
         path.unlink(missing_ok=True)
         result = _run(command, {"LLM_FLEET_LAB_ID": self.id, **environment}, check=False)
@@ -111,18 +194,19 @@ def _run(command: list[Any], environment: dict[str, str], *, check: bool) -> Res
 def _lab(purpose: str, *args: str) -> Iterator[LabUnderTest]:
     # Ids count for the whole machine: another checkout may run its tests at the same time.
     lab = LabUnderTest(f"{default_id()}-{purpose}")
-    lab.command("down")
-    try:
-        lab.command("up", *args)
-        yield lab
-    finally:
+    with owned(lab.id):
         lab.command("down")
+        try:
+            lab.command("up", *args)
+            yield lab
+        finally:
+            lab.command("down")
 
 
 @pytest.fixture(scope="module")
-def bare_lab() -> Iterator[LabUnderTest]:
+def bare_lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
     """Three bare hosts, for the tests of one file."""
-    yield from _lab("test")
+    yield from _lab(_purpose(request))
 
 
 @pytest.fixture(scope="module")
@@ -141,3 +225,8 @@ def single_host_lab() -> Iterator[LabUnderTest]:
 def containers_lab() -> Iterator[LabUnderTest]:
     """One bare Debian 13 host, for containers."""
     yield from _lab("containers", "--hosts", "1")
+
+
+def _purpose(request: pytest.FixtureRequest) -> str:
+    """What the lab of a file is for: files that are run side by side have one each."""
+    return str(request.module.__name__).rpartition("test_")[2]

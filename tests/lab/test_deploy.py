@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import requests
@@ -339,16 +340,17 @@ def test_wrong_checksum_changes_nothing(healed: LabUnderTest) -> None:
     assert healed.failing() == {}
 
 
-def test_a_store_left_behind_changes_no_key(lab: LabUnderTest) -> None:
+def test_a_store_left_behind_changes_no_key(lab: LabUnderTest, tmp_path: Path) -> None:
     """As a deploy from a second checkout finds it: nothing in .secrets."""
-    store = ROOT / ".secrets" / "lab"
+    second = tmp_path / "inventory" / "second_checkout.py"
+    second.parent.mkdir()
+    shutil.copy(ROOT / LAB_INVENTORY, second)
+    (tmp_path / ".lab").symlink_to(ROOT / ".lab")
     before = lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf")
-    kept = store.rename(store.with_name("lab.kept"))
     try:
-        result = lab.pyinfra("-y", check=False)
+        result = lab.pyinfra("-y", inventory=second, check=False)
     finally:
-        shutil.rmtree(store, ignore_errors=True)
-        kept.rename(store)
+        shutil.rmtree(ROOT / ".secrets" / second.stem, ignore_errors=True)
     assert result.returncode != 0
     assert "edge: its keys and passwords come from another secrets store" in result.stderr
     assert lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf") == before

@@ -119,7 +119,7 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The release after `docker compose up`."""
-    for lab in _lab("dify", "--hosts", "1", "--dify"):
+    for lab in _lab("difyrelease", "--hosts", "1", "--dify"):
         upstream = lab.state["upstream"]
         stack = Stack(lab)
         stack.ssh(INSTALL % upstream["registry"])

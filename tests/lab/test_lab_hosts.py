@@ -20,6 +20,7 @@ from click.testing import CliRunner
 from lab import cli, machine, processes, state
 from lab.state import CACHE, CHECKOUT, STATE, Lab
 from lab.upstream import prepare
+from tests.lab.conftest import owned
 
 IDS = tuple(f"{state.default_id()}-{purpose}" for purpose in ("hosts", "killed"))
 KNOCK = (sys.executable, "-c", "import socket as s, sys; s.create_connection((sys.argv[1], 22), 1)")
@@ -102,13 +103,14 @@ def new_since(before: dict[str, list[str]]) -> dict[str, list[str]]:
 def _leave_nothing() -> Iterator[None]:
     if os.geteuid() != 0:
         pytest.skip("the lab needs root")
-    for lab_id in IDS:
-        lab(lab_id, "down")
-    try:
-        yield
-    finally:
+    with owned(IDS[0]), owned(IDS[1]):
         for lab_id in IDS:
             lab(lab_id, "down")
+        try:
+            yield
+        finally:
+            for lab_id in IDS:
+                lab(lab_id, "down")
 
 
 @pytest.fixture(scope="module")
