@@ -87,7 +87,7 @@ test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Deb
 test-gates: .venv/installed ## Memory and placement of models, on a host that shows GPUs (root, slow)
 	$(BIN)/pytest tests/lab/test_gates.py -v --durations 5
 
-bench-gateway: .venv/installed ## What the front door costs, on the lab's gateway after `make lab` (root)
+bench-gateway: .venv/installed ## What the lab's gateway costs, after `make lab` (root)
 	$(BIN)/python -m lab.bench
 
 format: .venv/installed ## Rewrite the code in the project's format

@@ -7,7 +7,7 @@ from fleet.declare.load import load_fleet
 from fleet.dify.settings import Dify
 from fleet.docker.settings import Docker
 from fleet.gateway.settings import Gateway
-from fleet.kit.commands import meet
+from fleet.kit.commands import barrier
 from fleet.ollama.settings import Ollama
 from fleet.webui.settings import Webui
 from tasks.container_toolkit import container_toolkit
@@ -49,17 +49,17 @@ if me.runs(Ollama):
     models(me)
     placement(me)
 
-# Hosts go through the list side by side: the door answers 503 until there is something behind it.
+# Hosts go through the list side by side: it answers 503 until there is something behind it.
 if me.runs(Gateway):
     gateway(me, fleet)
 
-# Asks the door, and starts without it too.
+# Asks the gateway, and starts without it too.
 if me.runs(Webui):
     webui(me, fleet)
 
 if any(item.runs(Dify) for item in fleet):
-    meet(name="Wait for models and door")
+    barrier(name="Wait for models and gateway")
 
-# Last: its set-up asks the models a question, through the door where that is declared.
+# Last: its set-up asks the models a question, through the gateway where that is declared.
 if me.runs(Dify):
     dify(me, fleet)

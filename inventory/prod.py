@@ -28,7 +28,7 @@ gpu = (
     },
 )
 
-# Hosts with the nginx front door. May be one of the GPU hosts.
+# Hosts with the nginx gateway. May be one of the GPU hosts.
 gateway = (
     [("edge.example.internal", {"private_address": "10.20.0.10"})],
     {

@@ -1,4 +1,4 @@
-"""What the front door costs: `make bench-gateway`, on the lab's own gateway host.
+"""What the gateway costs: `make bench-gateway`, on the lab's own host for it.
 
 The gateway's rendered configuration runs beside a bare `proxy_pass` in one and the same nginx,
 before the lab's own Ollama servers for the throughput of the cheapest chat, of one token, and

@@ -1,4 +1,4 @@
-"""The front door: nginx with API keys before the fleet's Ollama servers."""
+"""The gateway: nginx with API keys before the fleet's Ollama servers."""
 
 from __future__ import annotations
 

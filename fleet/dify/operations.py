@@ -61,25 +61,25 @@ def run_stack() -> Commands:
     """Have the declared release's containers up and well; an upgrade and a restore are of it."""
     # Killed at the backup before an upgrade, it must not leave Dify paused.
     after = f"ExecStopPost=/usr/bin/python3 {DIFY_STACK_PROGRAM} unpause {DIFY_STACK_CONFIG}"
-    looker = {"program": DIFY_STACK_PROGRAM, "config": DIFY_STACK_CONFIG}
-    yield from _have_done(DIFY_JOB, looker, "converge", "--property", QuoteString(after))
+    asked = {"program": DIFY_STACK_PROGRAM, "config": DIFY_STACK_CONFIG}
+    yield from _have_done(DIFY_JOB, asked, "converge", "--property", QuoteString(after))
 
 
 @operation()
 def set_up_dify() -> Commands:
     """Have Dify's owner, plugin, models and sample apps as declared."""
-    looker = {"program": DIFY_CLIENT_PROGRAM, "config": DIFY_CLIENT_CONFIG}
-    yield from _have_done(DIFY_SETUP_JOB, looker, "setup")
+    asked = {"program": DIFY_CLIENT_PROGRAM, "config": DIFY_CLIENT_CONFIG}
+    yield from _have_done(DIFY_SETUP_JOB, asked, "setup")
 
 
-def _have_done(unit: str, looker: dict[str, str], command: str, *options: Any) -> Commands:
-    """Run `command` until `looker` sees nothing left to do; `options` are of systemd-run.
+def _have_done(unit: str, asked: dict[str, str], command: str, *options: Any) -> Commands:
+    """Run `command` until `DifyPending` of what is `asked` is empty; `options` are of systemd-run.
 
     A run that is under way already may know older settings: what it leaves is done by another.
     """
     words = ("/usr/bin/python3", DIFY_STACK_PROGRAM, command, DIFY_STACK_CONFIG)
     start = _start(unit, *options, *words)
-    pending: list[str] = host.get_fact(DifyPending, **looker)
+    pending: list[str] = host.get_fact(DifyPending, **asked)
     for _ in range(2):
         if not pending:
             host.noop("as declared")
@@ -87,7 +87,7 @@ def _have_done(unit: str, looker: dict[str, str], command: str, *options: Any) -
         for reason in pending:
             host.log(reason)
         yield from run_job(unit, start, lambda: host.get_fact(LoggedJob, unit=unit), newest_line)
-        pending = host.get_fact(DifyPending, **looker)
+        pending = host.get_fact(DifyPending, **asked)
     if pending:
         yield or_journal(fail(f"{host.name}: {'; '.join(pending)}"), unit)
 

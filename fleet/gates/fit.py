@@ -47,7 +47,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Room:
+class Budget:
     """An instance, and what it may fill: UUID to bytes of its GPUs, none for one on the CPU.
 
     `ram` is the host's memory in bytes.
@@ -87,7 +87,7 @@ class Room:
         """The instance as a message begins with it."""
         return f"instance {self.instance.name}: " if self.instance.name else ""
 
-    def shares_with(self, other: Room) -> bool:
+    def shares_with(self, other: Budget) -> bool:
         """Whether both load into the same memory."""
         if not (self.gpus and other.gpus):
             return not (self.gpus or other.gpus)
@@ -103,62 +103,62 @@ class Verdict:
 
 
 def judge(
-    rooms: Iterable[Room], candidates: Iterable[Candidate], offload: Collection[str]
+    budgets: Iterable[Budget], candidates: Iterable[Candidate], offload: Collection[str]
 ) -> Verdict:
     """Compare what the models need with what the instances have.
 
     `offload` are the full names of the models that may be partly on the CPU.
     """
-    rooms, candidates = list(rooms), list(candidates)
+    budgets, candidates = list(budgets), list(candidates)
     known = [item for item in candidates if item.shape or item.model.memory]
     refusals: list[str] = []
-    for room in rooms:
+    for budget in budgets:
         beside = sum(
             _warm(other, known)[1]
-            for other in rooms
-            if other is not room and room.shares_with(other)
+            for other in budgets
+            if other is not budget and budget.shares_with(other)
         )
-        free = room.capacity - beside
-        alone = [line for item in known for line in _refuse(room, item, free, beside, offload)]
-        refusals += alone or _refuse_together(room, known, free, beside, offload)
+        free = budget.capacity - beside
+        alone = [line for item in known for line in _refuse(budget, item, free, beside, offload)]
+        refusals += alone or _refuse_together(budget, known, free, beside, offload)
     notes = [
         f"{item.name}: how much memory it needs is not known: {item.unknown}; declare `memory` for "
         "it in ollama_models"
         for item in candidates
         if item.unknown is not None
     ]
-    notes += [_said(room, known) for room in rooms]
+    notes += [_said(budget, known) for budget in budgets]
     return Verdict(tuple(refusals), tuple(notes))
 
 
-def load_of(room: Room, model: ModelDeclaration) -> Load:
+def load_of(budget: Budget, model: ModelDeclaration) -> Load:
     """How the instance would load a model. A model's own num_ctx goes before the instance's."""
-    settings = room.instance.settings
-    context = model.parameters.num_ctx or settings.context_length or default_context(room.sizes)
+    settings = budget.instance.settings
+    context = model.parameters.num_ctx or settings.context_length or default_context(budget.sizes)
     batch = model.parameters.num_batch or BATCH
     return Load(context, settings.num_parallel, settings.kv_cache_type, batch)
 
 
-def need_of(room: Room, item: Candidate) -> Need:
-    """Memory of a model of known size in this room, over as few GPUs as it fits on."""
+def need_of(budget: Budget, item: Candidate) -> Need:
+    """Memory of a model of known size in this budget, over as few GPUs as it fits on."""
     if item.model.memory:
         return Need(round(item.model.memory * GIB), 0, 0)
     assert item.shape is not None, item
-    load = load_of(room, item.model)
-    return need(item.shape, load, _gpus_used(room, item.shape, load))
+    load = load_of(budget, item.model)
+    return need(item.shape, load, _gpus_used(budget, item.shape, load))
 
 
-def _gpus_used(room: Room, shape: Shape, load: Load) -> int:
+def _gpus_used(budget: Budget, shape: Shape, load: Load) -> int:
     """Ollama spreads a model over no more GPUs than it needs, unless it is told to."""
-    sizes = room.sizes
-    first = len(sizes) if room.instance.settings.sched_spread else 1
+    sizes = budget.sizes
+    first = len(sizes) if budget.instance.settings.sched_spread else 1
     for count in range(first, len(sizes)):
         if need(shape, load, count).total <= sum(sizes[:count]):
             return count
     return len(sizes)
 
 
-def _warm(room: Room, known: Iterable[Candidate]) -> tuple[list[Candidate], int]:
+def _warm(budget: Budget, known: Iterable[Candidate]) -> tuple[list[Candidate], int]:
     """The models that stay loaded, one for each file of weights, and their memory together.
 
     In the order in which the loader takes them: those that are made come last.
@@ -166,7 +166,7 @@ def _warm(room: Room, known: Iterable[Candidate]) -> tuple[list[Candidate], int]
     ordered = sorted(known, key=lambda item: bool(item.model.base))
     by_root = {item.model.root: item for item in ordered if item.model.load}
     warm = list(by_root.values())
-    return warm, sum(need_of(room, item).total for item in warm)
+    return warm, sum(need_of(budget, item).total for item in warm)
 
 
 def _may_leave_gpu(item: Candidate, offload: Collection[str]) -> bool:
@@ -174,23 +174,23 @@ def _may_leave_gpu(item: Candidate, offload: Collection[str]) -> bool:
 
 
 def _refuse(
-    room: Room, item: Candidate, free: int, beside: int, offload: Collection[str]
+    budget: Budget, item: Candidate, free: int, beside: int, offload: Collection[str]
 ) -> Iterator[str]:
-    needed = need_of(room, item)
-    may_leave = room.on_gpu and _may_leave_gpu(item, offload)
-    if room.on_gpu and item.model.parameters.num_gpu == 0 and not may_leave:
+    needed = need_of(budget, item)
+    may_leave = budget.on_gpu and _may_leave_gpu(item, offload)
+    if budget.on_gpu and item.model.parameters.num_gpu == 0 and not may_leave:
         yield (
-            f"{room.label}{item.name} has num_gpu = 0, which keeps it off the GPU; leave it out, "
+            f"{budget.label}{item.name} has num_gpu = 0, which keeps it off the GPU; leave it out, "
             f"or set models_cpu_offload = [{item.declared!r}]"
         )
         return
-    if needed.total <= free + (room.ram - HOST_RESERVE if may_leave else 0):
+    if needed.total <= free + (budget.ram - HOST_RESERVE if may_leave else 0):
         return
-    load = load_of(room, item.model)
+    load = load_of(budget, item.model)
     held = f", {gib(beside)} of it for what other instances keep loaded" if beside else ""
     yield (
-        f"{room.label}{item.name} needs {needed}{_loaded_as(item, load)}, and there is {room.has}"
-        f"{held}: {_ways(room, item, load, free)}"
+        f"{budget.label}{item.name} needs {needed}{_loaded_as(item, load)}, and there is "
+        f"{budget.has}{held}: {_ways(budget, item, load, free)}"
     )
 
 
@@ -204,24 +204,26 @@ def _loaded_as(item: Candidate, load: Load) -> str:
     )
 
 
-def _ways(room: Room, item: Candidate, load: Load, free: int) -> str:
+def _ways(budget: Budget, item: Candidate, load: Load, free: int) -> str:
     """The settings that would make it fit, in the words in which they are declared."""
     ways = []
     if item.shape and not item.model.memory:
-        used = len(room.sizes)
-        ways = [_spoken(room, item, load, way) for way in ways_to_fit(item.shape, load, free, used)]
+        used = len(budget.sizes)
+        ways = [
+            _spoken(budget, item, load, way) for way in ways_to_fit(item.shape, load, free, used)
+        ]
     text = f"{' or '.join(ways)} fits" if ways else "no setting makes it fit"
     text += "; or declare a smaller model"
-    if room.on_gpu:
+    if budget.on_gpu:
         text += f", or models_cpu_offload = [{item.declared!r}] to run it partly on the CPU, slowly"
     return text
 
 
-def _spoken(room: Room, item: Candidate, load: Load, way: Load) -> str:
+def _spoken(budget: Budget, item: Candidate, load: Load, way: Load) -> str:
     if way.context != load.context and item.model.parameters.num_ctx:
         return f"num_ctx = {way.context} of {item.model.name}"
-    prefix = "" if room.instance.name else "ollama_"
-    of = f" of instance {room.instance.name}" if room.instance.name else ""
+    prefix = "" if budget.instance.name else "ollama_"
+    of = f" of instance {budget.instance.name}" if budget.instance.name else ""
     if way.parallel != load.parallel:
         return f"{prefix}num_parallel = {way.parallel}{of}"
     if way.cache != load.cache:
@@ -230,47 +232,47 @@ def _spoken(room: Room, item: Candidate, load: Load, way: Load) -> str:
 
 
 def _refuse_together(
-    room: Room, known: list[Candidate], free: int, beside: int, offload: Collection[str]
+    budget: Budget, known: list[Candidate], free: int, beside: int, offload: Collection[str]
 ) -> list[str]:
-    warm, total = _warm(room, known)
-    if any(room.on_gpu and _may_leave_gpu(item, offload) for item in warm):
-        free += room.ram - HOST_RESERVE
+    warm, total = _warm(budget, known)
+    if any(budget.on_gpu and _may_leave_gpu(item, offload) for item in warm):
+        free += budget.ram - HOST_RESERVE
     if total <= free or not warm:
-        return list(_pushes_out(room, warm, free)) if room.on_gpu else []
-    names = " and ".join(f"{item.name} ({gib(need_of(room, item).total)})" for item in warm)
+        return list(_pushes_out(budget, warm, free)) if budget.on_gpu else []
+    names = " and ".join(f"{item.name} ({gib(need_of(budget, item).total)})" for item in warm)
     held = f", {gib(beside)} of it for what other instances keep loaded" if beside else ""
     return [
-        f"{room.label}{names} are to stay loaded together, which needs {gib(total)}, and there is "
-        f"{room.has}{held}: take `load` from one of them, lower their context, or give the "
+        f"{budget.label}{names} are to stay loaded together, which needs {gib(total)}, and there "
+        f"is {budget.has}{held}: take `load` from one of them, lower their context, or give the "
         "instance more GPUs"
     ]
 
 
-def _pushes_out(room: Room, warm: Iterable[Candidate], free: int) -> Iterator[str]:
+def _pushes_out(budget: Budget, warm: Iterable[Candidate], free: int) -> Iterator[str]:
     """Which of the models, loaded in this order, pushes out another though it fits beside it."""
     for place, item in enumerate(warm):
         # llama.cpp's margin is left of what is free now too.
         share = HEADROOM * (free - MARGIN)
-        expected = _expected(room, item)
+        expected = _expected(budget, item)
         if place and expected > share:
             yield (
-                f"{room.label}{item.name} would push out what is loaded before it: Ollama expects "
-                f"{gib(expected)} of it, and takes at most {HEADROOM:.0%} of what is free then, "
-                f"{gib(share)}. Declare the largest model with `load` first, take `load` from one, "
-                "lower their context, or give the instance more GPUs"
+                f"{budget.label}{item.name} would push out what is loaded before it: Ollama "
+                f"expects {gib(expected)} of it, and takes at most {HEADROOM:.0%} of what is free "
+                f"then, {gib(share)}. Declare the largest model with `load` first, take `load` "
+                "from one, lower their context, or give the instance more GPUs"
             )
             return
-        free -= need_of(room, item).total
+        free -= need_of(budget, item).total
 
 
-def _expected(room: Room, item: Candidate) -> int:
+def _expected(budget: Budget, item: Candidate) -> int:
     if item.shape is None or item.model.memory:
-        return need_of(room, item).total
-    return prediction(item.shape, load_of(room, item.model))
+        return need_of(budget, item).total
+    return prediction(item.shape, load_of(budget, item.model))
 
 
-def _said(room: Room, known: list[Candidate]) -> str:
+def _said(budget: Budget, known: list[Candidate]) -> str:
     needs = (
-        ", ".join(f"{item.name} {gib(need_of(room, item).total)}" for item in known) or "nothing"
+        ", ".join(f"{item.name} {gib(need_of(budget, item).total)}" for item in known) or "nothing"
     )
-    return f"{room.label}{needs}; there is {room.has}"
+    return f"{budget.label}{needs}; there is {budget.has}"

@@ -19,7 +19,7 @@ from fleet.gates.facts import (
     PlacementState,
     SurroundingsState,
 )
-from fleet.gates.fit import Candidate, Room
+from fleet.gates.fit import Budget, Candidate
 from fleet.gates.gguf import read_keys
 from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
@@ -59,7 +59,7 @@ def on_gpu(me: FleetHost, ask: Ask) -> list[Instance]:
     return [item for item in instances_of(me) if item.gpus != ()]
 
 
-def rooms(me: FleetHost, ask: Ask) -> list[Room]:
+def budgets(me: FleetHost, ask: Ask) -> list[Budget]:
     """Each instance with the memory that it may fill.
 
     Raises:
@@ -79,9 +79,9 @@ def rooms(me: FleetHost, ask: Ask) -> list[Room]:
     except FleetError as error:
         raise UnknownMemoryError(str(error)) from None
     return [
-        Room(item, tuple((uuid, memories[uuid]) for uuid in bound[item.name] or memories), ram)
+        Budget(item, tuple((uuid, memories[uuid]) for uuid in bound[item.name] or memories), ram)
         if item in wanting
-        else Room(item, (), ram)
+        else Budget(item, (), ram)
         for item in instances_of(me)
     ]
 

@@ -190,8 +190,8 @@ def _surcharge(batch: int) -> int:
     return 2 * GIB if batch >= 2_048 else 768 * MIB if batch >= 1_024 else 0
 
 
-def ways_to_fit(shape: Shape, load: Load, room: int, gpus: int) -> Iterator[Load]:
-    """Loads that differ in one thing from `load` and take at most `room` bytes, nearest first.
+def ways_to_fit(shape: Shape, load: Load, budget: int, gpus: int) -> Iterator[Load]:
+    """Loads that differ in one thing from `load` and take at most `budget` bytes, nearest first.
 
     Requests at once, then the type of the cache, then the context; of each the largest that fits.
     """
@@ -204,4 +204,4 @@ def ways_to_fit(shape: Shape, load: Load, room: int, gpus: int) -> Iterator[Load
         [replace(load, cache=kind) for kind in kinds],
         [replace(load, context=context) for context in contexts],
     ):
-        yield from [way for way in changes if need(shape, way, gpus).total <= room][:1]
+        yield from [way for way in changes if need(shape, way, gpus).total <= budget][:1]

@@ -20,7 +20,7 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
     Decided when the step is executed: the driver that tells may be of this very run.
     """
     try:
-        rooms = gates.rooms(me, host.get_fact)
+        budgets = gates.budgets(me, host.get_fact)
     except gates.UnknownMemoryError as error:
         text = f"{error}: whether the models fit was not judged"
         if final:
@@ -28,7 +28,9 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
         else:
             host.noop(text)
         return
-    verdict = judge(rooms, gates.candidates(me, host.get_fact), gates.offloaded(me, host.get_fact))
+    verdict = judge(
+        budgets, gates.candidates(me, host.get_fact), gates.offloaded(me, host.get_fact)
+    )
     for note in verdict.notes:
         host.log(note)
     if verdict.refusals:

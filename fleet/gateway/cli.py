@@ -27,7 +27,7 @@ from fleet.ollama.settings import Ollama
 @click.option("--model", help="Model to ask; by default the first that is declared.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
 def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
-    """Ask QUESTION through the front door, as a client with a key does."""
+    """Ask QUESTION through the gateway, as a client with a key does."""
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name
@@ -60,7 +60,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
 
 @click.group()
 def key() -> None:
-    """The API keys of the front door: list, show, rotate."""
+    """The API keys of the gateway: list, show, rotate."""
 
 
 @key.command("list")

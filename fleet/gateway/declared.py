@@ -52,7 +52,13 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     callers = declared.allow_from if declared.listen != "loopback" else ()
     private = "gateway_listen" if declared.listen == "private" else None
     yield Service(
-        "gateway_port", "gateway", gateway_endpoints(host), callers, "front door", private
+        "gateway_port",
+        "gateway",
+        gateway_endpoints(host),
+        callers,
+        # As before: another word would have each gateway try and keep its ruleset anew.
+        "front door",
+        private,
     )
     if redirect := redirect_endpoints(host):
         yield Service("gateway_http_port", "gateway redirect", redirect, callers, "gateway")

@@ -185,7 +185,7 @@ def exporter_dropins(me: FleetHost) -> list[ManagedFile]:
 
 
 def health_origin(me: FleetHost) -> Url:
-    """How the gateway's own host reaches the front door."""
+    """How the gateway's own host reaches the gateway."""
     is_any = me[Gateway].listen == "any"
     where = Endpoint("127.0.0.1", me[Gateway].port) if is_any else gateway_endpoints(me)[0]
     return Url("http" if me[Gateway].tls == "off" else "https", where)

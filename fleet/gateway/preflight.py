@@ -20,6 +20,6 @@ def refuse_foreign_sites(me: FleetHost, found: list[str]) -> None:
     sites = [path for path in found if path != _PACKAGES_OWN]
     if sites:
         raise FleetError(
-            f"{me.name}: nginx serves other sites here ({', '.join(sites)}), which the front door "
+            f"{me.name}: nginx serves other sites here ({', '.join(sites)}), which the gateway "
             "would replace; take another host for the gateway, or move the sites away"
         )

@@ -23,7 +23,7 @@ def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """What of the gateway `host` cannot work, alone or with the GPU hosts behind it."""
     if not host[Gateway].keys:
         yield (
-            f"{host.name}: gateway_keys = (): nobody could use the front door; declare a "
+            f"{host.name}: gateway_keys = (): nobody could use the gateway; declare a "
             'name, such as gateway_keys = ["team-a"]'
         )
     gpu_hosts = fleet.running(Ollama)

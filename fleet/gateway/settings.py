@@ -159,16 +159,16 @@ GatewayKeyDeclared = Annotated[GatewayKey, FROM_NAME, Words("key name or key", "
 
 
 class Gateway(Settings):
-    """The nginx front door of a gateway host."""
+    """The nginx gateway of a host."""
 
     prefix = "gateway_"
 
     listen: GatewayListen = Field(
         "private",
-        description="Where the front door is: `loopback`, `private` (`private_address`) or `any`.",
+        description="Where the gateway is: `loopback`, `private` (`private_address`) or `any`.",
         json_schema_extra={"exposes": "`any` listens on every address, public ones too."},
     )
-    port: Port = Field(8434, description="Port of the front door.")
+    port: Port = Field(8434, description="Port of the gateway.")
     keys: tuple[GatewayKeyDeclared, ...] = Field(
         (),
         strict=False,
@@ -181,7 +181,7 @@ class Gateway(Settings):
         (),
         strict=False,
         description=(
-            "DNS names by which clients know the front door: the first is in its URL, and the "
+            "DNS names by which clients know the gateway: the first is in its URL, and the "
             "certificate of `private-ca` or `acme` is for all of them."
         ),
     )
@@ -214,7 +214,7 @@ class Gateway(Settings):
     http_port: Port | None = Field(
         None,
         description=(
-            "Port on which plain HTTP is answered by a redirect to the front door, and nothing "
+            "Port on which plain HTTP is answered by a redirect to the gateway, and nothing "
             "else; `acme` needs it, as port 80, to prove the names."
         ),
         json_schema_extra={
@@ -224,7 +224,7 @@ class Gateway(Settings):
     cors_origins: tuple[Origin, ...] = Field(
         (),
         strict=False,
-        description="Browser origins whose pages may call the front door, such as a web chat's.",
+        description="Browser origins whose pages may call the gateway, such as a web chat's.",
         json_schema_extra={
             "exposes": "Scripts of these pages can read answers, for whoever gives them a key."
         },
@@ -248,7 +248,7 @@ class Gateway(Settings):
     allow_from: Annotated[tuple[Network, ...], AfterValidator(not_empty)] = Field(
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
-        description="Source networks that the firewall lets reach the front door.",
+        description="Source networks that the firewall lets reach the gateway.",
     )
     read_timeout: PositiveDuration = Field(
         "15m",

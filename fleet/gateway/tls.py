@@ -1,4 +1,4 @@
-"""The front door's certificates: of the fleet's own authority, or given by the operator."""
+"""The gateway's certificates: of the fleet's own authority, or given by the operator."""
 
 from __future__ import annotations
 

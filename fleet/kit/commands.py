@@ -12,7 +12,7 @@ Commands = Generator[StringCommand, None, None]
 
 
 @operation()
-def meet() -> Commands:
+def barrier() -> Commands:
     """Have all hosts that come here done with what is before it, until any of them goes on.
 
     pyinfra orders steps by each host's own list only: what is late in the list of one is early in

@@ -2,7 +2,7 @@
 
 Of the real one's contract what a deploy and a client meet, traps included: an empty database makes
 whoever signs up first the administrator, settings in the database win over the environment unless
-ENABLE_PERSISTENT_CONFIG is false, health says nothing of the models, and a door that refuses the
+ENABLE_PERSISTENT_CONFIG is false, health says nothing of the models, and a gateway that refuses the
 key leaves an empty list and a 200.
 """
 

@@ -1,7 +1,7 @@
 package main
 
 // Endpoints that the real server has and the stand-in does not play. They answer 501 and not 404, so
-// that a front door which lets one of them through is seen.
+// that a gateway which lets one of them through is seen.
 
 import "net/http"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from fleet.gates.fit import Room
+from fleet.gates.fit import Budget
 from fleet.gates.memory import HEADROOM
 
 # With more models a GPU than these, Ollama unloads one, pinned or not.
@@ -19,8 +19,8 @@ def is_pinned(entry: Entry) -> bool:
     return int(entry["expires_at"][:4]) >= 2100
 
 
-def may_load(room: Room, need: int | None, running: Collection[Entry], beside: int) -> bool:
-    """Whether a model surely leaves the pinned ones among the `running` models of `room` alone.
+def may_load(budget: Budget, need: int | None, running: Collection[Entry], beside: int) -> bool:
+    """Whether a model surely leaves the pinned ones among the `running` models of `budget` alone.
 
     `need` are its bytes in memory, None where they are not known, and `beside` those that other
     instances have loaded into the same memory.
@@ -29,6 +29,6 @@ def may_load(room: Room, need: int | None, running: Collection[Entry], beside: i
         return True
     if need is None:
         return False
-    most = room.instance.settings.max_loaded_models or _MODELS_PER_GPU * max(len(room.gpus), 1)
-    free = room.capacity - beside - sum(int(entry["size"]) for entry in running)
+    most = budget.instance.settings.max_loaded_models or _MODELS_PER_GPU * max(len(budget.gpus), 1)
+    free = budget.capacity - beside - sum(int(entry["size"]) for entry in running)
     return len(running) < most and need <= HEADROOM * free

@@ -23,11 +23,11 @@ def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
     """The declared models fit the memory that each server has for them."""
     declared = gpu_host.declared
     try:
-        rooms = gates.rooms(declared, gpu_host.fact)
+        budgets = gates.budgets(declared, gpu_host.fact)
     except gates.UnknownMemoryError as error:
         pytest.fail(f"{declared.name}: {error}", pytrace=False)
     candidates = gates.candidates(declared, gpu_host.fact)
-    verdict = judge(rooms, candidates, gates.offloaded(declared, gpu_host.fact))
+    verdict = judge(budgets, candidates, gates.offloaded(declared, gpu_host.fact))
     measured("; ".join(verdict.notes))
     assert verdict.refusals == (), "\n".join(verdict.refusals)
 

@@ -1,4 +1,4 @@
-"""The front door, as its users and as strangers see it."""
+"""The gateway, as its users and as strangers see it."""
 
 from __future__ import annotations
 

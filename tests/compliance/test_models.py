@@ -183,15 +183,15 @@ def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]
     if not cold:
         return []
     try:
-        rooms = gates.rooms(host.declared, host.fact)
+        budgets = gates.budgets(host.declared, host.fact)
     except gates.UnknownMemoryError:
         return cold
-    [own] = [room for room in rooms if room.instance == item]
+    [own] = [budget for budget in budgets if budget.instance == item]
     beside = sum(
         entry["size"]
-        for room in rooms
-        if room is not own and own.shares_with(room)
-        for entry in _running(host, room.instance.url).values()
+        for budget in budgets
+        if budget is not own and own.shares_with(budget)
+        for entry in _running(host, budget.instance.url).values()
     )
     needs = {
         found.name: need_of(own, found).total

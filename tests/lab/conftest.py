@@ -210,9 +210,9 @@ def bare_lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
 
 
 @pytest.fixture(scope="module")
-def door_lab() -> Iterator[LabUnderTest]:
+def gateway_lab() -> Iterator[LabUnderTest]:
     """Three bare GPU hosts and a gateway."""
-    yield from _lab("door", "--hosts", "4")
+    yield from _lab("gateway", "--hosts", "4")
 
 
 @pytest.fixture(scope="module")

@@ -385,8 +385,8 @@ def test_upgrade_and_back(healed: LabUnderTest) -> None:
     assert healed.ssh("gpu1", "ls /opt/ollama").split() == ["0.32.7", "0.32.8", "current"]
 
 
-def test_a_foreign_host_sees_the_front_door_and_nothing_else(lab: LabUnderTest) -> None:
-    """From a third host, over IPv4 and IPv6: sshd everywhere, the door on the gateway, no more."""
+def test_a_foreign_host_sees_the_gateway_and_nothing_else(lab: LabUnderTest) -> None:
+    """From a third host, over IPv4 and IPv6: sshd everywhere, the gateway's port, no more."""
     scan = (
         "import socket, sys\n"
         "for target in sys.argv[1:]:\n"

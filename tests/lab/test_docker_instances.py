@@ -74,7 +74,7 @@ class Containers:
         return {"LAB_SETTINGS": json.dumps(declared | settings)}
 
     def chat(self) -> str:
-        """An answer through the front door."""
+        """An answer through the gateway."""
         result = subprocess.run(
             [BIN / "fleet", "chat", INVENTORY, "What is the capital of France?"],
             cwd=ROOT,

@@ -1,4 +1,4 @@
-"""The front door as its clients, its operators and strangers meet it, on real hosts."""
+"""The gateway as its clients, its operators and strangers meet it, on real hosts."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ import requests
 
 from tests.lab.conftest import BIN, ROOT, LabUnderTest
 
-INVENTORY = Path("tests/lab/inventories/front_door.py")
+INVENTORY = Path("tests/lab/inventories/production.py")
 GPUS = ("gpu1", "gpu2", "gpu3")
 MODEL = "gpt-oss:20b"
 # Of the recording backend: 75 parts in 15 seconds, longer than any change of the gateway takes.
 _STORY = {"model": MODEL, "prompt": "drip 75"}
 
 
-class FrontDoor:
+class GatewayUnderTest:
     """The gateway of a lab with three GPU hosts, and its keys."""
 
     def __init__(self, lab: LabUnderTest) -> None:
@@ -55,9 +55,7 @@ class FrontDoor:
 
     def deploy(self, **settings: Any) -> dict[str, list[str]]:
         """Converge the gateway, with `settings` of it changed."""
-        return self.lab.deploy(
-            "--limit", "edge", inventory=INVENTORY, FRONT_DOOR=json.dumps(settings)
-        )
+        return self.lab.deploy("--limit", "edge", inventory=INVENTORY, GATEWAY=json.dumps(settings))
 
     def key(self, name: str) -> str:
         """The value of the key `name`."""
@@ -105,58 +103,58 @@ class FrontDoor:
 
 
 @pytest.fixture(scope="module")
-def door(door_lab: LabUnderTest) -> FrontDoor:
-    (ROOT / ".secrets" / "front_door" / "gateway_key_tuner.previous").unlink(missing_ok=True)
-    door_lab.deploy(inventory=INVENTORY)
-    return FrontDoor(door_lab)
+def gateway(gateway_lab: LabUnderTest) -> GatewayUnderTest:
+    (ROOT / ".secrets" / "production" / "gateway_key_tuner.previous").unlink(missing_ok=True)
+    gateway_lab.deploy(inventory=INVENTORY)
+    return GatewayUnderTest(gateway_lab)
 
 
 @pytest.fixture(scope="module")
-def keys(door: FrontDoor) -> dict[str, str]:
+def keys(gateway: GatewayUnderTest) -> dict[str, str]:
     """Name to value."""
     names = ("plain", "ops", "tuner", "slow", "narrow", "elsewhere", "past")
-    return {name: door.key(name) for name in names}
+    return {name: gateway.key(name) for name in names}
 
 
 @pytest.fixture
-def backend(door: FrontDoor) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+def backend(gateway: GatewayUnderTest) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """The recording backend in the place of all Ollamas; what it has received since."""
     program = (ROOT / "tests" / "lab" / "backend.py").read_text()
     for gpu in GPUS:
-        address = door.lab.state["hosts"][gpu]["address"]
-        door.lab.ssh(gpu, f"rm -f /run/seen; cat > /run/backend.py <<'EOF'\n{program}\nEOF")
-        door.lab.ssh(
+        address = gateway.lab.state["hosts"][gpu]["address"]
+        gateway.lab.ssh(gpu, f"rm -f /run/seen; cat > /run/backend.py <<'EOF'\n{program}\nEOF")
+        gateway.lab.ssh(
             gpu,
             "systemctl stop ollama; systemd-run --quiet --unit backend -p Restart=always"
             f" python3 /run/backend.py {address} 11434 /run/seen; "
             f"until curl -fs -o /dev/null http://{address}:11434/; do sleep 0.1; done",
         )
-        door.lab.ssh(gpu, "rm /run/seen")
+        gateway.lab.ssh(gpu, "rm /run/seen")
 
     def seen() -> list[dict[str, Any]]:
-        texts = [door.lab.ssh(gpu, "cat /run/seen 2>/dev/null; true") for gpu in GPUS]
+        texts = [gateway.lab.ssh(gpu, "cat /run/seen 2>/dev/null; true") for gpu in GPUS]
         return [json.loads(line) for text in texts for line in text.splitlines()]
 
     yield seen
     for gpu in GPUS:
-        door.lab.ssh(gpu, "systemctl stop backend; systemctl start ollama")
-    _until_answers(door, 200)
+        gateway.lab.ssh(gpu, "systemctl stop backend; systemctl start ollama")
+    _until_answers(gateway, 200)
 
 
-def _until_answers(door: FrontDoor, status: int) -> None:
+def _until_answers(gateway: GatewayUnderTest, status: int) -> None:
     deadline = time.monotonic() + 40
-    key = door.key("plain")
-    while (answer := door.call("GET", "/v1/models", key)).status_code != status:
+    key = gateway.key("plain")
+    while (answer := gateway.call("GET", "/v1/models", key)).status_code != status:
         assert time.monotonic() < deadline, answer.text
         time.sleep(0.5)
 
 
-def test_second_deploy_changes_nothing(door: FrontDoor) -> None:
-    assert door.deploy() == {}
+def test_second_deploy_changes_nothing(gateway: GatewayUnderTest) -> None:
+    assert gateway.deploy() == {}
 
 
-def test_everything_declared_holds(door: FrontDoor) -> None:
-    assert door.lab.failing(inventory=INVENTORY) == {}
+def test_everything_declared_holds(gateway: GatewayUnderTest) -> None:
+    assert gateway.lab.failing(inventory=INVENTORY) == {}
 
 
 class TestWhoMayWhat:
@@ -183,22 +181,26 @@ class TestWhoMayWhat:
     )
     def test_paths(
         self,
-        door: FrontDoor,
+        gateway: GatewayUnderTest,
         keys: dict[str, str],
         method: str,
         path: str,
         statuses: tuple[int, int],
     ) -> None:
-        seen = [door.call(method, path, keys[name]).status_code for name in ("plain", "ops")]
+        seen = [gateway.call(method, path, keys[name]).status_code for name in ("plain", "ops")]
         assert tuple(seen) == statuses
-        assert door.call(method, path).status_code == 401
+        assert gateway.call(method, path).status_code == 401
 
-    def test_an_operator_manages_one_host(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_an_operator_manages_one_host(
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
+    ) -> None:
         """create, show and delete, with the public client, on the host in the path only."""
         client = partial(
-            ollama.Client, headers={"Authorization": f"Bearer {keys['ops']}"}, verify=_trust(door)
+            ollama.Client,
+            headers={"Authorization": f"Bearer {keys['ops']}"},
+            verify=_trust(gateway),
         )
-        one, other = (client(host=f"{door.url}/hosts/{gpu}") for gpu in ("gpu2", "gpu3"))
+        one, other = (client(host=f"{gateway.url}/hosts/{gpu}") for gpu in ("gpu2", "gpu3"))
         one.create(model="copy", from_=MODEL)
         assert {model.model for model in one.list().models} == {MODEL, "copy:latest"}
         assert {model.model for model in other.list().models} == {MODEL}
@@ -208,19 +210,19 @@ class TestWhoMayWhat:
         for used in (one, other):
             used._client.close()
 
-    def test_networks_of_a_key(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_networks_of_a_key(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
         """The key works from its network, which the foreign host is in, and from no other."""
-        foreign = door.lab.state["foreign"]["address"]
-        answer = door.call("GET", "/v1/models", keys["elsewhere"])
+        foreign = gateway.lab.state["foreign"]["address"]
+        answer = gateway.call("GET", "/v1/models", keys["elsewhere"])
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed")
-        door.deploy(gateway_keys=[{"name": "elsewhere", "allow_from": [f"{foreign}/32"]}])
-        assert door.call("GET", "/v1/models", keys["elsewhere"]).status_code == 403
-        result = door.lab.command(
+        gateway.deploy(gateway_keys=[{"name": "elsewhere", "allow_from": [f"{foreign}/32"]}])
+        assert gateway.call("GET", "/v1/models", keys["elsewhere"]).status_code == 403
+        result = gateway.lab.command(
             "exec-foreign", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--cacert",
-            str(door.ca), "-H", f"x-api-key: {keys['elsewhere']}", f"{door.url}/v1/models",
+            str(gateway.ca), "-H", f"x-api-key: {keys['elsewhere']}", f"{gateway.url}/v1/models",
         )  # fmt: skip
         assert result.stdout == "200"
-        door.deploy()
+        gateway.deploy()
 
     @pytest.mark.parametrize(
         "body",
@@ -235,109 +237,121 @@ class TestWhoMayWhat:
         ids=["keep_alive", "upper case", "kelvin", "escaped", "num_ctx", "num_gpu"],
     )
     def test_a_client_cannot_unload_a_model(
-        self, door: FrontDoor, keys: dict[str, str], body: Any
+        self, gateway: GatewayUnderTest, keys: dict[str, str], body: Any
     ) -> None:
         """... nor reload it, however it writes it; and it is told why."""
         data = body if isinstance(body, str) else json.dumps(
             {"model": MODEL, "stream": False, **body}, ensure_ascii=False
         )  # fmt: skip
-        answer = door.call("POST", "/api/generate", keys["plain"], data=data.encode())
+        answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "override_not_allowed")
 
-    def test_words_in_a_prompt_are_no_override(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_words_in_a_prompt_are_no_override(
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
+    ) -> None:
         prompt = '{"keep_alive": 0, "num_ctx": 1} \u00e9": "keep_alive":'
         for ascii_only in (True, False):
             body = {"model": MODEL, "prompt": prompt, "options": {"num_predict": 1}}
             data = json.dumps(body, ensure_ascii=ascii_only).encode()
-            answer = door.call("POST", "/api/generate", keys["plain"], data=data)
+            answer = gateway.call("POST", "/api/generate", keys["plain"], data=data)
             assert answer.status_code == 200, answer.text
         large = {"model": "no-such-model", "prompt": 'x\\n"\u00e9 ' * 2_000_000}
-        answer = door.call("POST", "/api/generate", keys["plain"], data=json.dumps(large))
+        answer = gateway.call("POST", "/api/generate", keys["plain"], data=json.dumps(large))
         assert answer.status_code == 404, answer.text
-        answer = door.call(
+        answer = gateway.call(
             "POST", "/api/generate", keys["plain"], data=iter([b'{"model":"no-such', b'-model"}'])
         )
         assert answer.status_code == 404, "sent in chunks, without a length"
 
-    def test_a_key_with_overrides_may(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_a_key_with_overrides_may(
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
+    ) -> None:
         for name in ("tuner", "ops"):
             body = {"model": MODEL, "keep_alive": 60, "stream": False}
-            assert door.call("POST", "/api/generate", keys[name], json=body).status_code == 200
+            assert gateway.call("POST", "/api/generate", keys[name], json=body).status_code == 200
 
 
 class TestHowOften:
-    def test_rate(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_rate(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
         """30/m with a burst of 2: three at once, then one each two seconds; others are free."""
-        answers = [door.call("GET", "/v1/models", keys["slow"]) for _ in range(6)]
+        answers = [gateway.call("GET", "/v1/models", keys["slow"]) for _ in range(6)]
         assert [answer.status_code for answer in answers[:3]] == [200] * 3
         assert answers[-1].status_code == 429
         assert answers[-1].headers["Retry-After"] == "2"
         assert answers[-1].json()["error"]["code"] == "rate_limit_exceeded"
-        assert door.call("GET", "/v1/models", keys["plain"]).status_code == 200
+        assert gateway.call("GET", "/v1/models", keys["plain"]).status_code == 200
         time.sleep(2.1)
-        assert door.call("GET", "/v1/models", keys["slow"]).status_code == 200
+        assert gateway.call("GET", "/v1/models", keys["slow"]).status_code == 200
 
-    def test_at_once(self, door: FrontDoor, keys: dict[str, str], backend: object) -> None:
-        with door.story(keys["narrow"]):
-            assert door.call("GET", "/v1/models", keys["narrow"]).status_code == 429
-            assert door.call("GET", "/v1/models", keys["plain"]).status_code == 200
-        assert door.call("GET", "/v1/models", keys["narrow"]).status_code == 200
+    def test_at_once(
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object
+    ) -> None:
+        with gateway.story(keys["narrow"]):
+            assert gateway.call("GET", "/v1/models", keys["narrow"]).status_code == 429
+            assert gateway.call("GET", "/v1/models", keys["plain"]).status_code == 200
+        assert gateway.call("GET", "/v1/models", keys["narrow"]).status_code == 200
 
 
 class TestUntilWhen:
-    def test_a_key_ends_without_a_deploy(self, door: FrontDoor, keys: dict[str, str]) -> None:
-        assert door.call("GET", "/v1/models", keys["past"]).status_code == 401
+    def test_a_key_ends_without_a_deploy(
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
+    ) -> None:
+        assert gateway.call("GET", "/v1/models", keys["past"]).status_code == 401
         end = datetime.now(UTC) + timedelta(seconds=25)
-        door.deploy(gateway_keys=[{"name": "past", "expires": end.isoformat()}, "plain"])
+        gateway.deploy(gateway_keys=[{"name": "past", "expires": end.isoformat()}, "plain"])
         statuses = set()
         while datetime.now(UTC) < end - timedelta(seconds=1):
-            statuses.add(door.call("GET", "/v1/models", keys["past"]).status_code)
+            statuses.add(gateway.call("GET", "/v1/models", keys["past"]).status_code)
             time.sleep(0.5)
         assert statuses == {200}, "the deploy took longer than the key was to live" * (not statuses)
         time.sleep(max(0, (end - datetime.now(UTC)).total_seconds()) + 1)
-        assert door.call("GET", "/v1/models", keys["past"]).status_code == 401
-        assert door.call("GET", "/v1/models", keys["plain"]).status_code == 200
-        door.deploy()
+        assert gateway.call("GET", "/v1/models", keys["past"]).status_code == 401
+        assert gateway.call("GET", "/v1/models", keys["plain"]).status_code == 200
+        gateway.deploy()
 
-    def test_rotation(self, door: FrontDoor, keys: dict[str, str], backend: object) -> None:
+    def test_rotation(
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object
+    ) -> None:
         """Both values until the end of the overlap; the change cuts no stream; then the new one."""
-        with door.story(keys["tuner"]) as parts:
-            result = door.fleet("key", "rotate", INVENTORY, "tuner", "--overlap", "20s")
+        with gateway.story(keys["tuner"]) as parts:
+            result = gateway.fleet("key", "rotate", INVENTORY, "tuner", "--overlap", "20s")
             new = result.stdout.strip()
             assert re.fullmatch(r"sk-[0-9a-f]{64}", new)
             assert new != keys["tuner"]
             before = len(parts)
-            changed = door.deploy()
+            changed = gateway.deploy()
             assert set(changed) == {
                 "Gateway | Install the configuration",
                 "Gateway | Run nginx as declared",
             }
             for value in (new, keys["tuner"]):
-                assert door.call("GET", "/v1/models", value).status_code == 200
+                assert gateway.call("GET", "/v1/models", value).status_code == 200
         assert len(parts) > before, "the stream had ended before the reload"
         deadline = time.monotonic() + 30
-        while door.call("GET", "/v1/models", keys["tuner"]).status_code != 401:
+        while gateway.call("GET", "/v1/models", keys["tuner"]).status_code != 401:
             assert time.monotonic() < deadline
             time.sleep(1)
-        keys["tuner"] = door.key("tuner")
-        door.deploy()
+        keys["tuner"] = gateway.key("tuner")
+        gateway.deploy()
 
-    def test_revoked_key(self, door: FrontDoor, keys: dict[str, str], backend: object) -> None:
+    def test_revoked_key(
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object
+    ) -> None:
         """Gone by a reload, and the answer that its owner is reading goes on to its end."""
-        with door.story(keys["narrow"]) as parts:
-            changed = door.deploy(gateway_keys=["plain"])
+        with gateway.story(keys["narrow"]) as parts:
+            changed = gateway.deploy(gateway_keys=["plain"])
             assert "Gateway | Run nginx as declared" in changed
             before = len(parts)
-            assert door.call("GET", "/v1/models", keys["narrow"]).status_code == 401
+            assert gateway.call("GET", "/v1/models", keys["narrow"]).status_code == 401
         assert len(parts) > before, "the stream had ended before the reload"
-        door.deploy()
+        gateway.deploy()
 
 
 class TestClients:
-    def test_openai(self, door: FrontDoor, keys: dict[str, str], backend) -> None:
+    def test_openai(self, gateway: GatewayUnderTest, keys: dict[str, str], backend) -> None:
         client = openai.OpenAI(
-            base_url=f"{door.url}/v1", api_key=keys["plain"],
-            http_client=openai.DefaultHttpxClient(verify=_trust(door)),
+            base_url=f"{gateway.url}/v1", api_key=keys["plain"],
+            http_client=openai.DefaultHttpxClient(verify=_trust(gateway)),
         )  # fmt: skip
         tool = {"type": "function", "function": {"name": "weather", "parameters": {}}}
         chat = client.chat.completions.create(
@@ -348,10 +362,10 @@ class TestClients:
         assert [tool] in [json.loads(entry["body"]).get("tools") for entry in backend()]
         client.close()
 
-    def test_anthropic(self, door: FrontDoor, keys: dict[str, str], backend) -> None:
+    def test_anthropic(self, gateway: GatewayUnderTest, keys: dict[str, str], backend) -> None:
         client = anthropic.Anthropic(
-            base_url=door.url, api_key=keys["plain"],
-            http_client=anthropic.DefaultHttpxClient(verify=_trust(door)),
+            base_url=gateway.url, api_key=keys["plain"],
+            http_client=anthropic.DefaultHttpxClient(verify=_trust(gateway)),
         )  # fmt: skip
         request = {
             "model": MODEL, "max_tokens": 8, "messages": [{"role": "user", "content": "?"}],
@@ -366,10 +380,10 @@ class TestClients:
             client.with_options(api_key="sk-wrong").messages.create(**request)
         client.close()
 
-    def test_ollama_and_embeddings(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_ollama_and_embeddings(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
         client = ollama.Client(
-            host=door.url, headers={"Authorization": f"Bearer {keys['plain']}"},
-            verify=_trust(door),
+            host=gateway.url, headers={"Authorization": f"Bearer {keys['plain']}"},
+            verify=_trust(gateway),
         )  # fmt: skip
         assert [model.model for model in client.list().models] == [MODEL]
         parts = list(
@@ -379,57 +393,59 @@ class TestClients:
         assert parts[-1].done
         assert len(client.embed(MODEL, "Paris").embeddings[0]) > 10
         over_openai = openai.OpenAI(
-            base_url=f"{door.url}/v1", api_key=keys["plain"],
-            http_client=openai.DefaultHttpxClient(verify=_trust(door)),
+            base_url=f"{gateway.url}/v1", api_key=keys["plain"],
+            http_client=openai.DefaultHttpxClient(verify=_trust(gateway)),
         )  # fmt: skip
         assert len(over_openai.embeddings.create(model=MODEL, input="Paris").data[0].embedding) > 10
         over_openai.close()
         client._client.close()
 
-    def test_browser(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_browser(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
         """A declared origin is let in, before it has a key too; another one is told nothing."""
         ours = {"Origin": "https://chat.example.com"}
-        asked = door.call("OPTIONS", "/v1/chat/completions", headers=ours)
+        asked = gateway.call("OPTIONS", "/v1/chat/completions", headers=ours)
         assert asked.status_code == 204
         assert asked.headers["Access-Control-Allow-Origin"] == ours["Origin"]
         assert "authorization" in asked.headers["Access-Control-Allow-Headers"]
         for key, status in ((keys["plain"], 200), ("", 401)):
-            answer = door.call("GET", "/v1/models", key, headers=ours)
+            answer = gateway.call("GET", "/v1/models", key, headers=ours)
             assert answer.status_code == status
             assert answer.headers["Access-Control-Allow-Origin"] == ours["Origin"]
         other = {"Origin": "https://chat.example.com.evil.test"}
-        assert door.call("OPTIONS", "/v1/models", headers=other).status_code == 401
-        answer = door.call("GET", "/v1/models", keys["plain"], headers=other)
+        assert gateway.call("OPTIONS", "/v1/models", headers=other).status_code == 401
+        answer = gateway.call("GET", "/v1/models", keys["plain"], headers=other)
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 class TestErrors:
-    def test_too_large(self, door: FrontDoor, keys: dict[str, str]) -> None:
-        answer = door.call("POST", "/v1/completions", keys["plain"], data=b"x" * (65 << 20))
+    def test_too_large(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
+        answer = gateway.call("POST", "/v1/completions", keys["plain"], data=b"x" * (65 << 20))
         assert answer.status_code == 413
         assert "64 MiB" in answer.json()["error"]["message"]
 
-    def test_too_slow_and_unreachable(self, door: FrontDoor, keys: dict[str, str], backend) -> None:
+    def test_too_slow_and_unreachable(
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend
+    ) -> None:
         """504 and 502 of nginx itself, in the shape of OpenAI's errors, and when to come back."""
-        door.deploy(gateway_read_timeout="2s")
+        gateway.deploy(gateway_read_timeout="2s")
         body = {"model": MODEL, "prompt": "sleep 4"}
-        answer = door.call("POST", "/v1/completions", keys["plain"], json=body)
+        answer = gateway.call("POST", "/v1/completions", keys["plain"], json=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (504, "5")
         assert answer.json()["error"]["type"] == "timeout_error"
         sent = [entry for entry in backend() if "sleep 4" in entry["body"]]
         for gpu in GPUS:
-            door.lab.ssh(gpu, "systemctl stop backend")
-        answer = door.call("POST", "/v1/completions", keys["plain"], json=body)
+            gateway.lab.ssh(gpu, "systemctl stop backend")
+        answer = gateway.call("POST", "/v1/completions", keys["plain"], json=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (502, "5")
         assert answer.json()["error"]["message"] == "no host can answer now"
-        door.deploy()
+        gateway.deploy()
         assert len(sent) == 1, "a request that was only slow was sent twice"
 
 
 class TestManyHosts:
     @pytest.mark.parametrize("death", ["process", "power"])
     def test_one_dead_host_of_three_fails_no_request(
-        self, door: FrontDoor, keys: dict[str, str], death: str
+        self, gateway: GatewayUnderTest, keys: dict[str, str], death: str
     ) -> None:
         """Killed in the middle of a load; a host without power does not even refuse."""
         silence = (
@@ -443,89 +459,100 @@ class TestManyHosts:
 
         def ask(number: int) -> int:
             if number == 60:
-                door.lab.ssh("gpu2", kill if death == "process" else silence)
-            how = {"timeout": 60, "verify": str(door.ca)}
+                gateway.lab.ssh("gpu2", kill if death == "process" else silence)
+            how = {"timeout": 60, "verify": str(gateway.ca)}
             if number % 8:
-                return session.get(f"{door.url}/v1/models", **how).status_code
-            return session.post(f"{door.url}/v1/completions", json=body, **how).status_code
+                return session.get(f"{gateway.url}/v1/models", **how).status_code
+            return session.post(f"{gateway.url}/v1/completions", json=body, **how).status_code
 
         try:
             with ThreadPoolExecutor(6) as pool:
                 statuses = Counter(pool.map(ask, range(400)))
         finally:
-            door.lab.ssh("gpu2", "nft delete table inet hole 2>/dev/null; systemctl start ollama")
+            gateway.lab.ssh(
+                "gpu2", "nft delete table inet hole 2>/dev/null; systemctl start ollama"
+            )
             session.close()
         assert statuses == {200: 400}
-        tried = [entry["upstream"] for entry in door.log() if "," in entry["upstream"]]
+        tried = [entry["upstream"] for entry in gateway.log() if "," in entry["upstream"]]
         assert tried, "no request ever met the dead host"
 
     def test_a_request_that_has_begun_to_answer_is_not_repeated(
-        self, door: FrontDoor, keys: dict[str, str], backend
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend
     ) -> None:
         """The host dies in the middle of a stream: the client sees the end, and nothing twice."""
-        with door.call("POST", "/api/generate", keys["plain"], json=_STORY, stream=True) as answer:
+        with gateway.call(
+            "POST", "/api/generate", keys["plain"], json=_STORY, stream=True
+        ) as answer:
             lines = answer.iter_lines()
             next(lines)
             for gpu in GPUS:
-                door.lab.ssh(gpu, "systemctl kill -s KILL backend")
+                gateway.lab.ssh(gpu, "systemctl kill -s KILL backend")
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
                 list(lines)
         assert len([entry for entry in backend() if "drip" in entry["body"]]) == 1
-        _until_answers(door, 200)
+        _until_answers(gateway, 200)
 
-    def test_drain(self, door: FrontDoor, keys: dict[str, str], backend: object) -> None:
+    def test_drain(self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object) -> None:
         """No request is cut off, none comes anew, and it lasts until it is undone."""
-        with door.story(keys["plain"]) as parts, door.story(keys["plain"]), door.story(keys["ops"]):
-            busy = _busy(door)
+        with (
+            gateway.story(keys["plain"]) as parts,
+            gateway.story(keys["plain"]),
+            gateway.story(keys["ops"]),
+        ):
+            busy = _busy(gateway)
             assert set(busy) == set(GPUS), "the requests were not spread"
             began = time.monotonic()
-            result = door.fleet("drain", INVENTORY, "gpu1")
+            result = gateway.fleet("drain", INVENTORY, "gpu1")
             took = time.monotonic() - began
             assert "gpu1 is drained" in result.stdout
             assert "gpu1: 1 requests in flight" in result.stderr
             assert took > 2
             assert len(parts) > 1
-        assert door.deploy() == {}
-        door.lab.ssh("edge", "systemctl restart nginx")
+        assert gateway.deploy() == {}
+        gateway.lab.ssh("edge", "systemctl restart nginx")
         for _ in range(30):
-            assert door.call("GET", "/v1/models", keys["plain"]).status_code == 200
-        address = door.lab.state["hosts"]["gpu1"]["address"]
-        assert not [e for e in door.log()[-30:] if e["upstream"].startswith(address)]
-        refused = door.fleet("drain", INVENTORY, "gpu9", check=False)
+            assert gateway.call("GET", "/v1/models", keys["plain"]).status_code == 200
+        address = gateway.lab.state["hosts"]["gpu1"]["address"]
+        assert not [e for e in gateway.log()[-30:] if e["upstream"].startswith(address)]
+        refused = gateway.fleet("drain", INVENTORY, "gpu9", check=False)
         assert "there are gpu1, gpu2, gpu3" in refused.stderr
-        door.fleet("drain", INVENTORY, "gpu2")
-        refused = door.fleet("drain", INVENTORY, "gpu3", check=False)
+        gateway.fleet("drain", INVENTORY, "gpu2")
+        refused = gateway.fleet("drain", INVENTORY, "gpu3", check=False)
         assert "no other host would be left" in refused.stderr
-        door.lab.ssh("gpu1", "systemctl stop backend")
-        refused = door.fleet("undrain", INVENTORY, "gpu1", check=False)
+        gateway.lab.ssh("gpu1", "systemctl stop backend")
+        refused = gateway.fleet("undrain", INVENTORY, "gpu1", check=False)
         assert refused.returncode == 1, "a host that does not answer got requests again"
-        door.lab.ssh("gpu1", "systemctl start ollama")
-        door.fleet("undrain", INVENTORY, "gpu1")
-        door.fleet("undrain", INVENTORY, "gpu2", "--cold")
+        gateway.lab.ssh("gpu1", "systemctl start ollama")
+        gateway.fleet("undrain", INVENTORY, "gpu1")
+        gateway.fleet("undrain", INVENTORY, "gpu2", "--cold")
         assert (
-            door.lab.ssh("edge", "grep -c ' down;' /etc/llm-fleet/gateway/nginx.conf; true") == "0"
+            gateway.lab.ssh("edge", "grep -c ' down;' /etc/llm-fleet/gateway/nginx.conf; true")
+            == "0"
         )
-        assert door.deploy() == {}
+        assert gateway.deploy() == {}
 
 
-def _busy(door: FrontDoor) -> list[str]:
+def _busy(gateway: GatewayUnderTest) -> list[str]:
     """GPU hosts that the gateway has a request at."""
     found = []
     for gpu in GPUS:
-        models = json.loads(door.lab.ssh(gpu, "ss -Htn state established sport = :11434 | wc -l"))
+        models = json.loads(
+            gateway.lab.ssh(gpu, "ss -Htn state established sport = :11434 | wc -l")
+        )
         found += [gpu] if models else []
     return found
 
 
 class TestTraces:
-    def test_log(self, door: FrontDoor, keys: dict[str, str]) -> None:
+    def test_log(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> None:
         """What is needed is there; neither keys nor prompts are, not even from a path."""
         secret = "a prompt that nobody else reads"
         body = {"model": MODEL, "messages": [{"role": "user", "content": secret}], "max_tokens": 2}
-        answer = door.call("POST", "/v1/chat/completions", keys["plain"], json=body)
-        door.call("GET", f"/v1/models/{keys['plain']}", keys["plain"])
-        door.call("GET", f"/{keys['plain']}?key={keys['plain']}")
-        entries = door.log()
+        answer = gateway.call("POST", "/v1/chat/completions", keys["plain"], json=body)
+        gateway.call("GET", f"/v1/models/{keys['plain']}", keys["plain"])
+        gateway.call("GET", f"/{keys['plain']}?key={keys['plain']}")
+        entries = gateway.log()
         [entry] = [item for item in entries if item["id"] == answer.headers["X-Request-Id"]]
         assert (entry["key"], entry["path"]) == ("plain", "/v1/chat/completions")
         assert (entry["model"], entry["status"]) == (MODEL, 200)
@@ -533,58 +560,60 @@ class TestTraces:
         # nginx rounds each to a millisecond of its own clock.
         assert 0 < float(entry["first_byte"]) <= entry["duration"] + 0.002
         assert entry["bytes"] == len(answer.content)
-        everything = door.lab.ssh("edge", "cat /var/log/nginx/*; journalctl -o cat -u nginx")
+        everything = gateway.lab.ssh("edge", "cat /var/log/nginx/*; journalctl -o cat -u nginx")
         assert secret not in everything
         for value in keys.values():
             assert value not in everything
-        assert door.lab.ssh("edge", "stat -c %a /var/log/nginx/gateway.log") == "640"
+        assert gateway.lab.ssh("edge", "stat -c %a /var/log/nginx/gateway.log") == "640"
 
     def test_metrics_survive_rotation_and_are_private(
-        self, door: FrontDoor, keys: dict[str, str]
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
     ) -> None:
         def count() -> int:
-            text = door.lab.ssh("edge", f"curl -fsS http://{door.address}:9145/metrics")
+            text = gateway.lab.ssh("edge", f"curl -fsS http://{gateway.address}:9145/metrics")
             pattern = r'requests_total\{key="plain",path="/api/version",status="200"\} (\d+)'
             match = re.search(pattern, text)
             return int(match[1]) if match else 0
 
         for number in (1, 2):
             before = count()
-            door.call("GET", "/api/version", keys["plain"])
+            gateway.call("GET", "/api/version", keys["plain"])
             time.sleep(2)
             assert count() == before + 1, f"rotation {number - 1}"
-            door.lab.ssh("edge", "logrotate -f /etc/logrotate.d/nginx")
+            gateway.lab.ssh("edge", "logrotate -f /etc/logrotate.d/nginx")
         for port in (9100, 9113, 9145):
             with pytest.raises(requests.exceptions.ConnectionError):
-                requests.get(f"http://{door.address}:{port}/metrics", timeout=1)
-            door.lab.ssh("edge", f"curl -fsS -o /dev/null http://{door.address}:{port}/metrics")
+                requests.get(f"http://{gateway.address}:{port}/metrics", timeout=1)
+            gateway.lab.ssh(
+                "edge", f"curl -fsS -o /dev/null http://{gateway.address}:{port}/metrics"
+            )
 
-    def test_kept_secrets(self, door: FrontDoor) -> None:
-        modes = door.lab.ssh(
+    def test_kept_secrets(self, gateway: GatewayUnderTest) -> None:
+        modes = gateway.lab.ssh(
             "edge", "cd /etc/llm-fleet/gateway; stat -c '%a %U' keys.conf tls.key ."
         )
         assert modes.splitlines() == ["600 root", "600 root", "700 root"]
 
 
 class TestTls:
-    def test_redirects(self, door: FrontDoor) -> None:
+    def test_redirects(self, gateway: GatewayUnderTest) -> None:
         for port in (80, 8434):
             answer = requests.get(
-                f"http://{door.address}:{port}/v1/models?x=1", allow_redirects=False, timeout=5
+                f"http://{gateway.address}:{port}/v1/models?x=1", allow_redirects=False, timeout=5
             )
             assert answer.status_code == 308
-            assert answer.headers["Location"] == f"{door.url}/v1/models?x=1"
+            assert answer.headers["Location"] == f"{gateway.url}/v1/models?x=1"
 
-    def test_curves_of_a_new_openssl(self, door: FrontDoor) -> None:
+    def test_curves_of_a_new_openssl(self, gateway: GatewayUnderTest) -> None:
         """Debian 13's OpenSSL agrees on the hybrid curve with one that knows it."""
-        told = door.lab.ssh(
-            "edge", f"openssl s_client -connect {door.address}:8434 </dev/null 2>&1; true"
+        told = gateway.lab.ssh(
+            "edge", f"openssl s_client -connect {gateway.address}:8434 </dev/null 2>&1; true"
         )
         assert "X25519MLKEM768" in told
 
-    def test_acme(self, door: FrontDoor) -> None:
+    def test_acme(self, gateway: GatewayUnderTest) -> None:
         """A certificate from an ACME server, its renewal, and neither with a hand on anything."""
-        name, edge = "llm.lab.test", partial(door.lab.ssh, "edge")
+        name, edge = "llm.lab.test", partial(gateway.lab.ssh, "edge")
         pebble = {
             "listenAddress": "127.0.0.1:14000", "managementListenAddress": "127.0.0.1:15000",
             "certificate": "/run/pebble.crt", "privateKey": "/run/pebble.key",
@@ -593,7 +622,7 @@ class TestTls:
         config = json.dumps({"pebble": pebble})
         edge(
             "echo '127.0.0.1 pebble.lab.test' >> /etc/hosts; "
-            f"echo '{door.address} {name}' >> /etc/hosts; "
+            f"echo '{gateway.address} {name}' >> /etc/hosts; "
             "DEBIAN_FRONTEND=noninteractive apt-get -qq install -y pebble >/dev/null; cd /run; "
             "openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=pebble -addext "
             "subjectAltName=DNS:pebble.lab.test -keyout pebble.key -out pebble.crt 2>/dev/null; "
@@ -610,51 +639,51 @@ class TestTls:
 
         def served() -> str:
             return edge(
-                f"openssl s_client -connect {door.address}:8434 -servername {name} </dev/null "
+                f"openssl s_client -connect {gateway.address}:8434 -servername {name} </dev/null "
                 "2>/dev/null | openssl x509 -noout -issuer -serial -ext subjectAltName"
             )
 
         try:
-            door.deploy(**acme)
+            gateway.deploy(**acme)
             first = served()
             assert "Pebble" in first
             assert f"DNS:{name}" in first
-            assert door.deploy(**acme) == {}
+            assert gateway.deploy(**acme) == {}
             edge("certbot renew -q --force-renewal --no-random-sleep-on-renew")
             time.sleep(1)
             assert "Pebble" in served()
             assert served() != first
-            assert door.deploy(**acme) == {}
+            assert gateway.deploy(**acme) == {}
             assert edge("systemctl is-enabled certbot.timer") == "enabled"
         finally:
             edge("systemctl stop test-pebble")
-            door.deploy()
-        assert door.call("GET", "/healthz").status_code == 200
+            gateway.deploy()
+        assert gateway.call("GET", "/healthz").status_code == 200
 
-    def test_given_certificate(self, door: FrontDoor, tmp_path: Path) -> None:
+    def test_given_certificate(self, gateway: GatewayUnderTest, tmp_path: Path) -> None:
         """A certificate of another authority, its key through the store; and back."""
         key, certificate = tmp_path / "key.pem", ROOT / ".lab" / "given.pem"
         subprocess.run(
             ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "90", "-subj",
-             "/CN=given", "-addext", f"subjectAltName=IP:{door.address}", "-keyout", key, "-out",
+             "/CN=given", "-addext", f"subjectAltName=IP:{gateway.address}", "-keyout", key, "-out",
              certificate],
             check=True, capture_output=True,
         )  # fmt: skip
-        store = ROOT / ".secrets" / "front_door" / "gateway_tls_key"
+        store = ROOT / ".secrets" / "production" / "gateway_tls_key"
         store.write_text(key.read_text())
         store.chmod(0o600)
         given = {"gateway_tls": "given", "gateway_tls_certificate": ".lab/given.pem"}
         try:
-            door.deploy(**given)
-            answer = requests.get(f"{door.url}/healthz", verify=str(certificate), timeout=10)
+            gateway.deploy(**given)
+            answer = requests.get(f"{gateway.url}/healthz", verify=str(certificate), timeout=10)
             assert answer.status_code == 200
-            assert door.deploy(**given) == {}
+            assert gateway.deploy(**given) == {}
         finally:
             store.unlink()
             certificate.unlink()
-            door.deploy()
-        assert door.call("GET", "/healthz").status_code == 200
+            gateway.deploy()
+        assert gateway.call("GET", "/healthz").status_code == 200
 
 
-def _trust(door: FrontDoor) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(door.ca))
+def _trust(gateway: GatewayUnderTest) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(gateway.ca))

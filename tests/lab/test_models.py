@@ -658,7 +658,7 @@ DAMAGES = [
 
 
 def _keep_keys() -> None:
-    """The other inventory's front door keeps the keys that it has."""
+    """The other inventory's gateway keeps the keys that it has."""
     shutil.copytree(
         ROOT / ".secrets/lab", ROOT / ".secrets" / CUSTOM_MODELS.stem, dirs_exist_ok=True
     )

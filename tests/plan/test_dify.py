@@ -129,7 +129,7 @@ def test_docker_comes_with_the_group_and_before() -> None:
 
 
 def test_set_up_comes_after_the_models_of_other_hosts() -> None:
-    """It has Dify ask them a question, through the door."""
+    """It has Dify ask them a question, through the gateway."""
     order = plan(APART, {name: facts() for name in APART}).order
     asks = order.index(f"chat: {SET_UP}")
     assert order.index("gpu1: Models | Provide the models") < asks
@@ -230,7 +230,7 @@ class TestFirewall:
             "ip6 saddr { fd00::/8 } meta l4proto tcp ct original proto-dst 9480 accept "
             'comment "dify"',
         ]
-        # The door is on another host: nothing of this one is opened to containers.
+        # The gateway is on another host: nothing of this one is opened to containers.
         assert not [
             rule for rule in self.ruleset(whole, "chat") if "br-dify" in rule and "tcp" in rule
         ]

@@ -177,5 +177,5 @@ class TestAlternative:
             "ip6 saddr { fd00::/8 } meta l4proto tcp ct original proto-dst 9380 accept "
             'comment "open webui"',
         ]
-        # The door is on another host.
+        # The gateway is on another host.
         assert 'iifname "docker0" tcp' not in text

@@ -73,7 +73,7 @@ class TestUpgrade:
     def test_work_in_one_that_failed_is_put_aside(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its door was open until it had failed."""
+        """It took requests until it had failed."""
 
         def prove(stack: Any) -> None:
             if host.running == {NEW}:

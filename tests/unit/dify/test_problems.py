@@ -94,9 +94,9 @@ def test_gateway_needs_a_key_for_dify() -> None:
     ],
 )
 def test_gateway_turns_dify_away(key: dict[str, Any], edge: dict[str, Any], words: str) -> None:
-    door = {**EDGE[1], "gateway_keys": [{"name": "dify", **key}], **edge}
+    gateway = {**EDGE[1], "gateway_keys": [{"name": "dify", **key}], **edge}
     with pytest.raises(SettingsError) as caught:
-        fleet_of({"edge": ("gateway", door), "gpu1": GPU, "chat": ("dify", CHAT)})
+        fleet_of({"edge": ("gateway", gateway), "gpu1": GPU, "chat": ("dify", CHAT)})
     assert words in str(caught.value)
 
 

@@ -19,7 +19,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ssh_port and ollama_port", "11434", "a port of its own"],
     ),
-    "front door on the port of ollama": (
+    "gateway on the port of ollama": (
         {"box": ("gpu gateway", {**BOX[1], "gateway_port": 11434})},
         "box",
         ["ollama_port and gateway_port", "11434", "a port of its own"],

@@ -17,7 +17,7 @@ SSH = [
     'meta nfproto ipv4 tcp dport 22 accept comment "ssh"',
     'meta nfproto ipv6 tcp dport 22 accept comment "ssh"',
 ]
-DOOR = [
+GATEWAY = [
     'meta nfproto ipv4 tcp dport 8434 accept comment "front door"',
     'meta nfproto ipv6 tcp dport 8434 accept comment "front door"',
 ]
@@ -31,12 +31,12 @@ def test_gpu_host_lets_the_gateway_only_to_ollama() -> None:
     assert rules("gpu1", {"gpu1": GPU, "edge": EDGE}) == [*SSH, ollama("ip saddr { 10.0.0.2/32 }")]
 
 
-def test_gateway_has_the_front_door() -> None:
-    assert rules("edge", {"gpu1": GPU, "edge": EDGE}) == [*SSH, *DOOR]
+def test_gateway_is_open_to_its_callers() -> None:
+    assert rules("edge", {"gpu1": GPU, "edge": EDGE}) == [*SSH, *GATEWAY]
 
 
 def test_both_roles_on_one_host_open_no_ollama() -> None:
-    assert rules("box", {"box": BOX}) == [*SSH, *DOOR]
+    assert rules("box", {"box": BOX}) == [*SSH, *GATEWAY]
 
 
 def test_both_roles_and_another_gateway() -> None:
@@ -44,8 +44,8 @@ def test_both_roles_and_another_gateway() -> None:
     box = (BOX[0], {**BOX[1], "ollama_listen": "private"})
     gpu_edge = ("gpu gateway", {**EDGE[1], "ollama_listen": "private"})
     hosts = {"box": box, "edge": gpu_edge}
-    assert rules("box", hosts) == [*SSH, ollama("ip saddr { 10.0.0.2/32 }"), *DOOR]
-    assert rules("edge", hosts) == [*SSH, ollama("ip saddr { 10.0.0.5/32 }"), *DOOR]
+    assert rules("box", hosts) == [*SSH, ollama("ip saddr { 10.0.0.2/32 }"), *GATEWAY]
+    assert rules("edge", hosts) == [*SSH, ollama("ip saddr { 10.0.0.5/32 }"), *GATEWAY]
 
 
 def test_several_gateways() -> None:
@@ -66,9 +66,10 @@ def test_private_gpu_host_without_a_gateway_opens_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("listen", "expected"), [("loopback", SSH), ("private", [*SSH, *DOOR]), ("any", [*SSH, *DOOR])]
+    ("listen", "expected"),
+    [("loopback", SSH), ("private", [*SSH, *GATEWAY]), ("any", [*SSH, *GATEWAY])],
 )
-def test_front_door_by_where_it_listens(listen: str, expected: list[str]) -> None:
+def test_gateway_by_where_it_listens(listen: str, expected: list[str]) -> None:
     hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_listen": listen})}
     assert rules("edge", hosts) == expected
 

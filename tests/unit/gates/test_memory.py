@@ -192,10 +192,10 @@ class TestWaysToFit:
         assert ways == [Load(32_768, 2), Load(32_768, 4, "q8_0"), Load(16_384, 4)]
 
     def test_every_way_fits(self) -> None:
-        room = 15 * GIB
-        ways = list(ways_to_fit(SMALL, Load(65_536, 2), room, 1))
+        budget = 15 * GIB
+        ways = list(ways_to_fit(SMALL, Load(65_536, 2), budget, 1))
         assert ways
-        assert all(need(SMALL, way, 1).total <= room for way in ways)
+        assert all(need(SMALL, way, 1).total <= budget for way in ways)
 
     def test_nothing_helps_when_the_weights_alone_are_too_large(self) -> None:
         assert list(ways_to_fit(LARGE, Load(131_072, 8), 15 * GIB, 1)) == []

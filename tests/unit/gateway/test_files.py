@@ -83,8 +83,10 @@ class TestGateway:
 
     def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
         """Each location that can be asked for refuses first, whatever it does then."""
-        door = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
-        public = re.findall(r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", door, flags=re.MULTILINE)
+        gateway = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
+        public = re.findall(
+            r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", gateway, flags=re.MULTILINE
+        )
         assert len(public) == 6
         for place, *checks in public:
             if place == "= /healthz":

@@ -17,7 +17,7 @@ from tests.unit.refusals import assert_refused, pair
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
 REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
-    "front door for nobody": (
+    "gateway for nobody": (
         pair(edge={"gateway_allow_from": []}),
         "edge",
         ["gateway_allow_from", "at least one network"],

@@ -20,7 +20,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_listen = 'private'", "needs private_address"],
     ),
-    "front door private without an address": (
+    "gateway private without an address": (
         {"box": ("gpu gateway", without(BOX[1], "private_address"))},
         "box",
         ["gateway_listen = 'private'", "needs private_address"],

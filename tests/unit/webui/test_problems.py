@@ -18,9 +18,9 @@ KEYS = {"gateway_keys": ["webui", {"name": "ops", "role": "admin"}]}
 def refusals(edge: dict[str, Any] | None = None, **data: Any) -> str:
     """What is refused of a host that differs from a sound one by `data`; None takes a key out."""
     declared = {key: value for key, value in (PAGE | data).items() if value is not None}
-    door = (EDGE[0], {**EDGE[1], **(KEYS if edge is None else edge)})
+    gateway = (EDGE[0], {**EDGE[1], **(KEYS if edge is None else edge)})
     with pytest.raises(SettingsError) as caught:
-        fleet_of({"gpu1": GPU, "edge": door, "page": ("webui", declared)})
+        fleet_of({"gpu1": GPU, "edge": gateway, "page": ("webui", declared)})
     return str(caught.value)
 
 
@@ -92,8 +92,8 @@ NARROW = {"gateway_allow_from": ["10.1.0.0/16"]}
 )
 def test_not_refused_for_what_may_work(edge: dict[str, Any], page: dict[str, Any]) -> None:
     data = {key: value for key, value in (PAGE | page).items() if value is not None}
-    door = (EDGE[0], {**EDGE[1], **KEYS, **edge})
-    fleet_of({"gpu1": GPU, "edge": door, "page": ("webui", data)})
+    gateway = (EDGE[0], {**EDGE[1], **KEYS, **edge})
+    fleet_of({"gpu1": GPU, "edge": gateway, "page": ("webui", data)})
 
 
 def test_on_the_gateway_itself_the_firewall_lets_it_in() -> None:

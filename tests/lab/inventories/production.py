@@ -1,4 +1,4 @@
-"""The lab with a front door as it is in production, changed by the JSON in FRONT_DOOR."""
+"""The lab with a gateway as it is in production, changed by the JSON in GATEWAY."""
 
 import json
 import os
@@ -24,7 +24,7 @@ gateway = (
         "gateway_http_port": 80,
         "gateway_metrics": "private",
         "gateway_metrics_from": ["203.0.113.0/24"],
-        **json.loads(os.environ.get("FRONT_DOOR", "{}")),
+        **json.loads(os.environ.get("GATEWAY", "{}")),
     },
 )
 all = _lab["all"]  # noqa: A001 - pyinfra's name for the data of every host
