@@ -239,7 +239,7 @@ class TestSurroundings:
         self.program(host / "nvidia-smi", "\n".join(f"echo '{line}'" for line in listed))
         around = ask(SurroundingsState(), unit="x.service", sandboxed=True, has_switches=True)
         assert around.uuids == ("GPU-aa", "GPU-bb")
-        assert (around.refusal, around.allowed) == ("", "char-rtc r char-nvidia* rw")
+        assert (around.refusal, around.allowed) == (None, "char-rtc r char-nvidia* rw")
         assert (around.drop_ins, around.fabric) == ("/run/x.conf", "inactive")
         # This machine has none.
         assert around.missing == ("/dev/nvidiactl", "/dev/nvidia-uvm", "/dev/nvidia0")
@@ -251,7 +251,7 @@ class TestSurroundings:
         )
         around = ask(SurroundingsState(), unit="x.service", sandboxed=False, has_switches=False)
         assert around.refusal == f"{said} NVML library version: 580"
-        assert (around.uuids, around.allowed, around.fabric) == ((), None, "")
+        assert (around.uuids, around.allowed, around.fabric) == ((), None, None)
 
     def test_environment_of_the_running_process(
         self, host: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fleet.ollama.models import pull_name
+from fleet.ollama.models import ModelDeclaration, pull_name
 from tests.fleets import (
     Hosts,
 )
@@ -142,3 +143,19 @@ class TestModels:
     )
     def test_pull_name(self, model: str, registry: str | None, name: str) -> None:
         assert pull_name(model, registry) == name
+
+
+@pytest.mark.parametrize(
+    ("declared", "stays"),
+    [
+        ({}, False),
+        ({"load": True}, True),
+        ({"load": True, "keep_alive": "-1"}, True),
+        ({"load": True, "keep_alive": "-5m"}, True),
+        ({"load": True, "keep_alive": "30m"}, False),
+    ],
+)
+def test_model_that_is_loaded_stays_unless_it_is_told_how_long(
+    declared: dict[str, Any], stays: bool
+) -> None:
+    assert ModelDeclaration(name="a", **declared).stays_loaded is stays
