@@ -73,7 +73,7 @@ test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgr
 	$(LAB_TESTS) tests/lab -m 'not slow' --durations 15
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
-	$(BIN)/pytest tests/lab/test_docker.py -v --durations 5
+	$(BIN)/pytest tests/lab/test_docker.py tests/lab/test_apt.py -v --durations 5
 
 test-dify: .venv/installed ## The stack of Dify, and Open WebUI, on real hosts (root, slow)
 	$(LAB_TESTS) tests/lab/test_dify*.py --durations 5

@@ -13,9 +13,9 @@ from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.fleet import FleetHost
 from fleet.docker.paths import DOCKER_CONFIG, DOCKER_UNIT
 from fleet.driver.facts import GpuHardwareFact
-from fleet.kit.apt import install_versions, trust_repository
 from fleet.kit.files import install_files
-from fleet.kit.packages import install_packages
+from fleet.kit.packages import install_packages, install_versions
+from fleet.kit.repositories import trust_repository
 from fleet.kit.units import enable_unit, run_unit
 
 

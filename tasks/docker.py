@@ -18,8 +18,8 @@ from fleet.docker.packages import (
 )
 from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_UNIT
 from fleet.docker.settings import Docker, docker_configuration
-from fleet.kit.apt import forget_repository, install_at_least, install_versions, trust_repository
-from fleet.kit.packages import install_packages
+from fleet.kit.packages import install_at_least, install_packages, install_versions
+from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import run_unit, unmask_unit
 
 

@@ -33,12 +33,12 @@ from fleet.driver.paths import (
 )
 from fleet.driver.plan import Refusal, System, floor_of, make_plan
 from fleet.driver.settings import Driver
-from fleet.kit.apt import forget_repository, trust_repository
 from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.refuse import refuse
+from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import enable_unit
 from fleet.ollama.servers import instances_of
 
@@ -121,7 +121,7 @@ def _make_nodes() -> None:
     nvidia-modprobe makes them for whoever asks first, but not for a hardened Ollama.
     """
     devices = unit_files()[0]
-    install_files(name="Install the program of the device nodes", files=programs()[1:])
+    install_files(name="Install the program of the device nodes", files=programs()[-1:])
     install_files(
         name="Install the unit of the device nodes",
         files=[devices],

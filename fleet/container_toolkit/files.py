@@ -5,10 +5,10 @@ from __future__ import annotations
 from fleet.container_toolkit.paths import CDI_DROPIN
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.fleet import FleetHost
-from fleet.kit.apt import AptRepository
 from fleet.kit.errors import FleetError
 from fleet.kit.files import ManagedFile
 from fleet.kit.render import render
+from fleet.kit.repositories import AptRepository
 
 # They must all have one version: a mixture installs, and fails when a container starts.
 PACKAGES = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fleet.declare.fleet import FleetHost
 from fleet.docker.settings import Docker
-from fleet.kit.apt import AptRepository
 from fleet.kit.errors import FleetError
+from fleet.kit.repositories import AptRepository
 
 LEAST_COMPOSE = "2.24"
 CE_PACKAGES = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin")

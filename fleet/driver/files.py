@@ -16,10 +16,10 @@ from fleet.driver.paths import (
 from fleet.driver.plan import Plan, System
 from fleet.driver.settings import Driver
 from fleet.kit import paths
-from fleet.kit.apt import AptRepository
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
 from fleet.kit.render import host_program, render
+from fleet.kit.repositories import AptRepository
 
 DEVICES_PROGRAM = f"{paths.LIB}/nvidia-devices"
 
@@ -58,8 +58,10 @@ def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
 
 
 def programs() -> list[ManagedFile]:
-    """What the host runs by itself."""
+    """The installer with its way to apt, and last what makes the device nodes."""
+    patient = f"{paths.LIB}/when-apt-is-free"
     return [
+        ManagedFile(patient, host_program("kit", "when-apt-is-free"), mode="755"),
         *program_files("driver", "driver_install"),
         ManagedFile(DEVICES_PROGRAM, host_program("driver", "nvidia-devices"), mode="755"),
     ]

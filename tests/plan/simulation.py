@@ -50,7 +50,7 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
-from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.apt import AptHolder, ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
@@ -120,6 +120,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
+        AptHolder: str,
         KeyringFingerprints: lambda path: (),
         ExistingFiles: lambda paths: [],
         PackageVersions: lambda packages: {},

@@ -172,12 +172,12 @@ class TestRepository:
 class TestPackages:
     def test_pinned_held_and_not_started(self) -> None:
         lines = planned(bare()).step("box", INSTALL).lines
-        assert lines[0] == "dpkg --configure -a --force-confold"
+        assert lines[0] == "sh -s -- 600 dpkg --configure -a"
         assert lines[1].endswith(" update")
         assert lines[2].startswith("systemctl mask --runtime --quiet docker.service ;")
         assert "'docker-ce=5:29.7.2-*'" in lines[2]
         assert "'containerd.io=2.3.3-*'" in lines[2]
-        hold = f"apt-mark hold {' '.join(CE)} >/dev/null"
+        hold = f"sh -s -- 600 apt-mark hold {' '.join(CE)}"
         assert lines[3:] == [hold]
 
     @pytest.mark.parametrize("version", ["5:29.7.1-1~x", "5:29.7.20-1~x", "5:30.0.0-1~x"])
@@ -190,7 +190,7 @@ class TestPackages:
     def test_lost_hold_is_put_back(self, answers: Answers) -> None:
         loose = {name: Installed(text, held=name != "docker-ce") for name, text in CE.items()}
         answers[PackageVersions] = lambda packages: loose
-        assert planned(answers).lines("box") == ["apt-mark hold docker-ce >/dev/null"]
+        assert planned(answers).lines("box") == ["sh -s -- 600 apt-mark hold docker-ce"]
 
     def test_the_distributions_give_way(self, answers: Answers) -> None:
         """In one transaction, and not purged: that would delete every volume."""

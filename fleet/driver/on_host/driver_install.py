@@ -9,7 +9,6 @@ does not build for another kernel only, that is said, and it stays. Uses the sta
 """
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -22,7 +21,8 @@ from typing import NoReturn
 
 from common import log, say
 
-APT = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=600"]
+# Waits for who holds a lock of apt or dpkg, and keeps them from asking; it lies beside this one.
+WHEN_APT_IS_FREE = [str(Path(__file__).with_name("when-apt-is-free")), "600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 BOOT = Path("/boot")
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
@@ -53,7 +53,6 @@ def main() -> int:
         "--logs", type=Path, required=True, help="where a failed build's log is kept"
     )
     options = parser.parse_args()
-    os.environ["DEBIAN_FRONTEND"] = "noninteractive"
     try:
         install(options)
     except Failure as failure:
@@ -67,7 +66,7 @@ def install(options: argparse.Namespace) -> None:
     # A file's time is some milliseconds behind the clock's.
     kernel, began = output(["uname", "-r"]), time.time() - 1
     clean_up([*options.pinning, *options.package], options.logs)
-    run([*APT, "update"])
+    run(["apt-get", "update"])
     if options.dkms:
         install_headers(kernel, began, options.logs)
     install_module(options, kernel, began)
@@ -109,7 +108,7 @@ def clean_up(wanted: list[str], logs: Path) -> None:
         NO_BUILDS.unlink()
     if left := half_installed(wanted):
         run(["dpkg", "--purge", "--force-depends", *left], check=False)
-    run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+    run(["dpkg", "--configure", "-a"], check=False)
 
 
 def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
@@ -209,7 +208,7 @@ def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
     if ours:
         NO_BUILDS.write_text(NO_BUILDS_OURS)
     try:
-        run(["dpkg", "--configure", "-a", "--force-confold"], check=False)
+        run(["dpkg", "--configure", "-a"], check=False)
         return apt_install(names)
     finally:
         if ours:
@@ -238,12 +237,12 @@ def give_up(
     # First what does not build: to configure it is to try once more.
     new = sorted(set(present(wanted)) - set(before))
     if new:
-        run([*APT, "purge", "-y", *new], check=False)
+        run(["apt-get", "purge", "-y", *new], check=False)
     if before:
         again = [f"{name}={version}" for name, version in before.items()]
-        run([*APT, "install", "-y", *CHANGE, "--no-install-recommends", *again], check=False)
+        run(["apt-get", "install", "-y", *CHANGE, "--no-install-recommends", *again], check=False)
     run(["dpkg", "--configure", "-a"], check=False)
-    run([*APT, "install", "-y", "--fix-broken"], check=False)
+    run(["apt-get", "install", "-y", "--fix-broken"], check=False)
     audit = output(["dpkg", "--audit"])
     message += f"\ndpkg needs a hand:\n{audit}" if audit else "\nThe packages were taken back."
     raise Failure(message)
@@ -336,13 +335,16 @@ def has_candidate(name: str) -> bool:
 
 def apt_install(names: Iterable[str]) -> bool:
     """Whether `names` are installed now."""
-    return run([*APT, "install", "-y", *CHANGE, "--no-install-recommends", *names], check=False)
+    return run(
+        ["apt-get", "install", "-y", *CHANGE, "--no-install-recommends", *names], check=False
+    )
 
 
 def run(argv: list[str], *, check: bool = True) -> bool:
     """Run a program whose output belongs into the journal; whether it succeeded."""
     say(f"+ {' '.join(argv)}")
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, check=False).returncode == 0
+    words = [*WHEN_APT_IS_FREE, *argv] if argv[0] in ("apt-get", "apt-mark", "dpkg") else argv
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, check=False).returncode == 0
     if check and not done:
         raise Failure(f"`{' '.join(argv)}` failed; its own words are above.")
     return done

@@ -7,6 +7,24 @@ from dataclasses import dataclass
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
+from fleet.kit.render import host_program
+
+WHEN_APT_IS_FREE = host_program("kit", "when-apt-is-free")
+
+
+class AptHolder(FactBase[str]):
+    """Who holds a lock of apt or dpkg, and which; empty while nobody does."""
+
+    default = str
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand("sh -c", QuoteString(WHEN_APT_IS_FREE))
+
+    @override
+    def process(self, output: list[str]) -> str:
+        return "\n".join(output)
+
 
 class KeyringFingerprints(FactBase[tuple[str, ...]]):
     """Fingerprints of the primary keys in the keyring `path`; empty without it, or without gpg."""

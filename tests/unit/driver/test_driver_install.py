@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 import driver_install
+from fleet.driver.files import programs
+from fleet.kit.apt import PATIENCE
 
 
 def test_no_packages_are_not_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,3 +296,33 @@ def test_installer_fails_with_the_reason_alone(
     monkeypatch.setattr("sys.argv", ["driver_install.py", "--logs", "/l"])
     assert driver_install.main() == 1
     assert capsys.readouterr().err == "because\n"
+
+
+def test_is_as_patient_as_a_deploy() -> None:
+    program, seconds = driver_install.WHEN_APT_IS_FREE
+    assert seconds == str(PATIENCE)
+    names = [file.staged_name for file in programs()]
+    # Put in place before whoever needs it.
+    assert names.index(Path(program).name) < names.index("driver_install.py")
+
+
+def test_every_call_waits_and_keeps_its_status(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the real `run`: apt's words, and no other program's, go to the patient one."""
+    ran = tmp_path / "ran"
+    patient = tmp_path / "patient"
+    patient.write_text(f'#!/bin/sh\necho "$*" >> {ran}\n[ "$3" != update ]\n')
+    patient.chmod(0o755)
+    monkeypatch.setattr(driver_install, "WHEN_APT_IS_FREE", [str(patient), "600"])
+    assert driver_install.apt_install(["curl"])
+    assert not driver_install.run(["apt-get", "update"], check=False)
+    assert driver_install.run(["apt-mark", "hold", "curl"])
+    assert driver_install.run(["dpkg", "--configure", "-a"])
+    assert driver_install.run(["true"])
+    assert [line.split()[:3] for line in ran.read_text().splitlines()] == [
+        ["600", "apt-get", "install"],
+        ["600", "apt-get", "update"],
+        ["600", "apt-mark", "hold"],
+        ["600", "dpkg", "--configure"],
+    ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.kit.apt import AptRepository
+from fleet.kit.repositories import AptRepository
 
 
 class TestRepository:
