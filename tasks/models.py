@@ -15,7 +15,7 @@ from fleet.kit.units import enable_unit
 from fleet.models.files import loader_config, loader_files, names_in_use, unit_file
 from fleet.models.operations import choose_model, provide_models
 from fleet.models.settings import Models
-from fleet.ollama.models import AUTO
+from fleet.ollama.models import is_auto
 from fleet.ollama.paths import LOADER_UNIT
 
 
@@ -24,7 +24,7 @@ def models(me: FleetHost) -> None:
     """Have the declared models present; the pull shows its progress and outlives this deploy."""
     install_packages(name="Install Python", packages=["python3"])
     install_files(name="Install the loader", files=loader_files(me))
-    if AUTO in names_in_use(me):
+    if any(map(is_auto, names_in_use(me))):
         choose_model(name="Choose the model by the host's memory")
     install_files(
         name="Install the loader's unit",

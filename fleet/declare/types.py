@@ -101,9 +101,11 @@ def _check_network(value: Any) -> Any:
 
 
 def _check_sha256(value: str) -> str:
-    if not _SHA256.fullmatch(value):
+    # Some tools show `sha256:` before it.
+    digits = value.removeprefix("sha256:")
+    if not _SHA256.fullmatch(digits):
         raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
-    return value
+    return digits
 
 
 def _check_absolute(value: str) -> str:

@@ -23,7 +23,7 @@ from fleet.firewall.settings import Firewall
 from fleet.gateway.declared import gateway_of
 from fleet.gateway.problems import call_problems
 from fleet.gateway.settings import Gateway
-from fleet.ollama.models import AUTO
+from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
 
 _OWN_VALUES = frozenset(
@@ -122,7 +122,7 @@ def _model_problems(host: FleetHost, hosts: Fleet) -> Iterator[str]:
         return
     first = found[0]
     declared = {model.full_name: model for model in first[Ollama].models}
-    if not host[Dify].models and AUTO in first[Ollama].model_names[:1]:
+    if not host[Dify].models and any(map(is_auto, first[Ollama].model_names[:1])):
         yield f"{host.name}: dify_models is missing: 'auto' is no name to tell Dify; name the model"
     for model in host[Dify].models:
         if model.full_name not in declared:

@@ -26,7 +26,7 @@ from fleet.gates.placement import Placement, Surroundings, explain, obstacle, pr
 from fleet.kit.errors import FleetError
 from fleet.kit.on_host.registry import blob_url, manifest_url
 from fleet.kit.proxy import proxy_environment
-from fleet.models.choice import choose
+from fleet.models.choice import choose, resolve, resolve_model
 from fleet.models.facts import HostMemory
 from fleet.models.on_host.ollama_protocol import (
     WEIGHTS_TYPE,
@@ -36,7 +36,7 @@ from fleet.models.on_host.ollama_protocol import (
 )
 from fleet.models.settings import Models
 from fleet.ollama.instances import bind_gpus
-from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
+from fleet.ollama.models import ModelDeclaration, full_name, pull_name, with_bases
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
 
@@ -88,13 +88,13 @@ def budgets(me: FleetHost, ask: Ask) -> list[Budget]:
 
 def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
     """Every declared model and base with its shape: by the host's disk, else by the registry."""
-    chosen = _chosen(ask)
+    choice = choose(ask(HostMemory))
     declared = with_bases(me[Ollama].models)
     sources = {model.full_name: model for model in declared}
     shapes: dict[str, tuple[Shape | None, str | None]] = {}
     found = []
     for model in declared:
-        named = _resolved(model, chosen)
+        named = resolve_model(model, choice)
         if named is None:
             found.append(Candidate(model, None, "the GPUs do not tell what `auto` is", model.name))
             continue
@@ -107,8 +107,8 @@ def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
 
 def declared_models(me: FleetHost, ask: Ask) -> list[ModelDeclaration]:
     """The declared models, `auto` by what it is on this host; none where that is open."""
-    chosen = _chosen(ask)
-    return [named for model in me[Ollama].models if (named := _resolved(model, chosen))]
+    choice = choose(ask(HostMemory))
+    return [named for model in me[Ollama].models if (named := resolve_model(model, choice))]
 
 
 def offloaded(me: FleetHost, ask: Ask) -> set[str]:
@@ -117,8 +117,8 @@ def offloaded(me: FleetHost, ask: Ask) -> set[str]:
     Ollama lists a process that models share by the name of the one that loaded it.
     """
     models = declared_models(me, ask)
-    auto = _chosen(ask) or AUTO
-    named = {full_name(auto if name == AUTO else name) for name in me[Models].cpu_offload}
+    choice = choose(ask(HostMemory))
+    named = {resolve(name, choice) or full_name(name) for name in me[Models].cpu_offload}
     roots = {model.root for model in models if model.full_name in named}
     sharing = {model.full_name for model in models if model.root in named | roots}
     return named | roots | sharing
@@ -175,23 +175,6 @@ def gpu_count(instance: Instance, ask: Ask) -> int:
     """GPUs that an instance was given; all of them are those on the bus."""
     everything = len(ask(GpuHardwareFact).gpus)
     return everything if isinstance(instance.gpus, str) else len(instance.gpus)
-
-
-def _chosen(ask: Ask) -> str | None:
-    """What `auto` is on this host; None while that is open."""
-    choice = choose(ask(HostMemory))
-    return choice.model if choice else None
-
-
-def _resolved(model: ModelDeclaration, chosen: str | None) -> ModelDeclaration | None:
-    """The declaration with `auto` replaced by what it is on this host; None while that is open."""
-    auto = full_name(AUTO)
-    if auto not in (model.full_name, model.root):
-        return model
-    if chosen is None:
-        return None
-    field = "name" if model.full_name == auto else "base"
-    return model.model_copy(update={field: chosen})
 
 
 def _shape(

@@ -24,10 +24,10 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.units import run_unit
-from fleet.models.choice import choose
+from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
 from fleet.models.on_host.ollama_protocol import load_request
-from fleet.ollama.models import AUTO
+from fleet.ollama.models import is_auto
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 
@@ -136,12 +136,11 @@ class Gateways:
 
     def _first_model(self, gpu: FleetHost) -> str:
         name = gpu[Ollama].model_names[0]
-        if name != AUTO:
-            return name
-        choice = choose(self._fact(gpu.name, HostMemory))
-        if choice is None:
+        choice = choose(self._fact(gpu.name, HostMemory)) if is_auto(name) else None
+        resolved = resolve(name, choice)
+        if resolved is None:
             raise FleetError(f"{gpu.name}: nvidia-smi does not tell what `auto` is; use --cold")
-        return choice.model
+        return resolved
 
     def _post(self, gpu: FleetHost, url: str, body: dict[str, Any], limit: int) -> str:
         """What Ollama answers on its host within `limit` seconds."""

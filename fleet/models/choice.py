@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fleet.ollama.models import ModelDeclaration, full_name, is_auto
+
 GIB = 1024**3
 
 LARGE, SMALL = "gpt-oss:120b", "gpt-oss:20b"
@@ -48,3 +50,20 @@ def choose(memory: Memory) -> Choice | None:
     if available < small:
         why += f", and less than the {small} GiB that {SMALL} needs with its whole context"
     return Choice(SMALL, why)
+
+
+def resolve(name: str, choice: Choice | None) -> str | None:
+    """The full name of a model; `auto` is the host's `choice`, and None while that is open."""
+    if not is_auto(name):
+        return full_name(name)
+    return choice.model if choice else None
+
+
+def resolve_model(model: ModelDeclaration, choice: Choice | None) -> ModelDeclaration | None:
+    """The declaration with `auto` replaced by the host's `choice`; None while that is open."""
+    field = "name" if is_auto(model.name) else "base"
+    name = getattr(model, field)
+    if name is None or not is_auto(name):
+        return model
+    chosen = resolve(name, choice)
+    return model.model_copy(update={field: chosen}) if chosen else None

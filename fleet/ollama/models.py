@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from fleet.declare.settings import FROM_NAME, Item
-from fleet.declare.types import Words
+from fleet.declare.types import Sha256, Words
 from fleet.kit.durations import check_duration, seconds
 
 AUTO = "auto"
@@ -48,19 +48,16 @@ def full_name(model: str) -> str:
     return model if ":" in model.rsplit("/", 1)[-1] else f"{model}:latest"
 
 
+def is_auto(model: str) -> bool:
+    """Whether the host chooses what `model` is."""
+    return full_name(model) == full_name(AUTO)
+
+
 def check_model_name(value: str) -> str:
     """`value`, when Ollama's parser would accept it."""
     if not _MODEL_NAME.fullmatch(value):
         raise ValueError("not a model name: write [host/][namespace/]model[:tag]")
     return value
-
-
-def check_sha256(value: str) -> str:
-    """`value`, without the `sha256:` that tools show before it."""
-    digits = value.removeprefix("sha256:")
-    if not re.fullmatch(r"[0-9a-f]{64}", digits):
-        raise ValueError("not a SHA-256: 64 lower-case hexadecimal digits")
-    return digits
 
 
 def _check_keep_alive(value: Any) -> Any:
@@ -163,7 +160,7 @@ ollama_models = [
             "`gguf`. `auto` is gpt-oss:120b or gpt-oss:20b, by the memory of the host."
         )
     )
-    digest: Annotated[str, AfterValidator(check_sha256)] | None = Field(
+    digest: Sha256 | None = Field(
         None,
         description=(
             "SHA-256 of the manifest in the registry, as `ollama list` and `/api/tags` show it. A "
@@ -178,7 +175,7 @@ ollama_models = [
         None,
         description="Imports this file: an absolute path on the host, or an http(s) address.",
     )
-    sha256: Annotated[str, AfterValidator(check_sha256)] | None = Field(
+    sha256: Sha256 | None = Field(
         None, description="SHA-256 of the `gguf` file, which is imported only if it matches."
     )
     system: Annotated[str, StringConstraints(min_length=1)] | None = Field(
@@ -246,10 +243,10 @@ ollama_models = [
                 "of its own",
             ),
             (
-                bool(self.digest) and self.name == AUTO,
+                bool(self.digest) and is_auto(self.name),
                 "auto has no digest; declare the model itself",
             ),
-            (made and self.name == AUTO, "auto is chosen, not made; give it a name of its own"),
+            (made and is_auto(self.name), "auto is chosen, not made; give it a name of its own"),
             (
                 self.base is not None and full_name(self.base) == full_name(self.name),
                 "is its own base; give the custom model another name",

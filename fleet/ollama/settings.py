@@ -23,7 +23,7 @@ from fleet.declare.types import (
     text_form,
 )
 from fleet.kit.proxy import proxy_environment
-from fleet.ollama.models import AUTO, Model, ModelDeclaration, contradictions, hidden_from_units
+from fleet.ollama.models import Model, ModelDeclaration, contradictions, hidden_from_units, is_auto
 
 Architecture = Literal["amd64", "arm64"]
 Runtime = Literal["systemd", "docker"]
@@ -293,7 +293,9 @@ class Ollama(Settings):
                 raise ValueError(f"ollama_instances: {instance.name}: {error}") from None
         self._check_gpus()
         self._check_image()
-        if self.instances and any(AUTO in (model.name, model.base) for model in self.models):
+        if self.instances and any(
+            is_auto(name) for model in self.models for name in (model.name, model.base) if name
+        ):
             raise ValueError(
                 "ollama_models: 'auto' goes by the memory of all GPUs, of which each of "
                 "ollama_instances has a part; name the model"

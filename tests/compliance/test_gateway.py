@@ -35,7 +35,7 @@ from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_KEYS, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
-from fleet.ollama.models import AUTO
+from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
 from tests.compliance.connection import Target
 
@@ -373,7 +373,7 @@ def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
     models = target.fleet.running(Ollama)[0][Ollama].models
     for model in sorted(models, key=lambda model: not model.load):
-        name = _chosen(target) if model.name == AUTO else model.name
+        name = _chosen(target) if is_auto(model.name) else model.name
         # Without messages it is only loaded, and one that makes embeddings is not even that.
         answer = requests.post(
             _url(target, "/api/chat"),

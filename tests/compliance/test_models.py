@@ -13,14 +13,14 @@ from fleet.gates import judge as gates
 from fleet.gates.fit import need_of
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
-from fleet.models.choice import choose
+from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
 from fleet.models.files import managed_files
 from fleet.models.on_host.ollama_protocol import load_request, manifest_path
 from fleet.models.paths import LOADER_MEMORY, LOADER_STATE
 from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
-from fleet.ollama.models import AUTO, ModelDeclaration, full_name, with_bases
+from fleet.ollama.models import ModelDeclaration, is_auto, with_bases
 from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
@@ -208,11 +208,10 @@ def _declared(target: Target) -> dict[str, ModelDeclaration]:
 
 
 def _resolved(target: Target, name: str) -> str:
-    if name not in (AUTO, full_name(AUTO)):
-        return full_name(name)
-    choice = choose(target.fact(HostMemory))
-    assert choice, "an NVIDIA GPU is on the bus, but nvidia-smi does not answer"
-    return choice.model
+    choice = choose(target.fact(HostMemory)) if is_auto(name) else None
+    resolved = resolve(name, choice)
+    assert resolved, "an NVIDIA GPU is on the bus, but nvidia-smi does not answer"
+    return resolved
 
 
 def _tags(target: Target) -> dict[str, dict[str, Any]]:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fleets import (
-    Hosts,
-)
+from fleet.ollama.settings import Ollama
+from tests.fleets import Hosts, fleet_of
 from tests.unit.refusals import assert_refused, pair, problems
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
@@ -115,3 +114,14 @@ def test_for_ever_is_not_advised_where_it_is_refused(key: str) -> None:
 )
 def test_traps_are_refused(hosts: Hosts) -> None:
     assert len(problems(hosts)) == 1
+
+
+def test_sha256_is_read_alike_everywhere() -> None:
+    """Of a release as of a model: some tools show `sha256:` before the digits."""
+    digits = "ab" * 32
+    model = {"name": "gpt-oss:20b", "digest": f"sha256:{digits}"}
+    declared = fleet_of(pair({"ollama_sha256": f"sha256:{digits}", "ollama_models": [model]}))
+    settings = declared["gpu1"][Ollama]
+    assert settings.sha256 == settings.models[0].digest == digits
+    [line] = problems(pair({"ollama_sha256": f"sha512:{digits}"}))
+    assert "not a SHA-256: 64 lower-case hexadecimal digits" in line

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.models.choice import GIB, Memory, choose
+from fleet.models.choice import GIB, Choice, Memory, choose, resolve, resolve_model
+from fleet.ollama.models import ModelDeclaration, full_name, is_auto
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,42 @@ def test_choice(gpus: list[int], ram: int, model: str, why: str) -> None:
 
 def test_silent_gpu_is_not_guessed_about() -> None:
     assert choose(Memory((), 512 * GIB, has_silent_gpu=True)) is None
+
+
+CHOICE = Choice("gpt-oss:120b", "because")
+
+
+@pytest.mark.parametrize("auto", ["auto", "auto:latest"])
+class TestAuto:
+    """Both names are one model: what one place takes for the choice, no other takes for a name."""
+
+    def test_name(self, auto: str) -> None:
+        assert is_auto(auto)
+        assert resolve(auto, CHOICE) == "gpt-oss:120b"
+        assert resolve(auto, None) is None
+
+    def test_declaration_and_base(self, auto: str) -> None:
+        plain = ModelDeclaration.named(auto)
+        made = ModelDeclaration.model_validate({"name": "analyst", "base": auto, "system": "x"})
+        for model, name, root in (
+            (plain, "gpt-oss:120b", "gpt-oss:120b"),
+            (made, "analyst:latest", "gpt-oss:120b"),
+        ):
+            resolved = resolve_model(model, CHOICE)
+            assert resolved is not None
+            assert (resolved.full_name, resolved.root) == (name, root)
+            assert resolve_model(model, None) is None
+
+    def test_is_refused_where_it_cannot_be(self, auto: str) -> None:
+        with pytest.raises(ValueError, match="auto has no digest"):
+            ModelDeclaration.model_validate({"name": auto, "digest": "ab" * 32})
+        with pytest.raises(ValueError, match="auto is chosen, not made"):
+            ModelDeclaration.model_validate({"name": auto, "base": "x", "system": "y"})
+
+
+@pytest.mark.parametrize("name", ["automatic", "me/auto", "auto:20b", "gpt-oss"])
+def test_other_names_are_names(name: str) -> None:
+    assert not is_auto(name)
+    assert resolve(name, None) == full_name(name)
+    model = ModelDeclaration.named(name)
+    assert resolve_model(model, None) == model
