@@ -58,40 +58,50 @@ def up_again(name: str) -> bool:
 
 def traces() -> dict[str, list[str]]:
     """What a lab could leave on this machine, without what belongs to labs that others run."""
-    labs = {k: v["number"] for k, v in state.read_json(STATE / "labs.json").items()}
-    foreign = [f"llmlab{n}" for k, n in labs.items() if k not in IDS]
-    tables = [f"llm_fleet_lab_{n}" for k, n in labs.items() if k not in IDS]
-    others = [f"/llm-fleet-lab/{k}/" for k in labs if k not in IDS]
+    labs = _numbers()
+    links = [link["ifname"] for link in json.loads(state.run(["ip", "-j", "link"]))]
+    tables = state.run(["nft", "list", "tables"]).splitlines()
+    inhabitants = list(_inhabitants())
+    now = _numbers()
+    # Files of tests run side by side: another lab may have come or gone while we looked.
+    others = {k: n for k, n in {**labs, **now}.items() if k not in IDS}
+    theirs = {
+        namespace
+        for group, namespace in inhabitants
+        if any(f"/llm-fleet-lab/{k}/" in group for k in others)
+    }
+    values = [] if others else [f"{s}={_sysctl(s)}" for s in machine.SYSCTLS]
     return {
-        "links": sorted(
-            link["ifname"]
-            for link in json.loads(state.run(["ip", "-j", "link"]))
-            if link["ifname"] not in foreign
-        ),
+        "links": sorted(set(links) - {f"llmlab{n}" for n in others.values()}),
         "mounts": sorted(Path("/proc/self/mounts").read_text().splitlines()),
         "tables": sorted(
             line
-            for line in state.run(["nft", "list", "tables"]).splitlines()
-            if line.split()[-1] not in tables
+            for line in tables
+            if line.split()[-1] not in [f"llm_fleet_lab_{n}" for n in others.values()]
         ),
-        "namespaces": sorted(_network_namespaces(others)),
+        "namespaces": sorted({namespace for _, namespace in inhabitants} - theirs),
         "groups": [i for i in IDS if (processes.hierarchy() / "llm-fleet-lab" / i).exists()],
         "files": [i for i in IDS if (STATE / i).exists() or (CHECKOUT / ".lab" / i).exists()],
-        "numbers": [i for i in IDS if i in labs],
+        "numbers": [i for i in IDS if i in now],
         # Another lab keeps them raised until it goes.
-        "sysctls": [] if foreign else [Path(f"/proc/sys/{s}").read_text() for s in machine.SYSCTLS],
+        "sysctls": values,
         "nspawn": sorted(str(path) for path in Path("/run/systemd/nspawn").glob("**/*")),
     }
 
 
-def _network_namespaces(others: list[str]) -> set[str]:
-    """Namespaces that something is in, without those of other labs, who else may be in them."""
-    found, theirs = set(), set()
+def _numbers() -> dict[str, int]:
+    return {k: v["number"] for k, v in state.read_json(STATE / "labs.json").items()}
+
+
+def _sysctl(name: str) -> str:
+    return Path(f"/proc/sys/{name}").read_text().strip()
+
+
+def _inhabitants() -> Iterator[tuple[str, str]]:
+    """Each process's control groups, and the network namespace that it is in."""
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            of_another_lab = any(group in (process / "cgroup").read_text() for group in others)
-            (theirs if of_another_lab else found).add(str((process / "ns/net").readlink()))
-    return found - theirs
+            yield (process / "cgroup").read_text(), str((process / "ns/net").readlink())
 
 
 def new_since(before: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -115,7 +125,10 @@ def _leave_nothing() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def before() -> dict[str, list[str]]:
-    return traces()
+    """What there was; of the settings, what they were before any lab raised them."""
+    raised = state.read_json(STATE / "sysctls.json")
+    values = [f"{name}={raised.get(name, _sysctl(name))}" for name in machine.SYSCTLS]
+    return {**traces(), "sysctls": values}
 
 
 @pytest.fixture(scope="module")
