@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.gates.fit import Room
+from fleet.gates.fit import Budget
 from fleet.gates.memory import GIB
 from fleet.ollama.servers import Instance, instances_of
 from tests.compliance.pinned import may_load
@@ -21,8 +21,8 @@ def instance(**settings: Any) -> Instance:
     return instances_of(fleet_of({"gpu1": ("gpu", {**GPU[1], **settings})})["gpu1"])[0]
 
 
-def room(gib: int, **settings: Any) -> Room:
-    return Room(instance(**settings), (("GPU-1", gib * GIB),), 256 * GIB)
+def budget(gib: int, **settings: Any) -> Budget:
+    return Budget(instance(**settings), (("GPU-1", gib * GIB),), 256 * GIB)
 
 
 def loaded(gib: int, expires: str = PINNED) -> dict[str, Any]:
@@ -30,22 +30,22 @@ def loaded(gib: int, expires: str = PINNED) -> dict[str, Any]:
 
 
 def test_fits_beside_the_pinned_with_ollamas_headroom() -> None:
-    assert may_load(room(80), 16 * GIB, [loaded(60)], 0)
-    assert not may_load(room(80), 17 * GIB, [loaded(60)], 0)
-    assert not may_load(room(80), 16 * GIB, [loaded(60)], GIB)
+    assert may_load(budget(80), 16 * GIB, [loaded(60)], 0)
+    assert not may_load(budget(80), 17 * GIB, [loaded(60)], 0)
+    assert not may_load(budget(80), 16 * GIB, [loaded(60)], GIB)
 
 
 def test_nothing_is_pinned() -> None:
-    assert may_load(room(80), 70 * GIB, [loaded(60, FOR_A_WHILE)], 0)
-    assert may_load(room(80), 70 * GIB, [], 0)
+    assert may_load(budget(80), 70 * GIB, [loaded(60, FOR_A_WHILE)], 0)
+    assert may_load(budget(80), 70 * GIB, [], 0)
 
 
 def test_number_of_models_is_bounded_too() -> None:
     three = [loaded(1), loaded(1), loaded(1, FOR_A_WHILE)]
-    assert may_load(room(80), 1 * GIB, three[:2], 0)
-    assert not may_load(room(80), 1 * GIB, three, 0)
-    assert not may_load(room(80, ollama_max_loaded_models=1), 1 * GIB, three[:1], 0)
+    assert may_load(budget(80), 1 * GIB, three[:2], 0)
+    assert not may_load(budget(80), 1 * GIB, three, 0)
+    assert not may_load(budget(80, ollama_max_loaded_models=1), 1 * GIB, three[:1], 0)
 
 
 def test_unknown_size_is_no_yes() -> None:
-    assert not may_load(room(80), None, [loaded(1)], 0)
+    assert not may_load(budget(80), None, [loaded(1)], 0)
