@@ -9,9 +9,10 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.types import is_http
 from fleet.dify import declared
 from fleet.dify.files import config_files, programs, unit_files
-from fleet.dify.operations import fetch_dify, have_backup, keep_app_keys, run_stack, set_up_dify
-from fleet.dify.paths import DIFY_BACKUP_TIMER, DIFY_BOOT_UNIT, DIFY_PACKAGE
+from fleet.dify.operations import fetch_dify, keep_app_keys, run_stack, set_up_dify
+from fleet.dify.paths import DIFY_BACKUP_TIMER, DIFY_BACKUP_UNIT, DIFY_BOOT_UNIT, DIFY_PACKAGE
 from fleet.dify.settings import Dify
+from fleet.kit.backups import have_backup
 from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
@@ -58,7 +59,9 @@ def dify(me: FleetHost, fleet: Fleet) -> None:
     )
     have_backup(
         name="Have a backup",
+        unit=DIFY_BACKUP_UNIT,
         directory=me[Dify].backup_dir,
+        prefix="dify",
         younger_than=seconds(me[Dify].backup_every),
     )
 

@@ -17,8 +17,9 @@ from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.proxy import proxy_environment
 from fleet.kit.refuse import refuse
+from fleet.kit.releases import fetcher_file
 from fleet.kit.units import run_unit
-from fleet.ollama.files import fetcher_file, running_files, unit_file
+from fleet.ollama.files import running_files, unit_file
 from fleet.ollama.instances import refuse_missing_gpus
 from fleet.ollama.operations import install_instances, install_release, remove_servers
 from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_UNIT

@@ -6,6 +6,7 @@ from pyinfra.api import deploy
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.images import pull_image
+from fleet.kit.backups import have_backup
 from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
@@ -13,8 +14,7 @@ from fleet.kit.packages import install_packages
 from fleet.kit.units import run_unit
 from fleet.webui.declared import webui_endpoint
 from fleet.webui.files import backup_files, config_files, unit_files
-from fleet.webui.operations import have_backup
-from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_UNIT
+from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_BACKUP_UNIT, WEBUI_UNIT
 from fleet.webui.settings import Webui
 
 # Its database is migrated before it answers, and the models of its image are loaded.
@@ -46,6 +46,8 @@ def webui(me: FleetHost, fleet: Fleet) -> None:
     run_unit(name="Ask every hour for a backup", unit=WEBUI_BACKUP_TIMER, files=[])
     have_backup(
         name="Have a backup",
+        unit=WEBUI_BACKUP_UNIT,
         directory=me[Webui].backup_dir,
+        prefix="webui",
         younger_than=seconds(me[Webui].backup_every),
     )

@@ -30,11 +30,12 @@ from fleet.dify.paths import (
 )
 from fleet.dify.settings import Dify
 from fleet.gateway import tls
-from fleet.kit import paths
+from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after, seconds
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
-from fleet.kit.render import host_program, render
+from fleet.kit.releases import fetcher_file
+from fleet.kit.render import render
 
 PROVIDER = "langgenius/ollama/ollama"
 # Sample app to Dify's word for its kind. Only a workflow, streamed, proves the worker.
@@ -53,10 +54,7 @@ def managed_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
 
 def programs() -> list[ManagedFile]:
     """What does the work on the host."""
-    fetch = ManagedFile(
-        f"{paths.LIB}/fetch-release", host_program("kit", "fetch-release"), mode="755"
-    )
-    return [*program_files("dify", "dify_client", "dify_stack"), fetch]
+    return [*program_files("dify", "dify_client", "dify_stack"), fetcher_file()]
 
 
 def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
@@ -80,11 +78,10 @@ def unit_files() -> tuple[ManagedFile, ManagedFile, ManagedFile]:
     values = {"program": DIFY_STACK_PROGRAM, "config": DIFY_STACK_CONFIG}
     boot = render("dify/llm-fleet-dify-boot.service.j2", **values)
     service = render("dify/llm-fleet-dify-backup.service.j2", **values)
-    timer = render("dify/llm-fleet-dify-backup.timer.j2")
     return (
         ManagedFile(DIFY_BOOT_UNIT_FILE, boot),
         ManagedFile(DIFY_BACKUP_UNIT_FILE, service),
-        ManagedFile(DIFY_BACKUP_TIMER_FILE, timer),
+        timer_file(DIFY_BACKUP_TIMER_FILE, "Dify"),
     )
 
 

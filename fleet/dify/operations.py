@@ -1,4 +1,4 @@
-"""Dify on a host: its release, its containers, its settings inside, and its backups."""
+"""Dify on a host: its release, its containers, and its settings inside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
 from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
 from fleet.dify.paths import (
-    DIFY_BACKUP_UNIT,
     DIFY_CLIENT_CONFIG,
     DIFY_CLIENT_PROGRAM,
     DIFY_JOB,
@@ -23,12 +22,11 @@ from fleet.dify.paths import (
     DIFY_STACK_CONFIG,
     DIFY_STACK_PROGRAM,
 )
-from fleet.kit.commands import Commands, fail, or_journal, with_environment
+from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.errors import FleetError
-from fleet.kit.facts.backups import NewestBackup
-from fleet.kit.facts.jobs import Download, FetchJob, LoggedJob
-from fleet.kit.jobs import Meter, newest_line, run_backup, run_job
-from fleet.kit.paths import LIB
+from fleet.kit.facts.jobs import LoggedJob
+from fleet.kit.jobs import newest_line, run_job, start_job
+from fleet.kit.releases import Tarball, fetch_release
 from fleet.kit.secrets import SecretStore
 
 
@@ -36,23 +34,16 @@ from fleet.kit.secrets import SecretStore
 def fetch_dify(version: str, url: str, sha256: str, environment: Mapping[str, str]) -> Commands:
     """Have the release tarball at `url` unpacked in a directory of its version, and never touched.
 
-    A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
-    what curl is told of a proxy.
+    A tarball with another SHA-256 changes nothing. `environment` is what curl is told of a proxy.
     """
     if host.get_fact(DifyRelease, version=version) == sha256:
         host.noop(f"Dify {version} is there")
         return
-    directory = f"{DIFY_PRISTINE}/{version}"
-    unit = f"llm-fleet-fetch-dify-{version}.service"
-    fetch = (f"{LIB}/fetch-release", QuoteString(url), sha256, directory)
-    start = _start(unit, *with_environment(environment), *fetch)
-    meter = Meter()
-
-    def describe(job: Download) -> str:
-        return f"Dify {version}: {meter.read(job.completed, job.total)}"
-
-    yield from run_job(
-        unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe
+    yield from fetch_release(
+        f"llm-fleet-fetch-dify-{version}.service",
+        Tarball(url, sha256, f"{DIFY_PRISTINE}/{version}"),
+        environment,
+        shown=f"Dify {version}",
     )
 
 
@@ -78,7 +69,7 @@ def _have_done(unit: str, asked: dict[str, str], command: str, *options: Any) ->
     A run that is under way already may know older settings: what it leaves is done by another.
     """
     words = ("/usr/bin/python3", DIFY_STACK_PROGRAM, command, DIFY_STACK_CONFIG)
-    start = _start(unit, *options, *words)
+    start = start_job(unit, *options, *words)
     pending: list[str] = host.get_fact(DifyPending, **asked)
     for _ in range(2):
         if not pending:
@@ -127,19 +118,3 @@ def _fetch_keys(store: SecretStore, names: dict[str, str], arguments: dict[str, 
 
 def _print(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()
-
-
-@operation()
-def have_backup(directory: str, younger_than: float) -> Commands:
-    """Have a backup younger than so many seconds; the timer on the host makes all later ones."""
-    age = host.get_fact(NewestBackup, directory=directory)
-    yield from run_backup(DIFY_BACKUP_UNIT, age, younger_than)
-
-
-def _start(unit: str, *command: Any) -> StringCommand:
-    """Start a transient unit that a lost connection does not stop; one that runs is left alone."""
-    return StringCommand(
-        "systemctl is-active --quiet", unit, "|| {",
-        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, *command, "; }",
-    )  # fmt: skip

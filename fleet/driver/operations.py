@@ -23,7 +23,7 @@ from fleet.driver.plan import Plan, on_kernel
 from fleet.driver.settings import RebootPolicy
 from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
-from fleet.kit.jobs import run_job
+from fleet.kit.jobs import run_job, start_job
 from fleet.kit.paths import LIB
 from fleet.kit.units import run_unit
 
@@ -57,13 +57,14 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     ):
         for name in names:
             words += [option, QuoteString(name)]
-    start = StringCommand(
-        "systemctl is-active --quiet", DRIVER_JOB, "|| {",
-        "systemctl reset-failed --quiet", DRIVER_JOB, "2>/dev/null;",
-        "systemd-run --quiet --unit", DRIVER_JOB, "--property=Type=exec",
+    start = start_job(
+        DRIVER_JOB,
+        "--property=Type=exec",
         "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "/usr/bin/python3", INSTALLER, *words, "; }",
-    )  # fmt: skip
+        "/usr/bin/python3",
+        INSTALLER,
+        *words,
+    )
 
     def describe(job: LoggedRun) -> str:
         return f"driver: {(job.line or 'working')[:100]}"

@@ -5,16 +5,29 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 from pyinfra import host
 from pyinfra.api import StringCommand
 
 from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import AnyJob, LoggedJob, LoggedRun
+from fleet.kit.facts.jobs import AnyJob, LoggedRun
 from fleet.kit.on_host.common import size_text
 
 POLL = 1.0  # seconds between two looks at the host
+
+
+def start_job(unit: str, *command: Any) -> StringCommand:
+    """Start a transient unit that a lost connection does not stop; one that runs is left alone.
+
+    `command` may begin with options of systemd-run.
+    """
+    return StringCommand(
+        "systemctl is-active --quiet", unit, "|| {",
+        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
+        "systemd-run --quiet --unit", unit, *command, "; }",
+    )  # fmt: skip
 
 
 def run_job(
@@ -49,19 +62,6 @@ def run_job(
         gevent.sleep(POLL)
     if job.has_failed:
         yield or_journal(StringCommand("false"), unit)
-
-
-def run_backup(unit: str, age: float | None, younger_than: float) -> Commands:
-    """Run the backup of `unit`, unless the newest one's `age` is less than so many seconds."""
-    if age is not None and age < younger_than:
-        host.noop(f"the newest backup is {age / 3600:.1f} h old")
-        return
-    yield from run_job(
-        unit,
-        StringCommand("systemctl start --no-block", unit),
-        lambda: host.get_fact(LoggedJob, unit=unit),
-        newest_line,
-    )
 
 
 def newest_line(job: LoggedRun) -> str:

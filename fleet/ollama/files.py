@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fleet.driver.paths import DEVICES_UNIT
 from fleet.kit import paths
 from fleet.kit.files import ManagedFile
-from fleet.kit.render import host_program, render
+from fleet.kit.render import render
 from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name
 from fleet.ollama.paths import LOADER_UNIT, OLLAMA_BINARY, OLLAMA_CURRENT, OLLAMA_HOME, OLLAMA_ROOT
 from fleet.ollama.servers import Instance
@@ -37,13 +37,6 @@ def unit_file(instance: Instance, uuids: Iterable[str] = ()) -> ManagedFile:
             **common,
         )
     return ManagedFile(f"{paths.UNITS}/{instance.unit}", content)
-
-
-def fetcher_file() -> ManagedFile:
-    """The program that fetches a release and checks it."""
-    return ManagedFile(
-        f"{paths.LIB}/fetch-release", host_program("kit", "fetch-release"), mode="755"
-    )
 
 
 def running_files(instance: Instance) -> list[str]:

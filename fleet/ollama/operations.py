@@ -10,13 +10,12 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.driver.facts import DrivenGpus, DriverState, DriverStateFact, GpuHardwareFact
 from fleet.driver.paths import DRIVER_NOUVEAU
-from fleet.kit.commands import Commands, fail, verify_unit, with_environment
+from fleet.kit.commands import Commands, fail, verify_unit
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.jobs import Download, FetchJob
 from fleet.kit.files import install_files
-from fleet.kit.jobs import Meter, run_job
-from fleet.kit.paths import LIB, UNITS
+from fleet.kit.paths import UNITS
+from fleet.kit.releases import Tarball, fetch_release
 from fleet.ollama.facts import OllamaReleases, OllamaServers
 from fleet.ollama.files import unit_file
 from fleet.ollama.instances import bind_gpus
@@ -30,26 +29,16 @@ def install_release(
 ) -> Commands:
     """Have the tarball at `url` unpacked beside the other releases, and `current` point to it.
 
-    A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
-    what curl is told of a proxy.
+    A tarball with another SHA-256 changes nothing. `environment` is what curl is told of a proxy.
     """
     directory = f"{OLLAMA_ROOT}/{version}"
     release = host.get_fact(OllamaReleases, version=version)
     if release.sha256 != sha256:
-        unit = f"llm-fleet-fetch-ollama-{version}.service"
-        start = StringCommand(
-            "systemctl is-active --quiet", unit, "|| {",
-            "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-            "systemd-run --quiet --unit", unit, *with_environment(environment),
-            f"{LIB}/fetch-release", QuoteString(url), sha256, directory, "; }",
-        )  # fmt: skip
-        meter = Meter()
-
-        def describe(job: Download) -> str:
-            return f"{url.rsplit('/', 1)[-1]}: {meter.read(job.completed, job.total)}"
-
-        yield from run_job(
-            unit, start, lambda: host.get_fact(FetchJob, unit=unit, directory=directory), describe
+        yield from fetch_release(
+            f"llm-fleet-fetch-ollama-{version}.service",
+            Tarball(url, sha256, directory),
+            environment,
+            shown=url.rsplit("/", 1)[-1],
         )
     if release.current != directory:
         # A fetch that somebody stopped has not failed either, so look at what there is. The link

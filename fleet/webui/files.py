@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway import tls
+from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
@@ -58,10 +59,9 @@ def unit_files(me: FleetHost, fleet: Fleet) -> tuple[ManagedFile, ManagedFile, M
             program=WEBUI_BACKUP_PROGRAM,
             config=WEBUI_BACKUP_CONFIG,
         ),
-        WEBUI_BACKUP_TIMER_FILE: render("webui/backup.timer.j2"),
     }
-    unit, service, timer = (ManagedFile(path, text) for path, text in texts.items())
-    return unit, service, timer
+    unit, service = (ManagedFile(path, text) for path, text in texts.items())
+    return unit, service, timer_file(WEBUI_BACKUP_TIMER_FILE, "Open WebUI")
 
 
 def backup_files(me: FleetHost) -> list[ManagedFile]:

@@ -144,7 +144,7 @@ def test_only_the_plugin_daemon_reaches_ollama(dify_host: Target) -> None:
 def test_backup(dify_host: Target, measured: Callable[[str], None]) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
     declared = dify_host.declared[Dify]
-    age = dify_host.fact(NewestBackup, directory=declared.backup_dir)
+    age = dify_host.fact(NewestBackup, directory=declared.backup_dir, prefix="dify")
     assert age is not None, dify_host.journal(DIFY_BACKUP_UNIT)
     assert age < seconds(declared.backup_every) + _TIMER, dify_host.journal(DIFY_BACKUP_UNIT)
     newest = dify_host.run(

@@ -10,11 +10,11 @@ import pytest
 
 from fleet.gateway.declared import Access
 from fleet.kit.durations import seconds
+from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.ollama.settings import Ollama
 from fleet.webui import declared as webui
 from fleet.webui.declared import webui_endpoint
-from fleet.webui.facts import NewestWebuiBackup
 from fleet.webui.files import managed_files
 from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_BACKUP_UNIT, WEBUI_CA, WEBUI_UNIT
 from fleet.webui.settings import Webui
@@ -133,7 +133,7 @@ def test_backup(webui_host: Target, measured: Callable[[str], None]) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
     declared = webui_host.declared[Webui]
     journal = webui_host.journal(WEBUI_BACKUP_UNIT)
-    age = webui_host.fact(NewestWebuiBackup, directory=declared.backup_dir)
+    age = webui_host.fact(NewestBackup, directory=declared.backup_dir, prefix="webui")
     assert age is not None, journal
     assert age < seconds(declared.backup_every) + _TIMER, journal
     newest, *owners = webui_host.run(

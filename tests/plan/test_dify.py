@@ -59,7 +59,7 @@ def facts(**answers: Any) -> Answers:
         DifyRelease: lambda version: answers.get("release"),
         DifyPending: answers.get("pending") or pending("not installed yet"),
         DifyKeyPrints: lambda: answers.get("prints", {}),
-        NewestBackup: lambda directory: answers.get("age"),
+        NewestBackup: lambda directory, prefix: answers.get("age"),
         LoggedJob: job(LoggedRun("active", "", "doing"), LoggedRun()),
         Sha256File: lambda path: None,
         TmpDir: lambda: "/tmp",  # noqa: S108 - of a host that is not there

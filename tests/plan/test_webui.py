@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from fleet.docker.facts import DockerImage
+from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
-from fleet.webui.facts import NewestWebuiBackup
 from tests.fleets import WEBUI, Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
@@ -41,7 +41,7 @@ def hosts(**data: Any) -> Hosts:
 def facts(age: float | None = None) -> Answers:
     """A bare host's, and the age of its newest backup."""
     return bare() | {
-        NewestWebuiBackup: lambda directory: age,
+        NewestBackup: lambda directory, prefix: age,
         LoggedJob: job(LoggedRun("active", "", "doing"), LoggedRun()),
     }
 
@@ -94,8 +94,8 @@ def test_second_run_plans_nothing() -> None:
     [
         (DockerImage, lambda reference: False, PULL),
         (UnitState, lambda unit, files: ABSENT if "timer" not in unit else RUNNING, RUN),
-        (NewestWebuiBackup, lambda directory: 90_000.0, BACKUP),
-        (NewestWebuiBackup, lambda directory: None, BACKUP),
+        (NewestBackup, lambda directory, prefix: 90_000.0, BACKUP),
+        (NewestBackup, lambda directory, prefix: None, BACKUP),
     ],
 )
 def test_each_difference_is_one_step(fact: type, answer: Any, step: str) -> None:

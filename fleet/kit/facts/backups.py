@@ -7,9 +7,7 @@ from typing_extensions import override
 
 
 class NewestBackup(FactBase[float | None]):
-    """Age in seconds of the newest archive in `directory`; None without any."""
-
-    archives = "dify-*.tar"
+    """Age in seconds of the newest archive `<prefix>-*.tar` in `directory`; None without any."""
 
     @override
     @staticmethod
@@ -17,9 +15,9 @@ class NewestBackup(FactBase[float | None]):
         return None
 
     @override
-    def command(self, directory: str) -> StringCommand:
+    def command(self, directory: str, prefix: str) -> StringCommand:
         return StringCommand(
-            "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(self.archives),
+            "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(f"{prefix}-*.tar"),
             "-printf '%T@\\n'",
             "2>/dev/null | sort -n | tail -n 1; date +%s",
         )  # fmt: skip

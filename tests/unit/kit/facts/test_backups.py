@@ -1,0 +1,23 @@
+"""The newest backup, of one capability among those of others."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from fleet.kit.facts.backups import NewestBackup
+from tests.unit.facts import ask
+
+
+def test_newest_of_its_own(tmp_path: Path) -> None:
+    now = time.time()
+    for name, age in (("dify-1.tar", 9000), ("dify-2.tar", 600), ("webui-1.tar", 60), ("x", 1)):
+        path = tmp_path / name
+        path.touch()
+        os.utime(path, (now - age, now - age))
+    for prefix, age in (("dify", 600), ("webui", 60)):
+        found = ask(NewestBackup(), directory=str(tmp_path), prefix=prefix)
+        assert abs(found - age) < 30
+    assert ask(NewestBackup(), directory=str(tmp_path), prefix="other") is None
+    assert ask(NewestBackup(), directory=str(tmp_path / "none"), prefix="dify") is None
