@@ -1,12 +1,13 @@
-"""docs/settings.md, generated from the settings of all capabilities.
+"""docs/settings.md, generated from the settings of all capabilities, and the index of their pages.
 
-What is said of a type is told where the type is: see `Words` and `Item`.
-`python -m fleet.docs` writes the page; `python -m fleet.docs --check` exits 1 when it is stale.
+What is said of a type is told where the type is: see `Words` and `Item`. `python -m fleet.docs`
+writes what is generated; `python -m fleet.docs --check` exits 1 when something is stale.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,6 +28,7 @@ from fleet.declare.types import Words
 from fleet.kit.errors import SettingsError
 
 PATH = PROJECT_ROOT / "docs" / "settings.md"
+INDEX = PROJECT_ROOT / "docs" / "operating.md"
 
 # Python's own types in an operator's words; all others tell theirs.
 _PYTHON = {
@@ -247,26 +249,41 @@ def _literal(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-def stale(path: Path) -> Iterator[str]:
-    """One line that says what to do, when `path` is not what would be generated."""
+def index() -> str:
+    """The whole of docs/operating.md: its table is made anew of the pages' first lines."""
+    rows = ["| page | answers |", "|---|---|"]
+    for page in sorted(INDEX.with_suffix("").glob("*.md")):
+        summary = page.read_text().splitlines()[2]
+        if summary.startswith("> "):
+            rows.append(f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |")
+    table = "\n".join(rows) + "\n"
+    return re.sub(r"^\| page .*?\n(?!\|)", lambda _: table, INDEX.read_text(), flags=re.M | re.S)
+
+
+def stale(path: Path, content: str, source: str) -> Iterator[str]:
+    """One line that says what to do, when `path` is not `content`, which is made of `source`."""
     if not path.exists():
         yield f"{path.relative_to(PROJECT_ROOT)} is missing; run `make docs` and commit it"
-    elif path.read_text() != generate():
+    elif path.read_text() != content:
         yield (
-            f"{path.relative_to(PROJECT_ROOT)} is stale, a settings.py in fleet/ has changed "
-            "since; run `make docs` and commit it"
+            f"{path.relative_to(PROJECT_ROOT)} is stale, {source} has changed since; run "
+            "`make docs` and commit it"
         )
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write docs/settings.md, or check it; the exit status."""
+    """Write what is generated, or check it; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m fleet.docs", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing, exit 1 when stale")
     if not parser.parse_args(arguments).check:
         PATH.parent.mkdir(exist_ok=True)
         PATH.write_text(generate())
+        INDEX.write_text(index())
         return 0
-    problems = list(stale(PATH))
+    problems = [
+        *stale(PATH, generate(), "a settings.py in fleet/"),
+        *stale(INDEX, index(), "a page in docs/operating/"),
+    ]
     sys.stderr.writelines(f"{line}\n" for line in problems)
     return 1 if problems else 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import Fleet
 from fleet.declare.load import load_fleet
+from tests import alternatives
 
 # Name of a host to its groups (with spaces between) and its data.
 Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -31,17 +34,12 @@ BOX: tuple[str, Mapping[str, Any]] = (
     "gpu gateway",
     {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]},
 )
-# What Dify and Open WebUI need, beside their groups.
-DIFY: Mapping[str, Any] = {
-    "dify_sha256": "ab" * 32,
-    "dify_owner_email": "owner@fleet.internal",
-    "dify_plugin": "langgenius/ollama:1.0.0@" + "cd" * 32,
-}
-WEBUI: Mapping[str, Any] = {
-    "webui_image": "ghcr.io/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
-    "webui_admin_email": "admin@fleet.internal",
-}
 
+# Each file of tests/alternatives is a host of its own, for one capability.
+_OWN_HOSTS = [
+    importlib.import_module(f"{alternatives.__name__}.{item.name}")
+    for item in pkgutil.iter_modules(alternatives.__path__)
+]
 # Every setting that can differ from its default does: the second scenario of rendering and plans.
 ALTERNATIVE_GPU: dict[str, Any] = {
     "private_address": "fd00::11",
@@ -163,72 +161,22 @@ ALTERNATIVE_CONTAINERS: dict[str, Any] = {
     "toolkit_repository_url": "http://mirror.internal/toolkit/",
     "toolkit_repository_fingerprint": "CD" * 20,
 }
-# A host for Dify alone, which uses the alternative gateway.
-ALTERNATIVE_DIFY: dict[str, Any] = {
-    "private_address": "fd00::3",
-    "dify_version": "1.17.1",
-    "dify_sha256": "ab" * 32,
-    "dify_release_url": "http://mirror.internal/dify/",
-    "dify_images": {"nginx:latest": "sha256:" + "cd" * 32},
-    "dify_listen": "private",
-    "dify_port": 9480,
-    "dify_allow_from": ["10.0.0.0/8", "fd00::/8"],
-    "dify_public_url": "https://dify.example.com/",
-    "dify_subnet": "172.29.0.0/20",
-    "dify_owner_email": "owner@fleet.internal",
-    "dify_owner_name": "The Owner",
-    "dify_language": "de-DE",
-    "dify_plugin_package": "http://mirror.internal/ollama.difypkg",
-    "dify_plugin_sha256": "ef" * 32,
-    "dify_plugin_signature": False,
-    "dify_pip_index": "http://mirror.internal/simple",
-    "dify_ollama": "gateway",
-    "dify_gateway_key": "team-c",
-    "dify_models": [
-        {"name": "analyst", "context_size": 2048, "max_tokens": 512, "tools": False},
-        "gpt-oss:120b",
-    ],
-    "dify_app_name": "Ask",
-    "dify_http_proxy": "http://proxy.internal:3128",
-    "dify_no_proxy": ["mirror.internal"],
-    "dify_start_timeout": "1h",
-    "dify_backup_dir": "/srv/backups/dify",
-    "dify_backup_every": "12h",
-    "dify_backup_keep": 30,
-    "dify_env": {"LOG_LEVEL": "DEBUG"},
-}
-# A host for Open WebUI alone, which uses the alternative gateway.
-ALTERNATIVE_WEBUI: dict[str, Any] = {
-    "private_address": "fd00::4",
-    "webui_image": "mirror.internal:5000/open-webui/open-webui:v0.9.6@sha256:" + "ab" * 32,
-    "webui_listen": "private",
-    "webui_port": 9380,
-    "webui_allow_from": ["10.0.0.0/8", "fd00::/8"],
-    "webui_gateway_key": "team-a",
-    "webui_admin_email": "admin@fleet.internal",
-    "webui_env": {"WEBUI_NAME": "Ask us"},
-    "webui_backup_dir": "/srv/backups/webui",
-    "webui_backup_every": "12h",
-    "webui_backup_keep": 30,
-}
 # The fleet of all of these: whatever capability has a group has a host here, and every setting
 # differs from its default on one.
 ALTERNATIVE: Hosts = {
     "gpu1": ("gpu", ALTERNATIVE_GPU),
     "edge": ("gateway", ALTERNATIVE_GATEWAY),
     "box": ("containers", ALTERNATIVE_CONTAINERS),
-    "chat": ("dify", ALTERNATIVE_DIFY),
-    "page": ("webui", ALTERNATIVE_WEBUI),
+    **{item.NAME: (item.GROUPS, item.SETTINGS) for item in _OWN_HOSTS},
 }
 # Every capability on one machine, with no more than it needs.
 EVERYTHING: tuple[str, Mapping[str, Any]] = (
-    "gpu gateway dify webui",
+    " ".join(["gpu", "gateway", *(item.GROUPS for item in _OWN_HOSTS)]),
     {
         "private_address": "10.0.0.5",
         "ollama_listen": "private",
         "gateway_keys": ["webui"],
-        **DIFY,
-        **WEBUI,
+        **{key: value for item in _OWN_HOSTS for key, value in item.LEAST.items()},
     },
 )
 _INSTANCES: Mapping[str, Any] = {

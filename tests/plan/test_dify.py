@@ -16,7 +16,8 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import UnitState
-from tests.fleets import DIFY, Hosts, alternative
+from tests.alternatives.dify import LEAST
+from tests.fleets import Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -28,8 +29,8 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-SHA256 = DIFY["dify_sha256"]
-BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
+SHA256 = LEAST["dify_sha256"]
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}
 # Dify on a host of its own, with every setting otherwise.
 APART = alternative("gpu1", "edge", "chat")
 STACK = "Dify | Run the containers as declared"

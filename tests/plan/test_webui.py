@@ -13,7 +13,8 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
-from tests.fleets import WEBUI, Hosts, alternative
+from tests.alternatives.webui import LEAST
+from tests.fleets import Hosts, alternative
 from tests.plan.simulation import (
     RUNNING,
     Answers,
@@ -25,8 +26,8 @@ from tests.plan.simulation import (
     secrets_of,
 )
 
-IMAGE = WEBUI["webui_image"]
-BOX = {"private_address": "10.0.0.5", "gateway_keys": ["webui"], **WEBUI}
+IMAGE = LEAST["webui_image"]
+BOX = {"private_address": "10.0.0.5", "gateway_keys": ["webui"], **LEAST}
 # Open WebUI on a host of its own, with every setting otherwise.
 APART = alternative("gpu1", "edge", "page")
 PULL, RUN = "Open WebUI | Pull the image", "Open WebUI | Run Open WebUI as declared"

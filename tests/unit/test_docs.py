@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -44,7 +45,10 @@ KEYS = {
 @pytest.fixture
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "docs" / "settings.md"
+    shutil.copytree(docs.INDEX.parent, path.parent)
+    path.unlink()
     monkeypatch.setattr(docs, "PATH", path)
+    monkeypatch.setattr(docs, "INDEX", path.parent / docs.INDEX.name)
     monkeypatch.setattr(docs, "PROJECT_ROOT", tmp_path)
     return path
 
@@ -60,7 +64,7 @@ def rows() -> dict[str, list[str]]:
 
 
 def test_page_is_not_stale() -> None:
-    assert list(docs.stale(docs.PATH)) == []
+    assert docs.main(["--check"]) == 0
 
 
 def test_page_lists_every_key_once_in_five_cells() -> None:
@@ -151,3 +155,18 @@ def test_check_reports_a_stale_page(page: Path, capsys: pytest.CaptureFixture[st
     assert (
         "docs/settings.md is stale, a settings.py in fleet/ has changed" in capsys.readouterr().err
     )
+
+
+def test_a_page_is_in_the_index_by_its_first_line(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert docs.main([]) == 0
+    (page.parent / "operating" / "abacus.md").write_text(
+        "# Abacus\n\n> Counting by hand.\n\nText.\n"
+    )
+    assert docs.main(["--check"]) == 1
+    assert "docs/operating.md is stale, a page in docs/operating/" in capsys.readouterr().err
+    assert docs.main([]) == 0
+    rows = docs.INDEX.read_text().splitlines()
+    assert "| [abacus](operating/abacus.md) | Counting by hand. |" in rows
+    assert rows[-1].startswith("[Looks like a failure"), "what follows the table stays"

@@ -8,9 +8,10 @@ import re
 import pytest
 
 from fleet.dify import declared as dify
-from tests.fleets import DIFY, fleet_of
+from tests.alternatives.dify import LEAST
+from tests.fleets import fleet_of
 
-BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}
 
 
 def test_secrets_are_made_once_and_fit_their_forms() -> None:

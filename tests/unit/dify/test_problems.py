@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from fleet.kit.errors import SettingsError
-from tests.fleets import DIFY, EDGE, GPU, fleet_of
+from tests.alternatives.dify import LEAST
+from tests.fleets import EDGE, GPU, fleet_of
 
-BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **DIFY}
+BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}
 
 
 def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:

@@ -9,9 +9,10 @@ import pytest
 
 import fleet.declare.load
 from fleet.kit.errors import SettingsError
-from tests.fleets import EDGE, GPU, WEBUI, fleet_of
+from tests.alternatives.webui import LEAST
+from tests.fleets import EDGE, GPU, fleet_of
 
-PAGE = {"private_address": "10.0.0.6", **WEBUI}
+PAGE = {"private_address": "10.0.0.6", **LEAST}
 KEYS = {"gateway_keys": ["webui", {"name": "ops", "role": "admin"}]}
 
 
