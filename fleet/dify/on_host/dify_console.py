@@ -213,6 +213,7 @@ def dify_of(config: str) -> Dify:
     return Dify(json.loads(Path(config).read_text()))
 
 
+# Dify's own words: it has no code for either, and a 400 alone may be for ever.
 _STARTING = ("Failed to request plugin daemon", "no available node, plugin runtime not found")
 
 

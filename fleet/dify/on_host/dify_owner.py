@@ -57,6 +57,7 @@ class Owner:
                 self.memory.keep("login_style", style)
                 self.memory.forget("refused")
                 return
+            # Its words alone: a wrong password has the same status and the same code.
             if answer.message != "Invalid encrypted data":
                 break
         if answer.status == 401:
