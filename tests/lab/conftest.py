@@ -31,21 +31,21 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".v
 
 # With several workers the longest files begin first, or the last of them would run alone.
 LONGEST_FIRST = (
-    "test_instances",
     "test_dify",
     "test_driver",
     "test_gates",
-    "test_dify_release",
-    "test_docker_instances",
+    "test_instances",
     "test_gateway",
     "test_models",
-    "test_docker",
     "test_deploy",
-    "test_firewall",
+    "test_dify_release",
+    "test_docker_instances",
+    "test_docker",
     "test_dify_webui",
+    "test_firewall",
     "test_dify_gateway",
     "test_driver_build",
-    "test_lab_hosts",
+    "upstream",
     "test_alternative",
 )
 

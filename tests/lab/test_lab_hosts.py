@@ -70,6 +70,8 @@ def traces() -> dict[str, list[str]]:
         for group, namespace in inhabitants
         if any(f"/llm-fleet-lab/{k}/" in group for k in others)
     }
+    # A program of another lab is in its group before it is in that lab's network.
+    machines = str(Path("/proc/self/ns/net").readlink())
     values = [] if others else [f"{s}={_sysctl(s)}" for s in machine.SYSCTLS]
     return {
         "links": sorted(set(links) - {f"llmlab{n}" for n in others.values()}),
@@ -79,7 +81,7 @@ def traces() -> dict[str, list[str]]:
             for line in tables
             if line.split()[-1] not in [f"llm_fleet_lab_{n}" for n in others.values()]
         ),
-        "namespaces": sorted({namespace for _, namespace in inhabitants} - theirs),
+        "namespaces": sorted({namespace for _, namespace in inhabitants} - theirs - {machines}),
         "groups": [i for i in IDS if (processes.hierarchy() / "llm-fleet-lab" / i).exists()],
         "files": [i for i in IDS if (STATE / i).exists() or (CHECKOUT / ".lab" / i).exists()],
         "numbers": [i for i in IDS if i in now],
