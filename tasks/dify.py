@@ -42,7 +42,7 @@ def dify(me: FleetHost, fleet: Fleet) -> None:
     keep_app_keys(
         name="Keep the apps' keys",
         store=fleet.secrets,
-        names={role: declared.secret_name(me, f"app_{role}") for role in declared.APPS},
+        names={role: declared.SECRETS.name(me, f"app_{role}") for role in declared.APPS},
     )
     boot, service, timer = unit_files()
     install_files(name="Install the boot's unit", files=[boot], check=verify_unit(DIFY_BOOT_UNIT))

@@ -92,7 +92,7 @@ class DifyHost:
         self._send(archive, part)
         replaced = []
         for secret, value in kept.items():
-            name = dify.secret_name(self.declared, secret)
+            name = dify.SECRETS.name(self.declared, secret)
             before = self._store.read(name)
             if before is not None and before.get_secret_value() != value:
                 replaced.append(name)

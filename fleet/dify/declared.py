@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydantic import SecretStr
 
 from fleet.declare.capability import Grant, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
+from fleet.declare.secrets import OwnSecrets, Secret
 from fleet.dify.settings import Dify, DifyModel
 from fleet.gateway.declared import gateway_access, local_gateway
-from fleet.kit.secrets import host_secret
 from fleet.ollama.servers import instances_of, ollama_endpoint
 from fleet.ollama.settings import Ollama
 from fleet.platform.declared import endpoint
@@ -50,55 +50,37 @@ def _password() -> str:
     return value
 
 
-@dataclass(frozen=True)
-class _Secret:
-    """How a secret is made, and what a value that somebody put in its place must be.
-
-    No form allows what `.env`, Compose, a URL or a shell would read in another way.
-    """
-
-    make: Callable[[], str] = lambda: secrets.token_hex(32)
-    form: str = r"[A-Za-z0-9_-]{16,}"
-    words: str = "at least 16 letters, digits, - or _"
-
-
-SECRETS: dict[str, _Secret] = {
-    "secret_key": _Secret(),
-    # Dify takes no longer one, and would be locked out by it.
-    "init_password": _Secret(
-        lambda: secrets.token_hex(15), r"[A-Za-z0-9_-]{16,30}", "16 to 30 letters, digits, - or _"
-    ),
-    "owner_password": _Secret(
-        _password,
-        r"(?=.*[A-Za-z])(?=.*[0-9])[^\s\"'\\]{8,}",
-        "at least 8 characters, a letter and a digit among them, no quotes or spaces",
-    ),
-    "db_password": _Secret(),
-    "redis_password": _Secret(),
-    "sandbox_api_key": _Secret(),
-    "plugin_daemon_key": _Secret(),
-    "plugin_inner_api_key": _Secret(),
-    "weaviate_api_key": _Secret(),
-    "agent_api_token": _Secret(),
-    # Unpadded base64url of exactly 32 bytes, or the agent's backend does not start.
-    "agent_server_secret_key": _Secret(
-        lambda: secrets.token_urlsafe(32), r"[A-Za-z0-9_-]{43}", "32 bytes in unpadded base64url"
-    ),
-    "agent_sandbox_token": _Secret(),
-}
-
-
-def secret_name(host: FleetHost, secret: str) -> str:
-    """What the secrets store calls a secret of Dify on `host`."""
-    return host_secret("dify", host.name, secret)
-
-
-def secrets_of(host: FleetHost, fleet: Fleet) -> dict[str, str]:
-    """Every secret of Dify on `host`, by its name in `SECRETS`; missing ones are made and kept."""
-    return {
-        name: fleet.secrets.text(secret_name(host, name), secret.make).get_secret_value()
-        for name, secret in SECRETS.items()
-    }
+SECRETS = OwnSecrets(
+    "dify",
+    {
+        "secret_key": Secret(),
+        # Dify takes no longer one, and would be locked out by it.
+        "init_password": Secret(
+            lambda: secrets.token_hex(15),
+            r"[A-Za-z0-9_-]{16,30}",
+            "16 to 30 letters, digits, - or _",
+        ),
+        "owner_password": Secret(
+            _password,
+            r"(?=.*[A-Za-z])(?=.*[0-9])[^\s\"'\\]{8,}",
+            "at least 8 characters, a letter and a digit among them, no quotes or spaces",
+        ),
+        "db_password": Secret(),
+        "redis_password": Secret(),
+        "sandbox_api_key": Secret(),
+        "plugin_daemon_key": Secret(),
+        "plugin_inner_api_key": Secret(),
+        "weaviate_api_key": Secret(),
+        "agent_api_token": Secret(),
+        # Unpadded base64url of exactly 32 bytes, or the agent's backend does not start.
+        "agent_server_secret_key": Secret(
+            lambda: secrets.token_urlsafe(32),
+            r"[A-Za-z0-9_-]{43}",
+            "32 bytes in unpadded base64url",
+        ),
+        "agent_sandbox_token": Secret(),
+    },
+)
 
 
 def dify_endpoint(host: FleetHost) -> Endpoint:
@@ -180,7 +162,7 @@ def public_url(host: FleetHost) -> str:
 def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     """What we say in the release's `.env`; everything else stays as the release has it."""
     declared = host[Dify]
-    return secret_values(secrets_of(host, fleet)) | _addresses(host) | {
+    return secret_values(SECRETS.of(host, fleet)) | _addresses(host) | {
         "COMPOSE_PROJECT_NAME": PROJECT,
         "CHECK_UPDATE_URL": "",
         "MARKETPLACE_ENABLED": _word(declared.plugin is not None),

@@ -63,7 +63,7 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     texts = {
         DIFY_VALUES: "".join(f"{name}={value}\n" for name, value in values.items()),
         DIFY_CLIENT_CONFIG: json.dumps(client_config(me, fleet), indent=1) + "\n",
-        DIFY_SECRETS: json.dumps(declared.secrets_of(me, fleet), indent=1) + "\n",
+        DIFY_SECRETS: json.dumps(declared.SECRETS.of(me, fleet), indent=1) + "\n",
     }
     secret = [ManagedFile(path, SecretStr(text), mode="600") for path, text in texts.items()]
     stack = json.dumps(stack_config(me, fleet), indent=1) + "\n"
@@ -124,7 +124,7 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
 
 def client_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
     """What `dify_client.py` reads."""
-    values = declared.secrets_of(me, fleet)
+    values = declared.SECRETS.of(me, fleet)
     access = declared.ollama_access(me, fleet)
     models = declared.models_of(me, fleet)
     plugin: dict[str, Any] = {"identifier": me[Dify].plugin}
@@ -139,7 +139,7 @@ def client_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
             "password": values["owner_password"],
         },
         "init_password": values["init_password"],
-        "password_name": declared.secret_name(me, "owner_password"),
+        "password_name": declared.SECRETS.name(me, "owner_password"),
         "reset_command": f"docker exec -it {declared.PROJECT}-api-1 flask reset-password",
         "plugin": plugin,
         "ollama": {

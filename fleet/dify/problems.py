@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from ipaddress import ip_address
 
@@ -14,7 +13,6 @@ from fleet.dify.declared import (
     PUBLIC_DEFAULTS,
     SECRETS,
     daemon_address,
-    secret_name,
     secret_values,
     serving,
 )
@@ -28,7 +26,7 @@ from fleet.ollama.settings import Ollama
 
 _OWN_VALUES = frozenset(
     {
-        *secret_values(dict.fromkeys(SECRETS, "")),
+        *secret_values(dict.fromkeys(SECRETS.secrets, "")),
         "COMPOSE_PROJECT_NAME", "CHECK_UPDATE_URL", "MARKETPLACE_ENABLED",
         "FORCE_VERIFYING_SIGNATURE", "PIP_MIRROR_AUTO_DETECT", "PIP_MIRROR_URL",
         "PLUGIN_IGNORE_UV_LOCK", "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED",
@@ -175,16 +173,11 @@ def _gateway_problems(host: FleetHost, hosts: Fleet) -> Iterator[str]:
 
 def stored_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """Values in the secrets store that Dify would not start with, or that everybody knows."""
-    for name, secret in SECRETS.items():
-        stored = fleet.secrets.read(secret_name(host, name))
-        if stored is None:
-            continue
-        path = fleet.secrets.path(secret_name(host, name))
-        value = stored.get_secret_value()
+    for path, value, secret in SECRETS.stored(host, fleet):
         if any(value.startswith(known) for known in PUBLIC_DEFAULTS):
             yield (
                 f"{host.name}: {path} holds a value that Dify's release prints for everybody; "
                 "delete it to have one generated"
             )
-        elif not re.fullmatch(secret.form, value):
-            yield f"{host.name}: {path} is not {secret.words}; delete it to have one generated"
+        elif problem := secret.problem(path, value):
+            yield f"{host.name}: {problem}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator
 
 from fleet.declare.capability import Grant, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.secrets import OwnSecrets, Secret
 from fleet.gateway.declared import Access, gateway_access, local_gateway
-from fleet.kit.secrets import host_secret
 from fleet.platform.declared import endpoint
 from fleet.webui.settings import Webui
 
@@ -17,7 +16,9 @@ NAME = "llm-fleet-webui"
 # Containers without a network of their own are here.
 BRIDGE = "docker0"
 CA_IN_CONTAINER = "/etc/ssl/llm-fleet-ca.pem"
-SECRETS = ("secret_key", "admin_password")
+# No quotes or spaces: nothing on the way to the container reads them in another way.
+_SECRET = Secret(form=r"[^\s\"'\\]{16,72}", words="16 to 72 characters without spaces and quotes")
+SECRETS = OwnSecrets("webui", {"secret_key": _SECRET, "admin_password": _SECRET})
 FIXED = {
     # Or what its database remembers of the first start would count, whatever is declared later.
     "ENABLE_PERSISTENT_CONFIG": "False",
@@ -36,21 +37,6 @@ FIXED = {
     # The image's own home cannot be written.
     "HOME": "/tmp",  # noqa: S108 - in a container, of nobody else
 }
-
-
-def secret_name(host: FleetHost, secret: str) -> str:
-    """What the secrets store calls a secret of Open WebUI on `host`."""
-    return host_secret("webui", host.name, secret)
-
-
-def secrets_of(host: FleetHost, fleet: Fleet) -> dict[str, str]:
-    """Every secret of its own, by its name in `SECRETS`; missing ones are made and kept."""
-    return {
-        name: fleet.secrets.text(
-            secret_name(host, name), lambda: secrets.token_hex(32)
-        ).get_secret_value()
-        for name in SECRETS
-    }
 
 
 def webui_endpoint(host: FleetHost) -> Endpoint:
@@ -84,7 +70,7 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
 
     https://docs.openwebui.com/reference/env-configuration/ has the names.
     """
-    own, gateway = secrets_of(host, fleet), access(host, fleet)
+    own, gateway = SECRETS.of(host, fleet), access(host, fleet)
     trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), CA_IN_CONTAINER)
     return FIXED | {
         "WEBUI_SECRET_KEY": own["secret_key"],

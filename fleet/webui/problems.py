@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from fleet.declare.fleet import Fleet, FleetHost
@@ -10,11 +9,9 @@ from fleet.declare.relations import missing, not_for_env, unreachable
 from fleet.gateway.declared import gateway_of
 from fleet.gateway.problems import call_problems
 from fleet.gateway.settings import Gateway
-from fleet.webui.declared import FIXED, SECRETS, secret_name
+from fleet.webui.declared import FIXED, SECRETS
 from fleet.webui.settings import Webui
 
-# No quotes or spaces: nothing on the way to the container reads them in another way.
-_SECRET = re.compile(r"[^\s\"'\\]{16,72}")
 _OWN_VALUES = frozenset(
     {
         *FIXED, "WEBUI_SECRET_KEY", "WEBUI_ADMIN_EMAIL", "WEBUI_ADMIN_PASSWORD",
@@ -65,10 +62,6 @@ def _gateway_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
 
 def stored_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """Values in the secrets store that Open WebUI could not be given."""
-    for name in SECRETS:
-        stored = fleet.secrets.read(secret_name(host, name))
-        if stored is not None and not _SECRET.fullmatch(stored.get_secret_value()):
-            yield (
-                f"{host.name}: {fleet.secrets.path(secret_name(host, name))} is not 16 to 72 "
-                "characters without spaces and quotes; delete it to have one generated"
-            )
+    for path, value, secret in SECRETS.stored(host, fleet):
+        if problem := secret.problem(path, value):
+            yield f"{host.name}: {problem}"

@@ -78,7 +78,7 @@ def test_published(dify_host: Target) -> None:
 
 def test_secrets(dify_host: Target) -> None:
     """No container has a secret that the release prints for everybody, and each has our own."""
-    own = dify.secrets_of(dify_host.declared, dify_host.fleet)
+    own = dify.SECRETS.of(dify_host.declared, dify_host.fleet)
     seen = set()
     for name, item in _containers(dify_host).items():
         for line in [*item["Config"]["Env"], *(item["Args"] or [])]:
@@ -162,7 +162,7 @@ def test_backup(dify_host: Target, measured: Callable[[str], None]) -> None:
 
 def _ask(target: Target, role: str, mode: str) -> str:
     """What an app answers, asked on the host; its key goes over stdin."""
-    name = dify.secret_name(target.declared, f"app_{role}")
+    name = dify.SECRETS.name(target.declared, f"app_{role}")
     key = target.fleet.secrets.read(name)
     assert key is not None, f"{name} is not in the secrets store; deploy"
     body = {

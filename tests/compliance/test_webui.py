@@ -27,11 +27,11 @@ _TIMER = 3600 + 600
 @pytest.fixture
 def token(webui_host: Target) -> str:
     """What the administrator is let in with."""
-    own = webui.secrets_of(webui_host.declared, webui_host.fleet)
+    own = webui.SECRETS.of(webui_host.declared, webui_host.fleet)
     account = {"email": webui_host.declared[Webui].admin_email, "password": own["admin_password"]}
     status, answer = _ask(webui_host, "/api/v1/auths/signin", account)
     assert status == 200, (
-        f"{answer}: {webui.secret_name(webui_host.declared, 'admin_password')} in the secrets "
+        f"{answer}: {webui.SECRETS.name(webui_host.declared, 'admin_password')} in the secrets "
         "store is not the administrator's password; write the present one there"
     )
     assert answer["role"] == "admin"

@@ -16,10 +16,10 @@ BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}
 
 def test_secrets_are_made_once_and_fit_their_forms() -> None:
     fleet = fleet_of({"box": ("gpu dify", BOX)})
-    first = dify.secrets_of(fleet["box"], fleet)
-    assert dify.secrets_of(fleet["box"], fleet) == first
-    assert len(set(first.values())) == len(dify.SECRETS)
-    for name, secret in dify.SECRETS.items():
+    first = dify.SECRETS.of(fleet["box"], fleet)
+    assert dify.SECRETS.of(fleet["box"], fleet) == first
+    assert len(set(first.values())) == len(dify.SECRETS.secrets)
+    for name, secret in dify.SECRETS.secrets.items():
         for _ in range(50):
             assert re.fullmatch(secret.form, secret.make()), name
     assert len(base64.urlsafe_b64decode(first["agent_server_secret_key"] + "=")) == 32

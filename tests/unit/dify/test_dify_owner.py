@@ -31,6 +31,6 @@ def test_lock_out_is_not_taken_for_a_wrong_password(
 
 def test_generated_password_is_never_taken_for_base64() -> None:
     """... or trying it plain would be a counted try."""
-    make = dify.SECRETS["owner_password"].make
+    make = dify.SECRETS.secrets["owner_password"].make
     assert all(is_no_base64(make()) for _ in range(200))
     assert not is_no_base64("abcd1234")

@@ -162,6 +162,14 @@ def test_nothing_asks(a_host: Host) -> None:
         "dpkg --force-confdef --force-confold --configure -a",
         "apt-mark hold curl",
     ]
+    # Nor of whoever runs it by hand.
+    program = a_host.root / "when-apt-is-free"
+    program.write_text(a_host.text)
+    path = f"{a_host.root / 'bin'}:{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", program, "30", "dpkg", "--configure", "-a"],
+        input="an answer", text=True, check=True, env=os.environ | {"PATH": path},
+    )  # fmt: skip
     assert (a_host.root / "stdin").read_text() == ""
 
 
