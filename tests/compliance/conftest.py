@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyinfra.api.exceptions import ConnectError
@@ -133,7 +134,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _host(item: pytest.Function) -> FleetHost:
     """The host that a check is about, itself or with one of its Ollama servers."""
     params = item.callspec.params
-    found = next(params[role] for role in (*_ROLES, "instance") if role in params)
+    found: Any = next(params[role] for role in (*_ROLES, "instance") if role in params)
     host: FleetHost = found[0] if isinstance(found, tuple) else found
     return host
 

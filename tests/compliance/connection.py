@@ -38,9 +38,9 @@ class PyinfraBackend(base.BaseBackend):
     def run(self, command: str, *args: str, **_: Any) -> base.CommandResult:
         """Run `command`; pyinfra tells only success or failure, so the status is printed last."""
         line = self.get_command(command, *args)
-        _, output = self._pyinfra_host.run_shell_command(
+        output = self._pyinfra_host.run_shell_command(
             f"{{ {line}\n}}; printf '\\n%s%s\\n' {_EXIT_MARK} $?", **_login(self._pyinfra_host)
-        )
+        )[1]
         lines = output.stdout_lines
         if not lines or not lines[-1].startswith(_EXIT_MARK):
             raise RuntimeError(f"{self._pyinfra_host.name}: connection lost while running {line!r}")

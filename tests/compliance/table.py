@@ -42,7 +42,7 @@ def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
         facts = dict(report.user_properties)
         if "claim" not in facts:
             continue
-        row = table.setdefault((facts["capability"], facts["claim"]), Row())
+        row = table.setdefault((str(facts["capability"]), str(facts["claim"])), Row())
         # A failed setup or teardown is a failure of the claim too.
         if report.when == "call" or not report.passed:
             getattr(row, report.outcome).append(facts["host"])

@@ -283,7 +283,7 @@ def test_openai_client(gateway_host: Target) -> None:
         timeout=_PATIENCE,
         http_client=openai.DefaultHttpxClient(verify=_context(gateway_host)),
     )
-    request = {
+    request: dict[str, Any] = {
         "model": _model(gateway_host),
         "messages": [{"role": "user", "content": _QUESTION}],
         "max_tokens": 512,

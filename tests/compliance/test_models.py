@@ -93,7 +93,7 @@ def test_custom(gpu_host: Target) -> None:
     if not custom:
         pytest.skip("no custom model is declared")
     for name, model in custom.items():
-        own, base = (_show(gpu_host, item) for item in (name, _resolved(gpu_host, model.base)))
+        own, base = (_show(gpu_host, item) for item in (name, _resolved(gpu_host, str(model.base))))
         declared = {key: _as_set(value) for key, value in model.definition["parameters"].items()}
         wanted = {
             "parameters": _parameters(base) | declared,
