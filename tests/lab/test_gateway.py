@@ -30,6 +30,8 @@ GPUS = ("gpu1", "gpu2", "gpu3")
 MODEL = "gpt-oss:20b"
 # Of the recording backend: 75 parts in 15 seconds, longer than any change of the gateway takes.
 _STORY = {"model": MODEL, "prompt": "drip 75"}
+# Longer than a deploy takes beside three other labs.
+_LONG_STORY = {"model": MODEL, "prompt": "drip 225"}
 
 
 class GatewayUnderTest:
@@ -77,7 +79,7 @@ class GatewayUnderTest:
         return [json.loads(line) for line in lines]
 
     @contextmanager
-    def story(self, key: str) -> Iterator[list[dict[str, Any]]]:
+    def story(self, key: str, told: Any = _STORY) -> Iterator[list[dict[str, Any]]]:
         """A streamed answer that has begun; its parts, all of them when the block has ended."""
         parts: list[dict[str, Any]] = []
         failures: list[Exception] = []
@@ -85,7 +87,7 @@ class GatewayUnderTest:
 
         def read() -> None:
             try:
-                with self.call("POST", "/api/generate", key, json=_STORY, stream=True) as answer:
+                with self.call("POST", "/api/generate", key, json=told, stream=True) as answer:
                     for line in answer.iter_lines():
                         parts.append(json.loads(line))
                         begun.set()
@@ -338,7 +340,7 @@ class TestUntilWhen:
         self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object
     ) -> None:
         """Gone by a reload, and the answer that its owner is reading goes on to its end."""
-        with gateway.story(keys["narrow"]) as parts:
+        with gateway.story(keys["narrow"], _LONG_STORY) as parts:
             changed = gateway.deploy(gateway_keys=["plain"])
             assert "Gateway | Run nginx as declared" in changed
             before = len(parts)
