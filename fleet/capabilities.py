@@ -17,6 +17,7 @@ from fleet.docker import problems as docker_problems
 from fleet.docker.settings import Docker
 from fleet.driver.settings import Driver
 from fleet.firewall import declared as firewall
+from fleet.firewall import problems as firewall_problems
 from fleet.firewall.settings import Firewall
 from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
@@ -27,15 +28,15 @@ from fleet.models.settings import Models
 from fleet.ollama import problems as ollama_problems
 from fleet.ollama import servers as ollama
 from fleet.ollama.settings import Ollama
-from fleet.platform import declared as platform
+from fleet.platform import problems as platform_problems
 from fleet.platform.settings import Platform
 from fleet.webui import declared as webui
 from fleet.webui import problems as webui_problems
 from fleet.webui.settings import Webui
 
 CAPABILITIES = (
-    Capability(Platform, problems=platform.problems),
-    Capability(Firewall, services=firewall.services, problems=firewall.problems),
+    Capability(Platform, problems=platform_problems.problems),
+    Capability(Firewall, services=firewall.services, problems=firewall_problems.problems),
     Capability(
         Ollama,
         group="gpu",
@@ -50,6 +51,7 @@ CAPABILITIES = (
         calls_servers=True,
         services=gateway.services,
         problems=gateway_problems.problems,
+        keeps_secrets=True,
         stored_problems=gateway_problems.stored_problems,
         commands=gateway_cli.COMMANDS,
     ),
@@ -63,6 +65,7 @@ CAPABILITIES = (
         services=dify.services,
         grants=dify.grants,
         problems=dify_problems.problems,
+        keeps_secrets=True,
         stored_problems=dify_problems.stored_problems,
         commands=dify_cli.COMMANDS,
     ),
@@ -73,6 +76,7 @@ CAPABILITIES = (
         services=webui.services,
         grants=webui.grants,
         problems=webui_problems.problems,
+        keeps_secrets=True,
         stored_problems=webui_problems.stored_problems,
     ),
 )

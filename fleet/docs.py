@@ -250,7 +250,7 @@ def _literal(value: Any) -> str:
 
 
 def index() -> str:
-    """The whole of docs/operating.md: its table is made anew of the pages' first lines."""
+    """The whole of docs/operating.md: its table is made anew of what the pages begin with."""
     rows = ["| page | answers |", "|---|---|"]
     for page in sorted(INDEX.with_suffix("").glob("*.md")):
         summary = page.read_text().splitlines()[2]

@@ -11,6 +11,7 @@ from fleet.declare.fleet import FleetHost
 from fleet.driver.facts import DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.driver.files import (
     DEVICES_PROGRAM,
+    devices_program,
     fabric_file,
     guard_files,
     preferences_file,
@@ -121,7 +122,7 @@ def _make_nodes() -> None:
     nvidia-modprobe makes them for whoever asks first, but not for a hardened Ollama.
     """
     devices = unit_files()[0]
-    install_files(name="Install the program of the device nodes", files=programs()[-1:])
+    install_files(name="Install the program of the device nodes", files=[devices_program()])
     install_files(
         name="Install the unit of the device nodes",
         files=[devices],

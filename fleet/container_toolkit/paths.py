@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fleet.kit.paths import ETC
+from fleet.kit.paths import ETC, UNITS
 
 TOOLKIT_OWNED = f"{ETC}/toolkit-owned.json"
 CDI_UNIT = "nvidia-cdi-refresh.service"
-CDI_DROPIN = f"/etc/systemd/system/{CDI_UNIT}.d/llm-fleet.conf"
+CDI_DROPIN = f"{UNITS}/{CDI_UNIT}.d/llm-fleet.conf"
 CDI_WATCH_UNIT = "nvidia-cdi-refresh.path"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import click
 
-from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Network
+from fleet.declare.fleet import AnyNetwork, Endpoint, Fleet, FleetHost
 from fleet.declare.settings import Settings
 
 
@@ -25,7 +25,7 @@ class Service:
     setting: str
     name: str
     endpoints: tuple[Endpoint, ...]
-    callers: tuple[Network, ...] = ()
+    callers: tuple[AnyNetwork, ...] = ()
     comment: str = ""
     private: str | None = None
     published: bool = False
@@ -82,7 +82,8 @@ class Capability:
     capability that `needs` it; without group and switch every host has it. `problems` are the
     contradictions of its settings on a host, with each other and with the fleet's;
     `stored_problems` those of the secrets store. `calls_servers` says that it sends requests to
-    the inference servers of other hosts. `commands` are its own of the command `fleet`.
+    the inference servers of other hosts, `keeps_secrets` that its hosts hold secrets of the store.
+    `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -90,14 +91,10 @@ class Capability:
     switch: str | None = None
     needs: tuple[type[Settings], ...] = ()
     calls_servers: bool = False
+    keeps_secrets: bool = False
     services: Callable[[FleetHost, Fleet], Iterable[Service]] = _none
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     problems: Problems = _none
     stored_problems: Problems = _none
     commands: tuple[click.Command, ...] = ()
-
-    @property
-    def keeps_secrets(self) -> bool:
-        """Whether its hosts hold secrets of the store."""
-        return self.stored_problems is not _none

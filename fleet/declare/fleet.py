@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 _Settings = TypeVar("_Settings", bound=Settings)
-Network = IPv4Network | IPv6Network
+AnyNetwork = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)

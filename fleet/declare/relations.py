@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 
 from fleet.declare.fleet import FleetHost
 from fleet.declare.settings import Settings
-from fleet.declare.types import Listen
-
-_LOOKS_SECRET = re.compile("TOKEN|SECRET|PASS|KEYS?$")
+from fleet.declare.types import Listen, looks_secret
 
 
 def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> Iterator[str]:
@@ -44,7 +41,7 @@ def not_for_env(
     key = f"{host.name}: {settings.prefix}env"
     if own := sorted(set(env) & set(ours)):
         yield (f"{key}: {', '.join(own)} is set by this project; leave it out, or use its setting")
-    if shown := sorted(name for name in set(env) - set(ours) if _LOOKS_SECRET.search(name)):
+    if shown := sorted(name for name in set(env) - set(ours) if looks_secret(name)):
         yield (
             f"{key}: {', '.join(shown)} looks like a secret, and an inventory is no place for one; "
             "leave it out"

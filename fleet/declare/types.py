@@ -216,3 +216,8 @@ EmailAddress = Annotated[
     text_form(r"[^@\s\"']+@[^@\s\"']+", "an email address, such as ops@example.com"),
     Words("email address", "email addresses"),
 ]
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a variable of this name has a value that an inventory is no place for."""
+    return re.search("TOKEN|SECRET|PASS|API_?KEY|(^|_)KEYS?$", name) is not None

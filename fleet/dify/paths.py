@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.kit.paths import ETC, LIB
+from fleet.kit.paths import ETC, LIB, UNITS
 
 DIFY_PRISTINE = "/opt/dify"
 DIFY_ROOT = "/var/lib/dify"
@@ -20,8 +20,8 @@ DIFY_RESTORE = f"{DIFY_ROOT}/restore.tar"
 DIFY_JOB = "llm-fleet-dify.service"
 DIFY_SETUP_JOB = "llm-fleet-dify-setup.service"
 DIFY_BOOT_UNIT = "llm-fleet-dify-boot.service"
-DIFY_BOOT_UNIT_FILE = f"/etc/systemd/system/{DIFY_BOOT_UNIT}"
+DIFY_BOOT_UNIT_FILE = f"{UNITS}/{DIFY_BOOT_UNIT}"
 DIFY_BACKUP_UNIT = "llm-fleet-dify-backup.service"
-DIFY_BACKUP_UNIT_FILE = f"/etc/systemd/system/{DIFY_BACKUP_UNIT}"
+DIFY_BACKUP_UNIT_FILE = f"{UNITS}/{DIFY_BACKUP_UNIT}"
 DIFY_BACKUP_TIMER = "llm-fleet-dify-backup.timer"
-DIFY_BACKUP_TIMER_FILE = f"/etc/systemd/system/{DIFY_BACKUP_TIMER}"
+DIFY_BACKUP_TIMER_FILE = f"{UNITS}/{DIFY_BACKUP_TIMER}"

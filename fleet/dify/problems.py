@@ -109,13 +109,13 @@ def _covered(name: str, patterns: tuple[str, ...]) -> bool:
     )
 
 
-def _model_problems(host: FleetHost, hosts: Fleet) -> Iterator[str]:
+def _model_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """What of `host` does not fit the hosts that it reaches its models on."""
     if host[Dify].ollama == "host":
         yield from _own_ollama_problems(host)
     else:
-        yield from _gateway_problems(host, hosts)
-    found = serving(host, hosts)
+        yield from _gateway_problems(host, fleet)
+    found = serving(host, fleet)
     if not found:
         return
     first = found[0]
@@ -152,8 +152,8 @@ def _own_ollama_problems(host: FleetHost) -> Iterator[str]:
         )
 
 
-def _gateway_problems(host: FleetHost, hosts: Fleet) -> Iterator[str]:
-    gateway = gateway_of(host, hosts)
+def _gateway_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
+    gateway = gateway_of(host, fleet)
     if gateway is None:
         yield (
             f"{host.name}: dify_ollama = 'gateway', but no gateway of the inventory can be reached "

@@ -8,7 +8,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from fleet.docker.facts import DockerImage
 from fleet.kit.commands import Commands, or_journal
 from fleet.kit.facts.jobs import LoggedJob
-from fleet.kit.jobs import run_job
+from fleet.kit.jobs import run_job, start_job
 
 
 @operation()
@@ -17,11 +17,7 @@ def pull_image(image: str, unit: str) -> Commands:
     if host.get_fact(DockerImage, reference=image):
         host.noop(f"{image} is there")
         return
-    start = StringCommand(
-        "systemctl is-active --quiet", unit, "|| {",
-        "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, "docker pull --quiet", QuoteString(image), "; }",
-    )  # fmt: skip
+    start = start_job(unit, "docker pull --quiet", QuoteString(image))
     yield from run_job(
         unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
     )

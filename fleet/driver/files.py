@@ -58,13 +58,18 @@ def preferences_file(me: FleetHost, plan: Plan) -> ManagedFile:
 
 
 def programs() -> list[ManagedFile]:
-    """The installer with its way to apt, and last what makes the device nodes."""
+    """The installer with its way to apt, and what makes the device nodes."""
     patient = f"{paths.LIB}/when-apt-is-free"
     return [
         ManagedFile(patient, host_program("kit", "when-apt-is-free"), mode="755"),
         *program_files("driver", "driver_install"),
-        ManagedFile(DEVICES_PROGRAM, host_program("driver", "nvidia-devices"), mode="755"),
+        devices_program(),
     ]
+
+
+def devices_program() -> ManagedFile:
+    """What makes the device nodes."""
+    return ManagedFile(DEVICES_PROGRAM, host_program("driver", "nvidia-devices"), mode="755")
 
 
 def unit_files() -> tuple[ManagedFile, ManagedFile]:

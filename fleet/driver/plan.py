@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from fleet.driver.facts import Flavor, Generation, Gpu, GpuHardware
+from fleet.driver.on_host.driver_kernel import kernel_flavor
 from fleet.driver.settings import Driver, branch_in
 
 # Ollama drops a device whose driver is older, and goes on with the CPU (discover/cuda_compat.go).
@@ -299,8 +300,3 @@ def on_kernel(plan: Plan, kernel: str, installed: Iterable[str]) -> Plan:
     suffixes = [kernel, *sorted(found, key=len)[-1:]]
     modules = [f"{plan.for_kernel}-{suffix}" for suffix in suffixes]
     return replace(plan, packages=(*modules, *plan.packages), for_kernel=None)
-
-
-def kernel_flavor(kernel: str) -> str:
-    """`generic` of `6.8.0-45-generic`, `cloud-amd64` of `6.12.94+deb13-cloud-amd64`."""
-    return re.sub(r"^[0-9.]+(\+[a-z0-9.]+|-[0-9.]+)*-?", "", kernel)

@@ -1,8 +1,7 @@
-"""Who may log in, and which ports are told twice."""
+"""Who may log in."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 from fleet.declare.capability import Service
@@ -15,13 +14,3 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     """sshd, which is the host's own and may use either or both families."""
     endpoint = Endpoint(host.outside_address, host[Platform].ssh_port)
     yield Service("ssh_port", "ssh", (endpoint,), host[Firewall].ssh_from, "ssh", ours=False)
-
-
-def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
-    """Ports that several services of the host have."""
-    ports = [(item.setting, item.port) for item in fleet.services(host)]
-    ports += [("firewall_open_tcp", port) for port in host[Firewall].open_tcp]
-    for port, count in Counter(port for _, port in ports).items():
-        if count > 1:
-            names = " and ".join(name for name, number in ports if number == port)
-            yield f"{host.name}: {names} are all {port}; give each service a port of its own"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from fleet.kit.paths import ETC, LIB
+from fleet.kit.paths import ETC, LIB, UNITS
 
 FIREWALL_UNIT = "llm-fleet-firewall.service"
-FIREWALL_UNIT_FILE = f"/etc/systemd/system/{FIREWALL_UNIT}"
+FIREWALL_UNIT_FILE = f"{UNITS}/{FIREWALL_UNIT}"
 FIREWALL_RULESET = f"{ETC}/firewall.nft"
 FIREWALL_TABLE = "inet llm_fleet"
 FIREWALL_GUARD = f"{LIB}/firewall-guard"
-NFTABLES_DROPIN = "/etc/systemd/system/nftables.service.d/llm-fleet.conf"
+NFTABLES_DROPIN = f"{UNITS}/nftables.service.d/llm-fleet.conf"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fleet.declare.capability import Grant
-from fleet.declare.fleet import Fleet, FleetHost, Network
+from fleet.declare.fleet import AnyNetwork, Fleet, FleetHost
 from fleet.firewall.settings import Firewall
 
 
@@ -72,7 +72,7 @@ def _granted(grant: Grant, *, published: bool = False) -> Rule:
 
 
 def _from_networks(
-    port: int, comment: str, sources: Iterable[Network], published: bool = False
+    port: int, comment: str, sources: Iterable[AnyNetwork], published: bool = False
 ) -> Iterator[Rule]:
     for family, version in (("ip", 4), ("ip6", 6)):
         networks = [network for network in sources if network.version == version]

@@ -6,7 +6,7 @@ from pyinfra import host, logger
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.declare.fleet import FleetHost
-from fleet.gates import judge as gates
+from fleet.gates import asked as gates
 from fleet.gates.fit import judge
 from fleet.kit.commands import Commands, fail, or_journal, when_answers
 from fleet.ollama.servers import instances_of

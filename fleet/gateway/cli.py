@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
-import openai
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
@@ -28,6 +27,8 @@ from fleet.ollama.settings import Ollama
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
 def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
     """Ask QUESTION through the gateway, as a client with a key does."""
+    import openai  # noqa: PLC0415 - heavy, and each deploy loads the list of commands
+
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name

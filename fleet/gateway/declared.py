@@ -56,7 +56,7 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
         "gateway",
         gateway_endpoints(host),
         callers,
-        # As before: another word would have each gateway try and keep its ruleset anew.
+        # Kept: another word would have each gateway try its ruleset anew.
         "front door",
         private,
     )

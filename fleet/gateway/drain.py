@@ -16,13 +16,13 @@ from pyinfra.context import ctx_host
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.facts import DrainedHosts, OpensslVersion
-from fleet.gateway.files import config_files, health_origin, loaded_files
-from fleet.gateway.paths import GATEWAY_DRAINED, GATEWAY_DROPIN, GATEWAY_UNIT
+from fleet.gateway.files import config_files, drained_file, health_origin, loaded_files
+from fleet.gateway.paths import GATEWAY_DROPIN, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
-from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.files import install_files
 from fleet.kit.units import run_unit
 from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
@@ -71,14 +71,12 @@ class Gateways:
             openssl = self._fact(gateway.name, OpensslVersion)
             self._need_deployed(gateway, openssl, now)
             then = sorted(drained(now))
-            text = "# Managed by llm-fleet: `fleet drain` and `fleet undrain` change it.\n"
-            marks = ManagedFile(GATEWAY_DRAINED, text + "".join(f"{n}\n" for n in then))
             files = config_files(gateway, self._fleet, openssl, then)
             host = self._host(gateway.name)
             add_op(
                 self._state,
                 install_files,
-                files=[marks, *files],
+                files=[drained_file(then), *files],
                 check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
                 host=host,
             )

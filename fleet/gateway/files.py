@@ -25,6 +25,7 @@ from fleet.gateway.paths import (
     GATEWAY_CERTIFICATE,
     GATEWAY_CERTIFICATE_KEY,
     GATEWAY_CONFIG,
+    GATEWAY_DRAINED,
     GATEWAY_DROPIN,
     GATEWAY_INSPECT_SOCKET,
     GATEWAY_KEYS,
@@ -117,6 +118,12 @@ def config_files(
         ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
         *_certificate_files(me, fleet),
     ]
+
+
+def drained_file(names: list[str]) -> ManagedFile:
+    """The GPU hosts `names` that get no requests, kept through deploys."""
+    text = "# Managed by llm-fleet: `fleet drain` and `fleet undrain` change it.\n"
+    return ManagedFile(GATEWAY_DRAINED, text + "".join(f"{name}\n" for name in names))
 
 
 def loaded_files(me: FleetHost) -> list[str]:

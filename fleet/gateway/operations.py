@@ -1,4 +1,4 @@
-"""Certificates that a gateway fetches by itself."""
+"""Certificates that a gateway fetches by itself, and what its kernel runs with."""
 
 from __future__ import annotations
 
@@ -33,16 +33,6 @@ def placeholder_certificate() -> Commands:
 
 
 @operation()
-def kernel_settings(values: dict[str, int], path: str) -> Commands:
-    """Have the kernel run with `values`, which the file `path` also gives it at boot."""
-    current = host.get_fact(Sysctl, keys=list(values))
-    if all(current.get(name) == value for name, value in values.items()):
-        host.noop("kernel as declared")
-        return
-    yield StringCommand("sysctl --quiet --load", QuoteString(path))
-
-
-@operation()
 def acme_certificate(names: list[str], email: str, directory: str) -> Commands:
     """Have certbot hold a certificate for `names`; its own timer renews it from then on."""
     if host.get_fact(AcmeNames) == sorted(names):
@@ -55,3 +45,13 @@ def acme_certificate(names: list[str], email: str, directory: str) -> Commands:
         "--deploy-hook", ACME_HOOK, "--server", QuoteString(directory),
         "--email", QuoteString(email), *domains,
     )  # fmt: skip
+
+
+@operation()
+def kernel_settings(values: dict[str, int], path: str) -> Commands:
+    """Have the kernel run with `values`, which the file `path` also gives it at boot."""
+    current = host.get_fact(Sysctl, keys=list(values))
+    if all(current.get(name) == value for name, value in values.items()):
+        host.noop("kernel as declared")
+        return
+    yield StringCommand("sysctl --quiet --load", QuoteString(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.kit.paths import ETC, LIB
+from fleet.kit.paths import ETC, LIB, UNITS
 
 GATEWAY_UNIT = "nginx.service"
 GATEWAY_DIR = f"{ETC}/gateway"
@@ -15,15 +15,15 @@ GATEWAY_INSPECT_SOCKET = "/run/llm-fleet-inspect.sock"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
 GATEWAY_LOG = "/var/log/nginx/gateway.log"
 GATEWAY_SYSCTL = "/etc/sysctl.d/60-llm-fleet-gateway.conf"
-GATEWAY_DROPIN = f"/etc/systemd/system/{GATEWAY_UNIT}.d/llm-fleet.conf"
+GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 ACME_ROOT = "/var/lib/llm-fleet-acme"
 ACME_HOOK = f"{LIB}/install-certificate"
 ACME_NAME = "llm-fleet"
 METRICS_UNIT = "llm-fleet-gateway-metrics.service"
-METRICS_UNIT_FILE = f"/etc/systemd/system/{METRICS_UNIT}"
+METRICS_UNIT_FILE = f"{UNITS}/{METRICS_UNIT}"
 METRICS_PROGRAM = f"{LIB}/gateway_metrics.py"
 # Exporters of the distribution: unit to the drop-in that binds it privately.
 EXPORTERS = {
-    name: f"/etc/systemd/system/prometheus-{name}-exporter.service.d/llm-fleet-{name}.conf"
+    name: f"{UNITS}/prometheus-{name}-exporter.service.d/llm-fleet-{name}.conf"
     for name in ("nginx", "node")
 }

@@ -14,6 +14,7 @@ from pyinfra.operations.util.files import generate_color_diff
 
 from fleet.kit.commands import Commands
 from fleet.kit.facts.files import FileState, FileStates
+from fleet.kit.paths import RUN
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,8 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     if state.config.DIFF:
         for file in changed:
             show_diff(file)
-    stage = "/run/llm-fleet/stage"
-    yield StringCommand("rm -rf", stage, "&& install -d -m 700 /run/llm-fleet", stage)
+    stage = f"{RUN}/stage"
+    yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
     for file in files:
         # On stdin: neither argv nor a world-readable temporary file ever holds the content.
         yield StringCommand(

@@ -10,6 +10,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from fleet.kit.commands import Commands
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.paths import RUN
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,9 @@ def trust_repository(repository: AptRepository) -> Commands:
 
 
 def _install_key(repository: AptRepository) -> Commands:
-    stage = "/run/llm-fleet/key"
+    stage = f"{RUN}/key"
     key = f"{stage}/key"
-    yield StringCommand("rm -rf", stage, "&& install -d -m 700 /run/llm-fleet", stage)
+    yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
     if repository.key.startswith(("http://", "https://")):
         # With apt's own proxies and certificates: who reaches the packages reaches the key.
         yield StringCommand(

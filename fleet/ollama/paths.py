@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from fleet.kit.paths import UNITS
+
 OLLAMA_HOME = "/var/lib/ollama"
 OLLAMA_ROOT = "/opt/ollama"
 OLLAMA_CURRENT = f"{OLLAMA_ROOT}/current"
 OLLAMA_BINARY = f"{OLLAMA_CURRENT}/bin/ollama"
 OLLAMA_UNIT = "ollama.service"
-OLLAMA_UNIT_FILE = f"/etc/systemd/system/{OLLAMA_UNIT}"
 # Provides the models whenever a server starts.
 LOADER_UNIT = "ollama-models.service"
-LOADER_UNIT_FILE = f"/etc/systemd/system/{LOADER_UNIT}"
+LOADER_UNIT_FILE = f"{UNITS}/{LOADER_UNIT}"
 
 
 def ollama_instance_unit(name: str) -> str:

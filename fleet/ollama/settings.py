@@ -20,6 +20,7 @@ from fleet.declare.types import (
     Port,
     Sha256,
     Words,
+    looks_secret,
     text_form,
 )
 from fleet.kit.proxy import proxy_environment
@@ -356,7 +357,7 @@ class Ollama(Settings):
                 f"ollama_models_dir: {self.models_dir} belongs to the system, and would be given "
                 "to the user ollama; use a directory of its own under /var/lib, /srv, /data or /mnt"
             )
-        exposed = sorted(name for name in self.env if re.search("TOKEN|SECRET|PASS|_KEY$", name))
+        exposed = sorted(name for name in self.env if looks_secret(name))
         exposed += sorted(name for name, value in self.env.items() if re.search("://[^/]*@", value))
         if exposed:
             raise ValueError(

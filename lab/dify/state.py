@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -148,8 +148,3 @@ class State:
 def as_json(value: Any) -> Any:
     """A value for a jsonb column."""
     return psycopg2.extras.Json(value)
-
-
-def placeholders(values: Sequence[Any]) -> tuple[Any, ...]:
-    """Values for ``IN %s``, which may not be empty."""
-    return tuple(values) or (None,)

@@ -14,7 +14,7 @@ from fleet.driver.operations import upstream
 from fleet.driver.paths import DEVICES_UNIT, DRIVER_NOUVEAU, FABRIC_UNIT
 from fleet.driver.plan import Plan, System, floor_of, make_plan, on_kernel
 from fleet.driver.settings import Driver
-from fleet.gates.judge import CPU_BY_DECLARATION, on_gpu
+from fleet.gates.asked import CPU_BY_DECLARATION, on_gpu
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.facts.files import FileStates
 from fleet.ollama.servers import instances_of

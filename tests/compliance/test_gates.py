@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from fleet.gates import judge as gates
+from fleet.gates import asked as gates
 from fleet.gates.facts import PlacementState
 from fleet.gates.fit import judge
 from fleet.gates.placement import Placement

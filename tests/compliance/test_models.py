@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet.gates import judge as gates
+from fleet.gates import asked as gates
 from fleet.gates.fit import need_of
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState

@@ -165,7 +165,7 @@ def test_reboot(dify: Dify) -> None:
         "docker stop dify-api-1 dify-web-1 && docker start dify-web-1 dify-api-1",
         "docker stop dify-nginx-1",
     ],
-    ids=["other addresses", "door down"],
+    ids=["other addresses", "nginx down"],
 )
 def test_what_a_boot_may_leave_is_settled(dify: Dify, left: str) -> None:
     dify.ssh(left)

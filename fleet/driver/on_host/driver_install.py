@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from common import log, say
+from driver_kernel import kernel_flavor
 
 # Waits for who holds a lock of apt or dpkg, and keeps them from asking; it lies beside this one.
 WHEN_APT_IS_FREE = [str(Path(__file__).with_name("when-apt-is-free")), "600"]
@@ -282,11 +283,6 @@ def first_error(text: str) -> str:
             if re.search(pattern, line):
                 return re.sub(r"^.*/build/", "", line.strip())
     return lines[-1].strip() if lines else "the log is empty"
-
-
-def kernel_flavor(kernel: str) -> str:
-    """`generic` of `6.8.0-45-generic`, `cloud-amd64` of `6.12.94+deb13-cloud-amd64`."""
-    return re.sub(r"^[0-9.]+(\+[a-z0-9.]+|-[0-9.]+)*-?", "", kernel)
 
 
 def module_version(kernel: str) -> str:

@@ -6,7 +6,7 @@ usage: model_loader.py CONFIG          bring the host to what CONFIG declares
 
 Runs on the host in the unit ollama-models.service, as the user that owns the models, so that
 neither a lost SSH connection nor a reboot stops a pull of 65 GB. Standard library only. CONFIG is
-JSON (`tasks/models.py` writes it); sizes are bytes, rates bytes a second, times seconds:
+JSON (`fleet/models/files.py` makes it); sizes are bytes, rates bytes a second, times seconds:
 
     {"api": "http://127.0.0.1:11434", "models_dir": "/var/lib/ollama/models",
      "state": ".../state.json", "memory": ".../memory.json", "choice": ".../choice.json",
@@ -14,7 +14,7 @@ JSON (`tasks/models.py` writes it); sizes are bytes, rates bytes a second, times
      "models": [{"name": "gpt-oss:20b", "source": "mirror:5000/library/gpt-oss:20b",
                  "insecure": true, "digest": null, "base": null, "gguf": null, "sha256": null,
                  "definition": {"system": "...", "template": "...", "parameters": {}},
-                 "load": false, "keep_alive": -1, "implied": false}]}
+                 "load": false, "keep_alive": -1}]}
 
 With `others`, a list of {"api": ..., "context": ...}, further Ollamas use the directory: what is
 on the disk is provided once, through the first that answers, and what is to be in memory is loaded

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from archives import is_due, seal, volume_path
-from common import say
+from common import ProgramError, log, say
 
 # Models: the image has them, and fills an empty volume with them.
 LEFT_OUT = {Path("cache/embedding"), Path("cache/whisper"), Path("cache/tiktoken")}
@@ -36,7 +36,11 @@ def main(words: list[str]) -> int:
     if "--due" in words[1:] and not is_due(directory, ARCHIVES, config["due"]):
         say("not due")
         return 0
-    archive = back_up(volume_path(config["volume"]), directory)
+    try:
+        archive = back_up(volume_path(config["volume"]), directory)
+    except ProgramError as error:
+        log(str(error))
+        return 1
     prune(directory, config["keep"])
     say(f"{archive.name}: {archive.stat().st_size} bytes")
     return 0

@@ -20,7 +20,7 @@ from fleet import cli
 from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability, Service
-from fleet.declare.fleet import Fleet, FleetHost, Network
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.load import _secrets_root, group_names, load_fleet
 from fleet.declare.refusals import _nested
 from fleet.firewall.rules import Rule, accept_rules, published_rules
@@ -167,7 +167,7 @@ class TestFirewall:
         ]
 
     @staticmethod
-    def lets_in(rules: list[Rule], service: Service, network: Network) -> bool:
+    def lets_in(rules: list[Rule], service: Service, network: AnyNetwork) -> bool:
         source = str(network) if network.prefixlen else f"nfproto ipv{network.version}"
         return any(
             rule.port == service.port and rule.comment == service.comment and source in rule.source

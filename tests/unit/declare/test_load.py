@@ -25,7 +25,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "host in no group": (
         {**pair(), "db": ("databases", {})},
         "db",
-        ["in groups databases", "needs gpu or gateway or dify", "a name that begins with _"],
+        ["in groups databases", "needs gpu or ", "a name that begins with _"],
     ),
 }
 

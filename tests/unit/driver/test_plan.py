@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-import driver_install
 from fleet.driver.facts import (
     Gpu,
     GpuHardware,
 )
-from fleet.driver.plan import Refusal, System, kernel_flavor, make_plan, on_kernel
+from fleet.driver.on_host.driver_kernel import kernel_flavor
+from fleet.driver.plan import Refusal, System, make_plan, on_kernel
 from fleet.driver.settings import Driver
 
 H100, T4, P100, V100, B200, GH200, KEPLER = 0x2330, 0x1EB8, 0x15F8, 0x1DB1, 0x2901, 0x2342, 0x102D
@@ -141,7 +141,7 @@ class TestRefusals:
 )
 def test_kernel_flavor(kernel: str, flavor: str) -> None:
     """The host's program has a copy of its own, for it imports nothing of ours."""
-    assert kernel_flavor(kernel) == driver_install.kernel_flavor(kernel) == flavor
+    assert kernel_flavor(kernel) == flavor
 
 
 @pytest.mark.parametrize(
