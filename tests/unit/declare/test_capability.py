@@ -20,7 +20,7 @@ from fleet import cli
 from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability, Service
-from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.fleet import AnyNetwork, Fleet, FleetHost
 from fleet.declare.load import _secrets_root, group_names, load_fleet
 from fleet.declare.refusals import _nested
 from fleet.firewall.rules import Rule, accept_rules, published_rules
