@@ -110,10 +110,8 @@ def tree(profile: Profile, kernel: str | None, memory: int | None = None) -> Tre
             "uname": "usr/local/sbin/uname",
             "modprobe": "usr/local/sbin/modprobe",
             "lab-gpu.service": "etc/systemd/system/lab-gpu.service",
-            "dpkg": "etc/dpkg/dpkg.cfg.d/lab-gpu",
         }.get(file.name, f"{PLACE}/{file.name}")
-        program = file.suffix != ".service" and file.name != "dpkg"
-        files.add(place, file.read_bytes(), 0o755 if program else 0o644)
+        files.add(place, file.read_bytes(), 0o644 if file.suffix == ".service" else 0o755)
     if kernel:
         files.add(f"{PLACE}/kernel", f"{kernel}\n")
     if profile.nouveau:
