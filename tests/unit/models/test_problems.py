@@ -23,7 +23,6 @@ MADE = {"name": "analyst", "base": "gpt-oss:120b", "system": "Be brief."}
         (MADE, "analyst"),
         (MADE, "gpt-oss:120b"),
     ],
-    ids=str,
 )
 def test_declared_model_may_be_offloaded(model: Any, name: str) -> None:
     """By each name that Ollama knows it by, and by that of what it is made of."""
