@@ -45,7 +45,7 @@ def load_fleet(inventory: Inventory, capabilities: tuple[Capability, ...]) -> Fl
         if host := _load_host(item.name, item.groups, data, capabilities, problems):
             hosts.append(host)
     _refuse(problems)
-    secrets = SecretStore(_secrets_root(inventory, group_names(capabilities)))
+    secrets = SecretStore(secrets_root(inventory, group_names(capabilities)))
     fleet = Fleet(hosts, capabilities, secrets, PROJECT_ROOT)
     _refuse([line for host in hosts for line in _problems(host, fleet)])
     _refuse(
@@ -137,7 +137,7 @@ def _problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from item.problems(host, fleet)
 
 
-def _secrets_root(inventory: Inventory, ours: tuple[str, ...]) -> Path:
+def secrets_root(inventory: Inventory, ours: tuple[str, ...]) -> Path:
     """`.secrets/<name>` for the inventory file that every host came from.
 
     pyinfra puts all hosts of `inventory/prod.py` in a group `prod` and keeps the path nowhere.

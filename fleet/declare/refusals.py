@@ -89,16 +89,17 @@ def _keys_at(model: type[BaseModel], place: Iterable[int | str]) -> set[str]:
         if isinstance(part, str):
             owners = [item for item in models if part in item.model_fields]
             models = [
-                nested for item in owners for nested in _nested(item.model_fields[part].annotation)
+                table for item in owners for table in nested(item.model_fields[part].annotation)
             ]
     return {key for item in models for key in item.model_fields}
 
 
-def _nested(hint: Any) -> Iterator[type[BaseModel]]:
+def nested(hint: Any) -> Iterator[type[BaseModel]]:
+    """The types of tables in the type `hint`: those of its lists and unions too."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         yield hint
     for argument in get_args(hint):
-        yield from _nested(argument)
+        yield from nested(argument)
 
 
 def _nearest(key: str, known: Iterable[str]) -> str | None:

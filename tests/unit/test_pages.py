@@ -84,6 +84,13 @@ def test_pages_that_code_and_messages_name_are_there() -> None:
     assert missing == []
 
 
+def test_messages_name_the_page_that_answers() -> None:
+    """... not the index of all pages, which its generator alone names."""
+    paths = tracked("fleet", "tasks", "templates")
+    naming = [name_of(path) for path in paths if "docs/operating.md" in path.read_text()]
+    assert naming == ["fleet/docs.py"]
+
+
 def test_files_that_pages_name_are_there() -> None:
     """The changelog alone tells of what was."""
     missing = [

@@ -11,7 +11,6 @@ from fleet.declare.fleet import PROJECT_ROOT
 ROOMS = sorted(
     path for path in (PROJECT_ROOT / "tests" / "unit").iterdir() if (path / "__init__.py").exists()
 )
-MOST_LINES = 500
 
 
 def modules_of(room: str) -> set[str]:
@@ -33,10 +32,3 @@ def test_each_tests_a_module_of_its_room(room: Path) -> None:
     tested = {path.stem.removeprefix("test_") for path in room.rglob("test_*.py")}
     assert tested - modules_of(room.name) == set()
     assert tested
-
-
-@pytest.mark.parametrize("tier", ["unit", "plan", "compliance"])
-def test_no_file_is_longer_than_one_reads(tier: str) -> None:
-    paths = list((PROJECT_ROOT / "tests" / tier).rglob("*.py"))
-    assert [path for path in paths if len(path.read_text().splitlines()) > MOST_LINES] == []
-    assert paths

@@ -30,7 +30,7 @@ class Upgrades:
         if numbers(target.version) < numbers(now):
             raise ProgramError(
                 f"Dify {now} runs, and a database does not go back to {target.version}: declare "
-                f"{now}, or restore a backup of that version (docs/operating.md)"
+                f"{now}, or restore a backup of that version (docs/operating/dify.md)"
             )
         resumed = self.state.now.phase is Phase.REPLACED
         former = Release(self.config, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import subprocess
 import sys
@@ -16,15 +15,11 @@ from fleet.kit.host_programs import host_modules, imports_of, program_files
 from fleet.kit.paths import LIB
 from tests.host_programs import PYTHON_OPTIONS, laid_out
 
-PROGRAMS = {
-    "dify": ("dify_client", "dify_stack"),
-    "driver": ("driver_install",),
-    "gateway": ("gateway_metrics",),
-    "models": ("model_loader",),
-    "webui": ("webui_backup",),
-}
-ALL = [(room, program) for room, programs in PROGRAMS.items() for program in programs]
 MODULES = sorted(PROJECT_ROOT.glob("fleet/*/on_host/*.py"))
+# Room and name of each that is started; all others are imported.
+PROGRAMS = [
+    (path.parts[-3], path.stem) for path in MODULES if '__name__ == "__main__"' in path.read_text()
+]
 NAMES = [path.stem for path in MODULES if path.stem != "__init__"]
 PRODUCT = [
     path
@@ -45,13 +40,8 @@ def test_no_name_hides_the_standard_library() -> None:
 
 
 def test_every_module_is_a_programs() -> None:
-    laid = {Path(file.path).stem for room, name in ALL for file in program_files(room, name)}
+    laid = {Path(file.path).stem for room, name in PROGRAMS for file in program_files(room, name)}
     assert laid == set(NAMES)
-
-
-def test_every_program_is_known_here() -> None:
-    programs = {path.stem for path in MODULES if '__name__ == "__main__"' in path.read_text()}
-    assert programs == {program for _, program in ALL}
 
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p.stem in NAMES], ids=lambda p: p.stem)
@@ -60,7 +50,7 @@ def test_imports_are_of_the_standard_library_and_of_hosts(path: Path) -> None:
     assert {name.partition(".")[0] for name in imports_of(path.read_text())} <= known
 
 
-@pytest.mark.parametrize(("room", "name"), ALL)
+@pytest.mark.parametrize(("room", "name"), PROGRAMS)
 def test_modules_come_before_what_imports_them(room: str, name: str) -> None:
     seen: set[str] = set()
     files = program_files(room, name)
@@ -80,7 +70,7 @@ def test_what_several_programs_need_is_installed_once() -> None:
     assert executable == {"dify_client", "dify_stack"}
 
 
-@pytest.mark.parametrize(("room", "name"), ALL)
+@pytest.mark.parametrize(("room", "name"), PROGRAMS)
 def test_program_finds_all_that_it_imports(tmp_path: Path, room: str, name: str) -> None:
     """... in a directory that has nothing else."""
     laid_out(tmp_path, room, name)
@@ -110,13 +100,3 @@ def test_product_code_imports_only_what_stands_alone() -> None:
         path = PROJECT_ROOT.joinpath(*name.split(".")).with_suffix(".py")
         own = set(imports_of(path.read_text())) & set(host_modules(path.parts[-3]))
         assert own == set(), name
-
-
-@pytest.mark.parametrize("path", [p for p in MODULES if p.stem in NAMES], ids=lambda p: p.stem)
-def test_size(path: Path) -> None:
-    """A file has one reason to change, and so has a class."""
-    text = path.read_text()
-    assert len(text.splitlines()) <= 500
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.ClassDef):
-            assert node.end_lineno - node.lineno < 250, node.name

@@ -8,7 +8,7 @@ import pytest
 
 from fleet.declare.fleet import Fleet
 from fleet.models import files as models
-from fleet.models.files import _keep_alive, loader_config
+from fleet.models.files import loader_config
 from tests.fleets import fleet_of
 from tests.unit.rendered import lines
 
@@ -54,7 +54,9 @@ class TestModels:
     @pytest.mark.parametrize(("text", "sent"), [("-1", -1), ("90", 90), ("-2h", "-2h")])
     def test_keep_alive_as_the_api_reads_it(self, text: str, sent: str | int) -> None:
         """`"-1"` as text would be refused there: a duration needs a unit."""
-        assert _keep_alive(text) == sent
+        model = {"name": "gpt-oss:20b", "load": True, "keep_alive": text}
+        fleet = fleet_of({"gpu1": ("gpu", {"ollama_models": [model]})})
+        assert [item["keep_alive"] for item in loader_config(fleet["gpu1"])["models"]] == [sent]
 
     def test_mirror(self, alternative: Fleet) -> None:
         config = loader_config(alternative["gpu1"])

@@ -35,6 +35,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["ollama_env", "HF_TOKEN looks like a secret"],
     ),
+    "file of a key in the environment": (
+        pair({"ollama_env": {"API_KEY_FILE": "/etc/key"}}),
+        "gpu1",
+        ["ollama_env", "API_KEY_FILE looks like a secret"],
+    ),
     "password in the environment": (
         pair({"ollama_env": {"ALL_PROXY": "http://user:word@proxy:3128"}}),
         "gpu1",
