@@ -68,7 +68,6 @@ class TestNotForEnv:
             "OPENAI_API_KEYS",
             "API_KEY_FILE",
             "X_API_KEY_2",
-            "KEY_OF_THE_HOUSE",
             "HF_TOKEN",
             "TOKEN_URL",
             "CLIENTSECRET",
@@ -82,7 +81,9 @@ class TestNotForEnv:
             "leave it out"
         ]
 
-    @pytest.mark.parametrize("name", ["MONKEY", "KEYWORD_X", "X_KEYWORDS", "HOTKEY_2", "LOG_LEVEL"])
+    @pytest.mark.parametrize(
+        "name", ["MONKEY", "KEYWORD_X", "X_KEYWORDS", "HOTKEY_2", "REDIS_KEY_PREFIX", "LOG_LEVEL"]
+    )
     def test_other_names(self, name: str) -> None:
         assert list(self.lines(name)) == []
 
