@@ -100,3 +100,18 @@ def test_not_due_does_nothing(
     assert list(backups.glob("*.tar")) == made
     assert backups.stat().st_mode & 0o777 == 0o700
     assert made[0].stat().st_mode & 0o777 == 0o600
+
+
+def test_missing_volume_is_a_sentence_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text("#!/bin/sh\necho 'no such volume: llm-fleet-webui' >&2\nexit 1\n")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(docker.parent), prepend=":")
+    config = {"volume": "llm-fleet-webui", "directory": str(tmp_path / "b"), "keep": 1, "due": 0}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert backup.main([str(tmp_path / "config.json")]) == 1
+    assert "no such volume: llm-fleet-webui" in capsys.readouterr().err
+    assert list((tmp_path / "b").glob("*.tar")) == []
