@@ -16,6 +16,9 @@ NAME = "llm-fleet-webui"
 # Containers without a network of their own are here.
 BRIDGE = "docker0"
 CA_IN_CONTAINER = "/etc/ssl/llm-fleet-ca.pem"
+# What is a database in its volume: its own, and that of the vectors (Chroma's, the default). Never
+# told by what a file begins with: an upload may begin like one.
+DATABASES = ("webui.db", "vector_db/chroma.sqlite3")
 # No quotes or spaces: nothing on the way to the container reads them in another way.
 _SECRET = Secret(form=r"[^\s\"'\\]{16,72}", words="16 to 72 characters without spaces and quotes")
 SECRETS = OwnSecrets("webui", {"secret_key": _SECRET, "admin_password": _SECRET})

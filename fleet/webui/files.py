@@ -12,6 +12,7 @@ from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
+from fleet.kit.paths import LIB
 from fleet.kit.render import render
 from fleet.webui import declared
 from fleet.webui.declared import webui_endpoint
@@ -22,6 +23,7 @@ from fleet.webui.paths import (
     WEBUI_BACKUP_UNIT_FILE,
     WEBUI_CA,
     WEBUI_ENVIRONMENT,
+    WEBUI_UNIT,
     WEBUI_UNIT_FILE,
 )
 from fleet.webui.settings import Webui
@@ -68,11 +70,15 @@ def backup_files(me: FleetHost) -> list[ManagedFile]:
     """The program that makes a backup, and what it reads."""
     config = {
         "volume": declared.NAME,
+        "image": me[Webui].image,
+        "unit": WEBUI_UNIT,
+        "programs": LIB,
+        "databases": declared.DATABASES,
         "directory": me[Webui].backup_dir,
         "keep": me[Webui].backup_keep,
         "due": due_after(me[Webui].backup_every),
     }
     return [
-        *program_files("webui", "webui_backup"),
+        *program_files("webui", "webui_copy", "webui_backup"),
         ManagedFile(WEBUI_BACKUP_CONFIG, json.dumps(config, indent=1) + "\n"),
     ]

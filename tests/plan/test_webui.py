@@ -13,6 +13,7 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
+from tests.alternatives import webui as alternatives
 from tests.alternatives.webui import LEAST
 from tests.fleets import Hosts, alternative
 from tests.plan.simulation import (
@@ -163,6 +164,10 @@ class TestAlternative:
         text, _ = whole.files("page")["/etc/llm-fleet/webui/backup.json"]
         assert json.loads(text) == {
             "volume": "llm-fleet-webui",
+            "image": alternatives.SETTINGS["webui_image"],
+            "unit": "llm-fleet-webui.service",
+            "programs": "/usr/local/lib/llm-fleet",
+            "databases": ["webui.db", "vector_db/chroma.sqlite3"],
             "directory": "/srv/backups/webui",
             "keep": 30,
             "due": 43200 - 5400,

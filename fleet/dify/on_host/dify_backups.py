@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archives import is_due, seal, sum_of, volume_path
+from archives import is_due, prune, seal, volume_path
 from common import ProgramError, run, say, sha256
 from dify_compose import Release
 from dify_containers import Containers
@@ -69,7 +69,8 @@ class Backups:
             archive = self._pack(release, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-        self._prune()
+        needed = {archive, Path(self.state.now.backup)}
+        prune(self.directory, _ARCHIVES, self.config["backup"]["keep"], needed)
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
 
@@ -137,13 +138,6 @@ class Backups:
         finally:
             part.unlink(missing_ok=True)
         return archive
-
-    def _prune(self) -> None:
-        archives = sorted(self.directory.glob(_ARCHIVES), key=lambda path: path.stat().st_mtime)
-        for path in archives[: -self.config["backup"]["keep"]]:
-            if str(path) != self.state.now.backup:
-                path.unlink()
-                sum_of(path).unlink(missing_ok=True)
 
     def restore(self, archive: Path, release: Release) -> None:
         """Have the state of `archive`, which must be of the declared `release`."""
