@@ -74,12 +74,10 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     https://docs.openwebui.com/reference/env-configuration/ has the names.
     """
     own, gateway = SECRETS.of(host, fleet), access(host, fleet)
-    trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), CA_IN_CONTAINER)
     return FIXED | {
         "WEBUI_SECRET_KEY": own["secret_key"],
         "WEBUI_ADMIN_EMAIL": str(host[Webui].admin_email),
         "WEBUI_ADMIN_PASSWORD": own["admin_password"],
         "OPENAI_API_BASE_URL": f"{gateway.url}/v1",
         "OPENAI_API_KEY": gateway.key.get_secret_value(),
-        **(trust if gateway.own_ca else {}),
     } | host[Webui].env  # fmt: skip

@@ -40,7 +40,8 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     text = "".join(f"{name}={value}\n" for name, value in values.items())
     files = [ManagedFile(WEBUI_ENVIRONMENT, SecretStr(text), mode="600")]
     if declared.access(me, fleet).own_ca:
-        files.append(ManagedFile(WEBUI_CA, tls.ca_certificate(fleet.secrets)))
+        # First: the environment's gateway is one that is trusted by it.
+        files.insert(0, ManagedFile(WEBUI_CA, tls.ca_certificate(fleet.secrets)))
     return files
 
 

@@ -109,7 +109,7 @@ class _Steady:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         """So many bytes."""
         return self._file.read(size).ljust(size, b"\0")
 
