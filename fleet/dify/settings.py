@@ -9,26 +9,30 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    IPvAnyNetwork,
     model_validator,
 )
 
 from fleet import pins
 from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
+    MOST,
     AbsolutePath,
+    AnyNetwork,
+    DotenvValue,
     EmailAddress,
     EnvName,
-    EnvValue,
+    FileSource,
     HttpUrl,
     KeyName,
     Listen,
     Network,
+    NoProxy,
     Port,
     PositiveDuration,
     Sha256,
     Version,
     Words,
+    one_line,
     text_form,
 )
 from fleet.ollama.models import check_model_name, full_name
@@ -44,7 +48,7 @@ def _check_owner_email(value: str) -> str:
     return value
 
 
-def _check_subnet(value: IPvAnyNetwork) -> IPvAnyNetwork:
+def _check_subnet(value: AnyNetwork) -> AnyNetwork:
     if value.version != 4 or not value.is_private or not 16 <= value.prefixlen <= 26:
         raise ValueError("not a private IPv4 network of /16 to /26, such as 172.30.91.0/24")
     return value
@@ -64,11 +68,11 @@ def _check_release(value: str) -> str:
 
 Release = Annotated[Version, AfterValidator(_check_release)]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
+_OWNER_NAME = "a name of 1 to 30 letters without quotes, such as Admin"
 OwnerName = Annotated[
     str,
-    text_form(
-        r"[^\s'\"\\][^'\"\\\n]{0,29}", "a name of 1 to 30 letters without quotes, such as Admin"
-    ),
+    one_line(_OWNER_NAME),
+    text_form(r"\S(.{0,28}\S)?", _OWNER_NAME),
 ]
 Language = Annotated[
     str, text_form(r"[a-z]{2}-[A-Z][A-Za-z]+", "a language, such as en-US or de-DE")
@@ -122,12 +126,15 @@ class DifyModel(Item):
     context_size: int = Field(
         8192,
         ge=256,
+        le=MOST,
         description=(
             "Longest prompt and answer together, in tokens, that Dify sends. Ollama is not told "
             "of it: it must not be above `ollama_context_length`."
         ),
     )
-    max_tokens: int = Field(2048, ge=16, description="Longest answer that an app may ask for.")
+    max_tokens: int = Field(
+        2048, ge=16, le=MOST, description="Longest answer that an app may ask for."
+    )
     tools: bool = Field(True, description="Whether the model calls tools; gpt-oss does.")
     vision: bool = Field(False, description="Whether the model sees pictures.")
 
@@ -222,9 +229,8 @@ class Dify(Settings):
             "The Ollama plugin from Dify's marketplace: `langgenius/ollama:<version>@<hash>`."
         ),
     )
-    plugin_package: str | None = Field(
+    plugin_package: FileSource | None = Field(
         None,
-        min_length=1,
         description=(
             "The Ollama plugin as a `.difypkg` instead: an http(s) address, or a file relative to "
             "the project."
@@ -277,7 +283,7 @@ class Dify(Settings):
             "without it: the plugin has to come from `dify_plugin_package`."
         ),
     )
-    no_proxy: tuple[EnvValue, ...] = Field(
+    no_proxy: tuple[NoProxy, ...] = Field(
         (), strict=False, description="Further names and addresses to be reached without the proxy."
     )
     start_timeout: PositiveDuration = Field(
@@ -295,7 +301,7 @@ class Dify(Settings):
     backup_keep: Annotated[int, Field(ge=1, le=1000)] = Field(
         7, description="Backups kept; the oldest beyond are deleted."
     )
-    env: dict[EnvName, EnvValue] = Field(
+    env: dict[EnvName, DotenvValue] = Field(
         {}, description="Further values of Dify's `.env`, as text. Secrets are not for here."
     )
 

@@ -57,7 +57,7 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_env": {"VECTOR_STORE": "qdrant"}}, "VECTOR_STORE would change"),
         ({"dify_env": {"PGDATA": "/srv"}}, "PGDATA would change"),
         ({"dify_env": {"STORAGE_TYPE": "s3"}}, "STORAGE_TYPE would change"),
-        ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
+        ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT'] = '$x': not text that Compose reads"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
         ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
         (
