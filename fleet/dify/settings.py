@@ -55,6 +55,18 @@ def _check_subnet(value: AnyNetwork) -> AnyNetwork:
 
 
 Subnet = Annotated[Network, AfterValidator(_check_subnet), Words("IPv4 network")]
+# Before it other releases hand every container passwords that they print, and know no way to keep a
+# plugin at its version.
+_LOWEST = "1.15.0"
+
+
+def _check_release(value: str) -> str:
+    if tuple(map(int, value.split("."))) < tuple(map(int, _LOWEST.split("."))):
+        raise ValueError(f"this project deploys {_LOWEST} and above; declare a higher one")
+    return value
+
+
+Release = Annotated[Version, AfterValidator(_check_release)]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
 _OWNER_NAME = "a name of 1 to 30 letters without quotes, such as Admin"
 OwnerName = Annotated[
@@ -151,11 +163,11 @@ class Dify(Settings):
 
     prefix = "dify_"
 
-    version: Version = Field(
+    version: Release = Field(
         pins.DIFY_VERSION,
         description=(
-            "Release to run. A higher one is an upgrade: backed up first, proven by a chat, and "
-            "taken back when it does not come up."
+            "Release to run, 1.15.0 or above. A higher one is an upgrade: backed up first, proven "
+            "by a chat, and taken back when it does not come up."
         ),
     )
     sha256: Sha256 | None = Field(
@@ -267,7 +279,8 @@ class Dify(Settings):
         None,
         description=(
             "Proxy of the API, the workers and the plugin daemon; Dify's own services and Ollama "
-            "are left out of it. Must not hold a password."
+            "are left out of it. Must not hold a password. Dify fetches the marketplace's packages "
+            "without it: the plugin has to come from `dify_plugin_package`."
         ),
     )
     no_proxy: tuple[NoProxy, ...] = Field(
@@ -298,6 +311,11 @@ class Dify(Settings):
             raise ValueError(
                 "dify_plugin_package: the plugin comes from the marketplace (dify_plugin) already; "
                 "leave one of them out"
+            )
+        if self.plugin and self.http_proxy:
+            raise ValueError(
+                "dify_plugin: Dify fetches it through a proxy of its own, which does not know "
+                "dify_http_proxy; set dify_plugin_package and dify_plugin_sha256 instead"
             )
         if bool(self.plugin_package) != bool(self.plugin_sha256):
             raise ValueError("dify_plugin_sha256: belongs to dify_plugin_package; set both")
