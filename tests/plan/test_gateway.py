@@ -106,7 +106,7 @@ def test_new_key_changes_the_tables_of_keys_only(
     assert planned.order == ["edge: Gateway | Install the configuration"]
     files = {PurePosixPath(path).name: text for path, (text, _) in planned.files("edge").items()}
     assert set(files) == {"nginx.conf", "keys.conf"}
-    [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-b")
+    [value] = secrets_of(secrets_store / "default", "gateway_key_team-b")
     assert f'{value} "team-b";' in files["keys.conf"]
 
 

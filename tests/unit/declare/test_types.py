@@ -69,6 +69,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         ["ollama_https_proxy = 'socks5://proxy'", "http:// or https://"],
     ),
     "quote in a variable": (pair({"ollama_env": {"A": 'x"y'}}), "gpu1", ["ollama_env['A']"]),
+    "another line break in a variable": (
+        pair({"ollama_env": {"A": "x\u2028y"}}),
+        "gpu1",
+        ["ollama_env['A']"],
+    ),
     "line break in a variable": (pair({"ollama_env": {"A": "x\ny"}}), "gpu1", ["ollama_env['A']"]),
     "bad variable name": (pair({"ollama_env": {"a b": "x"}}), "gpu1", ["ollama_env['a b']"]),
     "private_address of no kind": (
