@@ -35,7 +35,7 @@ from fleet.declare.types import (
     one_line,
     text_form,
 )
-from fleet.ollama.models import check_model_name, full_name
+from fleet.ollama.models import ModelName, full_name
 
 
 def _check_owner_email(value: str) -> str:
@@ -120,9 +120,7 @@ class DifyModel(Item):
     )
     words = Words("model")
 
-    name: Annotated[str, AfterValidator(check_model_name)] = Field(
-        description="The model, as it is declared in `ollama_models`."
-    )
+    name: ModelName = Field(description="The model, as it is declared in `ollama_models`.")
     context_size: int = Field(
         8192,
         ge=256,

@@ -88,7 +88,7 @@ class TestRefusals:
             plan({"box": BOX}, {"box": answers})
         assert str(refused.value) == (
             "@fake/box: its keys and passwords come from another secrets store than "
-            f"{secrets_store / '@fake'}, and would all change; bring that store here from the "
+            f"{secrets_store / 'default'}, and would all change; bring that store here from the "
             "machine that deployed last (an inventory's store has its file's path), or, to have "
             "all made anew, remove /etc/llm-fleet/secrets-store on the host"
         )
