@@ -24,6 +24,7 @@ from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.paths import ETC
 from fleet.kit.units import run_unit, stop_unit
 
 
@@ -44,6 +45,8 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
     install_files(
         name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]
     )
+    # Others read in it too, whose services are not root's.
+    files.directory(name="Create the directory", path=ETC, mode="755")
     apply_ruleset(
         name="Apply the ruleset, and keep it if a new login succeeds",
         ruleset=ruleset_file(me, fleet),

@@ -56,7 +56,9 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         "procps",
         *(["certbot", "openssl"] if me[Gateway].tls == "acme" else []),
     ]
-    # Masked while it is installed: the package's own site would listen on every address.
+    # Before the package, whose own site would listen on every address: at a boot after an
+    # installation that was cut short too. Masked while it is installed: nothing is there to serve.
+    install_files(name="Install the drop-in", files=[dropin_file()])
     install_packages(name="Install nginx", packages=packages, masked_unit=GATEWAY_UNIT)
     files.directory(name="Create the directory", path=GATEWAY_DIR, mode="700")
     # Before nginx makes it with the mode of its own choice.
@@ -75,7 +77,6 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])
     kernel_settings(name="Run the kernel as declared", values=KERNEL, path=GATEWAY_SYSCTL)
-    install_files(name="Install the drop-in", files=[dropin_file()])
     run_unit(
         name="Run nginx as declared",
         unit=GATEWAY_UNIT,
@@ -102,7 +103,7 @@ def _metrics(me: FleetHost) -> None:
     dropins, own = exporter_dropins(me), request_exporter_files(me)
     # Before the packages: their units then never listen where they are not declared to.
     install_files(name="Install the exporters' drop-ins", files=dropins)
-    install_packages(name="Install the exporters", packages=units)
+    install_packages(name="Install the exporters", packages=[*units, "python3"])
     for unit, file in zip(units, dropins, strict=True):
         run_unit(name=f"Run {unit}", unit=f"{unit}.service", files=[file.path])
     install_files(name="Install the metrics of keys", files=own)

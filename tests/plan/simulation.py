@@ -50,7 +50,13 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
-from fleet.kit.facts.apt import AptHolder, ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.apt import (
+    AptHolder,
+    ExistingFiles,
+    KeptFiles,
+    KeyringFingerprints,
+    PackageVersions,
+)
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
@@ -121,6 +127,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
         AptHolder: str,
+        KeptFiles: frozenset,
         KeyringFingerprints: lambda path: (),
         ExistingFiles: lambda paths: [],
         PackageVersions: lambda packages: {},
@@ -339,6 +346,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     directories = {
         "/run/systemd/system": {"mode": 755, "user": "root", "group": "root"},
         "/var/lib/ollama": {"mode": 750, "user": "ollama", "group": "ollama"},
+        "/etc/llm-fleet": {"mode": 755, "user": "root", "group": "root"},
         "/etc/llm-fleet/gateway": {"mode": 700, "user": "root", "group": "root"},
         "/var/lib/llm-fleet-acme": {"mode": 755, "user": "root", "group": "root"},
         declared["models_dir"]: {"mode": 755, "user": "ollama", "group": "ollama"},

@@ -44,13 +44,13 @@ def with_nginx(
 def test_from_bare() -> None:
     names = from_bare("two hosts").names("edge")
     assert [name for name in names if name.startswith("Gateway")] == [
+        "Gateway | Install the drop-in",
         "Gateway | Install nginx",
         "Gateway | Create the directory",
         "Gateway | Create the log",
         "Gateway | Install the configuration",
         "Gateway | Install the kernel's settings",
         "Gateway | Run the kernel as declared",
-        "Gateway | Install the drop-in",
         RUN,
         "Gateway | Install the exporters' drop-ins",
         "Gateway | Install the exporters",
@@ -83,7 +83,7 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
         name: ["1"]
         for name in (
             "curl", "logrotate", "nftables", "procps", "prometheus-nginx-exporter",
-            "prometheus-node-exporter",
+            "prometheus-node-exporter", "python3",
         )
     }  # fmt: skip
     planned = plan(HOSTS, answers)
