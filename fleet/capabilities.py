@@ -48,7 +48,7 @@ CAPABILITIES = (
     Capability(
         Gateway,
         group="gateway",
-        calls_servers=True,
+        calls_servers="www-data",
         services=gateway.services,
         problems=gateway_problems.problems,
         keeps_secrets=True,

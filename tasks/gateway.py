@@ -40,6 +40,7 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import run_unit, stop_unit
+from fleet.platform.facts import HasIpv6
 
 
 @deploy("Gateway")
@@ -72,7 +73,13 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         files.file(name="Remove certbot's hook", path=ACME_HOOK, present=False)
     install_files(
         name="Install the configuration",
-        files=config_files(me, fleet, host.get_fact(OpensslVersion), host.get_fact(DrainedHosts)),
+        files=config_files(
+            me,
+            fleet,
+            host.get_fact(OpensslVersion),
+            host.get_fact(DrainedHosts),
+            host.get_fact(HasIpv6),
+        ),
         check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])

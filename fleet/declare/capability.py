@@ -82,16 +82,16 @@ class Capability:
     A host has it when it is in `group`, when the boolean setting `switch` is on, or when it has a
     capability that `needs` it; without group and switch every host has it. `problems` are the
     contradictions of its settings on a host, with each other and with the fleet's;
-    `stored_problems` those of the secrets store. `calls_servers` says that it sends requests to
-    the inference servers of other hosts, `keeps_secrets` that its hosts hold secrets of the store.
-    `commands` are its own of the command `fleet`.
+    `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
+    send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
+    secrets of the store. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
     group: str | None = None
     switch: str | None = None
     needs: tuple[type[Settings], ...] = ()
-    calls_servers: bool = False
+    calls_servers: str | None = None
     keeps_secrets: bool = False
     services: Callable[[FleetHost, Fleet], Iterable[Service]] = _none
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none

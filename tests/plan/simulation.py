@@ -37,7 +37,16 @@ from fleet.driver.facts import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.firewall.facts import OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.firewall.facts import (
+    Filters,
+    LoginCarrier,
+    OtherFilters,
+    OtherFirewalls,
+    Ruleset,
+    RulesetState,
+    SshLogin,
+    Uplinks,
+)
 from fleet.gates.facts import (
     FileHead,
     FileSize,
@@ -65,7 +74,7 @@ from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import HasIpv6, HostAddresses
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -93,6 +102,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
+        HasIpv6: lambda: True,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
@@ -104,6 +114,9 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         RulesetState: lambda table, path: Ruleset("", ""),
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
+        LoginCarrier: lambda source: None,
+        OtherFilters: lambda probes, bridges: Filters(),
+        Uplinks: lambda: ["eth0"],
         OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,

@@ -57,6 +57,7 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "plan": make_plan(host[Driver], System("debian", "13"), hardware),
             "openssl": (3, 5),
             "drained": [],
+            "ipv6": True,
             "names": [],
         }
 

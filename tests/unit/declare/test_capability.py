@@ -26,6 +26,7 @@ from fleet.declare.refusals import nested
 from fleet.declare.types import AnyNetwork
 from fleet.firewall.rules import Rule, accept_rules, published_rules
 from fleet.kit.errors import SettingsError
+from fleet.platform.facts import HasIpv6
 from tests.compliance import test_firewall as compliance
 from tests.fleets import EVERYTHING, FLEETS, Hosts, inventory_of
 from tests.unit.rendered import make_files
@@ -263,6 +264,10 @@ class Listening:
     def run(self, command: str) -> str:
         assert command.startswith("ss ")
         return "\n".join(f"LISTEN 0 511 {socket} 0.0.0.0:*" for socket in self.sockets)
+
+    def fact(self, asked: type) -> bool:
+        assert asked is HasIpv6
+        return True
 
 
 class TestComplianceOfSockets:
