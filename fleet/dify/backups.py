@@ -116,6 +116,9 @@ class DifyHost:
         self._run(StringCommand("install -d -m 700", DIFY_ROOT))
         self._need_room(archive.stat().st_size)
         self._send(archive, part)
+        # Before the secrets: a deploy refuses an archive that has others than the store, and
+        # without the archive it would tell them to the Dify that runs.
+        self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         replaced = []
         for secret, value in kept.items():
             name = dify.SECRETS.name(self.declared, secret)
@@ -123,7 +126,6 @@ class DifyHost:
             if before is not None and before.get_secret_value() != value:
                 replaced.append(name)
             self._store.replace(name, value)
-        self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         return replaced
 
     def _need_room(self, size: int) -> None:

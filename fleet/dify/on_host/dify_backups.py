@@ -151,6 +151,7 @@ class Backups:
                     f"'{version}' to restore it, and upgrade afterwards"
                 )
             trees = self.lay_out(archive)
+            self._check_secrets()
             self._check_room(trees, aside)
         except ProgramError as error:
             raise ProgramError(
@@ -182,6 +183,17 @@ class Backups:
         except ProgramError:
             shutil.rmtree(self._stage)
             raise
+
+    def _check_secrets(self) -> None:
+        """Raise ProgramError where what was laid out has other secrets than the deploy's."""
+        ours = json.loads(Path(self.config["secrets"]).read_text())
+        theirs = json.loads((self._stage / Path(self.config["secrets"]).name).read_text())
+        if other := sorted(name for name, value in theirs.items() if ours.get(name) != value):
+            shutil.rmtree(self._stage)
+            raise ProgramError(
+                f"the store has another {', '.join(other)} than the backup: run `fleet dify "
+                "restore` again, it was cut off"
+            )
 
     def _check_room(self, trees: dict[str, Tree], aside: Path | None) -> None:
         """Raise ProgramError where what was laid out could fill the disk, unpacked."""

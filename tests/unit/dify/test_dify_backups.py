@@ -68,17 +68,20 @@ class TestRestore:
         assert host.files == host.docker["database"] == f" {OLD} work"
         assert host.stack(OLD).pending() == []
 
-    @pytest.mark.parametrize("what", ["cut", "other member", "room"])
+    @pytest.mark.parametrize("what", ["cut", "other member", "room", "secrets"])
     def test_of_what_cannot_be_put_back_changes_nothing(
         self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         restore = host.root / "restore.tar"
+        (host.folder / "secrets.json").write_text('{"db_password": "mine"}')
         shutil.copyfile(host.stack(OLD).backups.make(), restore)
         if what == "cut":
             os.truncate(restore, restore.stat().st_size // 2)
         elif what == "other member":
             with tarfile.open(restore, "a") as archive:
                 archive.addfile(tarfile.TarInfo("./../../etc/cron.d/x"))
+        elif what == "secrets":
+            (host.folder / "secrets.json").write_text('{"db_password": "another"}')
         else:
             usage = shutil.disk_usage("/")
             monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
