@@ -53,7 +53,7 @@ from fleet.gateway.files import KERNEL
 from fleet.kit.facts.apt import AptHolder, ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
@@ -87,6 +87,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
+        FailedJobs: list,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
