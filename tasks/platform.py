@@ -10,6 +10,7 @@ from pyinfra.facts.server import LinuxDistribution
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
+from fleet.kit.jobs import forget_failed_jobs
 from fleet.platform.facts import HostAddresses
 from fleet.platform.files import secrets_note
 from fleet.platform.preflight import (
@@ -32,6 +33,7 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
     refuse_distribution(me, host.get_fact(LinuxDistribution)["release_meta"])
     refuse_other_init(me, has_systemd=bool(host.get_fact(Directory, path="/run/systemd/system")))
     refuse_missing_address(me, host.get_fact(HostAddresses))
+    forget_failed_jobs(name="Forget jobs of earlier deploys that failed")
     if fleet.keeps_secrets(me):
         note = secrets_note(fleet)
         refuse_other_store(me, fleet, host.get_fact(FileStates, paths=[note.path]).get(note.path))

@@ -20,6 +20,7 @@ from fleet.dify.on_host.dify_manifest import LONGEST, MANIFEST, Manifest, manife
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
 from fleet.kit.errors import FleetError
+from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import sha256
 
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
@@ -58,7 +59,7 @@ class DifyHost:
                 "systemd-run --quiet --wait --collect --unit", _JOB,
                 "--property", QuoteString(after),
                 "/usr/bin/python3", program, "backup", config,
-                "|| { journalctl --no-pager -o cat -n 8 -u", _JOB, ">&2; exit 1; }",
+                "|| {", journal_of(_JOB, 8), ">&2; exit 1; }",
             )
         )  # fmt: skip
         # By name: of the archives' times one may be of a clock that was wrong.

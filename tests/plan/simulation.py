@@ -68,7 +68,7 @@ from fleet.kit.facts.apt import (
 )
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
@@ -103,6 +103,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
         HasIpv6: lambda: True,
+        FailedJobs: list,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,

@@ -13,6 +13,7 @@ from pyinfra.facts.server import Arch
 from fleet.gateway.preflight import WITHOUT_LUA
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import FailedJobs
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
 from fleet.kit.secrets import SecretStore
@@ -302,3 +303,12 @@ def test_address_that_the_host_does_not_have_is_refused() -> None:
     answers = bare() | {HostAddresses: lambda: ["127.0.0.1", "10.9.9.9"]}
     with pytest.raises(FleetError, match=r"private_address = '\S+': the host has no such address"):
         plan({"gpu1": GPU}, {"gpu1": answers})
+
+
+def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
+    """A deploy that was cut off told nobody of them, and the host stays "degraded"."""
+    jobs = ["llm-fleet-fetch-ollama-0.1.0.service"]
+    answers = bare() | {FailedJobs: lambda: jobs}
+    planned = plan({"gpu1": GPU}, {"gpu1": answers})
+    [line] = planned.step("gpu1", "Platform | Forget jobs of earlier deploys that failed").lines
+    assert line == f"systemctl reset-failed -- {jobs[0]}"

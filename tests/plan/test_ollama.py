@@ -137,8 +137,9 @@ class TestRelease:
         answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = job(Download("failed", "exit-code"))
         _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
-        assert evidence.startswith("{ false ; } || { journalctl ")
-        assert evidence.endswith(f"-u {FETCH_UNIT} >&2; exit 1; }}")
+        assert f"-u {FETCH_UNIT}" in evidence
+        assert "journalctl --no-pager -o cat -n 20" in evidence
+        assert evidence.endswith(f"systemctl reset-failed -- {FETCH_UNIT} ; fi; exit 1")
         assert link.split(" && ", 1)[1].startswith("ln -sfn")
 
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
