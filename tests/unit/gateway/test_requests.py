@@ -253,7 +253,7 @@ class TestHowMuch:
             waited.append(time.monotonic() - began)
             time.sleep(0.005)
         assert [answer[0] for answer in answers] == [400], answers
-        assert max(waited) < 0.5
+        assert max(waited) < 1, "seconds"
 
     def test_uploads_do_not_gather_in_memory(self, gateway: Running) -> None:
         """Eight of 40 MB at once wait in files."""
