@@ -27,6 +27,7 @@ from fleet.declare.types import (
     Origin,
     Port,
     PositiveDuration,
+    ProjectFile,
     Words,
     not_empty,
 )
@@ -201,9 +202,8 @@ class Gateway(Settings):
             "exposes": "`off` sends keys, prompts and answers over the network in plain text."
         },
     )
-    tls_certificate: str | None = Field(
+    tls_certificate: ProjectFile | None = Field(
         None,
-        min_length=1,
         description=(
             "For `given`: PEM file with the certificate and its chain, relative to the project. "
             "Its key is the secret `gateway_tls_key` of the secrets store."
