@@ -48,8 +48,8 @@ from fleet.ollama.servers import ollama_endpoint
 from fleet.ollama.settings import Ollama
 
 _FIRST_WITH_ML_KEM = (3, 5)
-# A host that has lost its power answers nothing, not even that it is gone. A request that it is being
-# sent is given up after 13 s (default: 15 minutes), one that waits for its answer after 45 s
+# A host that has lost its power answers nothing, not even that it is gone. A request that is being
+# sent to it is given up after 13 s (default: 15 minutes), one that waits for its answer after 45 s
 # (default: 2 hours).
 KERNEL = {
     "net.ipv4.tcp_retries2": 5,
