@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
-from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import (
@@ -38,6 +37,7 @@ from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.paths import ETC
+from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
 
 
@@ -71,7 +71,9 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
         name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]
     )
     # Others read in it too, whose services are not root's.
-    files.directory(name="Create the directory", path=ETC, mode="755")
+    have_directory(
+        name="Create the directory", directory=Directory(ETC, ETC), group="root", mode="755"
+    )
     apply_ruleset(
         name="Apply the ruleset, and keep it if a new login succeeds",
         ruleset=ruleset_file(me, fleet),

@@ -16,8 +16,8 @@ from fleet import pins
 from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
     MOST,
-    AbsolutePath,
     AnyNetwork,
+    BackupDirectory,
     DotenvValue,
     EmailAddress,
     EnvName,
@@ -288,7 +288,7 @@ class Dify(Settings):
         "15m",
         description="How long the containers may take to be healthy, migrations included.",
     )
-    backup_dir: AbsolutePath = Field(
+    backup_dir: BackupDirectory = Field(
         "/var/backups/llm-fleet-dify",
         description="Where backups are kept on the host. Copy them elsewhere: they hold secrets.",
     )

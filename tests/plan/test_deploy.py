@@ -237,7 +237,10 @@ class TestConverged:
         answers = in_declared_state("two hosts", first)
         hosts = {"gpu1": ("gpu", {**GPU[1], "ollama_keep_alive": "1h"}), "edge": EDGE}
         planned = plan(hosts, answers)
-        assert planned.order == ["gpu1: Ollama | Install the unit"]
+        assert planned.order == [
+            "gpu1: Ollama | Try what changes",
+            "gpu1: Ollama | Install the unit",
+        ]
         [path] = planned.files("gpu1")
         assert path == "/etc/systemd/system/ollama.service"
         assert 'Environment="OLLAMA_KEEP_ALIVE=1h"' in planned.files("gpu1")[path][0]

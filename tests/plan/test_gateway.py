@@ -94,7 +94,7 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
 
 def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
     planned = from_bare("two hosts")
-    private = planned.index("edge", "chmod 700 /etc/llm-fleet/gateway")
+    private = planned.index("edge", "install -d -o root -g root -m 700 /etc/llm-fleet/gateway")
     assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/keys\.conf")
 
 

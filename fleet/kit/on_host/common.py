@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+# Exit status of a job that found its configuration replaced: EX_TEMPFAIL of sysexits.h.
+TO_BE_STARTED_ANEW = 75
 BLOCK = 1 << 20  # bytes of a file that are in memory at a time
 
 

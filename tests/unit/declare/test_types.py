@@ -82,6 +82,19 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         ["private_address = 'gpu1.internal'", "write one such as '10.20.0.11'"],
     ),
     **{
+        f"{key} in {path!r}": (
+            pair({key: path}),
+            "gpu1",
+            [f"{key} = {path!r}", "is no place for a service's data", fix],
+        )
+        for key, path, fix in (
+            ("docker_data_root", "//etc", "/var/lib/docker"),
+            ("docker_data_root", "/var/lib/docker/x", "/var/lib/docker"),
+            ("dify_backup_dir", "/etc/./dify", "/var/backups/"),
+            ("webui_backup_dir", "/var/backups", "/var/backups/"),
+        )
+    },
+    **{
         f"models in {path!r}": (
             pair({"ollama_models_dir": path}),
             "gpu1",
