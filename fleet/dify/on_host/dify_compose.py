@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from common import ProgramError, run, write
+from common import ProgramError, make_directory, run, write
 from dify_health import DAEMON, Services
 
 # They call what is outside: the marketplace, and Python's index.
@@ -82,7 +82,7 @@ class Release:
         for path in sorted(seeds.rglob("*")) if seeds.is_dir() else ():
             target = self.root / "volumes" / path.relative_to(seeds)
             if path.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
+                make_directory(target)
             elif not target.exists():
                 shutil.copy2(path, target)
 

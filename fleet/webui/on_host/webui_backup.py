@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from archives import is_due, seal, volume_path
-from common import ProgramError, log, say
+from common import ProgramError, log, make_directory, say
 
 # Models: the image has them, and fills an empty volume with them.
 LEFT_OUT = {Path("cache/embedding"), Path("cache/whisper"), Path("cache/tiktoken")}
@@ -32,7 +32,7 @@ def main(words: list[str]) -> int:
     os.umask(0o077)
     config = json.loads(Path(words[0]).read_text())
     directory = Path(config["directory"])
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory, 0o700)
     if "--due" in words[1:] and not is_due(directory, ARCHIVES, config["due"]):
         say("not due")
         return 0
