@@ -16,6 +16,7 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.dify import declared as dify
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
+from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.errors import FleetError
 from fleet.kit.on_host.common import sha256
 
@@ -49,7 +50,7 @@ class DifyHost:
         # A unit: with the line cut in the middle, the containers must not stay paused.
         self._run(
             StringCommand(
-                "systemd-run --quiet --wait --collect --unit", _JOB,
+                "systemd-run --quiet --wait --collect", UNIT_OPTIONS, "--unit", _JOB,
                 "--property", QuoteString(after),
                 "/usr/bin/python3", program, "backup", config,
                 "|| { journalctl --no-pager -o cat -n 8 -u", _JOB, ">&2; exit 1; }",

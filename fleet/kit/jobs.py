@@ -12,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand
 
 from fleet.kit.commands import Commands, fail, or_journal
+from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.facts.jobs import AnyJob, LoggedRun
 from fleet.kit.on_host.common import size_text
 
@@ -26,7 +27,7 @@ def start_job(unit: str, *command: Any) -> StringCommand:
     return StringCommand(
         "systemctl is-active --quiet", unit, "|| {",
         "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, *command, "; }",
+        "systemd-run --quiet", UNIT_OPTIONS, "--unit", unit, *command, "; }",
     )  # fmt: skip
 
 
