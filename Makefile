@@ -65,11 +65,14 @@ check: .venv/installed ## Format, lint, types, imports, shell programs and gener
 	$(BIN)/python -m fleet.docs --check
 
 # What the unit tests judge with. The lab installs its own tools.
-TOOLS := curl nft systemd-analyze tar unshare zstd
+TOOLS := curl go nft nginx systemd-analyze tar unshare zstd
+NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
 
 unit: .venv/installed ## Unit and plan tests, in seconds
-	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; [ -z "$$missing" ] || \
-		{ apt-get update -qq && apt-get install -y -qq curl nftables systemd tar util-linux zstd; }
+	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
+	[ -z "$$missing" ] && [ -e $(NGINX_LUA) ] || { [ ! -d /run/systemd/system ] || systemctl mask --runtime nginx; \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends \
+			curl golang-go libnginx-mod-http-lua nftables nginx systemd tar util-linux zstd; }
 	$(BIN)/pytest tests/unit tests/plan -q -n auto
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)

@@ -22,6 +22,7 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare.load import load_fleet
 from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files
+from fleet.kit.paths import LIB
 from fleet.kit.secrets import SecretStore
 from lab import hosts, state
 from lab.state import EDGE, Lab, LabError
@@ -132,19 +133,19 @@ def _ratio(ours: list[float], others: list[float]) -> str:
 
 
 def _start(lab: Lab, rig: Rig) -> None:
-    config, keys, key = _configuration(lab, rig)
+    config, others, key = _configuration(lab, rig)
     _ssh(lab, f"rm -rf {rig.folder}; install -d -m 755 {rig.folder}")
     for name, text in (
         ("nginx.conf", config),
-        ("keys.conf", keys),
+        *others.items(),
         ("request.lua", _REQUEST.format(key=key, text="x" * 400)),
     ):
         _ssh(lab, f"cat > {rig.folder}/{name}", text)
     _ssh(lab, f"nginx -c {rig.folder}/nginx.conf")
 
 
-def _configuration(lab: Lab, rig: Rig) -> tuple[str, str, str]:
-    """nginx's files, and one of the keys that are let in."""
+def _configuration(lab: Lab, rig: Rig) -> tuple[str, dict[str, str], str]:
+    """nginx's configuration, the other files by name, and one of the keys that are let in."""
     declared = {
         "gateway_listen": "loopback", "gateway_port": rig.port,
         "private_address": lab.address(EDGE.index),
@@ -162,15 +163,16 @@ def _configuration(lab: Lab, rig: Rig) -> tuple[str, str, str]:
     fleet = load_fleet(inventory, CAPABILITIES)
     with tempfile.TemporaryDirectory() as folder:
         fleet.secrets = SecretStore(Path(folder))
-        config, keys = config_files(fleet["box"], fleet, (3, 0), [])
+        files = {
+            file.staged_name: file.text for file in config_files(fleet["box"], fleet, (3, 0), [])
+        }
         key = gateway_keys(fleet, fleet["box"])["key3"].get_secret_value()
     extra = _BARE.format(port=rig.port + 1)
     if rig.keys == 5 and not rig.servers:
         extra += _BACKEND.format(backend=BACKEND, text="y" * 1000)
-    text = re.sub(r"\}\s*\Z", f"{extra}}}\n", config.text)
-    text = text.replace("/run/nginx.pid", f"{rig.folder}/nginx.pid")
-    text = text.replace("unix:/run/", f"unix:{rig.folder}/")
-    return text.replace("/var/log/nginx/", f"{rig.folder}/"), keys.text, key
+    text = re.sub(r"\}\s*\Z", f"{extra}}}\n", files.pop("nginx.conf"))
+    text = text.replace("/run/nginx.pid", f"{rig.folder}/nginx.pid").replace(LIB, rig.folder)
+    return text.replace("/var/log/nginx/", f"{rig.folder}/"), files, key
 
 
 def _wrk(lab: Lab, rig: Rig, port: int, connections: int) -> tuple[float, float]:

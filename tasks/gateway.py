@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
+from pyinfra.facts.server import LinuxDistribution
 from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
@@ -32,7 +33,7 @@ from fleet.gateway.paths import (
     GATEWAY_UNIT,
     METRICS_UNIT,
 )
-from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites
+from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites, refuse_without_lua
 from fleet.gateway.settings import Gateway
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
@@ -44,10 +45,12 @@ from fleet.kit.units import run_unit, stop_unit
 @deploy("Gateway")
 def gateway(me: FleetHost, fleet: Fleet) -> None:
     """Serve the declared keys' owners, and nobody else, from every GPU host."""
+    refuse_without_lua(me, host.get_fact(LinuxDistribution)["release_meta"])
     if GATEWAY_DROPIN not in host.get_fact(FileStates, paths=[GATEWAY_DROPIN]):
         refuse_foreign_sites(me, host.get_fact(ForeignFiles, patterns=SITE_PATTERNS))
     packages = [
         "curl",
+        "libnginx-mod-http-lua",
         "logrotate",
         "nginx",
         "procps",

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import click
 
-from fleet.declare.fleet import AnyNetwork, Endpoint, Fleet, FleetHost
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.settings import Settings
+from fleet.declare.types import AnyNetwork
 
 
 @dataclass(frozen=True)

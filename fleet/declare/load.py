@@ -5,6 +5,7 @@ Both a deploy and the compliance checks start here, so what is checked is what w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,10 @@ from fleet.declare.refusals import explain, unknown_keys
 from fleet.declare.settings import Settings
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.secrets import SecretStore
+
+_ADDRESS = re.compile("[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?|::1")
+# A connector may stand before it, as in `@ssh/gpu1`.
+_NAME = re.compile(f"(@[a-z]+(/|$))?({_ADDRESS.pattern})?")
 
 _Settings = TypeVar("_Settings", bound=Settings)
 
@@ -75,6 +80,8 @@ def _load_host(
     problems: list[str],
 ) -> FleetHost | None:
     before = len(problems)
+    outside_address = data.get("ssh_hostname") or name
+    problems += _misnamed(name, outside_address)
     models = [item.settings for item in capabilities]
     problems += [f"{name}: {text}" for text in unknown_keys(data, models)]
 
@@ -90,10 +97,25 @@ def _load_host(
     built = [build(model) for model in models]
     if len(problems) > before:
         return None
-    outside_address = str(data.get("ssh_hostname") or name)
     settings = [item for item in built if item is not None]
     runs = _running(frozenset(groups), settings, capabilities)
     return FleetHost(name, frozenset(groups), outside_address, settings, runs)
+
+
+def _misnamed(name: str, outside_address: Any) -> Iterator[str]:
+    """Names that would mean something else in nginx's patterns, a certificate or a URL."""
+    if not _NAME.fullmatch(name):
+        yield (
+            f"{name}: not a host's name; write letters, digits, '.', ':', '_' and '-', as in "
+            "gpu1.example.internal, and how to reach it as ssh_hostname"
+        )
+    elif outside_address != name and not (
+        isinstance(outside_address, str) and _ADDRESS.fullmatch(outside_address)
+    ):
+        yield (
+            f"{name}: ssh_hostname = {outside_address!r}: neither a host's name nor an IP address; "
+            "write one such as gpu1.example.internal"
+        )
 
 
 def _running(

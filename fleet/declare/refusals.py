@@ -14,6 +14,9 @@ from pyinfra.api.connectors import get_all_connectors
 
 from fleet.declare.settings import Settings
 
+# Of a refused value, what is shown: in characters.
+_LONGEST = 160
+
 # What to write, where pydantic says only what it is not.
 _FIXES = {
     "bool_type": "write True or False",
@@ -40,7 +43,7 @@ def explain(
         for part in place:
             if not _holds(value, part):
                 break
-            key, value = f"{key}[{part!r}]", value[part]
+            key, value = f"{key}[{_cut(repr(part))}]", value[part]
         if item["type"] == "too_short" and value:
             continue  # pydantic counts the right items only; the wrong ones have their lines.
         shown = _shown(value, key)
@@ -119,9 +122,14 @@ def _shown(value: Any, *keys: str | None) -> str:
     """
     if any(re.search("pass|secret|token", key) for key in keys if key):
         return "(not shown)"
-    return re.sub(
+    text = re.sub(
         r"sk-\w+", "sk-(not shown)", re.sub(r"://[^/@]*@", "://(not shown)@", repr(value))
     )
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text)} characters)"
 
 
 def _pyinfra_keys() -> set[str]:

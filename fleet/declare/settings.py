@@ -21,7 +21,9 @@ FROM_NAME = BeforeValidator(_from_name)
 class Declared(BaseModel):
     """A table of an inventory: strict, frozen, and without unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class Item(Declared):

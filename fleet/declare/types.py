@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    IPvAnyAddress,
-    IPvAnyNetwork,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, GetPydanticSchema
+from pydantic_core.core_schema import no_info_after_validator_function, str_schema
 
-from fleet.kit.durations import check_duration, seconds
+from fleet.kit.durations import LONGEST, check_duration, seconds
 
 Listen = Literal["loopback", "private"]
+MOST = 2**31 - 1  # what every program counts to
+
+AnyAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+AnyNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# What neither a shell, nor systemd, nginx, Compose or a mount option reads in a way of its own.
+_ABSOLUTE_PATH = re.compile(r"/[A-Za-z0-9._+@=/-]+")
+_URL = re.compile(
+    r"https?://[A-Za-z0-9.:@_~\[\]-]+"
+    r"(/([A-Za-z0-9._~+@:,=/-]|%[0-9A-Fa-f]{2})*)?(\?[A-Za-z0-9._~+:,=&/-]*)?"
+)
+_PROJECT_FILE = re.compile("/?[A-Za-z0-9._+@=-]{1,255}(/[A-Za-z0-9._+@=-]{1,255}){0,15}")
+_IMAGE_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?")
 
 
 @dataclass(frozen=True)
@@ -50,11 +60,26 @@ def is_http(text: str) -> bool:
 def text_form(pattern: str, words: str) -> AfterValidator:
     """A validator of text, which `pattern` must match as a whole.
 
+    `\\d` and `\\w` are ASCII's: no program that reads the text takes the digits of other scripts
+    for numbers. `words` say what it is, with an example; the refusal is `not <words>`.
+    """
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value, re.ASCII):
+            raise ValueError(f"not {words}")
+        return value
+
+    return AfterValidator(check)
+
+
+def one_line(words: str) -> AfterValidator:
+    """A validator of text of any script: printable, without quotes and backslashes.
+
     `words` say what it is, with an example; the refusal is `not <words>`.
     """
 
     def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
+        if not value.isprintable() or set("\"'\\") & set(value):
             raise ValueError(f"not {words}")
         return value
 
@@ -77,27 +102,39 @@ def _number_to_text(value: Any) -> Any:
 
 
 def _check_positive(value: str) -> str:
-    if seconds(value) < 1:
-        raise ValueError("shorter than a second; there is no 'for ever' here")
+    if not 1 <= seconds(value) <= LONGEST:
+        raise ValueError("not between a second and ten years; there is no 'for ever' here")
     return value
 
 
-def _only_text(value: Any) -> Any:
-    # ipaddress takes a number for an address: 17 would be 0.0.0.17.
-    if isinstance(value, int):
-        raise ValueError("not text: write an address or a network, such as '10.0.0.0/8'")
-    return value
+def _read_address(value: str) -> AnyAddress:
+    try:
+        found = ipaddress.ip_address(value)
+    except ValueError:
+        raise ValueError("not an IP address; write one such as '10.20.0.11'") from None
+    if isinstance(found, ipaddress.IPv6Address) and found.scope_id:
+        raise ValueError("an address with an interface; only other addresses work everywhere")
+    return found
 
 
-def _check_network(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            host = ipaddress.ip_interface(value)
-        except ValueError:
-            raise ValueError("not a network: write one such as '10.0.0.0/8'") from None
-        if host.ip != host.network.network_address:
-            raise ValueError(f"host bits are set; write '{host.network}' for the network")
-    return value
+def _read_network(value: str) -> AnyNetwork:
+    try:
+        host = ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError("not a network: write one such as '10.0.0.0/8'") from None
+    if isinstance(host, ipaddress.IPv6Interface) and host.scope_id:
+        raise ValueError("a network with an interface; write one such as 'fd00::/8'")
+    if host.ip != host.network.network_address:
+        raise ValueError(f"host bits are set; write '{host.network}' for the network")
+    return host.network
+
+
+def _from_text(read: Callable[[str], Any]) -> GetPydanticSchema:
+    """A value that is declared as text alone, and that `read` makes of it.
+
+    What else Python has for an address (numbers, bytes, tuples) is a mistake in an inventory.
+    """
+    return GetPydanticSchema(lambda *_: no_info_after_validator_function(read, str_schema()))
 
 
 def _check_sha256(value: str) -> str:
@@ -108,27 +145,71 @@ def _check_sha256(value: str) -> str:
     return digits
 
 
-def _check_absolute(value: str) -> str:
-    parts = value.split("/")
-    if (
-        not value.startswith("/")
-        or value == "/"
-        or ".." in parts
-        or re.search(r"\s|[%\"'\\]", value)
-    ):
-        raise ValueError("not an absolute path without spaces, quotes, '%' or '..'")
+def check_absolute(value: str) -> str:
+    """`value`, an absolute path, without slashes at its end.
+
+    Raises:
+        ValueError: it is none, or holds what one of its readers would take for something else.
+    """
+    if not _ABSOLUTE_PATH.fullmatch(value) or ".." in value.split("/") or not value.strip("/"):
+        raise ValueError(
+            "not an absolute path of letters, digits and '.', '_', '+', '@', '=', '-', without '..'"
+        )
     return value.rstrip("/")
 
 
-def _check_http_url(value: str) -> str:
+def check_file_url(value: str) -> str:
+    """`value`, when it is the http(s) address of a file.
+
+    Raises:
+        ValueError: it is none, or holds a password.
+    """
+    # The raw text: urlsplit leaves line breaks out, and whoever reads the text does not.
+    if not _URL.fullmatch(value):
+        raise ValueError(
+            "not an http:// or https:// address of a name or an IP address, maybe a port, and a "
+            "path of letters, digits and '.', '_', '~', '+', '@', ':', '%20', '-'"
+        )
     url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("not an http:// or https:// address")
-    if url.username or url.password:
+    if url.username is not None or url.password is not None:
         raise ValueError(
             "holds a user or password: it would be readable in the unit; allow the host's address "
             "at the proxy instead"
         )
+    _check_authority(url)
+    return value
+
+
+def _check_authority(url: SplitResult) -> None:
+    """Raise ValueError when `url` names no host, or no port."""
+    name = url.hostname or ""
+    if ":" in name or name.replace(".", "").isdecimal():
+        _read_address_of_url(name)
+    elif not _HOST_NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no host name; write one such as mirror.internal")
+    if url.port == 0:  # a port above 65535 raises by itself
+        raise ValueError("has port 0; ports begin with 1")
+
+
+def _read_address_of_url(name: str) -> None:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        raise ValueError(f"{name!r} is no IP address; write one such as 10.20.0.11") from None
+
+
+def _check_file_source(value: str) -> str:
+    if is_http(value):
+        return check_file_url(value)
+    if not _PROJECT_FILE.fullmatch(value):
+        raise ValueError("neither an http(s) address nor a file's path, relative to the project")
+    return value
+
+
+def _check_http_url(value: str) -> str:
+    check_file_url(value)
+    if "?" in value:
+        raise ValueError("has a '?': paths are added to it; write it without")
     return value.rstrip("/")
 
 
@@ -139,7 +220,10 @@ def _check_origin(value: str) -> str:
 
 
 def _check_dns_name(value: str) -> str:
-    if not re.fullmatch(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]*", value):
+    if not re.fullmatch(
+        r"(?=.{1,253}$)([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?",
+        value,
+    ):
         raise ValueError("not a DNS name in lower case, such as llm.example.com")
     return value
 
@@ -153,15 +237,19 @@ PositiveDuration = Annotated[
     AfterValidator(_check_positive),
     Words("duration (at least 1s)"),
 ]
-Address = Annotated[IPvAnyAddress, BeforeValidator(_only_text), Words("IP address", "IP addresses")]
-Network = Annotated[
-    IPvAnyNetwork,
-    BeforeValidator(_check_network),
-    BeforeValidator(_only_text),
-    Words("IP network"),
-]
+Address = Annotated[AnyAddress, _from_text(_read_address), Words("IP address", "IP addresses")]
+Network = Annotated[AnyNetwork, _from_text(_read_network), Words("IP network")]
 Sha256 = Annotated[str, AfterValidator(_check_sha256), Words("SHA-256")]
-AbsolutePath = Annotated[str, AfterValidator(_check_absolute), Words("absolute path")]
+AbsolutePath = Annotated[str, AfterValidator(check_absolute), Words("absolute path")]
+ProjectFile = Annotated[
+    str,
+    text_form(
+        _PROJECT_FILE.pattern,
+        "a file's path, relative to the project, such as certificates/llm.pem",
+    ),
+    Words("path"),
+]
+FileSource = Annotated[str, AfterValidator(_check_file_source), Words("http(s) address or path")]
 HttpUrl = Annotated[
     str, AfterValidator(_check_http_url), Words("http(s) address", "http(s) addresses")
 ]
@@ -194,16 +282,32 @@ EnvName = Annotated[
 ]
 EnvValue = Annotated[
     str,
+    one_line("text on one line without quotes and backslashes, such as 10.0.0.0/8"),
+    Words("text"),
+]
+# An entry of a list that commas separate, so none is in it.
+NoProxy = Annotated[
+    str,
     text_form(
-        r"[^\x00-\x1f\"'\\]*",
-        "text on one line without quotes and backslashes, such as 10.0.0.0/8",
+        r"[A-Za-z0-9.*:/\[\]_-]{1,253}",
+        "a name, a domain or a network to be reached without the proxy, such as .internal or "
+        "10.0.0.0/8",
+    ),
+    Words("name or network", "names or networks"),
+]
+DotenvValue = Annotated[
+    EnvValue,
+    text_form(
+        r"([^\s#$]([^#$]*[^\s#$])?)?",
+        "text that Compose reads from a .env file as it stands: without '#' and '$', or spaces at "
+        "its ends",
     ),
     Words("text"),
 ]
 ImageReference = Annotated[
     str,
     text_form(
-        r"[a-z0-9][\w.:/-]*:[\w][\w.-]*@sha256:[0-9a-f]{64}",
+        rf"{_IMAGE_PART}(:\d{{1,5}})?(/{_IMAGE_PART})*:\w[\w.-]{{0,127}}@sha256:[0-9a-f]{{64}}",
         "an image with its tag and its digest, such as ollama/ollama:0.32.7@sha256:<64 digits>, "
         "which `docker buildx imagetools inspect IMAGE:TAG` shows",
     ),
@@ -213,7 +317,9 @@ Origin = Annotated[str, AfterValidator(_check_origin), Words("origin")]
 DnsName = Annotated[str, AfterValidator(_check_dns_name), Words("DNS name")]
 EmailAddress = Annotated[
     str,
-    text_form(r"[^@\s\"']+@[^@\s\"']+", "an email address, such as ops@example.com"),
+    text_form(
+        r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253}", "an email address, such as ops@example.com"
+    ),
     Words("email address", "email addresses"),
 ]
 

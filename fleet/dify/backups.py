@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import tarfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from pyinfra.api import Host, QuoteString, State, StringCommand
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.dify import declared as dify
+from fleet.dify.on_host.dify_manifest import LONGEST, MANIFEST, Manifest, manifest_of
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
 from fleet.kit.connection.prefix import UNIT_OPTIONS
@@ -23,6 +25,8 @@ from fleet.kit.on_host.common import sha256
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
 _PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
 _JOB = "llm-fleet-dify-backup-now.service"
+_TEXTS = {"secrets": "secrets.json", "app_keys": "app-keys.json"}
+_VALUE = re.compile(r"[!-~]{1,200}")
 
 
 class DifyHost:
@@ -83,13 +87,14 @@ class DifyHost:
         """
         manifest, kept = read_backup(archive)
         version = self.declared[Dify].version
-        if manifest["version"] != version:
+        if manifest.version != version:
             raise FleetError(
                 f"{self.declared.name}: dify_version = {version!r}, but {archive.name} is of "
-                f"{manifest['version']}; declare that version, restore, and upgrade afterwards"
+                f"{manifest.version}; declare that version, restore, and upgrade afterwards"
             )
         part = f"{DIFY_RESTORE}.part"
         self._run(StringCommand("install -d -m 700", DIFY_ROOT))
+        self._need_room(archive.stat().st_size)
         self._send(archive, part)
         replaced = []
         for secret, value in kept.items():
@@ -100,6 +105,18 @@ class DifyHost:
             self._store.replace(name, value)
         self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         return replaced
+
+    def _need_room(self, size: int) -> None:
+        """Raise FleetError where the archive could fill a disk of the host on its way."""
+        lines = self._run(StringCommand("df -Pk", _PASSAGE, DIFY_ROOT))[1:]
+        free = {line.split()[0]: int(line.split()[3]) * 1024 for line in lines}
+        # On one disk it is there twice for a moment.
+        needed = size * len(lines) // len(free)
+        if short := [disk for disk, left in free.items() if left < needed]:
+            raise FleetError(
+                f"{self.declared.name}: no room for the archive: {needed / 1e9:.2f} GB are needed "
+                f"on {', '.join(short)}, for {_PASSAGE} and {DIFY_ROOT}; make room"
+            )
 
     def _fetch(self, remote: str, local: Path) -> None:
         passage = f"{_PASSAGE}/llm-fleet-{secrets.token_hex(8)}"
@@ -145,7 +162,7 @@ def _declared(fleet: Fleet, name: str) -> FleetHost:
     return fleet[name]
 
 
-def read_backup(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def read_backup(archive: Path) -> tuple[Manifest, dict[str, str]]:
     """The manifest of a backup, and the secrets in it by their names without the host.
 
     Raises:
@@ -154,23 +171,46 @@ def read_backup(archive: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if not archive.is_file():
         raise FleetError(f"{archive}: no such file")
     beside = archive.with_name(f"{archive.name}.sha256")
-    if beside.exists() and beside.read_text().split()[0] != sha256(archive):
+    if beside.exists() and beside.read_text().split()[:1] != [sha256(archive)]:
         raise FleetError(f"{archive}: not what {beside.name} says; it is damaged")
     try:
-        with tarfile.open(archive) as tar:
-            manifest = _member(tar, "manifest.json")
-            damaged = [n for n, known in manifest["files"].items() if _sha256_of(tar, n) != known]
-            kept = _member(tar, "secrets.json")
-            keys = _member(tar, "app-keys.json") if "app-keys.json" in manifest["files"] else {}
+        with tarfile.open(archive, "r:") as tar:
+            manifest = manifest_of(_json(tar, MANIFEST))
+            damaged = [n for n, known in manifest.files.items() if _sha256_of(tar, n) != known]
+            texts = {
+                word: _json(tar, name) for word, name in _TEXTS.items() if name in manifest.files
+            }
     except (tarfile.TarError, KeyError, ValueError) as error:
         raise FleetError(f"{archive}: no backup of Dify: {error}") from None
     if damaged:
         raise FleetError(f"{archive}: {', '.join(damaged)} is damaged")
-    return manifest, {**kept, **{f"app_{role}": value for role, value in keys.items()}}
+    if "secrets" not in texts:
+        raise FleetError(f"{archive}: no backup of Dify: there are no secrets in it")
+    return manifest, _kept_secrets(archive, **texts)
 
 
-def _member(tar: tarfile.TarFile, name: str) -> Any:
-    return json.load(_open(tar, name))
+def _kept_secrets(archive: Path, secrets: Any, app_keys: Any = None) -> dict[str, str]:
+    """What goes into the store: by its names, which are file names there, and in its forms."""
+    kept = {}
+    for where, values in (("secrets.json", secrets), ("app-keys.json", app_keys or {})):
+        if not isinstance(values, dict):
+            raise FleetError(f"{archive}: {where} is no list of names")
+        for name, value in values.items():
+            known = name in (dify.SECRETS.secrets if where == "secrets.json" else dify.APPS)
+            if not known or not isinstance(value, str) or not _VALUE.fullmatch(value):
+                raise FleetError(
+                    f"{archive}: {where} has {name!r}, which is no secret of Dify's or not in the "
+                    "form of one: the backup is not of this project, or of another version of it"
+                )
+            kept[name if where == "secrets.json" else f"app_{name}"] = value
+    return kept
+
+
+def _json(tar: tarfile.TarFile, name: str) -> Any:
+    text = _open(tar, name).read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise ValueError(f"{name} is too long")
+    return json.loads(text)
 
 
 def _sha256_of(tar: tarfile.TarFile, name: str) -> str:
@@ -178,7 +218,8 @@ def _sha256_of(tar: tarfile.TarFile, name: str) -> str:
 
 
 def _open(tar: tarfile.TarFile, name: str) -> IO[bytes]:
-    file = tar.extractfile(f"./{name}")
+    member = tar.getmember(f"./{name}")
+    file = tar.extractfile(member) if member.isreg() else None
     if file is None:
-        raise KeyError(name)
+        raise ValueError(f"{name} is no file")
     return file

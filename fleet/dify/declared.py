@@ -173,6 +173,8 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
         # The plugin's lock names the public index by address, mirror or not.
         "PLUGIN_IGNORE_UV_LOCK": _word(declared.pip_index is not None),
         "PLUGIN_PYTHON_ENV_INIT_TIMEOUT": "600",
+        # Or the first answer after a restart of the database is silence.
+        "SQLALCHEMY_POOL_PRE_PING": "true",
         "WEAVIATE_AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED": "false",
     } | declared.env  # fmt: skip
 

@@ -17,6 +17,7 @@ from fleet.dify.paths import (
     DIFY_BOOT_UNIT_FILE,
     DIFY_CA,
     DIFY_CLIENT_CONFIG,
+    DIFY_KEPT_PACKAGE,
     DIFY_KEYS,
     DIFY_MEMORY,
     DIFY_PACKAGE,
@@ -67,9 +68,10 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     }
     secret = [ManagedFile(path, SecretStr(text), mode="600") for path, text in texts.items()]
     stack = json.dumps(stack_config(me, fleet), indent=1) + "\n"
+    # What is read by its name in another file comes before that one.
     shown = [ManagedFile(DIFY_STACK_CONFIG, stack)]
     if declared.ollama_access(me, fleet).own_ca:
-        shown.append(ManagedFile(DIFY_CA, tls.ca_certificate(fleet.secrets)))
+        shown.insert(0, ManagedFile(DIFY_CA, tls.ca_certificate(fleet.secrets)))
     return [*secret, *shown]
 
 
@@ -102,7 +104,6 @@ def stack_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
         "client": DIFY_CLIENT_CONFIG,
         "restore": DIFY_RESTORE,
         "images": me[Dify].images,
-        "public_defaults": declared.PUBLIC_DEFAULTS,
         "publish": {"nginx": [f"{dify_endpoint(me)}:80"]},
         "network": {
             "bridge": declared.BRIDGE,
@@ -129,7 +130,11 @@ def client_config(me: FleetHost, fleet: Fleet) -> dict[str, Any]:
     models = declared.models_of(me, fleet)
     plugin: dict[str, Any] = {"identifier": me[Dify].plugin}
     if me[Dify].plugin_package:
-        plugin = {"package": DIFY_PACKAGE, "sha256": me[Dify].plugin_sha256}
+        plugin = {
+            "package": DIFY_PACKAGE,
+            "sha256": me[Dify].plugin_sha256,
+            "kept": DIFY_KEPT_PACKAGE,
+        }
     return {
         "url": f"http://{dify_endpoint(me)}",
         "owner": {

@@ -83,12 +83,6 @@ def _own_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
             f"{host.name}: dify_env: {', '.join(ours)} would change which parts of Dify there are, "
             "or where they listen, behind this project's back; leave it out"
         )
-    read = sorted(name for name, value in settings.env.items() if "$" in value)
-    if read:
-        yield (
-            f"{host.name}: dify_env: {', '.join(read)} has a $ in it, which Compose would take for "
-            "a variable; leave it out, or set it in Dify"
-        )
 
 
 def _package_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:

@@ -9,26 +9,30 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     Field,
-    IPvAnyNetwork,
     model_validator,
 )
 
 from fleet import pins
 from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
+    MOST,
     AbsolutePath,
+    AnyNetwork,
+    DotenvValue,
     EmailAddress,
     EnvName,
-    EnvValue,
+    FileSource,
     HttpUrl,
     KeyName,
     Listen,
     Network,
+    NoProxy,
     Port,
     PositiveDuration,
     Sha256,
     Version,
     Words,
+    one_line,
     text_form,
 )
 from fleet.ollama.models import check_model_name, full_name
@@ -44,19 +48,31 @@ def _check_owner_email(value: str) -> str:
     return value
 
 
-def _check_subnet(value: IPvAnyNetwork) -> IPvAnyNetwork:
+def _check_subnet(value: AnyNetwork) -> AnyNetwork:
     if value.version != 4 or not value.is_private or not 16 <= value.prefixlen <= 26:
         raise ValueError("not a private IPv4 network of /16 to /26, such as 172.30.91.0/24")
     return value
 
 
 Subnet = Annotated[Network, AfterValidator(_check_subnet), Words("IPv4 network")]
+# Before it other releases hand every container passwords that they print, and know no way to keep a
+# plugin at its version.
+_LOWEST = "1.15.0"
+
+
+def _check_release(value: str) -> str:
+    if tuple(map(int, value.split("."))) < tuple(map(int, _LOWEST.split("."))):
+        raise ValueError(f"this project deploys {_LOWEST} and above; declare a higher one")
+    return value
+
+
+Release = Annotated[Version, AfterValidator(_check_release)]
 OwnerEmail = Annotated[EmailAddress, AfterValidator(_check_owner_email)]
+_OWNER_NAME = "a name of 1 to 30 letters without quotes, such as Admin"
 OwnerName = Annotated[
     str,
-    text_form(
-        r"[^\s'\"\\][^'\"\\\n]{0,29}", "a name of 1 to 30 letters without quotes, such as Admin"
-    ),
+    one_line(_OWNER_NAME),
+    text_form(r"\S(.{0,28}\S)?", _OWNER_NAME),
 ]
 Language = Annotated[
     str, text_form(r"[a-z]{2}-[A-Z][A-Za-z]+", "a language, such as en-US or de-DE")
@@ -110,12 +126,15 @@ class DifyModel(Item):
     context_size: int = Field(
         8192,
         ge=256,
+        le=MOST,
         description=(
             "Longest prompt and answer together, in tokens, that Dify sends. Ollama is not told "
             "of it: it must not be above `ollama_context_length`."
         ),
     )
-    max_tokens: int = Field(2048, ge=16, description="Longest answer that an app may ask for.")
+    max_tokens: int = Field(
+        2048, ge=16, le=MOST, description="Longest answer that an app may ask for."
+    )
     tools: bool = Field(True, description="Whether the model calls tools; gpt-oss does.")
     vision: bool = Field(False, description="Whether the model sees pictures.")
 
@@ -144,11 +163,11 @@ class Dify(Settings):
 
     prefix = "dify_"
 
-    version: Version = Field(
+    version: Release = Field(
         pins.DIFY_VERSION,
         description=(
-            "Release to run. A higher one is an upgrade: backed up first, proven by a chat, and "
-            "taken back when it does not come up."
+            "Release to run, 1.15.0 or above. A higher one is an upgrade: backed up first, proven "
+            "by a chat, and taken back when it does not come up."
         ),
     )
     sha256: Sha256 | None = Field(
@@ -210,9 +229,8 @@ class Dify(Settings):
             "The Ollama plugin from Dify's marketplace: `langgenius/ollama:<version>@<hash>`."
         ),
     )
-    plugin_package: str | None = Field(
+    plugin_package: FileSource | None = Field(
         None,
-        min_length=1,
         description=(
             "The Ollama plugin as a `.difypkg` instead: an http(s) address, or a file relative to "
             "the project."
@@ -261,10 +279,11 @@ class Dify(Settings):
         None,
         description=(
             "Proxy of the API, the workers and the plugin daemon; Dify's own services and Ollama "
-            "are left out of it. Must not hold a password."
+            "are left out of it. Must not hold a password. Dify fetches the marketplace's packages "
+            "without it: the plugin has to come from `dify_plugin_package`."
         ),
     )
-    no_proxy: tuple[EnvValue, ...] = Field(
+    no_proxy: tuple[NoProxy, ...] = Field(
         (), strict=False, description="Further names and addresses to be reached without the proxy."
     )
     start_timeout: PositiveDuration = Field(
@@ -282,7 +301,7 @@ class Dify(Settings):
     backup_keep: Annotated[int, Field(ge=1, le=1000)] = Field(
         7, description="Backups kept; the oldest beyond are deleted."
     )
-    env: dict[EnvName, EnvValue] = Field(
+    env: dict[EnvName, DotenvValue] = Field(
         {}, description="Further values of Dify's `.env`, as text. Secrets are not for here."
     )
 
@@ -292,6 +311,11 @@ class Dify(Settings):
             raise ValueError(
                 "dify_plugin_package: the plugin comes from the marketplace (dify_plugin) already; "
                 "leave one of them out"
+            )
+        if self.plugin and self.http_proxy:
+            raise ValueError(
+                "dify_plugin: Dify fetches it through a proxy of its own, which does not know "
+                "dify_http_proxy; set dify_plugin_package and dify_plugin_sha256 instead"
             )
         if bool(self.plugin_package) != bool(self.plugin_sha256):
             raise ValueError("dify_plugin_sha256: belongs to dify_plugin_package; set both")

@@ -10,9 +10,9 @@ from fleet import pins
 from fleet.declare.settings import Settings
 from fleet.declare.types import (
     AbsolutePath,
-    EnvValue,
     Fingerprint,
     HttpUrl,
+    NoProxy,
     Version,
     Words,
     text_form,
@@ -37,7 +37,7 @@ UserName = Annotated[
 RegistryName = Annotated[
     str,
     text_form(
-        r"[\w.-]+(:\d+)?|[0-9a-f.:]+/\d+",
+        r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?|[0-9a-f.:]+/\d{1,3}",
         "a host and its port, or a network, such as registry.internal:5000 or 10.0.0.0/8",
     ),
     Words("host (`name:port`) or network", "hosts (`name:port`) or networks"),
@@ -121,7 +121,7 @@ class Docker(Settings):
     https_proxy: HttpUrl | None = Field(
         None, description="HTTPS_PROXY of the daemon, for pulls. Must not hold a password."
     )
-    no_proxy: tuple[EnvValue, ...] = Field(
+    no_proxy: tuple[NoProxy, ...] = Field(
         (), strict=False, description="NO_PROXY of the daemon; localhost is always added."
     )
     users: tuple[UserName, ...] = Field(

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fleet.declare.capability import Grant
-from fleet.declare.fleet import AnyNetwork, Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.types import AnyNetwork
 from fleet.firewall.settings import Firewall
 
 

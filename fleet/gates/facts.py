@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +15,16 @@ from typing_extensions import override
 from fleet.declare.types import is_http
 from fleet.gates.gguf import HEAD
 from fleet.gates.placement import Loaded, Placement, Surroundings
-from fleet.kit.on_host.registry import MANIFEST_TYPE
+from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.on_host.registry import MANIFEST, MANIFEST_LIMIT, MANIFEST_TYPE
+from fleet.models.on_host.ollama_protocol import ANSWER_LIMIT, RUNNING
 
 _MIB = 1024**2
 # For a registry; four seconds to be reached, fifteen for the whole answer.
 _CURL = "curl -fsSL --connect-timeout 4 --max-time 15"
+# For a file: nothing that turned into a pipe is waited for.
+_HEAD = "timeout 15 head -c"
+_IN_THE_STORE, _IN_THE_REGISTRY = "disk", "registry"
 _FOUND = "'msg=\"inference compute\"'"
 _ABOUT_GPUS = "'ggml_cuda|CUDA error|NVIDIA driver too old|GPU discovery|to GPU$'"
 
@@ -83,7 +88,7 @@ class ModelManifest(FactBase[ManifestAnswer]):
         self, path: str, url: str | None, digest: str | None, environment: Mapping[str, str]
     ) -> StringCommand:
         checked = StringCommand(
-            "&& echo", QuoteString(f"{digest}  {path}"), "| sha256sum -c --status"
+            "&& echo", QuoteString(f"{digest}  {path}"), "| timeout 15 sha256sum -c --status"
         )
         fetch = StringCommand("echo it is not there yet")
         if url is not None:
@@ -91,20 +96,25 @@ class ModelManifest(FactBase[ManifestAnswer]):
                 *_exports(environment), f"{_CURL} -H",
                 QuoteString(f"Accept: {MANIFEST_TYPE}"), QuoteString(url),
             )  # fmt: skip
+        limit = MANIFEST_LIMIT + 1
         return StringCommand(
-            "if [ -r", QuoteString(path), "]", checked if digest else "",
-            "; then cat", QuoteString(path), "; else", fetch, "2>&1; fi || true",
+            "if [ -f", QuoteString(path), "] && [ -r", QuoteString(path), "]",
+            checked if digest else "", f"; then echo {_IN_THE_STORE}; {_HEAD} {limit}",
+            QuoteString(path), f"; else echo {_IN_THE_REGISTRY}; {{", fetch, f"2>&1; }}"
+            f" | head -c {limit}; fi || true",
         )  # fmt: skip
 
     @override
     def process(self, output: list[str]) -> ManifestAnswer:
-        text = "\n".join(output)
+        place, text = (output or [_IN_THE_REGISTRY])[0], "\n".join(output[1:])
         try:
-            manifest = json.loads(text)
-            _ = manifest["layers"]
-        except (ValueError, KeyError, TypeError):
-            return ManifestAnswer(None, f"no manifest: {text.strip()[-200:] or 'no answer'}")
-        return ManifestAnswer(manifest)
+            if len(text) > MANIFEST_LIMIT:
+                raise FormError(f"it has more than {MANIFEST_LIMIT} bytes")
+            return ManifestAnswer(parsed(text, MANIFEST))
+        except FormError as error:
+            # What lies on a host may be a link to what is nobody's business.
+            said = _shown(text) if place == _IN_THE_REGISTRY else ""
+            return ManifestAnswer(None, f"no manifest: {said or error}")
 
 
 class FileHead(FactBase[bytes]):
@@ -124,9 +134,9 @@ class FileHead(FactBase[bytes]):
             get = f"{_CURL} -r 0-{HEAD - 1}"
             read = StringCommand(*_exports(environment), get, QuoteString(url))
         if path is not None:
-            local = StringCommand(f"head -c {HEAD}", QuoteString(path))
+            local = StringCommand(f"{_HEAD} {HEAD}", QuoteString(path))
             read = StringCommand(
-                "if [ -r", QuoteString(path), "]; then", local, "; else", read, "; fi"
+                "if [ -f", QuoteString(path), "]; then", local, "; else", read, "; fi"
             )
         # A server may ignore the range.
         return StringCommand("{", read, f"; }} 2>/dev/null | head -c {HEAD} | base64 -w 0; echo")
@@ -158,7 +168,7 @@ class FileSize(FactBase[int]):
     @override
     def process(self, output: list[str]) -> int:
         text = "".join(output).strip()
-        return int(text) if text.isdecimal() else 0
+        return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
 
 
 class PlacementState(FactBase[Placement]):
@@ -174,7 +184,8 @@ class PlacementState(FactBase[Placement]):
         name = QuoteString(unit)
         return StringCommand(
             "curl -fsS --noproxy '*' --max-time 20", QuoteString(f"{url}/api/ps"),
-            "2>/dev/null || echo null; echo; id=$(systemctl show --value -p InvocationID --", name,
+            f"2>/dev/null | head -c {ANSWER_LIMIT}; echo;",
+            "id=$(systemctl show --value -p InvocationID --", name,
             '); said() { journalctl --no-pager -q -o cat "_SYSTEMD_INVOCATION_ID=$id"; };',
             # Each load says a few lines: they must not push out what was found at the start.
             f'[ -z "$id" ] || {{ said | grep -aF {_FOUND};',
@@ -186,11 +197,11 @@ class PlacementState(FactBase[Placement]):
         first, *log = output or [""]
         said = tuple(line for line in log if line.strip())
         try:
-            models = json.loads(first)["models"] or []
-        except (ValueError, KeyError, TypeError):
+            models = parsed(first, RUNNING).get("models") or []
+        except FormError:
             return Placement({}, said, answers=False)
         running = {
-            entry["name"]: Loaded(entry["size"], entry.get("size_vram", 0)) for entry in models
+            entry["name"]: Loaded(entry["size"], entry.get("size_vram") or 0) for entry in models
         }
         return Placement(running, said)
 
@@ -242,6 +253,11 @@ class SurroundingsState(FactBase[Surroundings]):
             drop_ins=first("drop-ins"),
             fabric=first("fabric"),
         )
+
+
+def _shown(text: str) -> str:
+    """The end of what a server said, as it can be shown."""
+    return "".join(c if c.isprintable() else " " for c in text[-200:]).strip()
 
 
 def _exports(environment: Mapping[str, str]) -> list[str | QuoteString]:

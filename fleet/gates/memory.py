@@ -9,6 +9,9 @@ Bytes throughout. The parts, and where each is from:
 - the batch: Ollama's scheduler reckons 768 MiB more from 1024 tokens on, and 2 GiB from 2048 on
   (generationBatchSurcharge). It takes large ones for long contexts, but lowers what nobody declared
   to 512 before anything leaves the GPU (automaticGenerationBatch): that is counted.
+- a model that makes embeddings takes a batch of 2048 tokens, and keeps a number of four bytes for
+  each token of it and each word of its vocabulary (seen: /api/ps has 2.45 GB of a 0.25 GB file with
+  262144 words). A GGUF file tells by its `pooling_type` that it is one.
 - a margin for CUDA's own context and the compute buffers: what llama.cpp leaves free of each GPU
   when it fits a model to it (LLAMA_ARG_FIT_TARGET, 1024 MiB).
 """
@@ -19,6 +22,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fleet.gates.gguf import Keys
+from fleet.kit.on_host.outside import Form, judged
+
 GIB = 1024**3
 MIB = 1024**2
 
@@ -28,6 +34,9 @@ MARGIN = GIB
 HEADROOM = 0.8
 # Tokens that are read at once when memory is short.
 BATCH = 512
+# ... and by a model that makes embeddings, whatever is short.
+EMBEDDING_BATCH = 2_048
+_LOGIT = 4  # bytes
 # What the rest of a host without a GPU needs of its memory.
 HOST_RESERVE = GIB
 
@@ -39,6 +48,9 @@ ELEMENT = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _WHOLE_CONTEXT_EVERY = {
     "gptoss": 2, "gpt-oss": 2, "gemma2": 2, "gemma3": 6, "gemma3n": 5, "cohere2": 4,
 }  # fmt: skip
+# What is believed of a file's numbers; the largest models of today have a hundredth of each.
+_LAYERS, _HEADS, _SIZE, _TOKENS = range(1, 4_097), range(65_537), range(1_048_577), range(2**31)
+_VOCABULARY = range(1, 2**24)
 # Layers of a manifest that are loaded; templates and licenses are not.
 _LOADED_LAYERS = tuple(
     f"application/vnd.ollama.image.{kind}" for kind in ("model", "projector", "adapter")
@@ -55,6 +67,7 @@ class Shape:
     `whole` and `windowed` are elements of the cache a token, summed over the layers that keep the
     whole context and those that keep `window` tokens. `trained` is the longest context, in tokens.
     `rough` are the elements a token by which Ollama's scheduler goes: see `prediction`.
+    `vocabulary` are the words of a model that makes embeddings, and 0 of any other.
     """
 
     weights: int
@@ -63,6 +76,7 @@ class Shape:
     window: int = 0
     trained: int = 0
     rough: int = 0
+    vocabulary: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,48 +131,94 @@ def weights_of(manifest: Mapping[str, Any]) -> int:
     return sum(layer["size"] for layer in layers if layer["mediaType"] in _LOADED_LAYERS)
 
 
-def shape_of(weights: int, keys: Mapping[str, Any]) -> Shape:
+def shape_of(weights: int, keys: Keys) -> Shape:
     """The shape of a model of `weights` bytes whose GGUF file has these keys.
 
     Raises:
-        ValueError: the keys do not tell how large its cache is.
+        ValueError: the keys do not tell how large its cache is, or tell what cannot be.
     """
-    arch = keys.get("general.architecture", "")
-
-    def number(key: str, otherwise: int | None = None) -> Any:
-        value = keys.get(f"{arch}.{key}", otherwise)
-        if value is None:
-            raise ValueError(f"its GGUF file does not tell {arch or 'its architecture'}.{key}")
-        return value
-
-    layers, heads = number("block_count"), number("attention.head_count")
-    of_head = number("embedding_length", 0) // (max(heads) if isinstance(heads, list) else heads)
-    sides = [number(f"attention.{side}_length", of_head) for side in ("key", "value")]
+    head = _Head(keys)
+    layers = head.number("block_count", _LAYERS)
+    heads = head.by_layer("attention.head_count", layers)
+    if not max(heads):
+        raise ValueError("its GGUF file tells of no attention heads")
+    of_head = head.number("embedding_length", _SIZE, 0) // max(heads)
+    sides = [head.number(f"attention.{side}_length", _SIZE, of_head) for side in _SIDES]
     narrow = [
-        number(f"attention.{side}_length_swa", length)
-        for side, length in zip(("key", "value"), sides, strict=True)
+        head.number(f"attention.{side}_length_swa", _SIZE, length)
+        for side, length in zip(_SIDES, sides, strict=True)
     ]
-    kv_heads = number("attention.head_count_kv", heads)
-    # Some models have another number in each layer.
-    by_layer = kv_heads if isinstance(kv_heads, list) else [kv_heads] * layers
-    window = number("attention.sliding_window", 0)
-    # Which layers have the window: a flag for each, or of how many one has none.
-    pattern = number("attention.sliding_window_pattern", _WHOLE_CONTEXT_EVERY.get(arch, 1))
-    if not isinstance(pattern, list):
-        pattern = [pattern > 0 and place % pattern != 0 for place in range(1, layers + 1)]
-    whole = sum(
+    kv_heads = head.by_layer("attention.head_count_kv", layers, heads)
+    window = head.number("attention.sliding_window", _TOKENS, 0)
+    windowed = sum(
         count
-        for place, count in enumerate(by_layer)
-        if not (window and place < len(pattern) and pattern[place])
+        for count, has_window in zip(kv_heads, head.windows(layers), strict=True)
+        if window and has_window
     )
     return Shape(
         weights,
-        whole * sum(sides),
-        (sum(by_layer) - whole) * sum(narrow),
+        (sum(kv_heads) - windowed) * sum(sides),
+        windowed * sum(narrow),
         window,
-        number("context_length", 0),
-        2 * layers * min(by_layer) * of_head,
+        head.number("context_length", _TOKENS, 0),
+        2 * layers * min(kv_heads) * of_head,
+        head.vocabulary() if head.makes_embeddings else 0,
     )
+
+
+_SIDES = ("key", "value")
+
+
+class _Head:
+    """What a GGUF file tells of its architecture, as far as it can be."""
+
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
+        self.arch = judged(keys.values.get("general.architecture", ""), str, "its architecture")
+
+    def value(self, key: str, form: Form, otherwise: Any = None) -> Any:
+        value = self.keys.values.get(f"{self.arch}.{key}", otherwise)
+        if value is None:
+            name = self.arch or "its architecture"
+            raise ValueError(f"its GGUF file does not tell {name}.{key}")
+        return judged(value, form, f"{self.arch}.{key} of its GGUF file")
+
+    def number(self, key: str, form: range, otherwise: int | None = None) -> int:
+        return int(self.value(key, form, otherwise))
+
+    def by_layer(self, key: str, layers: int, otherwise: list[int] | None = None) -> list[int]:
+        """Heads: some models have another number in each layer."""
+        value = self.value(key, (_HEADS, [_HEADS]), otherwise)
+        return self._all(key, layers, value) if isinstance(value, list) else [value] * layers
+
+    def windows(self, layers: int) -> list[bool]:
+        """Which layers have the window: a flag for each, or of how many one has none."""
+        key = "attention.sliding_window_pattern"
+        value = self.value(
+            key, ([(bool, range(2))], range(4_097)), _WHOLE_CONTEXT_EVERY.get(self.arch, 1)
+        )
+        if isinstance(value, list):
+            return [*map(bool, value[:layers]), *[False] * (layers - len(value))]
+        return [value > 0 and place % value != 0 for place in range(1, layers + 1)]
+
+    @property
+    def makes_embeddings(self) -> bool:
+        return f"{self.arch}.pooling_type" in self.keys.values
+
+    def vocabulary(self) -> int:
+        """Words: of the tokenizer's list, which goes on far beyond the head."""
+        count = self.keys.counts.get("tokenizer.ggml.tokens")
+        if count is None:
+            return self.number("vocab_size", _VOCABULARY)
+        return int(judged(count, _VOCABULARY, "the vocabulary of its GGUF file"))
+
+    def _all(self, key: str, layers: int, values: list[int]) -> list[int]:
+        if len(values) != layers:
+            raise ValueError(
+                f"{self.arch}.{key} of its GGUF file tells of {len(values)} layers, and "
+                f"block_count of {layers}"
+            )
+        return values
 
 
 def default_context(gpus: Iterable[int]) -> int:
@@ -171,9 +231,11 @@ def need(shape: Shape, load: Load, gpus: int = 0) -> Need:
     """The memory of a model with this shape, loaded in this way over `gpus` GPUs; 0 is the CPU."""
     context = min(load.context, shape.trained or load.context)
     tokens = context * load.parallel
-    windows = min(tokens, shape.window * load.parallel + load.batch)
+    batch = max(load.batch, EMBEDDING_BATCH) if shape.vocabulary else load.batch
+    windows = min(tokens, shape.window * load.parallel + batch)
     elements = shape.whole * tokens + shape.windowed * windows
-    overhead = _surcharge(load.batch) + MARGIN * gpus
+    logits = _LOGIT * shape.vocabulary * batch
+    overhead = logits + _surcharge(load.batch) + MARGIN * gpus
     return Need(shape.weights, round(elements * ELEMENT[load.cache]), overhead)
 
 

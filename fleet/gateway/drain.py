@@ -23,11 +23,12 @@ from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
+from fleet.kit.on_host.outside import FormError, parsed
 from fleet.kit.run import locked
 from fleet.kit.units import run_unit
 from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
-from fleet.models.on_host.ollama_protocol import load_request
+from fleet.models.on_host.ollama_protocol import SHOWN, load_request
 from fleet.ollama.models import is_auto
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
@@ -141,7 +142,11 @@ class Gateways:
         name = self._first_model(gpu)
         for item in instances_of(gpu):
             limit = round(seconds(item.settings.load_timeout)) * 2
-            shown = json.loads(self._post(gpu, f"{item.url}/api/show", {"model": name}, limit))
+            answer = self._post(gpu, f"{item.url}/api/show", {"model": name}, limit)
+            try:
+                shown = parsed(answer, SHOWN, f"{gpu.name}: {item.url}/api/show")
+            except FormError as error:
+                raise FleetError(f"{error}; is that Ollama? Use --cold to leave it out") from None
             path, body = load_request(name, shown)
             self._post(gpu, f"{item.url}{path}", body, limit)
 

@@ -13,10 +13,12 @@ from fleet.gateway.declared import (
     gateway_endpoints,
     gateway_keys,
     gateway_names,
+    gateway_url,
     metrics_endpoints,
     previous_gateway_key,
     redirect_endpoints,
 )
+from fleet.gateway.fields import as_lua
 from fleet.gateway.keys import key_entries, key_tables
 from fleet.gateway.paths import (
     ACME_HOOK,
@@ -27,9 +29,10 @@ from fleet.gateway.paths import (
     GATEWAY_CONFIG,
     GATEWAY_DRAINED,
     GATEWAY_DROPIN,
-    GATEWAY_INSPECT_SOCKET,
+    GATEWAY_FIELDS,
     GATEWAY_KEYS,
     GATEWAY_LOG,
+    GATEWAY_PROGRAMS,
     GATEWAY_STATUS_SOCKET,
     GATEWAY_SYSCTL,
     METRICS_PROGRAM,
@@ -39,6 +42,7 @@ from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
+from fleet.kit.paths import LIB
 from fleet.kit.render import host_program, render
 from fleet.ollama.servers import ollama_endpoint
 from fleet.ollama.settings import Ollama
@@ -94,9 +98,10 @@ def config_files(
         settings=me[Gateway],
         endpoints=gateway_endpoints(me),
         redirect_endpoints=redirect_endpoints(me),
-        redirect_host=me[Gateway].names[0] if me[Gateway].names else "$host",
+        # Never the name that a caller gives: that could lead elsewhere.
+        own_url=gateway_url(me) or Url("https", gateway_endpoints(me)[0]),
         acme_root=ACME_ROOT,
-        inspect_socket=GATEWAY_INSPECT_SOCKET,
+        programs=LIB,
         status_socket=GATEWAY_STATUS_SOCKET,
         read_timeout=read_timeout,
         next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
@@ -111,12 +116,23 @@ def config_files(
     keys = render(
         "gateway/keys.conf.j2",
         entries=key_entries(me[Gateway].keys, gateway_keys(fleet, me), previous),
-        internal=fleet.secrets.api_key("gateway_internal").get_secret_value(),
     )
     return [
+        *request_programs(),
         ManagedFile(GATEWAY_CONFIG, config),
         ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
         *_certificate_files(me, fleet),
+    ]
+
+
+def request_programs() -> list[ManagedFile]:
+    """What nginx runs at each request, and what of one may pass."""
+    return [
+        ManagedFile(GATEWAY_FIELDS, as_lua()),
+        *(
+            ManagedFile(path, host_program("gateway", PurePosixPath(path).name))
+            for path in GATEWAY_PROGRAMS
+        ),
     ]
 
 
@@ -130,6 +146,8 @@ def loaded_files(me: FleetHost) -> list[str]:
     """What nginx reads when it is started or reloaded."""
     certificate = [GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY]
     return [
+        GATEWAY_FIELDS,
+        *GATEWAY_PROGRAMS,
         GATEWAY_CONFIG,
         GATEWAY_KEYS,
         *(certificate if me[Gateway].tls != "off" else []),
@@ -143,7 +161,7 @@ def dropin_file() -> ManagedFile:
         render(
             "gateway/nginx.dropin.conf.j2",
             config=GATEWAY_CONFIG,
-            sockets=[GATEWAY_INSPECT_SOCKET, GATEWAY_STATUS_SOCKET],
+            sockets=[GATEWAY_STATUS_SOCKET],
         ),
     )
 

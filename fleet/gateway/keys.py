@@ -63,7 +63,7 @@ def key_tables(keys: Iterable[GatewayKey], previous: Mapping[str, Previous]) -> 
         limits=tuple(_limits(keys)),
         concurrency=tuple(
             Concurrency(number, tuple(key.name for key in keys if key.concurrent == number))
-            for number in sorted({key.concurrent for key in keys if key.concurrent})
+            for number in sorted({key.concurrent for key in keys})
         ),
         sources=tuple(
             Sources(networks, tuple(key.name for key in keys if _networks(key) == networks))

@@ -27,6 +27,7 @@ from fleet.declare.types import (
     Origin,
     Port,
     PositiveDuration,
+    ProjectFile,
     Words,
     not_empty,
 )
@@ -117,8 +118,13 @@ class GatewayKey(Item):
         le=100_000,
         description="Requests let through at once above the rate; unset: a second's worth.",
     )
-    concurrent: int | None = Field(
-        None, ge=1, le=65535, description="Requests in flight at once; unset: unlimited."
+    concurrent: int = Field(
+        64,
+        ge=1,
+        le=65535,
+        description=(
+            "Requests in flight at once, of all who share the key; one more is answered 429."
+        ),
     )
     expires: Expiry | None = Field(
         None,
@@ -196,9 +202,8 @@ class Gateway(Settings):
             "exposes": "`off` sends keys, prompts and answers over the network in plain text."
         },
     )
-    tls_certificate: str | None = Field(
+    tls_certificate: ProjectFile | None = Field(
         None,
-        min_length=1,
         description=(
             "For `given`: PEM file with the certificate and its chain, relative to the project. "
             "Its key is the secret `gateway_tls_key` of the secrets store."
@@ -269,7 +274,7 @@ class Gateway(Settings):
         if twice:
             raise ValueError(f"gateway_keys: {', '.join(twice)} is declared more than once")
         limits = {(key.rate, key.burst) for key in self.keys if key.rate}
-        limits_at_once = {key.concurrent for key in self.keys if key.concurrent}
+        limits_at_once = {key.concurrent for key in self.keys}
         if max(len(limits), len(limits_at_once)) > _MOST_LIMITS:
             raise ValueError(
                 f"gateway_keys: more than {_MOST_LIMITS} different limits; nginx would keep a "
@@ -303,4 +308,4 @@ class Gateway(Settings):
     def usable_keys(self, now: datetime) -> list[GatewayKey]:
         """Keys that are let in from anywhere at `now`; those without other limits first."""
         usable = [key for key in self.keys if not key.has_ended(now) and not key.allow_from]
-        return sorted(usable, key=lambda key: bool(key.rate or key.concurrent))
+        return sorted(usable, key=lambda key: (key.rate is not None, -key.concurrent))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,21 +9,27 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.kit.host_programs import program_files
+from fleet.kit.on_host.outside import FormError, parsed
 from fleet.models.choice import Memory
 from fleet.models.paths import LOADER_PROGRAM
 
+_CHECK = {
+    "models": [str], "pending": {...: str}, "undeclared": {...: {"size": int, "in_use": bool}},
+}  # fmt: skip
 _PROGRAM = [file.path for file in program_files("models", "model_loader")]
 
 
 @dataclass(frozen=True)
 class ModelsCheck:
     """What the loader would do: `pending` is model to reason, `undeclared` model to its size in
-    bytes and whether it is in use. `models` are the declared ones, `auto` by its choice."""
+    bytes and whether it is in use. `models` are the declared ones, `auto` by its choice. Where it
+    is not known, `why` says so, unless the loader is not there yet."""
 
     is_known: bool = False
     models: tuple[str, ...] = ()
     pending: dict[str, str] = field(default_factory=dict)
     undeclared: dict[str, dict[str, Any]] = field(default_factory=dict)
+    why: str = ""
 
 
 class ModelsState(FactBase[ModelsCheck]):
@@ -46,7 +51,10 @@ class ModelsState(FactBase[ModelsCheck]):
     def process(self, output: list[str]) -> ModelsCheck:
         if not output:
             return ModelsCheck()
-        answer = json.loads("\n".join(output))
+        try:
+            answer = parsed("\n".join(output), _CHECK, f"what {LOADER_PROGRAM} --check says")
+        except FormError as error:
+            return ModelsCheck(why=str(error))
         return ModelsCheck(True, tuple(answer["models"]), answer["pending"], answer["undeclared"])
 
 

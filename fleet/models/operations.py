@@ -65,6 +65,8 @@ def provide_models(config: str, wait_timeout: float | None) -> Commands:
     if left.pending:
         reasons = "; ".join(f"{name} {reason}" for name, reason in left.pending.items())
         yield or_journal(fail(f"{host.name}: {reasons}"), LOADER_UNIT)
+    elif left.why:
+        yield fail(f"{host.name}: whether the models are as declared is not known: {left.why}")
 
 
 def _run_loader(wait_timeout: float) -> Commands:

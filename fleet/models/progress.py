@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,13 @@ from typing_extensions import override
 
 from fleet.kit.facts.jobs import Job, show_job
 from fleet.kit.jobs import progress
+from fleet.kit.on_host.outside import FormError, parsed
 
+_STATE = {
+    "models?": {
+        ...: {"phase": str, "completed": int, "total": int, "rate": int, "error": str},
+    },
+}
 # In these phases of the loader nothing is done about a model.
 _QUIET_PHASES = ("waiting", "ready")
 
@@ -76,7 +81,11 @@ class ModelsJob(FactBase[LoaderRun]):
     @override
     def process(self, output: list[str]) -> LoaderRun:
         active_state, result, *lines, sub_state = output
-        models = json.loads("".join(lines) or "{}").get("models", {})
+        try:
+            models = parsed("".join(lines) or "{}", _STATE).get("models") or {}
+        except FormError:
+            # Half a file, or somebody else's: how far it is is not known.
+            models = {}
         return LoaderRun(
             "failed" if sub_state == "auto-restart" else active_state,
             result,

@@ -13,7 +13,7 @@ from fleet.kit.durations import seconds
 MirrorName = Annotated[
     str,
     text_form(
-        r"[\w.-]+(:\d+)?",
+        r"[A-Za-z0-9][A-Za-z0-9.-]*(:\d{1,5})?",
         "a host and its port, without http:// or a path, such as mirror.internal:5000",
     ),
 ]
@@ -66,7 +66,7 @@ class Models(Settings):
             "where it was. Ollama by itself can wait for ever."
         ),
     )
-    slow_rate: Annotated[float, Field(ge=0)] = Field(
+    slow_rate: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         0.0,
         description=(
             "A pull slower than this is interrupted and resumed at once, as fresh connections "
@@ -94,7 +94,7 @@ class Models(Settings):
         "5m",
         description="Longest pause between two attempts, and between two runs of the loader.",
     )
-    disk_reserve: Annotated[float, Field(ge=0)] = Field(
+    disk_reserve: Annotated[float, Field(ge=0, le=1_000_000)] = Field(
         5.0,
         description="What a pull must leave free in `ollama_models_dir`; checked before it begins.",
         json_schema_extra={"unit": "GB"},

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
+from fleet.kit.on_host.outside import FormError, parsed
 from fleet.kit.paths import UNITS
 from fleet.ollama.paths import LOADER_UNIT, LOADER_UNIT_FILE, OLLAMA_CURRENT, OLLAMA_ROOT
+
+_TAGS = {"models?": [{"name": str, "size": int, "digest?": str}]}
 
 
 class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
@@ -27,8 +29,9 @@ class OllamaModels(FactBase[dict[str, dict[str, Any]]]):
     @override
     def process(self, output: list[str]) -> dict[str, dict[str, Any]]:
         try:
-            return {model["name"]: model for model in json.loads("\n".join(output))["models"]}
-        except (ValueError, KeyError, TypeError):
+            tags = parsed("\n".join(output), _TAGS, "/api/tags")
+            return {model["name"]: model for model in tags.get("models") or []}
+        except FormError:
             # Something else has the port; starting Ollama there will say so.
             return {}
 

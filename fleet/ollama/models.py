@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +23,7 @@ from pydantic import (
 )
 
 from fleet.declare.settings import FROM_NAME, Item
-from fleet.declare.types import Sha256, Words
+from fleet.declare.types import MOST, Sha256, Words, check_absolute, check_file_url, is_http
 from fleet.kit.durations import check_duration, seconds
 
 AUTO = "auto"
@@ -32,7 +31,8 @@ FOR_EVER = "-1"
 
 # What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
 _MODEL_NAME = re.compile(
-    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?"
+    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?",
+    re.ASCII,
 )
 # The hardened units hide these or give them a private copy (ProtectHome, PrivateTmp).
 HIDDEN_FROM_UNITS = ("/home", "/root", "/run", "/tmp", "/var/tmp", "/dev", "/proc", "/sys")  # noqa: S108
@@ -55,7 +55,7 @@ def is_auto(model: str) -> bool:
 
 def check_model_name(value: str) -> str:
     """`value`, when Ollama's parser would accept it."""
-    if not _MODEL_NAME.fullmatch(value):
+    if len(value) > 255 or not _MODEL_NAME.fullmatch(value):
         raise ValueError("not a model name: write [host/][namespace/]model[:tag]")
     return value
 
@@ -69,13 +69,11 @@ def _check_keep_alive(value: Any) -> Any:
 
 
 def _check_gguf(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme in ("http", "https") and url.hostname and not (url.username or url.password):
-        return value
-    if not value.startswith("/") or ".." in value.split("/"):
-        raise ValueError(
-            "neither an absolute path on the host nor an http(s) address without a password"
-        )
+    if is_http(value):
+        return check_file_url(value)
+    if not value.startswith("/"):
+        raise ValueError("neither an absolute path on the host nor an http(s) address")
+    value = check_absolute(value)
     if hidden := hidden_from_units(value):
         raise ValueError(
             f"is under {hidden}, which the loader's hardened unit cannot see; put the file under "
@@ -98,29 +96,44 @@ class ModelParameters(Item):
     introduction = "What is left out is as the base has it."
     words = Words("parameters", "parameters")
 
-    num_ctx: int | None = Field(None, ge=256, description="Context, in tokens.")
+    num_ctx: int | None = Field(None, ge=256, le=MOST, description="Context, in tokens.")
     num_predict: int | None = Field(
-        None, ge=-2, description="Longest answer in tokens; -1 is no bound, -2 fills the context."
+        None,
+        ge=-2,
+        le=MOST,
+        description="Longest answer in tokens; -1 is no bound, -2 fills the context.",
     )
-    num_keep: int | None = Field(None, ge=-1, description="Tokens kept when the context is full.")
-    num_batch: int | None = Field(None, ge=1, description="Tokens of a prompt read at once.")
+    num_keep: int | None = Field(
+        None, ge=-1, le=MOST, description="Tokens kept when the context is full."
+    )
+    num_batch: int | None = Field(
+        None, ge=1, le=MOST, description="Tokens of a prompt read at once."
+    )
     num_gpu: int | None = Field(
-        None, ge=-1, description="Layers on the GPU; -1 lets Ollama decide."
+        None, ge=-1, le=MOST, description="Layers on the GPU; -1 lets Ollama decide."
     )
-    num_thread: int | None = Field(None, ge=0, description="CPU threads; 0 lets Ollama decide.")
+    num_thread: int | None = Field(
+        None, ge=0, le=MOST, description="CPU threads; 0 lets Ollama decide."
+    )
     temperature: float | None = Field(
         None, ge=0, le=10, description="How freely it chooses; 0 always takes the likeliest."
     )
-    top_k: int | None = Field(None, ge=0, description="Tokens to choose from.")
+    top_k: int | None = Field(None, ge=0, le=MOST, description="Tokens to choose from.")
     top_p: Fraction | None = Field(None, description="Share of probability to choose from.")
     min_p: Fraction | None = Field(None, description="Least probability, of the likeliest's.")
     typical_p: Fraction | None = Field(None, description="Locally typical sampling; 1 is off.")
-    seed: int | None = Field(None, description="The same seed gives the same answer.")
-    repeat_last_n: int | None = Field(None, ge=-1, description="Tokens looked back for repeats.")
-    repeat_penalty: float | None = Field(None, ge=0, description="Penalty for repeats; 1 is none.")
+    seed: int | None = Field(
+        None, ge=-MOST, le=MOST, description="The same seed gives the same answer."
+    )
+    repeat_last_n: int | None = Field(
+        None, ge=-1, le=MOST, description="Tokens looked back for repeats."
+    )
+    repeat_penalty: float | None = Field(
+        None, ge=0, le=10, description="Penalty for repeats; 1 is none."
+    )
     presence_penalty: float | None = Field(None, ge=-2, le=2, description="As in OpenAI's API.")
     frequency_penalty: float | None = Field(None, ge=-2, le=2, description="As in OpenAI's API.")
-    draft_num_predict: int | None = Field(None, ge=0, description="Tokens drafted ahead.")
+    draft_num_predict: int | None = Field(None, ge=0, le=MOST, description="Tokens drafted ahead.")
     stop: Annotated[tuple[str, ...] | None, BeforeValidator(_list_of_texts)] = Field(
         None, strict=False, description="Texts that end an answer: one, or a list."
     )
@@ -187,7 +200,7 @@ ollama_models = [
     parameters: ModelParameters = Field(
         ModelParameters.model_validate({}), description="Parameters of a custom model, as below."
     )
-    memory: Annotated[float, Field(gt=0)] | None = Field(
+    memory: Annotated[float, Field(gt=0, le=100_000)] | None = Field(
         None,
         description=(
             "GiB that it takes when it is loaded, context and all; instead of what is reckoned "

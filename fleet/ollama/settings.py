@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from fleet import pins
 from fleet.declare.settings import Item, Settings
 from fleet.declare.types import (
+    MOST,
     AbsolutePath,
     Duration,
     EnvName,
@@ -17,6 +18,7 @@ from fleet.declare.types import (
     HttpUrl,
     ImageReference,
     Listen,
+    NoProxy,
     Port,
     Sha256,
     Words,
@@ -74,6 +76,14 @@ Gpus = Annotated[
     BeforeValidator(_check_gpus),
     Words('`"all"` or list of GPUs'),
 ]
+OllamaOrigin = Annotated[
+    str,
+    text_form(
+        r"[a-z][a-z0-9+.-]*://[A-Za-z0-9.:*\[\]_-]+",
+        "an origin, which may have a '*' in it, such as https://chat.internal or app://*",
+    ),
+    Words("origin"),
+]
 OllamaVersion = Annotated[
     str,
     text_form(
@@ -82,10 +92,10 @@ OllamaVersion = Annotated[
     ),
 ]
 # What an instance may have otherwise than its host.
-ContextLength = Annotated[int, Field(ge=256)]
+ContextLength = Annotated[int, Field(ge=256, le=MOST)]
 Parallel = Annotated[int, Field(ge=1, le=1024)]
-LoadedModels = Annotated[int, Field(ge=0)]
-QueueLength = Annotated[int, Field(ge=1)]
+LoadedModels = Annotated[int, Field(ge=0, le=MOST)]
+QueueLength = Annotated[int, Field(ge=1, le=MOST)]
 InstanceName = Annotated[
     str,
     text_form(
@@ -196,7 +206,7 @@ class Ollama(Settings):
         min_length=1,
         description="Models that the host serves: names, or declarations as described below.",
     )
-    origins: tuple[EnvValue, ...] = Field(
+    origins: tuple[OllamaOrigin, ...] = Field(
         (), strict=False, description="OLLAMA_ORIGINS: browser origins allowed besides localhost."
     )
     keep_alive: Duration = Field(
@@ -249,7 +259,7 @@ class Ollama(Settings):
             "not hold a password."
         ),
     )
-    no_proxy: tuple[EnvValue, ...] = Field(
+    no_proxy: tuple[NoProxy, ...] = Field(
         (),
         strict=False,
         description=(

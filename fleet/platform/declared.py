@@ -18,5 +18,10 @@ def endpoint(host: FleetHost, listen: Listen, port: int) -> Endpoint:
 def is_unusable(address: IPv4Address | IPv6Address) -> bool:
     """Whether `address` cannot be a host's address inside the fleet."""
     return (
-        address.is_global or address.is_unspecified or address.is_loopback or address.is_link_local
+        address.is_global
+        or address.is_unspecified
+        or address.is_loopback
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_reserved
     )

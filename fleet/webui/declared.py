@@ -16,6 +16,9 @@ NAME = "llm-fleet-webui"
 # Containers without a network of their own are here.
 BRIDGE = "docker0"
 CA_IN_CONTAINER = "/etc/ssl/llm-fleet-ca.pem"
+# What is a database in its volume: its own, and that of the vectors (Chroma's, the default). Never
+# told by what a file begins with: an upload may begin like one.
+DATABASES = ("webui.db", "vector_db/chroma.sqlite3")
 # No quotes or spaces: nothing on the way to the container reads them in another way.
 _SECRET = Secret(form=r"[^\s\"'\\]{16,72}", words="16 to 72 characters without spaces and quotes")
 SECRETS = OwnSecrets("webui", {"secret_key": _SECRET, "admin_password": _SECRET})
@@ -71,12 +74,10 @@ def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     https://docs.openwebui.com/reference/env-configuration/ has the names.
     """
     own, gateway = SECRETS.of(host, fleet), access(host, fleet)
-    trust = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), CA_IN_CONTAINER)
     return FIXED | {
         "WEBUI_SECRET_KEY": own["secret_key"],
         "WEBUI_ADMIN_EMAIL": str(host[Webui].admin_email),
         "WEBUI_ADMIN_PASSWORD": own["admin_password"],
         "OPENAI_API_BASE_URL": f"{gateway.url}/v1",
         "OPENAI_API_KEY": gateway.key.get_secret_value(),
-        **(trust if gateway.own_ca else {}),
     } | host[Webui].env  # fmt: skip

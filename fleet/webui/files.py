@@ -12,6 +12,7 @@ from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
+from fleet.kit.paths import LIB
 from fleet.kit.render import render
 from fleet.webui import declared
 from fleet.webui.declared import webui_endpoint
@@ -22,6 +23,7 @@ from fleet.webui.paths import (
     WEBUI_BACKUP_UNIT_FILE,
     WEBUI_CA,
     WEBUI_ENVIRONMENT,
+    WEBUI_UNIT,
     WEBUI_UNIT_FILE,
 )
 from fleet.webui.settings import Webui
@@ -38,7 +40,8 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     text = "".join(f"{name}={value}\n" for name, value in values.items())
     files = [ManagedFile(WEBUI_ENVIRONMENT, SecretStr(text), mode="600")]
     if declared.access(me, fleet).own_ca:
-        files.append(ManagedFile(WEBUI_CA, tls.ca_certificate(fleet.secrets)))
+        # First: the environment's gateway is one that is trusted by it.
+        files.insert(0, ManagedFile(WEBUI_CA, tls.ca_certificate(fleet.secrets)))
     return files
 
 
@@ -68,11 +71,15 @@ def backup_files(me: FleetHost) -> list[ManagedFile]:
     """The program that makes a backup, and what it reads."""
     config = {
         "volume": declared.NAME,
+        "image": me[Webui].image,
+        "unit": WEBUI_UNIT,
+        "programs": LIB,
+        "databases": declared.DATABASES,
         "directory": me[Webui].backup_dir,
         "keep": me[Webui].backup_keep,
         "due": due_after(me[Webui].backup_every),
     }
     return [
-        *program_files("webui", "webui_backup"),
+        *program_files("webui", "webui_copy", "webui_backup"),
         ManagedFile(WEBUI_BACKUP_CONFIG, json.dumps(config, indent=1) + "\n"),
     ]

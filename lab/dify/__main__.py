@@ -17,6 +17,7 @@ from .accounts import Accounts, reset_password
 from .apps import Apps
 from .chat import QUEUE, Chat, Question
 from .config import Config
+from .knowledge import Knowledge
 from .models import Models
 from .plugin_daemon import Debugging, PluginDaemon
 from .plugins import Plugins, upgrade_all
@@ -33,6 +34,7 @@ def router(state: State) -> tuple[Router, Chat]:
     plugins = Plugins(state, routes, accounts.behind)
     models = Models(state, routes, accounts.behind, plugins)
     Apps(state, routes, accounts.behind, plugins)
+    Knowledge(state, routes, accounts.behind)
     chat = Chat(state, routes, models)
     version = state.config.version
     # Static: it is 200 without a database too.

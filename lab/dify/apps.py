@@ -126,8 +126,12 @@ class Apps:
         missing = self.plugins.daemon(session).post(
             "installation/missing", json={"plugin_unique_identifiers": sorted(wanted)}
         )
-        names = [item["plugin_unique_identifier"] for item in missing]
-        return reply({"leaked_dependencies": [wanted[name] for name in names]})
+        leaked = [
+            {**wanted[item["plugin_unique_identifier"]],
+             "current_identifier": item["current_identifier"]}
+            for item in missing
+        ]  # fmt: skip
+        return reply({"leaked_dependencies": leaked})
 
     def _apply(
         self, session: Session, declared: dict[str, Any], payload: dict[str, Any]
@@ -159,7 +163,7 @@ class Apps:
     def _keep_dependencies(self, app: str, declared: Any) -> None:
         """Remember for a while what an app's text says that it needs, by identifier."""
         wanted = {
-            item["value"][key]: item
+            item["value"][key]: {**item, "value": {"version": None, **item["value"]}}
             for item in declared
             for key in ("marketplace_plugin_unique_identifier", "plugin_unique_identifier")
             if key in item.get("value", {})

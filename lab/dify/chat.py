@@ -16,6 +16,7 @@ from .state import Row, State
 from .web import EVENTS, Answer, HTTPError, Request, Router, event, fail, invalid, reply
 
 QUEUE = "workflow_based_app_execution"
+_FAILED = "Run failed: "
 TITLE = {"role": "user", "content": "Write a title of a few words for this conversation: "}
 
 
@@ -109,8 +110,17 @@ class Chat:
         if app["mode"] in GRAPHS and streaming:
             return Answer(200, self._in_worker(question), EVENTS)
         if streaming:
+            self._need_enabled(app)
             return Answer(200, _as_events(self.run(question)), EVENTS)
         return self._blocking(app, question)
+
+    def _need_enabled(self, app: Row) -> None:
+        """Refuse a model that is switched off before there is a stream."""
+        model = app["model_config"]["model"]
+        provider = full_name(model["provider"])
+        row = self.models.stored(str(app["tenant_id"]), provider, model["name"], "llm")
+        if row and not self.models.is_enabled(str(app["tenant_id"]), row):
+            raise invalid(f"Model {model['name']} is disabled.")
 
     def _question(self, app: Row, payload: dict[str, Any]) -> Question:
         if not isinstance(payload.get("inputs"), dict):
@@ -164,10 +174,23 @@ class Chat:
 
     def work(self, question: Question) -> None:
         """Run a question and publish its events."""
+        # A connection that the database has closed ends the task, and nobody is told.
+        self.state.use_pooled()
         channel = f"app:events:{question.task}"
-        for block in _as_events(self.run(question)):
-            self.state.redis.publish(channel, block)
+        for item in self._told(question):
+            self.state.redis.publish(channel, event(item))
         self.state.redis.publish(channel, b"end")
+
+    def _told(self, question: Question) -> Iterator[dict[str, Any]]:
+        """The events of a streamed workflow; a failure is its end, and no event of its own."""
+        try:
+            yield from self.run(question)
+        except RunFailedError as error:
+            failed = {"status": "failed", "error": error.message.removeprefix(_FAILED)}
+            head = {"task_id": question.task, "workflow_run_id": question.message}
+            node = {"id": "llm", "node_type": "llm", **failed}
+            yield {"event": "node_finished", **head, "data": node}
+            yield {"event": "workflow_finished", **head, "data": {"id": question.message, **failed}}
 
     # Answers.
 
@@ -202,9 +225,11 @@ class Chat:
                     yield {"event": "message", **head, "answer": text}
         finally:
             self._finish(app, question, answer)
-        if app["mode"] == "workflow":
+        if app["mode"] in GRAPHS and stream:
             yield _workflow_result(question, answer, usage)
-        else:
+        if app["mode"] == "workflow" and not stream:
+            yield _workflow_result(question, answer, usage)
+        elif app["mode"] != "workflow":
             yield {"event": "message_end", **head, "metadata": {"usage": usage}}
 
     def _finish(self, app: Row, question: Question, answer: str) -> None:
@@ -258,10 +283,14 @@ class Chat:
         provider = full_name(model["provider"])
         row = self.models.stored(tenant, provider, name, "llm")
         daemon = Daemon(self.state.config, tenant)
+        try:
+            listed = self.models.plugins.providers(daemon)
+        except HTTPError as error:
+            raise _as_failure(error) from error
         declared = next(
             (
                 found["declaration"]
-                for found in self.models.plugins.providers(daemon)
+                for found in listed
                 if f"{found['plugin_id']}/{found['provider']}" == provider
             ),
             None,
@@ -289,6 +318,8 @@ class Chat:
                 yield chunk["text"], chunk.get("usage")
         except PluginError as error:
             raise RunFailedError("completion_request_error", _explained(error)) from error
+        except HTTPError as error:
+            raise _as_failure(error) from error
 
     def _graph(self, app: Row) -> dict[str, Any]:
         if app["mode"] not in GRAPHS:
@@ -321,7 +352,7 @@ class Chat:
                         text += piece
                         usage = used or usage
                 except RunFailedError as error:
-                    raise RunFailedError("invalid_param", f"Run failed: {error.message}") from error
+                    raise RunFailedError("invalid_param", _FAILED + error.message) from error
                 known[f"{node['id']}.text"] = text
             elif data["type"] == "answer":
                 yield _filled(data["answer"], known), usage
@@ -329,8 +360,14 @@ class Chat:
                 for output in data.get("outputs", []):
                     yield known.get(".".join(output["value_selector"]), ""), usage
             elif data["type"] != "start":
-                raise RunFailedError("invalid_param", f"Run failed: no node type {data['type']}")
+                message = f"{_FAILED}no node type {data['type']}"
+                raise RunFailedError("invalid_param", message)
             node = _after(graph, node["id"])
+
+
+def _as_failure(error: HTTPError) -> RunFailedError:
+    found = json.loads(error.answer.body)  # type: ignore[arg-type]
+    return RunFailedError(found["code"], found["message"], error.answer.status)
 
 
 def _explained(error: PluginError) -> str:
@@ -381,11 +418,5 @@ def _as_events(items: Iterator[dict[str, Any]]) -> Iterator[bytes]:
         for item in items:
             yield event(item)
     except RunFailedError as error:
-        yield event(_failure(error.code, error.message, error.status))
-    except HTTPError as error:
-        found = json.loads(error.answer.body)  # type: ignore[arg-type]
-        yield event(_failure(found["code"], found["message"], error.answer.status))
-
-
-def _failure(code: str, message: str, status: int) -> dict[str, Any]:
-    return {"event": "error", "code": code, "message": message, "status": status}
+        failed = {"code": error.code, "message": str(error), "status": error.status}
+        yield event({"event": "error", **failed})

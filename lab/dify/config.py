@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # What a version of the API says is the newest app format that it reads.
-DSL = {"1.15": "0.6.0", "1.16": "0.7.0", "1.17": "0.8.0"}
+DSL = {"1.14": "0.6.0", "1.15": "0.6.0", "1.16": "0.7.0", "1.17": "0.8.0"}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import requests
 
 from .config import Config
-from .web import HTTPError, fail, invalid, read_events, reply
+from .web import HTTPError, fail, internal, invalid, read_events, reply
 
 PLUGIN = "langgenius/ollama"
 
@@ -46,14 +46,18 @@ class Daemon:
 
         Raises:
             PluginError: in place of the next piece.
+            HTTPError: the daemon does not listen; other words than for all else that it is asked.
         """
-        answer = self._ask(
-            "POST",
-            f"dispatch/{path}",
-            json={"data": data},
-            headers={"X-Plugin-ID": PLUGIN},
-            stream=True,
-        )
+        try:
+            answer = self._ask(
+                "POST",
+                f"dispatch/{path}",
+                json={"data": data},
+                headers={"X-Plugin-ID": PLUGIN},
+                stream=True,
+            )
+        except requests.RequestException:
+            raise invalid("Request to Plugin Daemon Service failed-500") from None
         with answer:
             if not answer.headers["Content-Type"].startswith("text/event-stream"):
                 yield _opened(answer.json())
@@ -62,11 +66,11 @@ class Daemon:
                 yield _opened(item)
 
     def _data(self, method: str, path: str, **how: Any) -> Any:
-        answer = self._ask(method, path, **how)
         try:
-            return _opened(answer.json())
-        except ValueError:
-            raise self._unreachable(path) from None
+            return _opened(self._ask(method, path, **how).json())
+        except (requests.RequestException, ValueError):
+            message = f"Failed to request plugin daemon, url: plugin/{self.tenant}/{path}"
+            raise invalid(message) from None
 
     def _ask(self, method: str, path: str, **how: Any) -> requests.Response:
         url = f"{self.url}/plugin/{self.tenant}/{path}"
@@ -74,10 +78,7 @@ class Daemon:
             return self.session.request(method, url, timeout=(5, self.timeout), **how)
         except requests.RequestException as error:
             print(f"plugin daemon: {error}", flush=True)  # noqa: T201
-            raise self._unreachable(path) from error
-
-    def _unreachable(self, path: str) -> HTTPError:
-        return invalid(f"Failed to request plugin daemon, url: plugin/{self.tenant}/{path}")
+            raise
 
 
 def _opened(envelope: dict[str, Any]) -> Any:
@@ -94,4 +95,6 @@ def refused(error: PluginError) -> HTTPError:
     """The console's answer to what the daemon does not do; it has no key ``status``."""
     if error.kind == "PluginDaemonUnauthorizedError":
         return fail(401, "unauthorized", error.message)
+    if error.kind == "PluginDaemonInternalServerError":
+        return HTTPError(internal())
     return HTTPError(reply({"code": "plugin_error", "message": error.message}, 400))

@@ -42,6 +42,9 @@ CREATE TABLE apps (
     mode text NOT NULL, icon text, icon_background text, enable_site boolean NOT NULL,
     enable_api boolean NOT NULL, model_config jsonb, draft jsonb,
     created_at timestamp NOT NULL DEFAULT now());
+CREATE TABLE datasets (
+    id uuid PRIMARY KEY, tenant_id uuid NOT NULL, name text NOT NULL, indexing_technique text,
+    document_count int NOT NULL, created_at timestamp NOT NULL DEFAULT now());
 CREATE TABLE workflows (
     id uuid PRIMARY KEY, app_id uuid NOT NULL, graph jsonb NOT NULL, marked_name text NOT NULL,
     marked_comment text NOT NULL, created_at timestamp NOT NULL DEFAULT now());
@@ -66,7 +69,7 @@ _LOSE = "ALTER TABLE provider_models DROP COLUMN encrypted_config;"
 
 # The first release that has a revision, the revision, and what it does.
 REVISIONS = (
-    ((1, 15, 0), "64b051264f32", _FIRST),
+    ((1, 14, 0), "64b051264f32", _FIRST),
     ((1, 17, 0), "b2ddf6c4a1e8", _RENAME),
     ((1, 17, 2), "d57accd375ae", _LOSE),
 )
@@ -82,6 +85,7 @@ def upgrade(state: State) -> int:
 
     While another container has the lock it does nothing, and says so with a status of 0.
     """
+    print("Preparing database migration...", flush=True)  # noqa: T201
     if not state.redis.set(LOCK, "1", nx=True, ex=60):
         print("Database migration skipped", flush=True)  # noqa: T201
         return 0

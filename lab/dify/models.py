@@ -219,7 +219,7 @@ class Models:
                 "load_balancing": {"enabled": False, "configs": []},
                 "available_credentials": [
                     {"credential_id": str(r["id"]), "credential_name": r["credential_name"]}
-                    for r in records
+                    for r in reversed(records)  # the newest first
                 ],
             }
         )

@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS plugin_installations (
     id uuid PRIMARY KEY, tenant_id uuid NOT NULL, plugin_id text NOT NULL,
     plugin_unique_identifier text NOT NULL, source text NOT NULL, created_at timestamp NOT NULL
     DEFAULT now(), UNIQUE (tenant_id, plugin_id));
+CREATE TABLE IF NOT EXISTS plugin_declarations (plugin_unique_identifier text PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS install_tasks (
     id uuid PRIMARY KEY, tenant_id uuid NOT NULL, task jsonb NOT NULL,
     created_at timestamp NOT NULL DEFAULT now());
@@ -159,6 +160,9 @@ class PluginDaemon:
         path = self._package(found.identifier)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(found.content)
+        self.state.rows(
+            "INSERT INTO plugin_declarations VALUES (%s) ON CONFLICT DO NOTHING", found.identifier
+        )
         return {
             "unique_identifier": found.identifier,
             "manifest": found.manifest,
@@ -167,14 +171,14 @@ class PluginDaemon:
 
     def decode(self, request: Request, tenant: str) -> dict[str, Any]:
         """What a kept package says of itself."""
-        return {"manifest": self._read(request.query["plugin_unique_identifier"]).manifest}
+        return {"manifest": self._declared(request.query["plugin_unique_identifier"]).manifest}
 
     def install(self, request: Request, tenant: str) -> dict[str, Any]:
-        """Begin a task, unless everything is there."""
+        """Begin a task, unless everything is there; another version of it is enough for that."""
         body = request.loose_json() or {}
-        wanted = [self._read(name) for name in body["plugin_unique_identifiers"]]
-        there = {row["plugin_unique_identifier"] for row in self._installed(tenant)}
-        missing = [item for item in wanted if item.identifier not in there]
+        wanted = [self._declared(name) for name in body["plugin_unique_identifiers"]]
+        there = {row["plugin_id"] for row in self._installed(tenant)}
+        missing = [item for item in wanted if item.plugin_id not in there]
         if not missing:
             return {"all_installed": True, "task_id": ""}
         return self._begin(tenant, missing, body.get("source", "package"))
@@ -186,44 +190,42 @@ class PluginDaemon:
         if body["original_plugin_unique_identifier"] not in there:
             message = "plugin has not been installed"
             raise RefusedError("PluginDaemonBadRequestError", message, -400)
-        wanted = [self._read(body["new_plugin_unique_identifier"])]
-        return self._begin(tenant, wanted, body["source"], replaces=True)
+        wanted = [self._declared(body["new_plugin_unique_identifier"])]
+        return self._begin(tenant, wanted, body["source"])
 
-    def _begin(
-        self, tenant: str, wanted: list[package.Package], source: str, *, replaces: bool = False
-    ) -> dict[str, Any]:
+    def _begin(self, tenant: str, wanted: list[package.Package], source: str) -> dict[str, Any]:
         task = _new_task(wanted, source)
         self.state.insert("install_tasks", id=task["id"], tenant_id=tenant, task=as_json(task))
-        work = (tenant, task, wanted, replaces)
+        work = (tenant, task, wanted)
         threading.Thread(target=self._work, args=work, daemon=True).start()
         return {"all_installed": False, "task_id": task["id"]}
 
-    def _work(
-        self, tenant: str, task: dict[str, Any], wanted: list[package.Package], replaces: bool
-    ) -> None:
+    def _work(self, tenant: str, task: dict[str, Any], wanted: list[package.Package]) -> None:
+        """Install; success is only said once the runtime is there."""
         pause = self.config.number("LAB_PLUGIN_INSTALL_SECONDS", 5)
         time.sleep(pause / 4)
         self._save(task, "running")
         time.sleep(pause * 3 / 4)
         for item, entry in zip(wanted, task["plugins"], strict=True):
-            fault = self._dependencies_fault()
+            fault = self._dependencies_fault(item)
             if fault:
                 entry.update(status="failed", message=fault)
                 self._save(task, "failed")
                 return
-            self._record(tenant, item, entry["source"], replaces=replaces)
+            self._record(tenant, item, entry["source"])
+            time.sleep(max(self.ready[item.identifier] - time.monotonic(), 0))
             entry.update(status="success", message="installed")
             task["completed_plugins"] += 1
         self._save(task, "success")
 
-    def _dependencies_fault(self) -> str:
-        """Why ``uv sync`` fails, from what it is told. The public index itself is not asked."""
+    def _dependencies_fault(self, item: package.Package) -> str:
+        """Why they cannot be had, from what it is told. The public index itself is not asked.
+
+        What was installed once has them still.
+        """
         mirror = self.config.text("PIP_MIRROR_URL")
-        if not mirror:
+        if not mirror or self._folder(item.identifier).exists():
             return ""
-        if not self.config.flag("PLUGIN_IGNORE_UV_LOCK", default=False):
-            # The lock has absolute addresses of the public index's files.
-            return "failed to install dependencies: uv sync: error fetching a file of uv.lock"
         url = f"{mirror.rstrip('/')}/dify-plugin/"
         try:
             requests.get(url, timeout=10).raise_for_status()
@@ -231,21 +233,22 @@ class PluginDaemon:
             return f"failed to install dependencies: {error}"
         return ""
 
-    def _record(self, tenant: str, item: package.Package, source: str, *, replaces: bool) -> None:
-        """Have it installed. Over another version only an upgrade: an installation changes nothing.
+    def _folder(self, identifier: str) -> Path:
+        """Where an installed plugin lies, with its dependencies."""
+        return self.storage / "cwd" / identifier.replace(":", "-")
 
-        Both end with success.
-        """
-        (self.storage / "cwd" / item.identifier.replace(":", "-")).mkdir(
-            parents=True, exist_ok=True
-        )
+    def _record(self, tenant: str, item: package.Package, source: str) -> None:
+        """Have it installed, in the place of another version."""
+        before = [row for row in self._installed(tenant) if row["plugin_id"] == item.plugin_id]
+        self._folder(item.identifier).mkdir(parents=True, exist_ok=True)
         self.state.rows(
             "INSERT INTO plugin_installations"
             " (id, tenant_id, plugin_id, plugin_unique_identifier, source)"
             " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (tenant_id, plugin_id) DO UPDATE"
-            " SET plugin_unique_identifier = EXCLUDED.plugin_unique_identifier WHERE %s",
-            str(uuid.uuid4()), tenant, item.plugin_id, item.identifier, source, replaces,
+            " SET plugin_unique_identifier = EXCLUDED.plugin_unique_identifier",
+            str(uuid.uuid4()), tenant, item.plugin_id, item.identifier, source,
         )  # fmt: skip
+        self._forget(before)
         self._launch(item.identifier)
 
     def _launch(self, identifier: str) -> None:
@@ -295,19 +298,29 @@ class PluginDaemon:
         there = {row["plugin_unique_identifier"] for row in self._installed(tenant)}
         asked = (request.loose_json() or {}).get("plugin_unique_identifiers", [])
         return [
-            {"plugin_unique_identifier": name, "current_identifier": None}
+            {"plugin_unique_identifier": name, "current_identifier": ""}
             for name in asked
             if name not in there
         ]
 
     def uninstall(self, request: Request, tenant: str) -> bool:
-        """Forget an installation."""
+        """Forget an installation, and with the last one what it was an installation of."""
         body = request.loose_json() or {}
-        self.state.rows(
-            "DELETE FROM plugin_installations WHERE tenant_id = %s AND id::text = %s",
+        gone = self.state.rows(
+            "DELETE FROM plugin_installations WHERE tenant_id = %s AND id::text = %s RETURNING *",
             tenant, body.get("plugin_installation_id"),
         )  # fmt: skip
+        self._forget(gone)
         return True
+
+    def _forget(self, gone: list[dict[str, Any]]) -> None:
+        for row in gone:
+            self.state.rows(
+                "DELETE FROM plugin_declarations WHERE plugin_unique_identifier = %s AND"
+                " plugin_unique_identifier NOT IN"
+                " (SELECT plugin_unique_identifier FROM plugin_installations)",
+                row["plugin_unique_identifier"],
+            )
 
     def models(self, request: Request, tenant: str) -> list[dict[str, Any]]:
         """The providers that installed plugins declare."""
@@ -346,6 +359,14 @@ class PluginDaemon:
 
     def _package(self, identifier: str) -> Path:
         return self.storage / "plugin_packages" / identifier
+
+    def _declared(self, identifier: str) -> package.Package:
+        """What is known by an identifier: uploaded, and not forgotten since."""
+        query = "SELECT 1 FROM plugin_declarations WHERE plugin_unique_identifier = %s"
+        if not self.state.row(query, identifier):
+            message = "plugin declaration not found"
+            raise RefusedError("PluginDaemonInternalServerError", message)
+        return self._read(identifier)
 
     def _read(self, identifier: str) -> package.Package:
         path = self._package(identifier)

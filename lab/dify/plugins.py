@@ -7,6 +7,7 @@ import requests
 
 from .accounts import CATEGORIES, Session
 from .daemon_client import PLUGIN, Daemon, PluginError, refused
+from .migrations import number
 from .state import State, as_json
 from .web import Answer, Request, Router, file_of, invalid, reply
 
@@ -33,10 +34,12 @@ class Plugins:
             ("GET", "tasks", self.tasks),
             ("GET", "tasks/<task>", self.task),
             ("POST", "auto-upgrade/change", self.change_upgrade),
-            ("GET", "auto-upgrade/fetch", self.fetch_upgrade),
             ("POST", "auto-upgrade/exclude", self.exclude_upgrade),
         ):
             router.add(method, f"{BASE}/{path}", behind(self._explained(handler)))
+        # Up to 1.14.2 it was not there.
+        if number(self.config.version) >= (1, 15):
+            router.add("GET", f"{BASE}/auto-upgrade/fetch", behind(self.fetch_upgrade))
 
     def daemon(self, session: Session) -> Daemon:
         """The daemon, for this workspace."""
@@ -112,16 +115,24 @@ class Plugins:
     def fetch(self, daemon: Daemon, wanted: list[str]) -> None:
         """Have the daemon hold the packages of the marketplace.
 
+        By the proxy that keeps requests from private addresses, with its patience; what the
+        environment says of proxies is not asked.
+
         Raises:
             HTTPError: one cannot be had.
         """
+        session = requests.Session()
+        session.trust_env = False
+        for kind in ("http", "https"):
+            if by := self.config.text(f"SSRF_PROXY_{kind.upper()}_URL"):
+                session.proxies[kind] = by
         for identifier in wanted:
             url = self.config.text("MARKETPLACE_API_URL").rstrip("/")
             try:
-                answer = requests.get(
+                answer = session.get(
                     f"{url}/api/v1/plugins/download",
                     params={"unique_identifier": identifier},
-                    timeout=30,
+                    timeout=5,
                 )
                 answer.raise_for_status()
             except requests.RequestException as error:

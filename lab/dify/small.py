@@ -2,8 +2,11 @@
 
 import base64
 import hmac
+import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from .config import Config
 from .web import HTML, Answer, HTTPError, Request, Router, Server, fail, reply
@@ -48,17 +51,36 @@ def _sandbox(config: Config) -> Router:
 
 
 def _weaviate(config: Config) -> Router:
-    """Weaviate: readiness, and a schema for those who have the key."""
+    """Weaviate: readiness, and objects on the disk for those who have the key."""
     router = Router()
+    kept = Path(config.text("PERSISTENCE_DATA_PATH", "/var/lib/weaviate")) / "objects.json"
+    objects: list[dict[str, Any]] = json.loads(kept.read_text()) if kept.exists() else []
     router.add("GET", "/v1/.well-known/ready", lambda _: Answer(200))
     router.add("GET", "/v1/.well-known/live", lambda _: Answer(200))
 
-    def schema(request: Request) -> Answer:
+    def need_key(request: Request) -> None:
         if not config.flag("AUTHENTICATION_ANONYMOUS_ACCESS_ENABLED", default=False):
             _need(request.bearer, config.text("AUTHENTICATION_APIKEY_ALLOWED_KEYS"))
-        return reply({"classes": []})
+
+    def schema(request: Request) -> Answer:
+        need_key(request)
+        return reply({"classes": [{"class": name} for name in {o["class"] for o in objects}]})
+
+    def add(request: Request) -> Answer:
+        need_key(request)
+        objects.extend(request.json()["objects"])
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(objects))
+        return reply([])
+
+    def listing(request: Request) -> Answer:
+        need_key(request)
+        wanted = request.query.get("class")
+        return reply({"objects": [o for o in objects if o["class"] == wanted]})
 
     router.add("GET", "/v1/schema", schema)
+    router.add("POST", "/v1/batch/objects", add)
+    router.add("GET", "/v1/objects", listing)
     return router
 
 

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,30 @@ class State:
     def __init__(self, config: Config) -> None:
         """Connect to nothing yet."""
         self.config = config
+        self._pooled: Any = None
+        self._pool = threading.Lock()
+
+    def use_pooled(self) -> None:
+        """Use a connection that is kept, as the worker of Dify does.
+
+        Raises:
+            psycopg2.Error: the database was started anew since, and nobody looked before
+                (SQLALCHEMY_POOL_PRE_PING). The next use has a new connection.
+        """
+        with self._pool:
+            if self._pooled is None:
+                self._pooled = psycopg2.connect(**self.config.database, connect_timeout=5)
+            try:
+                self._ping()
+            except psycopg2.Error:
+                self._pooled = None
+                if not self.config.flag("SQLALCHEMY_POOL_PRE_PING", default=False):
+                    raise
+                self._pooled = psycopg2.connect(**self.config.database, connect_timeout=5)
+
+    def _ping(self) -> None:
+        with self._pooled, self._pooled.cursor() as cursor:
+            cursor.execute("SELECT 1")
 
     @contextlib.contextmanager
     def cursor(self) -> Iterator[Any]:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from fleet.gates.fit import Budget
 from fleet.gates.memory import HEADROOM
+from fleet.models.on_host.ollama_protocol import is_pinned
 
 # With more models a GPU than these, Ollama unloads one, pinned or not.
 _MODELS_PER_GPU = 3
 
-Entry = Mapping[str, Any]  # of /api/ps
-
-
-def is_pinned(entry: Entry) -> bool:
-    """Whether a loaded model is to stay for ever."""
-    return int(entry["expires_at"][:4]) >= 2100
+Entry = dict[str, Any]  # of /api/ps
 
 
 def may_load(budget: Budget, need: int | None, running: Collection[Entry], beside: int) -> bool:

@@ -12,6 +12,8 @@ from fleet.gates import asked as gates
 from fleet.gates.facts import PlacementState
 from fleet.gates.fit import judge
 from fleet.gates.placement import Placement
+from fleet.kit.on_host.outside import parsed
+from fleet.models.on_host.ollama_protocol import SHOWN, load_request
 from fleet.ollama.facts import OllamaModels
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
@@ -72,11 +74,9 @@ def _something_loaded(instance: Server) -> Iterator[Placement]:
 
 def _load(instance: Server, name: str, **more: object) -> None:
     """Load a model as its kind is loaded: one that only embeds refuses to generate."""
-    shown = json.loads(_ask(instance, "show", {"model": name}))
-    if "completion" in shown["capabilities"]:
-        _ask(instance, "generate", {"model": name, **more})
-    else:
-        _ask(instance, "embed", {"model": name, "input": "x", **more})
+    shown = parsed(_ask(instance, "show", {"model": name}), SHOWN, "/api/show")
+    path, body = load_request(name, shown)
+    _ask(instance, path.removeprefix("/api/"), {**body, **more})
 
 
 def _ask(instance: Server, what: str, body: dict[str, object]) -> str:

@@ -80,7 +80,9 @@ def test_no_key(gateway_host: Target, path: str) -> None:
     """Without a key, every path is refused with 401."""
     answer = _call(gateway_host, "GET", path)
     assert (answer.status_code, answer.headers.get("WWW-Authenticate", "")[:6]) == (401, "Bearer")
-    assert answer.json()["error"]["code"] == "invalid_api_key"
+    said = answer.json()["error"]
+    # Ollama's errors are a text, and OpenAI's have a code.
+    assert "a valid API key is needed" in (said if path.startswith("/api/") else said["message"])
 
 
 @pytest.mark.parametrize("change", ["wrong", "upper case", "cut short", "other scheme"])
@@ -179,14 +181,14 @@ def test_no_client_unloads_models(gateway_host: Target) -> None:
         pytest.skip("every usable key may override, by declaration")
     value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
     # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
-    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}):
+    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}, {"shift": False}):
         answer = _call(
             gateway_host, "POST", "/api/generate",
             headers={"x-api-key": value}, json={"model": "llm-fleet-no-such-model", **extra},
         )  # fmt: skip
         assert answer.status_code == 400, extra
         # Ollama's own refusals have no such code.
-        assert answer.json()["error"]["code"] == "override_not_allowed", extra
+        assert "is not for this key" in answer.json()["error"], extra
 
 
 def test_tls(gateway_host: Target, measured) -> None:

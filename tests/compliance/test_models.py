@@ -13,10 +13,19 @@ from fleet.gates import asked as gates
 from fleet.gates.fit import need_of
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
+from fleet.kit.on_host.outside import judged, parsed
+from fleet.kit.on_host.registry import MANIFEST, MANIFEST_LIMIT
 from fleet.models.choice import choose, resolve
-from fleet.models.facts import HostMemory
-from fleet.models.files import managed_files
-from fleet.models.on_host.ollama_protocol import load_request, manifest_path
+from fleet.models.facts import HostMemory, ModelsState
+from fleet.models.files import loader_config, managed_files
+from fleet.models.on_host.ollama_protocol import (
+    RUNNING,
+    SHOWN,
+    is_pinned,
+    load_request,
+    manifest_path,
+    trained_context,
+)
 from fleet.models.paths import LOADER_MEMORY, LOADER_STATE
 from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
@@ -26,7 +35,7 @@ from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
-from tests.compliance.pinned import is_pinned, may_load
+from tests.compliance.pinned import may_load
 
 _PATIENCE = 900  # seconds; a cold load of a large model is part of a first answer
 _QUESTION = "The capital of France is"
@@ -71,7 +80,8 @@ def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured) -> N
     everything = request.config.getoption("--all-blobs")
     limit = request.config.getoption("--hash-up-to") * 1_000_000
     blobs = {blob: layer for name in _declared(gpu_host) for blob, layer in _layers(gpu_host, name)}
-    memory = json.loads(gpu_host.run("cat %s", LOADER_MEMORY))["blobs"]
+    text = gpu_host.run("cat %s", LOADER_MEMORY)
+    memory = parsed(text, {"blobs": {...: [float]}}, LOADER_MEMORY)["blobs"]
     hashed, problems = 0, []
     for blob, layer in blobs.items():
         if everything or layer["size"] <= limit:
@@ -117,15 +127,14 @@ def test_loaded(instance: Server) -> None:
     problems = []
     for name, model in kept.items():
         context = model.parameters.num_ctx or instance.declared.settings.context_length
-        info = _show(gpu_host, name).get("model_info", {})
-        limits = [value for key, value in info.items() if key.endswith(".context_length")]
+        trained = trained_context(_show(gpu_host, name)) or context
         entry = running.get(name) or _sharing(gpu_host, name, running)
         if entry is None:
             problems.append(f"{name} is not loaded")
-        elif context and entry["context_length"] != min([context, *limits]):
-            problems.append(f"{name} is loaded with a context of {entry['context_length']}")
+        elif context and entry.get("context_length") != min(context, trained or context):
+            problems.append(f"{name} is loaded with a context of {entry.get('context_length')}")
         elif not is_pinned(entry):
-            problems.append(f"{name} expires at {entry['expires_at']}")
+            problems.append(f"{name} expires at {entry.get('expires_at')}")
     assert problems == [], f"running: {running}{gpu_host.journal(LOADER_UNIT)}"
 
 
@@ -144,7 +153,7 @@ def test_answers(instance: Server, measured) -> None:
         # Leave the memory as it was found. A process that is there for the same weights would be
         # started anew for another context, and what was pinned would be gone.
         if entry := _sharing(gpu_host, name, running):
-            body.setdefault("options", {})["num_ctx"] = entry["context_length"]
+            body.setdefault("options", {})["num_ctx"] = entry.get("context_length")
         else:
             body["keep_alive"] = 0
         answer = _ask(gpu_host, path, body, url)
@@ -170,8 +179,18 @@ def test_loader(gpu_host: Target) -> None:
     assert not run.has_failed, gpu_host.journal(LOADER_UNIT)
 
 
+def test_nothing_is_left_to_do(gpu_host: Target) -> None:
+    """The loader finds every model as declared, and no file that none of them uses."""
+    _wait_for_the_loader(gpu_host)
+    config = json.dumps(loader_config(gpu_host.declared))
+    check = gpu_host.fact(ModelsState, config=config)
+    assert check.is_known, check.why
+    assert check.pending == {}, f"run the deploy{gpu_host.journal(LOADER_UNIT)}"
+
+
 def _running(target: Target, url: str) -> dict[str, dict[str, Any]]:
-    return {entry["name"]: entry for entry in _ask(target, "/api/ps", url=url)["models"]}
+    answer = judged(_ask(target, "/api/ps", url=url), RUNNING, "/api/ps")
+    return {entry["name"]: entry for entry in answer.get("models") or []}
 
 
 def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]:
@@ -236,7 +255,7 @@ def _ask(
 
 
 def _show(target: Target, name: str) -> dict[str, Any]:
-    return _ask(target, "/api/show", {"model": name})
+    return dict(judged(_ask(target, "/api/show", {"model": name}), SHOWN, "/api/show"))
 
 
 def _parameters(shown: dict[str, Any]) -> dict[str, set[Any]]:
@@ -255,10 +274,14 @@ def _as_set(value: Any) -> set[Any]:
 def _layers(target: Target, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Path of each blob of a model, and what its manifest says of it."""
     directory = target.declared[Ollama].models_dir
-    text = target.testinfra.run("cat %s", manifest_path(directory, name)).stdout
+    # Of a pipe or an endless file nothing is waited for.
+    read = f"[ -f %s ] && timeout 15 head -c {MANIFEST_LIMIT} %s"
+    path = manifest_path(directory, name)
+    text = target.testinfra.run(read, path, path).stdout
     if text:
-        manifest = json.loads(text)
-        for layer in [manifest["config"], *manifest["layers"]]:
+        manifest = parsed(text, MANIFEST, name)
+        config = [manifest["config"]] if manifest.get("config") else []
+        for layer in [*config, *manifest["layers"]]:
             yield f"{directory}/blobs/{layer['digest'].replace(':', '-')}", layer
 
 

@@ -31,13 +31,8 @@ OPEN = {
 }
 MODELS = "The models that Open WebUI lists are the fleet's"
 RESTORE = """set -e
-systemctl stop llm-fleet-webui
 cd /var/backups/llm-fleet-webui
-sha256sum --check --quiet %(archive)s.sha256
-volume=$(docker volume inspect --format '{{.Mountpoint}}' llm-fleet-webui)
-find "$volume" -mindepth 1 -maxdepth 1 ! -name cache -exec rm -rf {} +
-tar -C "$volume" -xf %(archive)s
-systemctl start llm-fleet-webui
+python3 /usr/local/lib/llm-fleet/webui_backup.py /etc/llm-fleet/webui/backup.json --restore %s
 """
 
 
@@ -172,12 +167,27 @@ def test_each_check_fails_once(page: Page) -> None:
 
 
 def test_backup_is_put_back(page: Page) -> None:
-    """What was there when it was made is there again, and what came later is not."""
-    page.ssh("rm /var/backups/llm-fleet-webui/*; systemctl start llm-fleet-webui-backup")
+    """What was there when it was made is there again, and what came later is not.
+
+    No upload stops a backup, and what lies behind a link in the volume is in none.
+    """
+    volume = page.ssh("docker volume inspect --format '{{.Mountpoint}}' llm-fleet-webui")
+    page.ssh(
+        f"mkdir -p {volume}/uploads; printf 'SQLite format 3\\0 and then not' > {volume}/uploads/a;"
+        f" mkfifo {volume}/uploads/pipe; ln -s /etc {volume}/uploads/etc;"
+        " rm /var/backups/llm-fleet-webui/*; systemctl start llm-fleet-webui-backup"
+    )
     archive = page.ssh("basename /var/backups/llm-fleet-webui/*.tar")
     later = {"name": "L", "email": "l@fleet.internal", "password": "came-later", "role": "user"}
     assert page.ask("/api/v1/auths/add", later, page.token()).status_code == 200
-    page.ssh(RESTORE % {"archive": archive})
+    listed = page.ssh(f"tar -tf /var/backups/llm-fleet-webui/{archive}")
+    assert {"uploads/a", "uploads/etc"} <= set(listed.splitlines())
+    assert "uploads/etc/" not in listed
+    page.ssh(f"rm {volume}/uploads/*")
+    page.ssh(RESTORE % archive)
+    assert page.ssh(f"head -c 13 {volume}/uploads/a; readlink {volume}/uploads/etc") == (
+        "SQLite format/etc"
+    )
     page.wait()
     assert page.listed(page.token("u@fleet.internal", "of-a-user")) == ["gpt-oss:20b"]
     account = {"email": later["email"], "password": later["password"]}

@@ -234,19 +234,31 @@ class TestWhoMayWhat:
             {"\u212aeep_alive": 0},
             '{"model":"gpt-oss:20b","keep\\u005falive":0}',
             {"options": {"num_ctx": 512}},
-            {"options": {"num_gpu": 0}},
+            {"options": {"draft_num_predict": 1}},
+            {"\u017fhift": False},
+            {"template": '{{ define "a" }}{{ end }}'},
         ],
-        ids=["keep_alive", "upper case", "kelvin", "escaped", "num_ctx", "num_gpu"],
+        ids=[
+            "keep_alive",
+            "upper case",
+            "kelvin",
+            "escaped",
+            "num_ctx",
+            "draft",
+            "long s",
+            "template",
+        ],
     )
     def test_a_client_cannot_unload_a_model(
         self, gateway: GatewayUnderTest, keys: dict[str, str], body: Any
     ) -> None:
-        """... nor reload it, however it writes it; and it is told why."""
+        """... nor reload it or have it execute something, however it writes it; it is told why."""
         data = body if isinstance(body, str) else json.dumps(
             {"model": MODEL, "stream": False, **body}, ensure_ascii=False
         )  # fmt: skip
         answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "override_not_allowed")
+        assert answer.status_code == 400
+        assert re.match(r"'.+' is (not for this key|no field)", answer.json()["error"])
 
     def test_words_in_a_prompt_are_no_override(
         self, gateway: GatewayUnderTest, keys: dict[str, str]
@@ -378,6 +390,18 @@ class TestClients:
         [seen, *_] = backend()
         assert seen["headers"]["host"] == "localhost"
         assert {"x-api-key", "authorization", "x-fleet-pass"}.isdisjoint(seen["headers"])
+        assert (
+            client.messages.count_tokens(model=MODEL, messages=request["messages"]).input_tokens
+            is None
+        )  # the recording backend answers everything below with a message
+        with_bearer = anthropic.Anthropic(
+            base_url=gateway.url, api_key=None, auth_token=keys["plain"],
+            http_client=anthropic.DefaultHttpxClient(verify=_trust(gateway)),
+        )  # fmt: skip
+        assert with_bearer.messages.create(**request).content[0].text == "Paris"
+        with_bearer.close()
+        paths = [entry["path"] for entry in backend()]
+        assert "/v1/messages/count_tokens" in [path.split("?")[0] for path in paths]
         with pytest.raises(anthropic.AuthenticationError, match="a valid API key is needed"):
             client.with_options(api_key="sk-wrong").messages.create(**request)
         client.close()
@@ -393,6 +417,8 @@ class TestClients:
                         options={"num_predict": 8})
         )  # fmt: skip
         assert parts[-1].done
+        with pytest.raises(ollama.ResponseError, match=r"^'keep_alive' is not for this key"):
+            client.generate(MODEL, "Hi", keep_alive=0)
         assert len(client.embed(MODEL, "Paris").embeddings[0]) > 10
         over_openai = openai.OpenAI(
             base_url=f"{gateway.url}/v1", api_key=keys["plain"],
@@ -599,10 +625,12 @@ class TestTraces:
 
 class TestTls:
     def test_redirects(self, gateway: GatewayUnderTest) -> None:
-        for port in (80, 8434):
+        """... to itself, whatever name the caller gives it."""
+        for port, headers in ((80, {}), (8434, {}), (80, {"Host": "evil.test"})):
             answer = requests.get(
-                f"http://{gateway.address}:{port}/v1/models?x=1", allow_redirects=False, timeout=5
-            )
+                f"http://{gateway.address}:{port}/v1/models?x=1", headers=headers,
+                allow_redirects=False, timeout=5,
+            )  # fmt: skip
             assert answer.status_code == 308
             assert answer.headers["Location"] == f"{gateway.url}/v1/models?x=1"
 

@@ -10,6 +10,7 @@ import pytest
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
+from fleet.gateway.preflight import WITHOUT_LUA
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import ManagedFile
@@ -35,6 +36,11 @@ RELEASES = [(name, release) for name, releases in SUPPORTED.items() for release 
 class TestEverySupportedRelease:
     @pytest.mark.parametrize(("distribution", "release"), RELEASES)
     def test_bare_host_is_planned(self, scenario: str, distribution: str, release: str) -> None:
+        groups = " ".join(groups for groups, _ in SCENARIOS[scenario].values())
+        if (distribution, release) in WITHOUT_LUA and "gateway" in groups:
+            with pytest.raises(FleetError, match="has no libnginx-mod-http-lua"):
+                from_bare(scenario, distribution, release)
+            return
         planned = from_bare(scenario, distribution, release)
         capabilities = {
             host: {name.split(" | ")[0] for name in planned.names(host)} for host in planned.steps
@@ -188,6 +194,10 @@ class TestOrder:
             *(Path(file.path).name for file in program_files("models", "model_loader")),
             "models.json",
             "ollama-models.service",
+            "gateway_fields.lua",
+            "gateway_judge.lua",
+            "gateway_errors.lua",
+            "gateway_requests.lua",
             "nginx.conf",
             "keys.conf",
             "tls.crt",

@@ -89,7 +89,7 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
     planned = plan(HOSTS, answers)
     assert planned.names("edge") == ["Gateway | Install nginx"]
     [install] = [line for line in planned.lines("edge") if " install " in line]
-    assert "--no-install-recommends nginx ;" in install
+    assert "--no-install-recommends libnginx-mod-http-lua nginx ;" in install
 
 
 def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
@@ -98,17 +98,19 @@ def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
     assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/keys\.conf")
 
 
-def test_new_key_changes_the_keys_only(answers: dict[str, Answers], secrets_store: Path) -> None:
+def test_new_key_changes_the_tables_of_keys_only(
+    answers: dict[str, Answers], secrets_store: Path
+) -> None:
     hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_keys": ["team-a", "team-b"]})}
     planned = plan(hosts, answers)
     assert planned.order == ["edge: Gateway | Install the configuration"]
-    [(path, (text, _))] = planned.files("edge").items()
-    assert path == "/etc/llm-fleet/gateway/keys.conf"
+    files = {PurePosixPath(path).name: text for path, (text, _) in planned.files("edge").items()}
+    assert set(files) == {"nginx.conf", "keys.conf"}
     [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-b")
-    assert f'{value} "team-b";' in text
+    assert f'{value} "team-b";' in files["keys.conf"]
 
 
-def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
+def test_all_files_are_judged_together(answers: dict[str, Answers]) -> None:
     """One of them changed, and still nginx judges it beside the one that it will meet."""
     known = answers["edge"][FileStates]
     answers["edge"][FileStates] = lambda paths: {
@@ -117,6 +119,10 @@ def test_both_files_are_judged_together(answers: dict[str, Answers]) -> None:
     step = plan(HOSTS, answers).step("edge", "Gateway | Install the configuration")
     staged = [line for line in step.lines if line.startswith("cat > ")]
     assert [line.rsplit("/", 1)[-1] for line in staged] == [
+        "gateway_fields.lua",
+        "gateway_judge.lua",
+        "gateway_errors.lua",
+        "gateway_requests.lua",
         "nginx.conf",
         "keys.conf",
         "tls.crt",

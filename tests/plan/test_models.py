@@ -106,6 +106,13 @@ def test_what_the_running_loader_was_not_told_of_is_done_by_another(answers: Ans
     assert provide(answers) == [START, START]
 
 
+def test_loader_that_says_nothing_of_the_kind_is_an_error(answers: Answers) -> None:
+    """What it says is not known, so it is not "as declared"."""
+    answers[ModelsState] = checks(ModelsCheck(why="what it says is no JSON"))
+    *_, last = provide(answers)
+    assert "whether the models are as declared is not known: what it says is no JSON" in last
+
+
 def test_what_is_left_in_the_end_is_an_error(answers: Answers) -> None:
     answers[ModelsState] = checks(MISSING)
     *starts, error = provide(answers)

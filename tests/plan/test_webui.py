@@ -13,6 +13,7 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
+from tests.alternatives import webui as alternatives
 from tests.alternatives.webui import LEAST
 from tests.fleets import Hosts, alternative
 from tests.plan.simulation import (
@@ -127,11 +128,15 @@ def environment(whole: Plan, host: str) -> dict[str, str]:
 
 
 def test_environment() -> None:
-    env = environment(plan(hosts(), {"box": facts()}), "box")
+    whole = plan(hosts(), {"box": facts()})
+    env = environment(whole, "box")
     assert env["ENABLE_SIGNUP"] == env["ENABLE_PERSISTENT_CONFIG"] == "False"
     assert env["OPENAI_API_BASE_URL"] == "https://10.0.0.5:8434/v1"
     assert env["OPENAI_API_KEY"].startswith("sk-")
-    assert env["SSL_CERT_FILE"] == env["REQUESTS_CA_BUNDLE"] == "/etc/ssl/llm-fleet-ca.pem"
+    # With its mount, in the unit: one of them alone would be a server that trusts nobody.
+    unit, _ = whole.files("box")["/etc/systemd/system/llm-fleet-webui.service"]
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        assert f"--env {name}=/etc/ssl/llm-fleet-ca.pem" in unit
 
 
 def test_own_door_is_open_to_containers() -> None:
@@ -151,11 +156,11 @@ class TestAlternative:
         env = environment(whole, "page")
         assert env["OPENAI_API_BASE_URL"] == "https://llm.example.com:8443/v1"
         assert env["WEBUI_NAME"] == "Ask us"
-        assert "SSL_CERT_FILE" not in env
 
     def test_unit(self, whole: Plan) -> None:
         text, _ = whole.files("page")["/etc/systemd/system/llm-fleet-webui.service"]
         assert "--publish [fd00::4]:9380:8080" in text
+        assert "SSL_CERT_FILE" not in text
         assert "mirror.internal:5000/open-webui/open-webui:v0.9.6@sha256:abab" in text
         assert "fleet-ca" not in text
 
@@ -163,6 +168,10 @@ class TestAlternative:
         text, _ = whole.files("page")["/etc/llm-fleet/webui/backup.json"]
         assert json.loads(text) == {
             "volume": "llm-fleet-webui",
+            "image": alternatives.SETTINGS["webui_image"],
+            "unit": "llm-fleet-webui.service",
+            "programs": "/usr/local/lib/llm-fleet",
+            "databases": ["webui.db", "vector_db/chroma.sqlite3"],
             "directory": "/srv/backups/webui",
             "keep": 30,
             "due": 43200 - 5400,

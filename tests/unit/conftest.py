@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet.declare.fleet import PROJECT_ROOT, Fleet
@@ -20,6 +21,16 @@ from tests.unit.dify.dify_host import host
 from tests.unit.models.loader_rig import ollama, other, run
 
 __all__ = ["host", "ollama", "other", "own_secrets", "run", "systemctl"]
+
+# The same inputs in every run: what a run finds is found again, and no change fails by chance.
+settings.register_profile(
+    "fleet",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("fleet")
 
 SCENARIOS: dict[str, Hosts] = {
     "default": {"gpu1": GPU, "edge": EDGE},

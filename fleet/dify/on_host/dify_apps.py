@@ -164,13 +164,22 @@ def _question(mode: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _failure(event: dict[str, Any]) -> str | None:
+    """What an event says went wrong; a workflow that fails ends without an event for errors."""
+    if event.get("event") == "error":
+        return str(event.get("message"))
+    data = event.get("data") or {}
+    if event.get("event") == "workflow_finished" and data.get("status") in ("failed", "stopped"):
+        return str(data.get("error") or data["status"])
+    return None
+
+
 def _streamed(app: dict[str, Any], events: Iterator[dict[str, Any]]) -> str:
     parts: list[str] = []
     ended = False
     for event in events:
         kind = event.get("event")
-        if kind == "error":
-            message = str(event.get("message"))
+        if message := _failure(event):
             starts = not any(parts) and is_starting(message)
             error = StartingError if starts else DifyError
             raise error(f"app {app['name']!r}, streamed: {message}")

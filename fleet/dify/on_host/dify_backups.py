@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from archives import is_due, seal, sum_of, volume_path
+from archives import is_due, prune, seal, volume_path
 from common import ProgramError, make_directory, run, say, sha256
+from dify_archive import Tree, clear, read_manifest, unpack_checked
 from dify_compose import Release
 from dify_containers import Containers
 from dify_freeze import mark
@@ -21,14 +22,15 @@ from dify_volumes import (
     dump,
     load,
     named_volumes,
-    read_manifest,
     replace_volumes,
     space_needed,
     tar,
-    unpack_checked,
+    trees_of,
 )
 
 _ARCHIVES = "dify-*.tar"
+# How much larger tables are than their dump, mostly.
+_TABLES = 5
 
 
 class Backups:
@@ -69,7 +71,8 @@ class Backups:
             archive = self._pack(release, stage)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
-        self._prune()
+        needed = {archive, Path(self.state.now.backup)}
+        prune(self.directory, _ARCHIVES, self.config["backup"]["keep"], needed)
         say(f"backup {archive.name}: {archive.stat().st_size / 1e6:.1f} MB")
         return archive
 
@@ -78,10 +81,7 @@ class Backups:
         needed = space_needed(self.volumes, self.config["project"])
         free = shutil.disk_usage(directory).free
         if free < needed:
-            raise ProgramError(
-                f"{what}: it may take {needed / 1e9:.1f} GB, and {directory} has"
-                f" {free / 1e9:.1f} GB free: {fix}"
-            )
+            raise ProgramError(_no_room(what, needed, directory, free, fix))
 
     def _freeze_and_copy(self, release: Release, stage: Path) -> None:
         containers = release.containers()
@@ -138,26 +138,21 @@ class Backups:
             part.unlink(missing_ok=True)
         return archive
 
-    def _prune(self) -> None:
-        archives = sorted(self.directory.glob(_ARCHIVES), key=lambda path: path.stat().st_mtime)
-        for path in archives[: -self.config["backup"]["keep"]]:
-            if str(path) != self.state.now.backup:
-                path.unlink()
-                sum_of(path).unlink(missing_ok=True)
-
     def restore(self, archive: Path, release: Release) -> None:
         """Have the state of `archive`, which must be of the declared `release`."""
-        version = read_manifest(archive)["version"]
+        version = read_manifest(archive).version
         if version != release.version:
             raise ProgramError(
                 f"the backup is of Dify {version}: declare dify_version = "
                 f"'{version}' to restore it, and upgrade afterwards"
             )
+        trees = self.lay_out(archive)
+        self._check_room(trees)
         # On a bare host too: where this was cut off, PostgreSQL runs on what is replaced.
         self.containers.down()
         release.prepare()
         aside = self.aside(archive) if self.state.now.version else None
-        self.put_back(archive, release, aside)
+        self.put_back(release, aside, trees)
         self.state.tell(Event.RESTORED, version=release.version, started={})
 
     def aside(self, archive: Path) -> Path:
@@ -167,14 +162,33 @@ class Backups:
         """
         return self.root / f"volumes.before-{int(archive.stat().st_mtime)}"
 
-    def put_back(self, archive: Path, release: Release, former: Path | None) -> None:
-        """Import an archive while nothing runs; its database runs afterwards."""
-        say(f"restoring {archive.name}")
-        stage = self.root / ".restore"
-        shutil.rmtree(stage, ignore_errors=True)
-        stage.mkdir(mode=0o700)
-        unpack_checked(archive, stage)
-        replace_volumes(self.volumes, self.config["project"], stage, former)
+    def lay_out(self, archive: Path) -> dict[str, Tree]:
+        """Unpack an archive beside what is there, and judge all of it."""
+        say(f"looking at {archive.name}")
+        clear(self._stage)
+        if (free := shutil.disk_usage(self.root).free) < (needed := archive.stat().st_size):
+            raise ProgramError(_no_room("nothing is put back", needed, self.root, free))
+        unpack_checked(archive, self._stage)
+        return trees_of(self._stage, self.config["project"])
+
+    def _check_room(self, trees: dict[str, Tree]) -> None:
+        """Raise ProgramError where what was laid out could fill the disk, unpacked."""
+        dumps = sum(path.stat().st_size for path in self._stage.glob("*.dump"))
+        # What is there is put aside as it is; a dump is smaller by far than its tables.
+        needed = sum(tree.size for tree in trees.values()) + _TABLES * dumps
+        if (free := shutil.disk_usage(self.root).free) < needed:
+            shutil.rmtree(self._stage)
+            raise ProgramError(_no_room("nothing is put back", needed, self.root, free))
+
+    @property
+    def _stage(self) -> Path:
+        return self.root / ".restore"
+
+    def put_back(self, release: Release, former: Path | None, trees: dict[str, Tree]) -> None:
+        """Import what was laid out while nothing runs; its database runs afterwards."""
+        say("restoring what is in it")
+        stage = self._stage
+        replace_volumes(self.volumes, self.config["project"], stage, former, trees)
         self.containers.start_database(release)
         for dumped in sorted(stage.glob("database-*.dump")):
             load(release, dumped.name[len("database-") : -len(".dump")], dumped)
@@ -182,3 +196,12 @@ class Backups:
             if (stage / path.name).exists():
                 shutil.copy2(stage / path.name, path)
         shutil.rmtree(stage)
+
+
+def _no_room(
+    what: str, needed: int, directory: Path, free: int, fix: str = "make room, and deploy again"
+) -> str:
+    return (
+        f"{what}: it may take {needed / 1e9:.1f} GB, and {directory} has {free / 1e9:.1f} GB free:"
+        f" {fix}"
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from common import ProgramError, make_directory, run, write
+from common import ProgramError, run, write
 from dify_health import DAEMON, Services
 
 # They call what is outside: the marketplace, and Python's index.
@@ -79,12 +81,8 @@ class Release:
     def _seed_volumes(self) -> None:
         """Files that the release brings for its volumes, where there is none yet."""
         seeds = self._pristine() / "volumes"
-        for path in sorted(seeds.rglob("*")) if seeds.is_dir() else ():
-            target = self.root / "volumes" / path.relative_to(seeds)
-            if path.is_dir():
-                make_directory(target)
-            elif not target.exists():
-                shutil.copy2(path, target)
+        if seeds.is_dir():
+            seed(seeds, self.root / "volumes")
 
     def env_text(self) -> str:
         """The release's `.env.example` with our values in the places of its own."""
@@ -149,6 +147,8 @@ class Release:
                 ours["volumes"] = [f"{self._bundle()}:{_CA_IN_CONTAINER}:ro"]
         if environment:
             ours["environment"] = environment
+        if held := _held_outer(service, services):
+            ours["volumes"] = [*ours.get("volumes", []), *held]
         return ours
 
     def _proxy(self, services: Services) -> dict[str, str]:
@@ -193,6 +193,63 @@ class Release:
             return {}
         listed = json.loads(run("docker", "inspect", *ids))
         return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in listed}
+
+
+def _held_outer(service: dict[str, Any], services: Services) -> list[dict[str, Any]]:
+    """Read-only mounts for those folders of a service in which another mount begins.
+
+    Whoever writes in the outer one could put a link in the inner one's place, and Docker would
+    show a container what it leads to at the next start: the host's root, say.
+    """
+    sources = {
+        PurePosixPath(mount["source"])
+        for other in services.values()
+        for mount in other.get("volumes") or []
+        if mount["type"] == "bind"
+    }
+    return [
+        mount | {"read_only": True}
+        for mount in service.get("volumes") or []
+        if mount["type"] == "bind"
+        and any(PurePosixPath(mount["source"]) in source.parents for source in sources)
+    ]
+
+
+def seed(seeds: Path, target: Path) -> None:
+    """Have copies of the files below `seeds` below `target`, where there is nothing of their name.
+
+    Containers write there: a link in the place of a folder or a file is left as it is, and nothing
+    is written where it leads.
+    """
+    place = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _seed(seeds, place)
+    finally:
+        os.close(place)
+
+
+def _seed(seeds: Path, place: int) -> None:
+    for path in sorted(seeds.iterdir()):
+        if path.is_dir():
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(path.name, 0o755, dir_fd=place)
+            try:
+                flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+                inner = os.open(path.name, flags, dir_fd=place)
+            except OSError as error:
+                if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                    continue
+                raise
+            try:
+                _seed(path, inner)
+            finally:
+                os.close(inner)
+            continue
+        with contextlib.suppress(FileExistsError):
+            new = os.open(path.name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=place)
+            with os.fdopen(new, "wb") as file:
+                file.write(path.read_bytes())
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
 
 
 class Tagged:
@@ -240,19 +297,4 @@ def image_problem(services: Services) -> str | None:
     return (
         f"dify_images: these tags are moved by their publishers: declare {lines}; "
         "`docker buildx imagetools inspect NAME` shows a digest"
-    )
-
-
-def password_problem(services: Services, known: list[str]) -> str | None:
-    """The services that would run with a password of the release's own, or None."""
-    told = {
-        name: json.dumps([service.get("environment"), service.get("command")])
-        for name, service in services.items()
-    }
-    public = sorted(name for name, text in told.items() if any(word in text for word in known))
-    if not public:
-        return None
-    return (
-        f"{', '.join(public)}: would run with a password that Dify's release prints for everybody: "
-        "this project does not know it yet, so this release is not for it"
     )

@@ -213,8 +213,13 @@ def dify_of(config: str) -> Dify:
     return Dify(json.loads(Path(config).read_text()))
 
 
-# Dify's own words: it has no code for either, and a 400 alone may be for ever.
-_STARTING = ("Failed to request plugin daemon", "no available node, plugin runtime not found")
+# Dify's own words: it has no code for any of them, and a 400 alone may be for ever. The second is
+# what a chat says of a daemon that does not listen, while Redis still has the list of providers.
+_STARTING = (
+    "Failed to request plugin daemon",
+    "Request to Plugin Daemon Service failed-500",
+    "no available node, plugin runtime not found",
+)
 
 
 def is_starting(message: str) -> bool:
@@ -238,4 +243,5 @@ def may_pass(answer: Answer | None, path: str) -> bool:
     if answer.status == 400 and is_starting(answer.message):
         return True
     # The plugin's process is not up yet; nothing says so but a bare 500.
-    return answer.status == 500 and "/models/credentials" in path
+    asks_plugin = "/models/credentials" in path or path.endswith("/models")
+    return answer.status == 500 and asks_plugin

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common import CommandError, ProgramError, run, say
-from dify_compose import Release, image_problem, password_problem
+from dify_compose import Release, image_problem
 from dify_console import DifyError, dify_of
 from dify_freeze import mark
 from dify_health import (
@@ -20,6 +20,7 @@ from dify_health import (
     state_trouble,
     troubles_of,
 )
+from dify_passwords import password_problem
 from dify_state import Event, Phase, StateFile
 
 # Many a service ends a few times until what it needs is up.
@@ -66,8 +67,7 @@ class Containers:
     def judged(self, release: Release) -> Services:
         """The services of a prepared release. Raises ProgramError for those that may not run."""
         services = release.services()
-        public = self.config["public_defaults"]
-        if problem := image_problem(services) or password_problem(services, public):
+        if problem := image_problem(services) or password_problem(services, release.directory):
             raise ProgramError(problem)
         return services
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"
 # These names nginx looks up once, when it starts; that of api_websocket at each request.
 NGINX, BEHIND = "nginx", ("api", "web", DAEMON)
+
+PROC = Path("/proc")
 
 Services = dict[str, dict[str, Any]]
 
@@ -77,13 +79,9 @@ def troubles_of(services: Services, containers: Services) -> dict[str, Trouble]:
 
 def stale_nginx(containers: Services) -> Trouble | None:
     """nginx keeps the addresses that its peers had when it started, and answers 502."""
-    nginx = containers.get(NGINX)
-    newer = [
-        name
-        for name in BEHIND
-        if nginx and name in containers
-        and moment(containers[name]["State"]["StartedAt"]) > moment(nginx["State"]["StartedAt"])
-    ]  # fmt: skip
+    began = {n: began_at(containers[n]) for n in (NGINX, *BEHIND) if n in containers}
+    own = began.get(NGINX)
+    newer = [n for n in BEHIND if own is not None and (began.get(n) or 0) > own]
     return Trouble(NGINX, f"started before {', '.join(newer)}") if newer else None
 
 
@@ -92,8 +90,14 @@ def crashes(container: dict[str, Any] | None) -> int:
     return int(container["RestartCount"]) if container else 0
 
 
-def moment(text: str) -> float:
-    """Docker's time of day, whose fraction has nine digits, as seconds."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    parsed = datetime.datetime.strptime(f"{whole}+0000", "%Y-%m-%dT%H:%M:%S%z")
-    return parsed.timestamp() + float(f"0.{fraction or 0}")
+def began_at(container: dict[str, Any]) -> int | None:
+    """When a container's process began, in the kernel's ticks since the boot; None without one.
+
+    Docker's own word for it is a time of day, and clocks are set.
+    """
+    try:
+        text = (PROC / str(container["State"].get("Pid", 0)) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # proc_pid_stat(5): the 22nd field; the second, in parentheses, may have spaces in it.
+    return int(text.rpartition(")")[2].split()[19])

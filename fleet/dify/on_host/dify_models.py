@@ -53,7 +53,16 @@ class Models:
             for name, value in wanted.items()
             if name != "api_key" and record["credentials"].get(name) != value
         )
-        return f"model {model['name']}: {', '.join(differing)}" if differing else None
+        if differing:
+            return f"model {model['name']}: {', '.join(differing)}"
+        # Switched off on Dify's pages, its record is as it was and every chat fails.
+        off = self._status(model) == "disabled"
+        return f"model {model['name']}: disabled" if off else None
+
+    def _status(self, model: dict[str, Any]) -> Any:
+        listed = self.dify.call("GET", f"{_PROVIDER_PATH}/models").value["data"]
+        found = (item["status"] for item in listed if item["model"] == model["name"])
+        return next(found, None)
 
     def do_model(self, model: dict[str, Any]) -> None:
         """Register a model, or change its one record; a second record would shadow nothing."""
@@ -79,6 +88,9 @@ class Models:
             switch = {"model": model["name"], "model_type": "llm", "credential_id": target}
             self.dify.call("POST", f"{path}/switch", switch)
             now = self.credential(model)
+        if self._status(model) == "disabled":
+            which = {"model": model["name"], "model_type": "llm"}
+            self.dify.call("PATCH", f"{_PROVIDER_PATH}/models/enable", which)
         sent = dict(self.memory.get("keys_sent") or {})
         sent[now["current_credential_id"]] = fingerprint(body["credentials"].get("api_key"))
         self.memory.keep("keys_sent", sent)

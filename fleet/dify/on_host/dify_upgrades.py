@@ -12,7 +12,9 @@ from dify_compose import Release
 from dify_console import dify_of
 from dify_containers import Containers
 from dify_health import NGINX
+from dify_knowledge import Knowledge
 from dify_state import Event, Phase, StateFile
+from dify_stores import stores_problem
 
 
 class Upgrades:
@@ -57,7 +59,10 @@ class Upgrades:
     def _make_ready(self, former: Release, target: Release) -> None:
         """All that can fail while `former` still runs: the files, the images, and the proof."""
         target.prepare()
-        self.containers.pull(self.containers.judged(target))
+        services = self.containers.judged(target)
+        if problem := stores_problem(former.services(), services):
+            raise ProgramError(f"no upgrade to {target.version}: {problem}")
+        self.containers.pull(services)
         try:
             if self.state.now.is_under_way:
                 # Cut off, perhaps with nginx stopped.
@@ -91,6 +96,11 @@ class Upgrades:
             return
         say("asking the sample apps")
         dify_client.chat(client)
+        knowledge = Knowledge(client)
+        if self.state.now.phase is Phase.REPLACED:
+            knowledge.prove()
+        else:
+            knowledge.note()
 
     def take_back(self, reason: str) -> Path | None:
         """End an upgrade that is under way: the release before it runs, with what it had.
@@ -103,12 +113,13 @@ class Upgrades:
         former = Release(self.config, self.state.now.version)
         say(f"returning to {former.version}: {reason}")
         if self.state.now.phase is not Phase.UPGRADING:
+            archive = Path(self.state.now.backup)
+            trees = self.backups.lay_out(archive)
             # Cut off here, what is on the disk is of neither release.
             self.state.tell(Event.RETURN_BEGINS)
             self.containers.down()
-            archive = Path(self.state.now.backup)
             aside = self.backups.aside(archive)
-            self.backups.put_back(archive, former, aside)
+            self.backups.put_back(former, aside, trees)
         # The backup is never imported twice: from here on there may be something to lose again.
         self.state.tell(Event.RETURNED, started={})
         self.containers.bring_up(former)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import re
 import shutil
 import subprocess
-import tarfile
 from pathlib import Path
-from typing import Any
 
-from archives import sum_of, volume_path
-from common import ProgramError, run, say, sha256
+from archives import volume_path
+from common import ProgramError, run, say
+from dify_archive import Tree, judge_tree
 from dify_compose import Release
 from dify_health import DATABASE
 
+# What of a name is written into commands and files.
+_DATABASE_NAME = re.compile(r"\w{1,63}", re.ASCII)
 # The owner of Dify's own processes in their containers.
 _STORAGE_OWNER = "1001:1001"
+_VOLUMES = "volumes.tar.gz"
 
 
 def size_of(directory: Path) -> int:
@@ -37,7 +39,10 @@ def databases(release: Release) -> list[str]:
         'PGPASSWORD="$POSTGRES_PASSWORD" psql -U "${POSTGRES_USER:-postgres}" -d postgres -Atc '
         "\"select datname from pg_database where not datistemplate and datname <> 'postgres'\"",
     )  # fmt: skip
-    return text.split()
+    names = text.split()
+    if strange := next((name for name in names if not _DATABASE_NAME.fullmatch(name)), None):
+        raise ProgramError(f"{DATABASE}: a database is called {strange!r}; call it by letters")
+    return names
 
 
 def dump(release: Release, name: str, target: Path) -> None:
@@ -75,10 +80,12 @@ def tar(target: Path, directory: Path, *options: str) -> None:
         "--file", str(target), "--directory", str(directory), ".")  # fmt: skip
 
 
-def untar(archive: Path, directory: Path) -> None:
-    """Unpack an archive that was compressed by gzip, with its owners and rights."""
+def untar(archive: Path, directory: Path, tree: Tree) -> None:
+    """Unpack a judged archive, with its owners and rights, and without what is no data."""
     run("tar", "--extract", "--gzip", "--numeric-owner", "--same-owner", "--same-permissions",
         "--acls", "--xattrs", "--file", str(archive), "--directory", str(directory))  # fmt: skip
+    for name in tree.special:
+        (directory / name).unlink(missing_ok=True)
 
 
 def put_aside(directory: Path, archive: Path) -> None:
@@ -105,25 +112,48 @@ def make_volume(project: str, name: str) -> None:
             "--label", f"com.docker.compose.volume={short}", name)  # fmt: skip
 
 
-def replace_volumes(volumes: Path, project: str, stage: Path, former: Path | None) -> None:
-    """Have in the volumes what an unpacked backup holds; what was there goes to `former`."""
+def trees_of(stage: Path, project: str) -> dict[str, Tree]:
+    """What an unpacked backup has for the volumes, judged, by the names of its archives.
+
+    Raises:
+        ProgramError: it has none for them, or one that is not of this project.
+    """
+    if not (stage / _VOLUMES).exists():
+        raise ProgramError(f"no backup of Dify: {_VOLUMES} is missing")
+    named = sorted(stage.glob("named-*.tar.gz"))
+    if strange := next((p for p in named if not _volume_of(p).startswith(f"{project}_")), None):
+        raise ProgramError(f"{strange.name}: no volume of {project}")
+    return {path.name: judge_tree(path) for path in (stage / _VOLUMES, *named)}
+
+
+def _volume_of(part: Path) -> str:
+    return part.name[len("named-") : -len(".tar.gz")]
+
+
+def replace_volumes(
+    volumes: Path, project: str, stage: Path, former: Path | None, trees: dict[str, Tree]
+) -> None:
+    """Have in the volumes what an unpacked backup holds; what was there goes to `former`.
+
+    `trees` is what was judged of its archives, by their names.
+    """
     if former and volumes.exists() and not former.exists():
         volumes.rename(former)
     shutil.rmtree(volumes, ignore_errors=True)
     volumes.mkdir(mode=0o755)
-    untar(stage / "volumes.tar.gz", volumes)
+    untar(stage / _VOLUMES, volumes, trees[_VOLUMES])
     storage = volumes / "app" / "storage"
     if storage.exists():
-        run("chown", "--recursive", _STORAGE_OWNER, str(storage))
+        run("chown", "--recursive", "-P", "--no-dereference", _STORAGE_OWNER, str(storage))
     for part in sorted(stage.glob("named-*.tar.gz")):
-        name = part.name[len("named-") : -len(".tar.gz")]
+        name = _volume_of(part)
         make_volume(project, name)
         place = volume_path(name)
         if former:
             put_aside(place, former / f"named-{name}.tar")
         for path in place.iterdir():
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        untar(part, place)
+        untar(part, place, trees[part.name])
 
 
 def space_needed(volumes: Path, project: str) -> int:
@@ -132,26 +162,3 @@ def space_needed(volumes: Path, project: str) -> int:
     named = sum(size_of(volume_path(name)) for name in named_volumes(project))
     # A dump is smaller by far than the tables and their log.
     return 2 * (size_of(volumes) - database + named) + database
-
-
-def read_manifest(archive: Path) -> Any:
-    """The manifest of a backup. Raises ProgramError when it is none, or not whole."""
-    beside = sum_of(archive)
-    if beside.exists() and beside.read_text().split()[0] != sha256(archive):
-        raise ProgramError(f"{archive}: not what its .sha256 says; it is damaged")
-    try:
-        with tarfile.open(archive) as parts:
-            file = parts.extractfile("./manifest.json")
-            return json.loads(file.read()) if file else {}
-    except (tarfile.TarError, KeyError, ValueError) as error:
-        raise ProgramError(f"{archive}: no backup of Dify: {error}") from None
-
-
-def unpack_checked(archive: Path, directory: Path) -> None:
-    """Unpack a backup whose every part has the checksum that its manifest says."""
-    files = read_manifest(archive)["files"]
-    run("tar", "--extract", "--file", str(archive), "--directory", str(directory))
-    for name, expected in files.items():
-        path = directory / name
-        if not path.is_file() or sha256(path) != expected:
-            raise ProgramError(f"{archive}: {name} is damaged; nothing was restored from it")

@@ -7,7 +7,10 @@ from typing_extensions import override
 
 
 class NewestBackup(FactBase[float | None]):
-    """Age in seconds of the newest archive `<prefix>-*.tar` in `directory`; None without any."""
+    """Age in seconds of the newest archive `<prefix>-*.tar` in `directory`; None without any.
+
+    One from the future, made while the clock was wrong, is none.
+    """
 
     @override
     @staticmethod
@@ -19,10 +22,10 @@ class NewestBackup(FactBase[float | None]):
         return StringCommand(
             "find", QuoteString(directory), "-maxdepth 1 -name", QuoteString(f"{prefix}-*.tar"),
             "-printf '%T@\\n'",
-            "2>/dev/null | sort -n | tail -n 1; date +%s",
+            "2>/dev/null; date +%s.%N",
         )  # fmt: skip
 
     @override
     def process(self, output: list[str]) -> float | None:
-        *newest, now = output
-        return float(now) - float(newest[0]) if newest else None
+        *made, now = map(float, output)
+        return min((now - moment for moment in made if moment <= now), default=None)

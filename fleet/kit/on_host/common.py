@@ -108,8 +108,17 @@ def locked(path: Path, waits: Callable[[], None] | None) -> Iterator[bool]:
     """Hold the lock of the file `path` meanwhile; whether it is held.
 
     When another process has it, `waits` is called and this waits; without `waits` it is not held.
+
+    Raises:
+        ProgramError: what lies there cannot be a lock.
     """
-    with path.open("w") as file:
+    try:
+        # Neither a pipe's other end is waited for, nor a link followed.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o644)
+    except OSError as error:
+        raise ProgramError(f"{path} cannot be the lock: {error.strerror}; remove it") from None
+    with os.fdopen(descriptor, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
 import time
 import urllib.error
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.client import HTTPResponse
 from pathlib import Path
 
 from common import BLOCK, ProgramError, size_text
@@ -133,7 +134,8 @@ def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
     """Have the file at `url` as `part`, from where an earlier fetch of it broke off.
 
     `begins` is told what is there and how large it will be before the first byte comes, and may
-    refuse; `follow` is told of each block. What the file should be is the caller's to check.
+    refuse; `follow` is told of each block, and may refuse too. A `total` of 0 is one that the
+    server does not tell. What the file should be is the caller's to check.
 
     Raises:
         RefusedError: the server does not have it, or not for us.
@@ -154,17 +156,40 @@ def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
             raise kind(f"{url}: {error.code} {error.reason}") from None
     except urllib.error.URLError as error:
         raise ProgramError(f"{url}: {error.reason}") from None
+    except http.client.HTTPException as error:
+        raise ProgramError(f"{url}: {error!r}") from None
     with answer:
-        have = have if answer.status == 206 else 0
-        total = have + int(answer.headers.get("Content-Length") or 0)
+        have = _starts_at(url, answer, have)
+        length = _length(url, answer)
+        total = have + length if length is not None else 0
         begins(Progress(have, total))
         have = _receive(answer, part, Progress(have, total), limits, follow)
     if have < total:
         raise ProgramError(f"{url}: cut at {size_text(have)} of {size_text(total)}")
 
 
+def _starts_at(url: str, answer: http.client.HTTPResponse, have: int) -> int:
+    """Where in the file the answer begins: where it was asked to, or at its very beginning."""
+    if answer.status != 206:
+        return 0
+    told = answer.headers.get("Content-Range", f"bytes {have}-")
+    if not re.match(rf"bytes {have}-", told):
+        raise ProgramError(f"{url}: was asked for what follows {have} bytes, and sends {told!r}")
+    return have
+
+
+def _length(url: str, answer: http.client.HTTPResponse) -> int | None:
+    """Bytes of the answer, where the server tells."""
+    told = answer.headers.get("Content-Length")
+    if told is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,18}", told):
+        raise ProgramError(f"{url}: its length is {told[:40]!r}, which is no number of bytes")
+    return int(told)
+
+
 def _receive(
-    answer: HTTPResponse,
+    answer: http.client.HTTPResponse,
     part: Path,
     at: Progress,
     limits: Limits,
@@ -174,8 +199,15 @@ def _receive(
     have = at.completed
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
-        while block := answer.read1(BLOCK):
+        while block := _block(answer):
             file.write(block)
             have += len(block)
             follow(Progress(have, at.total, watch.saw(have, at.total, time.monotonic())))
     return have
+
+
+def _block(answer: http.client.HTTPResponse) -> bytes:
+    try:
+        return answer.read1(BLOCK)
+    except http.client.HTTPException as error:
+        raise ProgramError(f"the answer broke off: {error!r}") from None

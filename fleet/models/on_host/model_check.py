@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from common import ProgramError
+from common import ProgramError, size_text
+from manifests import Manifest
 from model_store import Store
 from ollama_api import Api
-from ollama_protocol import WEIGHTS_TYPE
-from registry import Manifest
+from ollama_protocol import WEIGHTS_TYPE, is_pinned, trained_context
 
 Model = dict[str, Any]  # a declaration, as `model_loader.py` tells
 
@@ -88,31 +87,36 @@ class Comparison:
         """
         manifest = self.store.manifest(model["name"])
         weights = manifest.layers_of(WEIGHTS_TYPE) if manifest else set()
-        for entry in server.api.call("/api/ps")["models"]:
+        for entry in server.api.running():
             other = self.store.manifest(entry["name"])
             if not (other and weights & other.layers_of(WEIGHTS_TYPE)):
                 continue
             context, wanted = entry.get("context_length"), _context(server, model)
             if wanted and context and context != wanted:
                 return f"is loaded with a context of {context}, declared is {wanted}"
-            pinned = int(entry["expires_at"][:4]) > time.gmtime().tm_year + 10
-            if is_for_ever(model) and not pinned:
-                return f"is to stay loaded, but expires at {entry['expires_at']}"
+            if is_for_ever(model) and not is_pinned(entry):
+                return f"is to stay loaded, but expires at {entry.get('expires_at')}"
             return ""
         # One that may expire is warmed after each start, and not asked for later.
         return "is not loaded" if is_for_ever(model) else ""
 
+    def uploaded(self, model: Model) -> str:
+        """What is left of an import, or nothing: Ollama makes another file of each, as a rule."""
+        copy = f"sha256:{model['sha256']}"
+        if not model["gguf"] or not self.store.blob(copy).exists():
+            return ""
+        named = self.store.named_blobs()
+        return (
+            "" if named is None or copy in named else "has the file that it was made of beside it"
+        )
+
     def undeclared(self, api: Api) -> dict[str, dict[str, Any]]:
         """Models that `api` lists and nothing declares: name to `size` and `in_use`."""
         declared = {name for model in self.models for name in (model["name"], model["source"])}
-        in_use = {
-            entry["name"]
-            for server in self.servers
-            for entry in server.api.call("/api/ps")["models"]
-        }
+        in_use = {entry["name"] for server in self.servers for entry in server.api.running()}
         return {
             entry["name"]: {"size": entry["size"], "in_use": entry["name"] in in_use}
-            for entry in api.call("/api/tags")["models"]
+            for entry in api.tags()
             if entry["name"] not in declared
         }
 
@@ -122,13 +126,21 @@ class Comparison:
         undeclared: dict[str, dict[str, Any]] = {}
         for model in self.models:
             try:
-                reason = self.lacks(model) or self.untried(model) or self.unloaded(model)
-            except (ProgramError, OSError) as error:
+                reason = (
+                    self.lacks(model)
+                    or self.untried(model)
+                    or self.unloaded(model)
+                    or self.uploaded(model)
+                )
+            except (ProgramError, OSError, ValueError) as error:
                 reason = f"cannot be asked about: {error}"
             if reason:
                 pending[model["name"]] = reason
-        # Nothing is listed when nobody answers.
-        with contextlib.suppress(ProgramError, OSError):
+        if left := self.store.leftovers():
+            size = size_text(sum(left.values()))
+            pending[str(self.store.root)] = f"has {len(left)} files ({size}) that no model uses"
+        # Nothing is listed when nobody answers, or something else does.
+        with contextlib.suppress(ProgramError, OSError, ValueError):
             undeclared = self.undeclared(self.servers[0].api)
         surplus = [name for name, entry in undeclared.items() if not entry["in_use"]]
         if prune:
@@ -150,6 +162,5 @@ def _context(server: Server, model: Model) -> int | None:
     wanted = model["definition"]["parameters"].get("num_ctx") or server.context
     if not wanted:
         return None
-    info = server.api.call("/api/show", {"model": model["name"]}).get("model_info", {})
-    trained = [value for key, value in info.items() if key.endswith(".context_length")]
-    return int(min([wanted, *trained]))
+    trained = trained_context(server.api.show(model["name"]))
+    return int(min(wanted, trained or wanted))

@@ -33,6 +33,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,25 @@ from model_provider import Provider
 from model_state import Entry, Phase, State
 from model_store import Store
 from ollama_api import Api
+from ollama_protocol import VERSION
+from outside import FormError, parsed, read_file
 from transfer import Limits, RefusedError, TooSlowError
 
 API_PATIENCE = 60  # Ollama may be starting beside us
 
 AUTO = "auto:latest"
+
+_SERVER = {"api": str, "context": (int, None)}
+_MODEL = {
+    "name": str, "source": str, "insecure": bool, "digest?": str, "base?": str, "gguf?": str,
+    "sha256?": str, "load": bool, "keep_alive": (float, str),
+    "definition": {"system?": str, "template?": str, "parameters": {}},
+}  # fmt: skip
+CONFIG = {
+    **_SERVER, "models_dir": str, "state": str, "memory": str, "choice": str, "prune": bool,
+    "limits": {field.name: float for field in fields(Limits)}, "models": [_MODEL],
+    "others?": [_SERVER],
+}  # fmt: skip
 
 
 class OutdatedError(Exception):
@@ -64,7 +79,7 @@ class Loader:
         self.limits = Limits(**config["limits"])
         self.servers = [
             Server(Api(item["api"]), item["context"])
-            for item in (config, *config.get("others", []))
+            for item in (config, *(config.get("others") or []))
         ]
         self.store = Store(Path(config["models_dir"]), Path(config["memory"]))
         self.models = _resolve(config["models"], Path(config["choice"]))
@@ -114,8 +129,8 @@ class Loader:
     def _answers(self, api: Api, deadline: float) -> bool:
         while True:
             try:
-                api.call("/api/version")
-            except (ProgramError, OSError) as error:
+                api.call("/api/version", form=VERSION)
+            except (ProgramError, OSError, ValueError) as error:
                 if time.monotonic() >= deadline:
                     return False
                 if self.is_outdated():
@@ -143,7 +158,7 @@ class Loader:
             except RefusedError as error:
                 self._failed_attempt(name, str(error), phase=Phase.FAILED)
                 return
-            except (ProgramError, OSError, ValueError, KeyError) as error:
+            except (ProgramError, OSError, ValueError) as error:
                 fruitless = 1 if self.provider.completed > before else fruitless + 1
                 reason = str(error) if isinstance(error, ProgramError) else repr(error)
                 reason += f" (attempt {fruitless} of {self.limits.attempts})"
@@ -169,7 +184,7 @@ class Loader:
                     self.state.update(model["name"], phase=Phase.LOADING)
                     server.api.load(model["name"], keep_alive=model["keep_alive"])
                     self.compared.note_tried(model)
-            except (ProgramError, OSError) as error:
+            except (ProgramError, OSError, ValueError) as error:
                 where = f"{server.api.host}: " if len(self.servers) > 1 else ""
                 failures.append(f"{where}{error}")
         if failures:
@@ -182,7 +197,7 @@ class Loader:
     def _prune(self) -> None:
         try:
             undeclared = self.compared.undeclared(self.provider.api)
-        except (ProgramError, OSError) as error:
+        except (ProgramError, OSError, ValueError) as error:
             log(f"a server cannot be asked what it uses, so nothing is removed: {error}")
             return
         for name, entry in undeclared.items():
@@ -191,8 +206,15 @@ class Loader:
             elif entry["in_use"]:
                 log(f"{name}: is not declared, but in use, so it stays")
             else:
-                self.provider.api.call("/api/delete", {"model": name}, "DELETE")
-                log(f"{name}: was not declared, removed")
+                self._remove(name)
+
+    def _remove(self, name: str) -> None:
+        try:
+            self.provider.api.call("/api/delete", {"model": name}, "DELETE")
+        except (ProgramError, OSError, ValueError) as error:
+            log(f"{name}: is not declared, and cannot be removed: {error}")
+        else:
+            log(f"{name}: was not declared, removed")
 
 
 def _resolve(declared: list[Model], choice: Path) -> list[Model]:
@@ -200,9 +222,11 @@ def _resolve(declared: list[Model], choice: Path) -> list[Model]:
     chosen = ""
     if any(AUTO in (model["name"], model["base"]) for model in declared):
         try:
-            chosen = json.loads(choice.read_text())["model"]
+            chosen = parsed(read_file(choice, 65_536), {"model": str}, str(choice))["model"]
         except FileNotFoundError:
             raise RefusedError("no model was chosen for this host yet; run the deploy") from None
+        except FormError as error:
+            raise RefusedError(f"{error}: delete it and run the deploy") from None
     models: dict[str, Model] = {}
     for model in sorted(declared, key=lambda model: bool(model["base"])):
         named = dict(model)
@@ -219,7 +243,11 @@ def main(arguments: list[str]) -> int:
     """Run with the configuration named on the command line; the exit status."""
     *options, path = arguments
     text = Path(path).read_text()
-    config = json.loads(text)
+    try:
+        config = parsed(text, CONFIG, path)
+    except FormError as error:
+        log(f"{error}: run the deploy, which writes it anew")
+        return 1
     try:
         loader = Loader(config, lambda: Path(path).read_text() != text)
         if options == ["--check"]:
@@ -229,7 +257,7 @@ def main(arguments: list[str]) -> int:
     except OutdatedError as error:
         log(f"{error}; the configuration was replaced meanwhile: beginning anew")
         os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - this very program
-    except RefusedError as error:
+    except ProgramError as error:
         if options == ["--check"]:
             names = [model["name"] for model in config["models"]]
             pending = dict.fromkeys(names, str(error))

@@ -3,61 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import time
 import urllib.error
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from common import ProgramError, log, sha256
-from model_check import Comparison, Model
-from model_state import Phase, State
-from ollama_api import LOAD_TIMEOUT, Api
+from common import ProgramError, log
+from manifests import Manifest, ask_manifest
+from model_check import Model
+from model_import import Import
+from model_state import Phase
+from model_work import HASH_RATE, Work
 from ollama_protocol import split_name
-from registry import Manifest, ask_manifest, manifest_url
+from outside import FormError
+from registry import manifest_url
 from transfer import (
-    PATIENT,
-    Limits,
     Progress,
     RefusedError,
     StalledError,
     Watch,
-    check_space,
-    fetch,
 )
 
-HASH_RATE = 20_000_000  # bytes a second of the slowest disk: how long a check may be silent
-_MAKE_ROOM = "make room there, or move ollama_models_dir"
 
-
-class Provider:
-    """Works through `api`, and tells `state` how far it is.
-
-    `completed` is how many bytes of the present model came, at best.
-    """
-
-    def __init__(self, api: Api, compared: Comparison, limits: Limits, state: State) -> None:
-        self.api, self.compared, self.limits, self.state = api, compared, limits, state
-        self.store = compared.store
-        self.completed = 0
+class Provider(Work):
+    """Has a declared model on the disk, whatever it is made of."""
 
     def provide(self, model: Model) -> None:
         """Have `model` on the disk as declared, and loaded once.
 
         Raises:
             RefusedError: trying again at once would not help.
-            ProgramError, OSError, ValueError, KeyError: it may go better at the next attempt.
+            ProgramError, OSError, ValueError: it may go better at the next attempt.
         """
         name = model["name"]
-        if lack := self.compared.lacks(model, self._meter(model, Phase.CHECKING)):
+        if lack := self.compared.lacks(model, self.meter(model, Phase.CHECKING)):
             log(f"{name} {lack}")
             self._discard_faulty_blobs(model)
             replaced = self.store.manifest(name)
-            make = self._import if model["gguf"] else self._create if model["base"] else self.pull
-            make(model)
-            if lack := self.compared.lacks(model, self._meter(model, Phase.VERIFYING)):
+            self._make_or_pull(model)
+            if lack := self.compared.lacks(model, self.meter(model, Phase.VERIFYING)):
                 raise ProgramError(f"{lack} after all")
-            self.store.drop_unused(replaced)
+            self.store.drop_unused(replaced.blobs if replaced else ())
+        if model["gguf"]:
+            # Ollama made another file of it, as a rule.
+            self.store.drop_unused([f"sha256:{model['sha256']}"])
         if model["source"] != name and self.store.manifest(model["source"]):
             self.api.call("/api/delete", {"model": model["source"]}, "DELETE")
         if not model["load"] and self.compared.untried(model):
@@ -65,29 +54,13 @@ class Provider:
             self.api.load(name)
             self.compared.note_tried(model)
 
-    def _meter(self, model: Model, phase: Phase) -> Callable[[int], None]:
-        """A report for hashing: the phase is shown only when something is hashed."""
-        done, total = 0, self.store.size(model["name"])
-        watch = Watch(PATIENT, time.monotonic())
-
-        def report(length: int) -> None:
-            nonlocal done
-            done += length
-            rate = watch.saw(done, total, time.monotonic())
-            self._show(model, Progress(done, total, rate), phase=phase)
-
-        return report
-
-    def _show(self, model: Model, at: Progress, **values: Any) -> None:
-        self.state.update(
-            model["name"],
-            now=False, completed=at.completed, total=at.total, rate=int(at.rate), **values,
-        )  # fmt: skip
-
-    def _follow(self, model: Model, at: Progress) -> None:
-        """Show a transfer, whose new bytes make an attempt worth while."""
-        self.completed = max(self.completed, at.completed)
-        self._show(model, at)
+    def _make_or_pull(self, model: Model) -> None:
+        if model["gguf"]:
+            Import(self).make(model)
+        elif model["base"]:
+            self._create(model)
+        else:
+            self.pull(model)
 
     def _discard_faulty_blobs(self, model: Model) -> None:
         """Delete what is not what its name says: Ollama takes a blob that is there for a good one.
@@ -106,7 +79,7 @@ class Provider:
     def _unload_all_with(self, digest: str, why: str) -> None:
         for server in self.compared.servers:
             try:
-                loaded = server.api.call("/api/ps")["models"]
+                loaded = server.api.running()
             except ConnectionRefusedError:  # a server that is down has nothing in memory
                 continue
             for entry in loaded:
@@ -123,7 +96,7 @@ class Provider:
         offered = self.ask_registry(model)
         if offered:
             _refuse_moved_tag(model, offered)
-            self._check_space(self.store.missing(offered))
+            self.check_space(self.store.missing(offered))
         before = self.store.manifest(source)
         self._follow_pull(model, offered.size if offered else 0)
         pulled = self.store.manifest(source)
@@ -133,13 +106,10 @@ class Provider:
         if source == name:
             return
         for digest, size in pulled.blobs.items() if pulled else ():
-            if fault := self.store.fault(digest, size, self._meter(model, Phase.VERIFYING)):
+            if fault := self.store.fault(digest, size, self.meter(model, Phase.VERIFYING)):
                 self.store.remove_blob(digest)
                 raise ProgramError(f"{fault} after its pull: deleted, to be fetched again")
         self.api.call("/api/copy", {"source": source, "destination": name})
-
-    def _check_space(self, need: int) -> None:
-        check_space(self.store.root, need, self.limits.disk_reserve, _MAKE_ROOM)
 
     def ask_registry(self, model: Model) -> Manifest | None:
         """The manifest that a pull would bring; None where only Ollama's own key can see it."""
@@ -160,8 +130,8 @@ class Provider:
                     "digest cannot be checked before it replaces what is there; leave digest out"
                 ) from None
             return None
-        except (urllib.error.URLError, TimeoutError) as error:
-            raise ProgramError(f"{url}: {getattr(error, 'reason', error)}") from None
+        except (OSError, http.client.HTTPException, FormError) as error:
+            raise ProgramError(f"{url}: {getattr(error, 'reason', None) or error!r}") from None
 
     def _follow_pull(self, model: Model, total: int) -> None:
         self.state.update(model["name"], phase=Phase.PULLING, completed=0, total=total, rate=0)
@@ -175,12 +145,12 @@ class Provider:
             lines = self.api.stream("/api/pull", request, self.limits.no_progress, checks)
             with contextlib.closing(lines):
                 for status in lines:
-                    if "digest" in status and "total" in status:
-                        layers[status["digest"]] = (status.get("completed", 0), status["total"])
+                    if status.get("digest") and status.get("total") is not None:
+                        layers[status["digest"]] = (status.get("completed") or 0, status["total"])
                         completed = sum(done for done, _ in layers.values())
                         whole = max(total, sum(size for _, size in layers.values()))
                         rate = watch.saw(completed, whole, time.monotonic())
-                        self._follow(model, Progress(completed, whole, rate))
+                        self.follow(model, Progress(completed, whole, rate))
         except TimeoutError:
             raise StalledError(
                 f"not a word from Ollama for {self.limits.no_progress:.0f} s"
@@ -188,76 +158,12 @@ class Provider:
         if status.get("status") != "success":
             raise ProgramError(status.get("error") or f"the pull ended after {status!r}")
 
-    # Create and import.
+    # Create.
 
     def _create(self, model: Model) -> None:
         if self.store.manifest(model["base"]) is None:
             raise ProgramError(f"its base {model['base']} is not there")
-        self._make(model, {"from": model["base"]})
-
-    def _make(self, model: Model, origin: dict[str, Any]) -> None:
-        name = model["name"]
-        self.state.update(name, phase=Phase.CREATING)
-        definition = {key: value for key, value in model["definition"].items() if value}
-        request = {"model": name, **origin, **definition}
-        status: dict[str, Any] = {}
-        for line in self.api.stream("/api/create", request, LOAD_TIMEOUT):
-            status = line
-        if status.get("status") != "success":
-            raise ProgramError(status.get("error") or f"the creation ended after {status!r}")
-        if manifest := self.store.manifest(name):
-            definition_hash = self.compared.definition(model)
-            self.store.remember(name, definition=definition_hash, created=manifest.digest)
-
-    def _import(self, model: Model) -> None:
-        """Hand a GGUF file over to Ollama under its SHA-256, and make a model of it."""
-        digest = f"sha256:{model['sha256']}"
-        if self.store.fault(digest, None, self._meter(model, Phase.CHECKING)):
-            self.store.remove_blob(digest)
-            is_local = model["gguf"].startswith("/")
-            path = Path(model["gguf"]) if is_local else self._fetch(model)
-            self._upload(model, path, digest, is_ours=not is_local)
-            if not is_local:
-                path.unlink()
-        self._make(model, {"files": {"model.gguf": digest}})
-
-    def _fetch(self, model: Model) -> Path:
-        """Fetch a GGUF file into the models directory, from where it broke off."""
-        part = self.store.scratch(f"{model['sha256']}.part")
-
-        def begins(at: Progress) -> None:
-            # Once here, and once as Ollama's blob.
-            self._check_space(2 * (at.total - at.completed) + at.completed)
-            self.state.update(
-                model["name"], phase=Phase.FETCHING, completed=at.completed, total=at.total
-            )
-
-        fetch(
-            model["gguf"], part, self.limits,
-            begins=begins, follow=lambda at: self._follow(model, at),
-        )  # fmt: skip
-        return part
-
-    def _upload(self, model: Model, path: Path, digest: str, *, is_ours: bool) -> None:
-        try:
-            total = path.stat().st_size
-            actual = sha256(path, self._meter(model, Phase.VERIFYING))
-        except OSError as error:
-            raise RefusedError(
-                f"{path}: {error.strerror} (it is read as the user ollama)"
-            ) from None
-        if f"sha256:{actual}" != digest:
-            if is_ours:
-                path.unlink()
-            raise RefusedError(
-                f"{model['gguf']}: the SHA-256 is {actual}, declared is {model['sha256']}: nothing "
-                "was imported"
-            )
-        self._check_space(total)
-        self.state.update(model["name"], phase=Phase.IMPORTING, completed=0, total=total)
-        with path.open("rb") as file:
-            timeout = self.limits.no_progress + total / HASH_RATE
-            self.api.send_file(f"/api/blobs/{digest}", file, total, timeout)
+        self.make(model, {"from": model["base"]})
 
 
 def _refuse_moved_tag(model: Model, offered: Manifest) -> None:

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from common import log, sha256, write
+from manifests import Manifest, read_manifest
 from ollama_protocol import blob_name, manifest_path
-from registry import Manifest
+from outside import FormError, parsed, read_file
 
 ORPHAN_AGE = 86400  # blobs that nothing names stay for a day: they may be a seed under way
+# Sizes and times of blobs, which may be from before 1970; notes of models.
+_MEMORY = {"blobs": {...: [float]}, "models": {...: {...: (str, [str])}}}
+_MEMORY_LIMIT = 64 << 20  # bytes
+_NEW = ".new"  # a manifest that is not in its place yet
 
 
 class Store:
@@ -22,8 +28,12 @@ class Store:
     def __init__(self, root: Path, memory: Path) -> None:
         self.root, self.memory_path = root, memory
         self.memory: dict[str, Any] = {"blobs": {}, "models": {}}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            self.memory |= json.loads(memory.read_text())
+        try:
+            self.memory = parsed(read_file(memory, _MEMORY_LIMIT), _MEMORY, str(memory))
+        except FileNotFoundError:
+            pass
+        except FormError as error:
+            log(f"{error}: every blob is hashed again")
 
     def remember(self, name: str, **values: Any) -> None:
         """Note something of a model for later runs."""
@@ -41,8 +51,11 @@ class Store:
     def manifest(self, name: str) -> Manifest | None:
         """The manifest of a model, or None; one that is no manifest counts as none."""
         try:
-            return Manifest(self._manifest_path(name).read_bytes())
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+            return read_manifest(self._manifest_path(name))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            log(f"{name}: its manifest counts as none: {error}")
             return None
 
     def size(self, name: str) -> int:
@@ -56,7 +69,7 @@ class Store:
         if manifest is None:
             path.unlink(missing_ok=True)
             return
-        temporary = path.parent.parent / f".{path.name}.new"
+        temporary = path.parent.parent / f".{path.name}{_NEW}"
         temporary.write_bytes(manifest.content)
         temporary.replace(path)
 
@@ -79,16 +92,23 @@ class Store:
         """
         path = self.blob(digest)
         try:
-            stat = path.stat()
+            now = path.stat()
         except FileNotFoundError:
             return f"{path} is missing"
-        if size is not None and stat.st_size != size:
-            return f"{path} has {stat.st_size} bytes of {size}"
-        known = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+        if not stat.S_ISREG(now.st_mode):
+            return f"{path} is no file"
+        if size is not None and now.st_size != size:
+            return f"{path} has {now.st_size} bytes of {size}"
+        known = [now.st_size, now.st_mtime_ns, now.st_ctime_ns]
         if self.memory["blobs"].get(path.name) == known:
             return ""
         if report is None:
             return f"{path} has not been hashed in this state"
+        return self._hash(path, digest, known, report)
+
+    def _hash(
+        self, path: Path, digest: str, known: list[int], report: Callable[[int], None]
+    ) -> str:
         actual = sha256(path, report)
         if f"sha256:{actual}" != digest:
             return f"{path} has the SHA-256 {actual}"
@@ -109,12 +129,19 @@ class Store:
         except FileNotFoundError:
             return 0
 
-    def named_blobs(self) -> set[str]:
-        """Every digest that any manifest names. ValueError when one of them cannot be read."""
+    def named_blobs(self) -> set[str] | None:
+        """Every digest that any manifest names; None when one of them cannot be read."""
         named: set[str] = set()
         for path in (self.root / "manifests").glob("*/*/*/*"):
-            if path.is_file() and not path.name.startswith("."):
-                named |= set(Manifest(path.read_bytes()).blobs)
+            if path.name.startswith("."):
+                continue
+            try:
+                named |= set(read_manifest(path).blobs)
+            except FileNotFoundError:  # deleted meanwhile
+                continue
+            except (OSError, ValueError) as error:
+                log(f"{path} cannot be read, so no unused blob is removed: {error}")
+                return None
         return named
 
     def remove_blob(self, digest: str) -> None:
@@ -123,10 +150,11 @@ class Store:
         path.unlink(missing_ok=True)
         self.memory["blobs"].pop(path.name, None)
 
-    def drop_unused(self, replaced: Manifest | None) -> None:
-        """Remove what only the replaced manifest named."""
-        if replaced:
-            for digest in set(replaced.blobs) - self.named_blobs():
+    def drop_unused(self, digests: Iterable[str]) -> None:
+        """Remove those of the blobs that no manifest names."""
+        there = [digest for digest in digests if self.blob(digest).exists()]
+        if there and (named := self.named_blobs()) is not None:
+            for digest in set(there) - named:
                 self.remove_blob(digest)
 
     def sweep(self) -> None:
@@ -136,14 +164,30 @@ class Store:
         with them: OLLAMA_NOPRUNE keeps it from that, so it is done here. By the time of the last
         change of the file's status: `cp -p` and `rsync -a` keep older ones.
         """
-        try:
-            named = {blob_name(digest) for digest in self.named_blobs()}
-        except (ValueError, KeyError, TypeError) as error:
-            log(f"a manifest cannot be read, so no unused blob is removed: {error!r}")
-            return
+        for path in self.leftovers():
+            try:
+                path.unlink(missing_ok=True)
+                log(f"{path}: no model uses it, removed")
+            except OSError as error:
+                log(f"{path}: no model uses it, and it cannot be removed: {error}")
+
+    def leftovers(self) -> dict[Path, int]:
+        """What `sweep` removes, with its bytes; nothing while a manifest cannot be read."""
+        if (digests := self.named_blobs()) is None:
+            return {}
+        named = {blob_name(digest) for digest in digests}
         old = time.time() - ORPHAN_AGE
-        for path in [*(self.root / "blobs").glob("*"), *self.scratch("").glob("*.part")]:
+        found = {}
+        for path in self._files():
             with contextlib.suppress(FileNotFoundError):
-                if path.name not in named and path.stat().st_ctime < old:
-                    log(f"{path}: no model uses it, removed")
-                    path.unlink()
+                about = path.lstat()
+                if path.name not in named and about.st_ctime < old:
+                    found[path] = about.st_size
+        return found
+
+    def _files(self) -> Iterator[Path]:
+        """What may be left over: blobs, and what a run that was killed did not finish."""
+        yield from (self.root / "blobs").glob("*")
+        yield from self.scratch("").glob("*.part")
+        yield from (self.root / "manifests").rglob(f".*{_NEW}")
+        yield from self.memory_path.parent.glob(f".{self.memory_path.name}.*")

@@ -93,7 +93,7 @@ class Rig:
     def start(self) -> Rig:
         """Start everything and wait until it answers."""
         need_packages()
-        for name in ("postgres", "redis", "api", "plugin-daemon", "debugging"):
+        for name in ("postgres", "redis", "api", "plugin-daemon", "debugging", "weaviate"):
             self.ports[name] = free_port()
         self.start_stores()
         assert self.flask("upgrade-db").returncode == 0
@@ -103,7 +103,7 @@ class Rig:
         return self
 
     def run(self, name: str, **settings: str) -> None:
-        """Start one of Dify's own: api, worker, beat or plugin-daemon."""
+        """Start one of the program's modes: api, worker, beat, plugin-daemon or weaviate."""
         options = ["--host", "127.0.0.1", "--port", str(self.ports.get(name, 0))]
         if name == "plugin-daemon":
             options += ["--debugging-port", str(self.ports["debugging"])]
@@ -142,6 +142,10 @@ class Rig:
             "PLUGIN_DAEMON_URL": f"http://127.0.0.1:{self.ports['plugin-daemon']}",
             "PLUGIN_DAEMON_KEY": KEY,
             "SERVER_KEY": KEY,
+            "WEAVIATE_ENDPOINT": f"http://127.0.0.1:{self.ports['weaviate']}",
+            "WEAVIATE_API_KEY": KEY,
+            "AUTHENTICATION_APIKEY_ALLOWED_KEYS": KEY,
+            "PERSISTENCE_DATA_PATH": str(self.folder / "weaviate"),
             "MARKETPLACE_ENABLED": "false",
             "TIKTOKEN_CACHE_DIR": str(self.tokenizer),
             "LAB_PLUGIN_INSTALL_SECONDS": "1",
@@ -183,6 +187,17 @@ class Rig:
 
     def start_stores(self) -> None:
         """Start PostgreSQL and Redis, the first time on an empty folder."""
+        self._spawn(
+            "redis",
+            ["redis-server", "--port", str(self.ports["redis"]), "--bind", "127.0.0.1",
+             "--requirepass", SECRET, "--save", "", "--dir", str(self.folder)],
+            {"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        self.start_postgres()
+        until(lambda: reachable(f"127.0.0.1:{self.ports['redis']}"), "Redis answers")
+
+    def start_postgres(self) -> None:
+        """Start PostgreSQL, the first time on an empty folder."""
         data, words = self.folder / "db", self.folder / "password"
         fresh = not data.exists()
         if fresh:
@@ -201,13 +216,6 @@ class Rig:
             {"PATH": os.environ["PATH"]},
             user=NOBODY,
         )  # fmt: skip
-        self._spawn(
-            "redis",
-            ["redis-server", "--port", str(self.ports["redis"]), "--bind", "127.0.0.1",
-             "--requirepass", SECRET, "--save", "", "--dir", str(self.folder)],
-            {"PATH": os.environ["PATH"]},
-        )  # fmt: skip
-        until(lambda: reachable(f"127.0.0.1:{self.ports['redis']}"), "Redis answers")
         port = str(self.ports["postgres"])
         ready = [postgresql() / "pg_isready", "-q", "-h", "127.0.0.1", "-p", port]
         until(lambda: not subprocess.run(ready, check=False).returncode, "PostgreSQL answers")

@@ -22,9 +22,9 @@ from fleet.kit.paths import LIB
 from lab.dify import package
 from tests.fleets import fleet_of, own_secrets
 from tests.host_programs import PYTHON_OPTIONS
-from tests.lab.upstream.dify_console import Console
+from tests.lab.upstream.dify_console import MODELS, Console
 from tests.lab.upstream.dify_rig import INIT, Rig
-from tests.lab.upstream.rig import MODEL, Server
+from tests.lab.upstream.rig import MODEL, Server, reachable, until
 
 OWNER = "owner@fleet.internal"
 BOX = {
@@ -38,6 +38,12 @@ BOX = {
 __all__ = ["own_secrets"]
 
 BARE = ["no owner yet"]
+KNOWLEDGE = """import sys
+sys.path.insert(0, sys.argv[1])
+from dify_console import dify_of
+from dify_knowledge import Knowledge
+getattr(Knowledge(dify_of(sys.argv[2])), sys.argv[3])()
+"""
 
 
 class Client:
@@ -55,6 +61,7 @@ class Client:
             "plugin": {
                 "package": str(package),
                 "sha256": hashlib.sha256(package.read_bytes()).hexdigest(),
+                "kept": str(folder / "kept.difypkg"),
             },
             "ollama": {"url": ollama.url, "key": None},
             "keys": str(folder / "keys.json"),
@@ -73,6 +80,22 @@ class Client:
             [sys.executable, *PYTHON_OPTIONS, self.folder / "dify_client.py", command, path],
             capture_output=True, text=True, check=False, timeout=300,
         )  # fmt: skip
+
+    def declare(self, version: str) -> None:
+        """Have another version of the plugin's package declared."""
+        package = Path(self.config["plugin"]["package"])
+        package.write_bytes(self.rig.package(version))
+        self.config["plugin"]["sha256"] = hashlib.sha256(package.read_bytes()).hexdigest()
+
+    def knowledge(self, what: str) -> str:
+        """What an upgrade says when it notes, or proves, the knowledge that answers."""
+        self.pending  # noqa: B018 - writes the configuration
+        done = subprocess.run(
+            [sys.executable, *PYTHON_OPTIONS, "-c", KNOWLEDGE, self.folder,
+             self.folder / "client.json", what],
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        return done.stdout + done.stderr
 
     @property
     def pending(self) -> list[str]:
@@ -187,9 +210,7 @@ def test_declared_limits_change_the_one_record(client: Client) -> None:
 def test_other_version_of_the_plugin_takes_the_place_of_the_first(client: Client) -> None:
     client.apply()
     keys = client.keys
-    package = Path(client.config["plugin"]["package"])
-    package.write_bytes(client.rig.package("1.1.0"))
-    client.config["plugin"]["sha256"] = hashlib.sha256(package.read_bytes()).hexdigest()
+    client.declare("1.1.0")
     [reason, *_] = client.pending
     assert reason.startswith("plugin: langgenius/ollama:1.0.0@")
     client.apply()
@@ -200,6 +221,49 @@ def test_other_version_of_the_plugin_takes_the_place_of_the_first(client: Client
     ]
     assert installed["version"] == "1.1.0"
     assert "Paris" in client("chat").stdout
+
+
+def test_version_that_cannot_be_installed_leaves_the_first_at_work(client: Client) -> None:
+    """Its dependencies cannot be had, and the daemon has forgotten the one before by then."""
+    client.apply()
+    [first] = client.installed
+    client.rig.stop("plugin-daemon")
+    client.rig.run("plugin-daemon", PIP_MIRROR_URL="http://127.0.0.1:9")
+    client.declare("1.1.0")
+    assert f"{first} is installed again" in client.refused()
+    assert client.installed == [first]
+    assert "Paris" in client("chat").stdout
+    client.declare("1.0.0")
+    client.apply()
+    assert client.pending == []
+
+
+def test_model_that_was_switched_off_is_switched_on(client: Client) -> None:
+    """On Dify's pages: its record is as declared, and every chat fails."""
+    client.apply()
+    off = {"model": MODEL, "model_type": "llm"}
+    assert client.console().ask("PATCH", f"{MODELS}/disable", off).status_code == 200
+    assert "is disabled" in client.refused("chat")
+    assert client.pending == [f"model {MODEL}: disabled"]
+    client.apply()
+    assert client.pending == []
+    assert "Paris" in client("chat").stdout
+
+
+def test_knowledge_that_answered_has_to_answer_again(client: Client) -> None:
+    client.rig.run("weaviate")
+    until(lambda: reachable(f"127.0.0.1:{client.rig.ports['weaviate']}"), "weaviate listens")
+    client.apply()
+    made = {"indexing_technique": "high_quality", "lab_texts": ["Paris"]}
+    for name, more in (("books", {}), ("empty", {"lab_texts": []}), ("lost", {})):
+        answer = client.console().ask("POST", "datasets", {"name": name, **made, **more})
+        assert answer.status_code == 201
+    client.rig.sql("UPDATE datasets SET id = gen_random_uuid() WHERE name = 'lost'")
+    assert client.knowledge("note") == ""
+    assert "asking knowledge: books" in client.knowledge("prove")
+    client.rig.stop("weaviate")
+    client.config["retry_timeout"] = 2
+    assert "knowledge 'books' answered before, and does not now" in client.knowledge("prove")
 
 
 def test_other_version_of_the_marketplace(

@@ -20,9 +20,10 @@ from fleet import cli
 from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability, Service
-from fleet.declare.fleet import AnyNetwork, Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.load import group_names, load_fleet, secrets_root
 from fleet.declare.refusals import nested
+from fleet.declare.types import AnyNetwork
 from fleet.firewall.rules import Rule, accept_rules, published_rules
 from fleet.kit.errors import SettingsError
 from tests.compliance import test_firewall as compliance

@@ -27,6 +27,19 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "db",
         ["in groups databases", "needs gpu or ", "a name that begins with _"],
     ),
+    **{
+        f"host called {name!r}": (
+            {**pair(), name: ("gpu", {"private_address": "10.0.0.12", "ollama_listen": "private"})},
+            name,
+            ["not a host's name", "as ssh_hostname"],
+        )
+        for name in ("gpu1$", "a b", "gpu(1", "gpu/../x", "g;x", "-gpu", "gpu{1}", "\u00e9")
+    },
+    "address of no form": (
+        pair({"ssh_hostname": "gpu1 -oProxyCommand=id"}),
+        "gpu1",
+        ["ssh_hostname = 'gpu1 -oProxyCommand=id'", "gpu1.example.internal"],
+    ),
 }
 
 
@@ -119,3 +132,8 @@ def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
     hosts = {name: (f"{groups} all-sites prod", data) for name, (groups, data) in pair().items()}
     fleet = load_fleet(inventory_of(hosts), CAPABILITIES)
     assert fleet.secrets.root == tmp_path / ".secrets" / "prod"
+
+
+@pytest.mark.parametrize("name", ["gpu-1", "gpu1.site_a", "10.0.0.11", "fd00::11", "@ssh/gpu1"])
+def test_names_of_hosts(name: str) -> None:
+    assert [host.name for host in fleet_of({name: ("gpu", {})})] == [name]

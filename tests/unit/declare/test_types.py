@@ -82,8 +82,114 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             "gpu1",
             [f"ollama_models_dir = {path!r}", "not an absolute path"],
         )
-        for path in ("models", "/", "/data/../home/x", "/data/my models", "/data/50%")
+        for path in (
+            "models",
+            "/",
+            "//",
+            "/data/../home/x",
+            "/data/my models",
+            "/data/50%",
+            "/data/$(id)",
+            "/data/a;b",
+            "/data/`id`",
+            "/data/a\nb",
+            "/data/a\x00b",
+            "/data/a,b",
+            "/data/a:b",
+            "/data/\u0663",
+        )
     },
+    **{
+        f"address {text!r}": (
+            pair({"driver_repository_url": text}),
+            "gpu1",
+            [f"driver_repository_url = {text!r}", words],
+        )
+        for text, words in (
+            ("http://mirror\n.internal", "not an http:// or https:// address"),
+            ("http://mirror.internal/a\x00b", "not an http:// or https:// address"),
+            ("http://mirror.internal/a\tb", "not an http:// or https:// address"),
+            ("http://mirror.internal/$x", "not an http:// or https:// address"),
+            ("http://mirror.internal/a'b", "not an http:// or https:// address"),
+            ("http://mirror.internal/?a=b", "has a '?'"),
+            ("http://mirror.internal:99999", "out of range"),
+            ("http://mirror.internal:0", "has port 0"),
+            ("http://-mirror.internal", "no host name"),
+            ("http://10.0.0.256", "no IP address"),
+            ("http://[fe80::1%25eth0]", "not an http:// or https:// address"),
+        )
+    },
+    **{
+        f"network {value!r}": (
+            pair({"firewall_ssh_from": [value]}),
+            "gpu1",
+            [f"firewall_ssh_from[0] = {value!r}"],
+        )
+        for value in (
+            (),
+            (1, 2),
+            b"\n\x00\x00\x01",
+            8,
+            1.5,
+            None,
+            [],
+            {},
+            "fe80::%eth0/64",
+            "\u0661.0.0.0/8",
+        )
+    },
+    **{
+        f"interface {name!r}": (
+            pair({"firewall_container_interfaces": [name]}),
+            "gpu1",
+            [f"firewall_container_interfaces[0] = {name!r}", "an interface's name"],
+        )
+        for name in (
+            "*",
+            "e*",
+            "eth*",
+            "en*",
+            "b*",
+            "wg*",
+            "br-0123456789abcde",
+            "a b",
+            "\u00e9th0",
+        )
+    },
+    **{
+        f"digits of other scripts in {key}": (
+            pair({key: value}),
+            "gpu1",
+            [f"{key} = {value!r}"],
+        )
+        for key, value in (
+            ("ollama_version", "\u0660.32.7"),
+            ("driver_version", "58\uff10.95.05"),
+            ("toolkit_version", "1.19.\u0661-1"),
+            ("models_registry", "mirror:\u0665000"),
+            ("ollama_keep_alive", "\u0665m"),
+        )
+    },
+    "half a character": (
+        pair({"ollama_env": {"A": "\ud800"}}),
+        "gpu1",
+        ["ollama_env['A'] = '\\ud800'"],
+    ),
+    "longer than anything counts": (
+        pair({"ollama_keep_alive": "999999999h"}),
+        "gpu1",
+        ["ollama_keep_alive = '999999999h'", "longer than ten years"],
+    ),
+    "more than anything counts": (
+        pair({"ollama_max_queue": 2**40}),
+        "gpu1",
+        ["ollama_max_queue = 1099511627776", "less than or equal to 2147483647"],
+    ),
+    "no number": (
+        pair({"models_slow_rate": float("nan")}),
+        "gpu1",
+        ["models_slow_rate = nan", "a finite number"],
+    ),
 }
 
 

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+import dify_health
 import dify_stack
 from dify_console import Dify
+from dify_knowledge import Knowledge
 from dify_upgrades import Upgrades
 from tests.unit.dify import docker
 
@@ -44,6 +46,7 @@ class Host:
             "calls": [],
             "database": "",
             "migrating": 0,
+            "proc": str(folder / "proc"),
             "unwell": [],
         }
         (folder / "values").write_text("SECRET_KEY=x\n")
@@ -91,7 +94,6 @@ class Host:
             "secrets": str(self.folder / "secrets.json"),
             "client": str(self.folder / "client.json"),
             "restore": str(self.root / "restore.tar"), "images": {}, "publish": {},
-            "public_defaults": ["difyai123456"],
             "network": network, "proxy": None, "ca": None, "start_timeout": 5,
             "backup": {"dir": str(self.folder / "backups"), "keep": 9, "due": 3600},
         }  # fmt: skip
@@ -134,7 +136,10 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host on which the old release runs, with work in it."""
     monkeypatch.setattr(time, "sleep", lambda _: None)
     monkeypatch.setattr(Dify, "wait_ready", lambda _: "finished")
+    for name in ("note", "prove"):
+        monkeypatch.setattr(Knowledge, name, lambda _: None)
     host = Host(tmp_path)
+    monkeypatch.setattr(dify_health, "PROC", tmp_path / "proc")
     monkeypatch.setattr(subprocess, "run", host.run)
     host.converge(OLD)
     host.work("work")

@@ -49,7 +49,7 @@ def main(state: dict[str, Any], words: list[str], stdin: str = "") -> int:
                 if container["Id"] in ids:
                     if state.get("address_missing") and "nginx" in container["Id"]:
                         return said("cannot assign requested address")
-                    container["State"] = {"Status": "running", "StartedAt": now()}
+                    container["State"] = running(state)
         case ["volume", "ls", *_]:
             pass
         case ["exec", "--interactive", *_]:
@@ -80,9 +80,9 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
             services = {n: {"image": image, "environment": values} for n, image in images.items()}
             print(json.dumps({"services": services}))
         case ["up", "--detach", "--no-recreate", "db_postgres"]:
-            start(containers, {"db_postgres": images["db_postgres"]}, recreate=False)
+            start(state, {"db_postgres": images["db_postgres"]}, recreate=False)
         case ["up", *_]:
-            start(containers, images)
+            start(state, images)
             for name in state["unwell"]:
                 containers[name]["State"]["Health"] = {"Status": "unhealthy", "FailingStreak": 3}
             if state["unwell"]:
@@ -97,7 +97,7 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
             if name in containers:
                 containers[name]["State"]["Status"] = "exited"
         case ["restart", name]:
-            containers[name]["State"]["StartedAt"] = now()
+            containers[name]["State"] = running(state)
         case ["exec", "-T", name, *_]:
             if containers.get(name, {}).get("State", {}).get("Status") != "running":
                 return said(f'service "{name}" is not running')
@@ -116,8 +116,9 @@ def compose(state: dict[str, Any], words: list[str]) -> int:
     return 0
 
 
-def start(containers: dict[str, Any], images: dict[str, str], *, recreate: bool = True) -> None:
+def start(state: dict[str, Any], images: dict[str, str], *, recreate: bool = True) -> None:
     """Have a running container of each image."""
+    containers = state["containers"]
     for name, image in images.items():
         there = containers.get(name)
         if there is None or (recreate and there["Config"]["Image"] != image):
@@ -127,7 +128,16 @@ def start(containers: dict[str, Any], images: dict[str, str], *, recreate: bool 
                 "Config": {"Image": image, "Labels": labels}, "State": {"Status": "created"},
             }  # fmt: skip
         if there["State"]["Status"] != "running":
-            there["State"] = {"Status": "running", "StartedAt": now()}
+            there["State"] = running(state)
+
+
+def running(state: dict[str, Any]) -> dict[str, Any]:
+    """What is said of a container that has just been started, whose process is in `proc`."""
+    state["pid"] = pid = state.get("pid", 100) + 1
+    folder = Path(state["proc"]) / str(pid)
+    folder.mkdir(parents=True)
+    (folder / "stat").write_text(f"{pid} (a (b) c) S {'0 ' * 18}{pid} 0\n")
+    return {"Status": "running", "Pid": pid}
 
 
 def now() -> str:

@@ -31,15 +31,41 @@ def backup(path: Path, **members: Any) -> Path:
 
 class TestBackup:
     def test_secrets_and_keys_come_with_it(self, tmp_path: Path) -> None:
-        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, app_keys_json={"chat": "app-1"})
+        path = backup(
+            tmp_path / "a.tar", secrets_json={"db_password": "x"}, app_keys_json={"chat": "app-1"}
+        )
         manifest, kept = read_backup(path)
-        assert manifest["version"] == "1.16.1"
-        assert kept == {"db": "x", "app_chat": "app-1"}
+        assert manifest.version == "1.16.1"
+        assert kept == {"db_password": "x", "app_chat": "app-1"}
+
+    @pytest.mark.parametrize(
+        "members",
+        [
+            {"secrets_json": {"../../x": "y"}},
+            {"secrets_json": {"db_password": "a\nb"}},
+            {"secrets_json": {"db_password": 1}},
+            {"secrets_json": ["db_password"]},
+            {"secrets_json": {}, "app_keys_json": {"../x": "y"}},
+            {"secrets_json": {}, "app_keys_json": {"chat": None}},
+            {"memory_json": {}},
+        ],
+    )
+    def test_what_is_no_secret_of_ours_does_not_reach_the_store(
+        self, tmp_path: Path, members: dict[str, Any]
+    ) -> None:
+        """Its name would be that of a file."""
+        with pytest.raises(FleetError, match=r"secret|no list of names"):
+            read_backup(backup(tmp_path / "a.tar", **members))
+
+    def test_endless_text(self, tmp_path: Path) -> None:
+        path = backup(tmp_path / "a.tar", secrets_json={"db_password": "x" * (2 << 20)})
+        with pytest.raises(FleetError, match=r"secrets\.json is too long"):
+            read_backup(path)
 
     def test_damage_is_noticed(self, tmp_path: Path) -> None:
-        path = backup(tmp_path / "a.tar", secrets_json={"db": "x"}, other_json={"a": "b" * 600})
+        path = backup(tmp_path / "a.tar", secrets_json={}, memory_json={"a": "b" * 600})
         path.write_bytes(path.read_bytes().replace(b"b" * 600, b"c" * 600))
-        with pytest.raises(FleetError, match=r"a\.tar: other\.json is damaged"):
+        with pytest.raises(FleetError, match=r"a\.tar: memory\.json is damaged"):
             read_backup(path)
         path.with_name("a.tar.sha256").write_text("0" * 64 + "  a.tar\n")
         with pytest.raises(FleetError, match=r"not what a\.tar\.sha256 says"):

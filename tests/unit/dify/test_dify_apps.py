@@ -17,6 +17,8 @@ NO_NODE += "runtime not found"
 
 
 NO_DAEMON = "Failed to request plugin daemon, url: plugin/t/dispatch/llm/invoke"
+# Of a daemon that does not listen, as long as Redis has the list of providers.
+NOT_LISTENING = "Request to Plugin Daemon Service failed-500"
 
 
 class Talk:
@@ -59,7 +61,15 @@ class Talk:
 
 @pytest.mark.parametrize(
     "answer",
-    [(400, {"message": NO_NODE}), (400, {"message": NO_DAEMON}), (502, {}), (503, {}), (504, {})],
+    [
+        (400, {"message": NO_NODE}),
+        (400, {"message": NO_DAEMON}),
+        (400, {"message": NOT_LISTENING}),
+        (400, {"message": f"Run failed: {NOT_LISTENING}"}),
+        (502, {}),
+        (503, {}),
+        (504, {}),
+    ],
 )
 def test_chat_waits_for_the_plugin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any
@@ -73,12 +83,17 @@ def test_chat_waits_for_the_plugin(
         Talk(tmp_path, monkeypatch, whole=[answer])()
 
 
-@pytest.mark.parametrize("message", [NO_NODE, NO_DAEMON])
+@pytest.mark.parametrize(
+    "error",
+    [
+        *({"event": "error", "message": words} for words in (NO_NODE, NO_DAEMON, NOT_LISTENING)),
+        {"event": "workflow_finished", "data": {"status": "failed", "error": NOT_LISTENING}},
+    ],
+)
 def test_streamed_chat_waits_for_the_plugin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Any
 ) -> None:
     """Its error is inside of a 200; after a part of an answer it is another one's."""
-    error = {"event": "error", "code": "completion_request_error", "message": message}
     part = {"event": "message", "answer": "Pa"}
     good = [{"event": "message", "answer": "Paris"}, {"event": "message_end"}]
     talk = Talk(tmp_path, monkeypatch, streamed=[[error], [error], good])
@@ -87,6 +102,16 @@ def test_streamed_chat_waits_for_the_plugin(
     talk = Talk(tmp_path, monkeypatch, streamed=[[part, error], good])
     with pytest.raises(DifyError, match="streamed"):
         talk()
+
+
+def test_workflow_that_fails_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends without an event for errors; one that went well has the same last event."""
+    failed = {"event": "workflow_finished", "data": {"status": "failed", "error": "no model"}}
+    with pytest.raises(DifyError, match="streamed: no model"):
+        Talk(tmp_path, monkeypatch, streamed=[[{"event": "node_finished"}, failed]])()
+    ended = {"event": "workflow_finished", "data": {"status": "succeeded", "error": None}}
+    good = [{"event": "message", "answer": "Paris"}, {"event": "message_end"}, ended]
+    assert Talk(tmp_path, monkeypatch, streamed=[good])() == ("Paris", "Paris")
 
 
 def test_chat_that_is_refused_is_not_asked_again(

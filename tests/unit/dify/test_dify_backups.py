@@ -228,3 +228,15 @@ class TestBackup:
         host.stack(OLD).backups.make()
         (dump,) = (call for call in host.docker["calls"] if "pg_dump" in call)
         assert "--lock-wait-timeout=60000 -d" in dump
+
+    def test_archives_of_a_wrong_clock_count_for_nothing(self, host: Host) -> None:
+        """Or none would be made until then, and each that is would be deleted at once."""
+        (host.folder / "backups").mkdir()
+        for number in range(9):
+            path = host.folder / "backups" / f"dify-{OLD}-2099010{number}T000000Z.tar"
+            path.touch()
+            os.utime(path, (4e9 + number, 4e9 + number))
+        assert host.do("backup", "--due") == 0
+        names = {path.name for path in host.folder.glob("backups/*.tar")}
+        assert len([name for name in names if "2099" not in name]) == 1
+        assert len(names) == 9

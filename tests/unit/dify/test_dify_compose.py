@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dify_compose import Release, Tagged, image_problem, password_problem, to_yaml
-from fleet.dify import declared as dify
+from dify_compose import Release, Tagged, image_problem, seed, to_yaml
 from tests.unit.dify.dify_host import OLD, Host
 
 
@@ -38,22 +37,6 @@ def test_tags_that_move(image: str, loose: bool) -> None:
     assert (image_problem({"x": {"image": image}}) is not None) == loose
 
 
-@pytest.mark.parametrize(
-    ("service", "problem"),
-    [
-        ({"environment": {"QDRANT_API_KEY": "difyai123456"}}, True),
-        ({"environment": {"URL": "redis://:difyai123456@redis:6379/1"}}, True),
-        ({"command": ["redis-server", "--requirepass", "difyai123456"]}, True),
-        ({"environment": {"EMPTY": None}, "command": None}, False),
-        ({"environment": {"DB_PASSWORD": "ours"}, "image": "langgenius/dify-sandbox:1"}, False),
-    ],
-)
-def test_passwords_that_everybody_knows(service: dict[str, Any], problem: bool) -> None:
-    said = password_problem({"x": {"image": "x:1.0.0"} | service}, dify.PUBLIC_DEFAULTS)
-    assert (said is not None) == problem
-    assert "difyai123456" not in (said or "")
-
-
 def test_values_take_the_places_of_the_examples(tmp_path: Path) -> None:
     pristine = tmp_path / "opt" / "1.16.1" / "dify-1.16.1" / "docker"
     pristine.mkdir(parents=True)
@@ -79,3 +62,49 @@ def test_new_ca_makes_the_daemon_anew(host: Host, monkeypatch: pytest.MonkeyPatc
         ours = release._service_override("plugin_daemon", {"plugin_daemon": {"image": "x"}})
         seen.append(ours["environment"])
     assert seen[0] != seen[1]
+
+
+def mounts(*sources: str) -> dict[str, Any]:
+    listed = [{"type": "bind", "source": source, "target": f"/{source[-3:]}"} for source in sources]
+    return {"image": "x", "volumes": [*listed, {"type": "volume", "source": "a", "target": "/v"}]}
+
+
+def test_folder_in_which_another_mount_begins_is_not_written(host: Host) -> None:
+    """A link in the inner one's place would show a container whatever it leads to."""
+    services = {
+        "nginx": mounts(
+            "/d/volumes/certbot/conf/live", "/d/volumes/certbot/conf", "/d/volumes/www"
+        ),
+        "plugin_daemon": mounts("/d/volumes/plugin_daemon"),
+        "outer": mounts("/d/volumes"),
+    }
+    release = Release(host.config(OLD), OLD)
+    held = {
+        name: [m["source"] for m in release._service_override(name, services).get("volumes", [])]
+        for name in services
+    }
+    assert held == {
+        "nginx": ["/d/volumes/certbot/conf"], "plugin_daemon": [], "outer": ["/d/volumes"]
+    }  # fmt: skip
+    [mount] = release._service_override("nginx", services)["volumes"]
+    assert mount == {
+        "type": "bind", "source": "/d/volumes/certbot/conf", "target": "/onf", "read_only": True
+    }  # fmt: skip
+
+
+def test_nothing_is_written_where_a_container_has_left_a_link(tmp_path: Path) -> None:
+    seeds, volumes, host = tmp_path / "seeds", tmp_path / "volumes", tmp_path / "etc"
+    for folder in (seeds / "sandbox/conf", seeds / "other", volumes / "sandbox/conf", host):
+        folder.mkdir(parents=True)
+    (seeds / "sandbox/conf/config.yaml").write_text("theirs")
+    (seeds / "sandbox/conf/more.yaml").write_text("more")
+    (seeds / "other/file").write_text("other")
+    (volumes / "sandbox/conf/config.yaml").symlink_to(host / "cron")
+    (volumes / "other").symlink_to(host)
+    (volumes / "sandbox/conf/more.yaml").write_text("mine")
+    seed(seeds, volumes)
+    assert list(host.iterdir()) == []
+    assert (volumes / "sandbox/conf/more.yaml").read_text() == "mine"
+    (volumes / "sandbox/conf/more.yaml").unlink()
+    seed(seeds, volumes)
+    assert (volumes / "sandbox/conf/more.yaml").read_text() == "more"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from dify_health import moment, stale_nginx, state_trouble
+from dify_health import began_at, stale_nginx, state_trouble
+from tests.unit.dify import docker
 from tests.unit.dify.dify_host import Host
 
 
@@ -33,12 +35,23 @@ def test_state(state: dict[str, Any], restart: str, problem: str | None) -> None
     assert (trouble is not None and trouble.passes) == (problem == "x: starting")
 
 
-def test_moment_has_nine_digits_or_none() -> None:
-    whole = moment("2026-11-21T07:00:00Z")
-    assert moment("2026-11-21T07:00:00.250000000Z") == whole + 0.25
-
-
 def test_door_that_knows_the_addresses_before_a_restart(host: Host) -> None:
     containers = host.docker["containers"]
-    containers["api"]["State"]["StartedAt"] = "2100-01-01T00:00:00Z"
+    assert stale_nginx(containers) is None
+    containers["api"]["State"] = docker.running(host.docker)
     assert str(stale_nginx(containers)) == "nginx: started before api"
+    # Docker's time of day says nothing: the clock was set in between.
+    containers["api"]["State"]["StartedAt"] = "2000-01-01T00:00:00Z"
+    containers["nginx"]["State"] = docker.running(host.docker)
+    containers["nginx"]["State"]["StartedAt"] = "1999-01-01T00:00:00Z"
+    assert stale_nginx(containers) is None
+
+
+def test_when_a_process_began() -> None:
+    own = began_at({"State": {"Pid": os.getpid()}})
+    first = began_at({"State": {"Pid": 1}})
+    assert own is not None
+    assert first is not None
+    assert own > first
+    assert began_at({"State": {"Pid": 0}}) is None
+    assert began_at({"State": {"Status": "created"}}) is None

@@ -75,7 +75,7 @@ class TestAfterABoot:
 
     @pytest.mark.usefixtures("answering")
     def test_old_addresses_are_forgotten(self, host: Host) -> None:
-        host.docker["containers"]["api"]["State"]["StartedAt"] = docker.now()
+        host.docker["containers"]["api"]["State"] = docker.running(host.docker)
         before = copy.deepcopy(host.docker["containers"])
         # Until it is probed for the first time, half a minute from now.
         host.docker["containers"]["api"]["State"]["Health"] = {"Status": "starting"}
@@ -97,9 +97,7 @@ class TestAfterABoot:
 
     def test_collaboration_is_looked_up_at_each_request(self, host: Host) -> None:
         containers = host.docker["containers"]
-        containers["api_websocket"] = containers["api"] | {
-            "State": {"Status": "running", "StartedAt": docker.now()}
-        }
+        containers["api_websocket"] = containers["api"] | {"State": docker.running(host.docker)}
         assert stale_nginx(containers) is None
 
     @pytest.mark.usefixtures("answering")

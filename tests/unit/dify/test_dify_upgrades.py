@@ -36,7 +36,7 @@ class TestUpgrade:
         host.converge(NEW)
         assert set(left) == {0}
 
-    @pytest.mark.parametrize("what", ["folder", "image", "tag", "password", "proof"])
+    @pytest.mark.parametrize("what", ["folder", "image", "tag", "password", "proof", "store"])
     def test_what_cannot_work_stops_nothing(
         self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -51,6 +51,9 @@ class TestUpgrade:
         elif what == "password":
             known = host.folder / "opt" / NEW / "docker" / ".env.example"
             known.write_text("SECRET_KEY=\nNEW_PASSWORD=difyai123456\n")
+        elif what == "store":
+            target = "2.0.0"
+            host.offer(target)
         else:
             failing(monkeypatch, host, DifyError("no app"), versions={OLD})
         before = copy.deepcopy(host.docker["containers"])

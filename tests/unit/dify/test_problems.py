@@ -40,6 +40,8 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
              "dify_plugin_sha256": "ab" * 32},
             "box: dify_plugin_package = 'a.difypkg': no such file; paths are relative to",
         ),
+        ({"dify_version": "1.14.2"}, "dify_version = '1.14.2': this project deploys 1.15.0 and ab"),
+        ({"dify_http_proxy": "http://p:3128"}, "does not know dify_http_proxy; set dify_plugin_pa"),
         ({"dify_images": {"nginx:latest": "latest"}}, "dify_images['nginx:latest']"),
         ({"dify_listen": "private"}, "without dify_allow_from: nobody could reach it"),
         ({"dify_allow_from": ["10.0.0.0/8"]}, "set dify_listen = 'private'"),
@@ -55,7 +57,7 @@ def refusals(groups: str = "gpu dify", others: Any = None, **data: Any) -> str:
         ({"dify_env": {"VECTOR_STORE": "qdrant"}}, "VECTOR_STORE would change"),
         ({"dify_env": {"PGDATA": "/srv"}}, "PGDATA would change"),
         ({"dify_env": {"STORAGE_TYPE": "s3"}}, "STORAGE_TYPE would change"),
-        ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT has a $ in it"),
+        ({"dify_env": {"LOG_FORMAT": "$x"}}, "LOG_FORMAT'] = '$x': not text that Compose reads"),
         ({"dify_models": ["llama3"]}, "dify_models: 'llama3' is not in ollama_models of box"),
         ({"dify_models": ["gpt-oss:20b", "gpt-oss:20b"]}, "is declared more than once"),
         (

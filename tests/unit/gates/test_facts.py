@@ -29,7 +29,8 @@ from fleet.gates.gguf import HEAD
 from fleet.gates.placement import Loaded, Placement, Surroundings
 from tests.unit.facts import ask
 
-MANIFEST = {"schemaVersion": 2, "layers": [{"digest": "sha256:ab", "size": 5}]}
+LAYER: dict[str, Any] = {"digest": f"sha256:{'ab' * 32}", "size": 5, "mediaType": "x"}
+MANIFEST = {"schemaVersion": 2, "layers": [LAYER]}
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -85,6 +86,34 @@ class TestModelManifest:
         (folder / "page").write_text("<html>sign in</html>")
         assert "<html>sign in" in manifest("/nowhere", f"{url}/page").reason
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            [], None, 7, {}, {"layers": 7}, {"layers": [7]}, {"layers": [LAYER | {"digest": 7}]},
+            {"layers": [LAYER | {"size": "5"}]}, {"layers": [LAYER | {"digest": "sha256:ab"}]},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_json_of_another_form(self, tmp_path: Path, value: Any) -> None:
+        (tmp_path / "20b").write_text(json.dumps(value))
+        answer = manifest(tmp_path / "20b")
+        assert answer.manifest is None
+        assert answer.reason.startswith("no manifest: it")
+
+    def test_what_is_deep_or_endless(self, tmp_path: Path, registry: tuple[Path, str]) -> None:
+        folder, url = registry
+        (folder / "deep").write_text("[" * 100_000)
+        (folder / "long").write_text(" " * 30_000_000)
+        assert manifest("/nowhere", f"{url}/deep").manifest is None
+        assert manifest("/nowhere", f"{url}/long").reason.endswith("more than 4194304 bytes")
+        os.mkfifo(tmp_path / "pipe")
+        assert "not there yet" in manifest(tmp_path / "pipe").reason
+
+    def test_nothing_of_a_file_is_shown(self, tmp_path: Path) -> None:
+        """It may be a link: what a host's own service can name, root reads."""
+        (tmp_path / "20b").write_text("root:$y$j9T$secret")
+        assert "secret" not in manifest(tmp_path / "20b").reason
+
     def test_proxy_is_the_declared_one(self, registry: tuple[Path, str]) -> None:
         environment = {"HTTPS_PROXY": registry[1]}
         answer = ask(
@@ -117,6 +146,11 @@ def test_file_size(tmp_path: Path, registry: tuple[Path, str]) -> None:
     assert size(place=f"{url}/a") == 5
     assert size(place=f"{url}/missing") == 0
     assert size(place="/nowhere") == 0
+
+
+@pytest.mark.parametrize("said", ["", "-1", "1e9", "٣", "9" * 5_000, "5 5", "<html>"])
+def test_size_that_is_none(said: str) -> None:
+    assert FileSize().process([said]) == 0
 
 
 class TestGpuMemories:
@@ -168,7 +202,14 @@ class TestPlacementState:
         silent = ask(PlacementState(), url="http://127.0.0.1:1", unit="x.service")
         assert silent == Placement({}, answers=False)
 
-    @pytest.mark.parametrize("said", ["", '{"models":[{"name":"tiny', "404 page not found", "null"])
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "", '{"models":[{"name":"tiny', "404 page not found", "null", "[]", "7", "[" * 9_999,
+            '{"models":[7]}', '{"models":[{"name":"x"}]}', '{"models":[{"name":"x","size":"7"}]}',
+            '{"models":[{"name":7,"size":7}]}', '{"models":[{"name":"x","size":7,"size_vram":-1}]}',
+        ],
+    )  # fmt: skip
     def test_no_answer_is_not_nothing_loaded(self, said: str) -> None:
         line = 'msg="inference compute" id=cpu library=cpu'
         assert PlacementState().process([said, "", line]) == Placement({}, (line,), answers=False)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+from fleet.gates import memory
+from fleet.gates.gguf import Keys
 from fleet.gates.memory import (
     GIB,
     MIB,
@@ -13,28 +17,32 @@ from fleet.gates.memory import (
     default_context,
     need,
     prediction,
-    shape_of,
     ways_to_fit,
     weights_of,
 )
 from tests.gguf import GPT_OSS
 
+
+def shape_of(weights: int, values: dict[str, Any], **counts: int) -> Shape:
+    """The shape by the values of keys, and how many items the lists have."""
+    return memory.shape_of(weights, Keys(values, counts))
+
+
 SMALL = shape_of(13_793_422_144, GPT_OSS)
 LARGE = shape_of(65_369_818_941, GPT_OSS | {"gptoss.block_count": 36})
-GEMMA = shape_of(
-    253_110_272,
-    {
-        "general.architecture": "gemma3",
-        "gemma3.block_count": 18,
-        "gemma3.context_length": 32_768,
-        "gemma3.embedding_length": 640,
-        "gemma3.attention.head_count": 4,
-        "gemma3.attention.head_count_kv": 1,
-        "gemma3.attention.key_length": 256,
-        "gemma3.attention.value_length": 256,
-        "gemma3.attention.sliding_window": 512,
-    },
-)
+_GEMMA: dict[str, Any] = {
+    "general.architecture": "gemma3",
+    "gemma3.block_count": 18,
+    "gemma3.context_length": 32_768,
+    "gemma3.embedding_length": 640,
+    "gemma3.attention.head_count": 4,
+    "gemma3.attention.head_count_kv": 1,
+    "gemma3.attention.key_length": 256,
+    "gemma3.attention.value_length": 256,
+    "gemma3.attention.sliding_window": 512,
+}
+_POOLED = _GEMMA | {"gemma3.pooling_type": 1}
+GEMMA = shape_of(253_110_272, _GEMMA)
 
 
 class TestShape:
@@ -90,6 +98,32 @@ class TestShape:
         with pytest.raises(ValueError, match=r"gptoss\.block_count"):
             shape_of(0, keys)
 
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("block_count", 2**32), ("block_count", 0), ("block_count", -1), ("block_count", "24"),
+            ("block_count", [24]), ("block_count", True), ("block_count", 24.0),
+            ("attention.head_count", 0), ("attention.head_count", []),
+            ("attention.head_count", [0] * 24), ("attention.head_count", [64] * 25),
+            ("attention.head_count", 2**31), ("attention.head_count_kv", "8"),
+            ("attention.head_count_kv", [8]), ("attention.head_count_kv", [8.5] * 24),
+            ("attention.key_length", 2**40), ("attention.value_length", -64),
+            ("attention.sliding_window", 1e30), ("attention.sliding_window_pattern", ["x"] * 24),
+            ("context_length", "long"), ("embedding_length", None), ("embedding_length", [2_880]),
+        ],
+    )  # fmt: skip
+    def test_numbers_that_cannot_be(self, key: str, value: Any) -> None:
+        """Refused in a sentence, and in no time."""
+        if value is None:
+            value = float("nan")
+        with pytest.raises(ValueError, match=r"GGUF file|heads"):
+            shape_of(0, GPT_OSS | {f"gptoss.{key}": value})
+
+    @pytest.mark.parametrize("value", [7, [], "\ud800", None])
+    def test_architecture_that_is_none(self, value: Any) -> None:
+        with pytest.raises(ValueError, match="architecture"):
+            shape_of(0, GPT_OSS | {"general.architecture": value})
+
     def test_weights_are_the_layers_that_are_loaded(self) -> None:
         kind = "application/vnd.ollama.image."
         layers = [("model", 100), ("projector", 20), ("license", 3), ("params", 4)]
@@ -128,6 +162,23 @@ class TestNeed:
         reckoned = known.weights + known.cache
         assert reckoned <= size <= known.total + 150 * MIB
         assert reckoned == pytest.approx(size, rel=0.25)
+
+    def test_observed_size_of_a_model_that_makes_embeddings(self) -> None:
+        """Of the same file with a `pooling_type`: a batch of 2048 for 262144 words."""
+        pooled = shape_of(253_110_272, _POOLED, **{"tokenizer.ggml.tokens": 262_144})
+        assert need(pooled, Load(4_096)).total == pytest.approx(2_448_697_588, rel=0.005)
+        assert need(pooled, Load(4_096, batch=512)) == need(pooled, Load(4_096))
+        assert need(GEMMA, Load(4_096)).total < 300 * MIB
+
+    @pytest.mark.parametrize("count", [0, 2**24, 2**60])
+    def test_vocabulary_that_cannot_be(self, count: int) -> None:
+        with pytest.raises(ValueError, match="vocabulary"):
+            shape_of(0, _POOLED, **{"tokenizer.ggml.tokens": count})
+
+    def test_vocabulary_that_nobody_tells(self) -> None:
+        with pytest.raises(ValueError, match=r"does not tell gemma3\.vocab_size"):
+            shape_of(0, _POOLED)
+        assert shape_of(0, _POOLED | {"gemma3.vocab_size": 30_522}).vocabulary == 30_522
 
     def test_context_is_that_of_the_model_at_most(self) -> None:
         assert need(GEMMA, Load(262_144)) == need(GEMMA, Load(32_768))

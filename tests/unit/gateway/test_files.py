@@ -15,6 +15,7 @@ from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files, curves, dropin_file
 from fleet.gateway.paths import GATEWAY_CONFIG
+from fleet.kit.files import ManagedFile
 from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of
 from tests.unit.rendered import lines
 
@@ -26,12 +27,11 @@ class TestGateway:
 
     @staticmethod
     def text(fleet: Fleet, *drained: str) -> str:
-        return config_files(fleet["edge"], fleet, (3, 5), list(drained))[0].text
+        return _named("nginx.conf", fleet, *drained).text
 
     def test_default(self, default: Fleet) -> None:
         config = self.config(default)
         assert [line for line in config if line.startswith("listen ")] == [
-            "listen unix:/run/llm-fleet-inspect.sock;",
             "listen unix:/run/llm-fleet-status.sock;",
             "listen 10.0.0.2:8434 ssl;",
         ]
@@ -44,7 +44,6 @@ class TestGateway:
     def test_alternative(self, alternative: Fleet) -> None:
         config = self.config(alternative)
         assert [line for line in config if line.startswith("listen ")] == [
-            "listen unix:/run/llm-fleet-inspect.sock;",
             "listen unix:/run/llm-fleet-status.sock;",
             "listen 0.0.0.0:80;",
             "listen [::]:80 ipv6only=on;",
@@ -87,7 +86,7 @@ class TestGateway:
         public = re.findall(
             r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", gateway, flags=re.MULTILINE
         )
-        assert len(public) == 6
+        assert len(public) == 5
         for place, *checks in public:
             if place == "= /healthz":
                 continue
@@ -106,13 +105,13 @@ class TestGateway:
         assert "$presented_key" not in log
         # Headers of a location replace all that are set further out.
         passing = [text for text in self.text(fleet).split(" location ") if "proxy_pass" in text]
-        assert len(passing) >= 5
+        assert len(passing) >= 3
         for text in passing:
             for header in ("Authorization", "X-Api-Key", "Origin", "Connection"):
                 assert f'proxy_set_header {header} "";' in text, text
 
     def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:
-        config, keys = config_files(alternative["edge"], alternative, (3, 5), [])
+        config, keys = (_named(name, alternative) for name in ("nginx.conf", "keys.conf"))
         values = {
             name: key.get_secret_value()
             for name, key in gateway_keys(alternative, alternative["edge"]).items()
@@ -126,6 +125,26 @@ class TestGateway:
             assert value not in config.text
         assert keys.mode == "600"
 
+    @pytest.mark.parametrize(
+        ("settings", "where"),
+        [
+            ({}, "https://10.0.0.2:8434"),
+            ({"gateway_names": ["llm.example.com"]}, "https://llm.example.com:8434"),
+            ({"gateway_listen": "any"}, "https://edge:8434"),
+            ({"gateway_listen": "loopback"}, "https://127.0.0.1:8434"),
+            ({"private_address": "fd00::2", "gateway_port": 443}, "https://[fd00::2]:443"),
+        ],
+    )
+    def test_redirects_to_its_own_name(self, settings: dict[str, object], where: str) -> None:
+        """... and never to one that the caller gives."""
+        gpu = {**GPU[1], "ollama_listen": "private", "private_address": "fd00::11"}
+        if "private_address" not in settings:
+            gpu = dict(GPU[1])
+        edge = {**EDGE[1], "gateway_http_port": 80, **settings}
+        text = self.text(fleet_of({"gpu1": ("gpu", gpu), "edge": ("gateway", edge)}))
+        assert set(re.findall(r"return 308 (.+);", text)) == {f"{where}$request_uri"}
+        assert "$host" not in text
+
     def test_drop_in_reads_our_configuration_only(self) -> None:
         commands = [line for line in lines(dropin_file().text) if line.startswith("Exec")]
         for kind in ("ExecStartPre", "ExecStart", "ExecReload"):
@@ -134,11 +153,16 @@ class TestGateway:
             assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
 
 
+def _named(name: str, fleet: Fleet, *drained: str) -> ManagedFile:
+    files = config_files(fleet["edge"], fleet, (3, 5), list(drained))
+    [found] = [file for file in files if file.staged_name == name]
+    return found
+
+
 # What gixy finds, and why it stays. A finding that is not here fails the test.
 REASONS = {
     "ssl_ecdh_curve": "the group is only named where the host's OpenSSL is 3.5 or newer (a fact)",
     "worker_rlimit_nofile_vs_connections": "LimitNOFILE in the unit's drop-in sets it for all",
-    "missing_resolver": "the variable is one of two upstreams of this file; nothing is resolved",
     "proxy_pass_normalized": "the path is matched whole against a fixed list without escapes",
 }
 
@@ -156,7 +180,7 @@ def test_gixy_finds_nothing_without_a_reason(hosts: Hosts, tmp_path: Path) -> No
 def test_gixy_looks_at_it(tmp_path: Path) -> None:
     """A hole in the very configuration is found: the test above is not about nothing."""
     hosts: Hosts = {"gpu1": GPU, "edge": EDGE}
-    found = findings(hosts, tmp_path, ("proxy_pass http://$native;", "proxy_pass http://$arg_x;"))
+    found = findings(hosts, tmp_path, ("proxy_pass http://ollama;", "proxy_pass http://$arg_x;"))
     assert "ssrf" in {item["plugin"] for item in found}
 
 

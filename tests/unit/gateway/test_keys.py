@@ -42,7 +42,10 @@ def test_names_are_all_that_the_tables_hold() -> None:
         ("rate_90m_default", "90r/m", 2, ("c", "e")),
     ]
     assert {limit.retry_after for limit in tables.limits} == {1}
-    assert [(item.at_once, item.names) for item in tables.concurrency] == [(2, ("c",))]
+    assert [(item.at_once, item.names) for item in tables.concurrency] == [
+        (2, ("c",)),
+        (64, ("a", "b", "d", "e")),
+    ]
     assert list(tables.ends) == [int(datetime(2027, 2, 1, tzinfo=UTC).timestamp())]
 
 

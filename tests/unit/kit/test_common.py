@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import common
-from common import CommandError, locked, log, make_directory, run, say, sha256, write
+from common import CommandError, ProgramError, locked, log, make_directory, run, say, sha256, write
 
 
 def test_answers_and_the_rest_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,6 +97,20 @@ class TestLock:
             assert (first, second) == (True, False)
         with locked(path, None) as free:
             assert free
+
+    def test_what_cannot_be_one(self, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "target")
+        (tmp_path / "directory").mkdir()
+        for name in ("link", "directory"):
+            with (
+                pytest.raises(ProgramError, match="cannot be the lock"),
+                locked(tmp_path / name, None),
+            ):
+                pass
+        assert not (tmp_path / "target").exists()
+        os.mkfifo(tmp_path / "pipe")
+        with locked(tmp_path / "pipe", None) as held:
+            assert held
 
     def test_waited_for(self, tmp_path: Path) -> None:
         """... after it was said once."""

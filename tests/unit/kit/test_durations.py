@@ -52,11 +52,11 @@ def test_length(text: str, length: float) -> None:
      "5M", "5m30", "1h,30m", "--5s", "-1.5", "1e3", "infinity", "+5s", "12μs"],
 )  # fmt: skip
 def test_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration: write 30s, 5m, 24h"):
+    with pytest.raises(ValueError, match="not a duration: write 30s, 5m, 24h"):
         seconds(text)
 
 
 @pytest.mark.parametrize("text", ["٣s", "٣"])
 def test_foreign_digits_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a duration"):
+    with pytest.raises(ValueError, match="not a duration"):
         seconds(text)

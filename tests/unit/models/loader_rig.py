@@ -61,6 +61,8 @@ class Ollama(ThreadingHTTPServer):
         self.embedders: set[str] = set()  # models that make embeddings, and nothing else
         self.calls: list[tuple[str, str, Any]] = []
         self.files: dict[str, bytes] = {}
+        self.manifests: dict[str, bytes] = {}  # path to what the registry says instead
+        self.says: dict[str, bytes] = {}  # path of the API to what it answers instead
         self.cuts: dict[str, int] = {}  # path of a file to where its next answer breaks off
         self.silence = 0.0  # seconds before the last line of a pull
 
@@ -129,6 +131,8 @@ class _Handler(BaseHTTPRequestHandler):
         status = self.server.fails.pop(self.path, 200)
         if status != 200:
             self._send(status, [{"error": "it broke"}])
+        elif self.path in self.server.says:
+            self._raw(200, self.server.says[self.path])
         elif self.path.startswith("/v2/"):
             self._registry()
         elif self.path.startswith("/files/"):
@@ -150,6 +154,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _registry(self) -> None:
+        if self.path in self.server.manifests:
+            self._raw(200, self.server.manifests[self.path])
+            return
         _, _, namespace, model, _, tag = self.path.split("/")
         name = f"{self.server.host}/{namespace}/{model}:{tag}"
         if name not in self.server.registry:
@@ -176,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, [{"models": models}])
 
     def _ps(self, body: None) -> None:
-        models = [{"name": name, **entry} for name, entry in self.server.loaded.items()]
+        models = [{"name": name, "size": 7, **entry} for name, entry in self.server.loaded.items()]
         self._send(200, [{"models": models}])
 
     def _show(self, body: Any) -> None:
@@ -203,10 +210,16 @@ class _Handler(BaseHTTPRequestHandler):
         if body.get("system"):
             layers["system"] = body["system"].encode()
         base = body.get("from")
-        weights = self.server.registry[base]["model"] if base else b"from a file"
+        weights = self.server.registry[base]["model"] if base else self._rewritten(body["files"])
         self.server.publish(body["model"], weights, **layers)
         self.server.store(body["model"])
         self._send(200, [SUCCESS])
+
+    def _rewritten(self, files: dict[str, str]) -> bytes:
+        """`llama-quantize COPY`: another file, and the same one when it is done again."""
+        [digest] = files.values()
+        content = (self.server.root / "blobs" / digest.replace(":", "-")).read_bytes()
+        return b"copy of " + content.removeprefix(b"copy of ")
 
     def _copy(self, body: dict[str, Any]) -> None:
         self.server.registry[body["destination"]] = self.server.registry[body["source"]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 
@@ -33,6 +35,20 @@ class TestHostMemory:
 class TestModelsState:
     def test_loader_that_is_not_installed_yet(self) -> None:
         assert ModelsState().process([]) == ModelsCheck()
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "Welcome to this host", "[]", "null", "{}", "[" * 100_000,
+            '{"models": ["a:1"], "pending": {"a:1": 7}, "undeclared": {}}',
+            '{"models": ["a:1"], "pending": {}, "undeclared": {"b:1": {}}}',
+        ],
+        ids=lambda line: line[:30],
+    )  # fmt: skip
+    def test_answer_of_something_else(self, line: str) -> None:
+        check = ModelsState().process([line])
+        assert not check.is_known
+        assert "--check says" in check.why
 
     def test_answer(self) -> None:
         line = '{"models": ["a:1"], "pending": {"a:1": "is not there"}, "undeclared": {}}'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -26,7 +27,9 @@ from tests.unit.models.loader_rig import (
     Run,
     layer,
     model,
+    sha256,
 )
+from transfer import RefusedError
 
 
 def test_second_run_does_nothing(run: Run, ollama: Ollama, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +113,140 @@ class TestAttempts:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:9")
         assert run({**declared, "load": True})
+
+
+A_DIGEST = f"sha256:{'a' * 64}"
+# Of a registry: what a pull must not be begun by.
+NO_MANIFESTS = {
+    "list": b"[]",
+    "null": b"null",
+    "deep": b"[" * 100_000,
+    "no layers": b"{}",
+    "digest a number": b'{"layers": [{"digest": 7, "size": 1, "mediaType": "x"}]}',
+    "digest a path": b'{"layers": [{"digest": "../../../x", "size": 1, "mediaType": "x"}]}',
+    "size a text": json.dumps(
+        {"layers": [{"digest": A_DIGEST, "size": "1", "mediaType": "x"}]}
+    ).encode(),
+    "endless": b" " * (5 << 20),
+    "html": b"<html>Sign in</html>",
+}
+# Of whatever answers at Ollama's port.
+NO_ANSWERS = [
+    b"[]", b"null", b"7", b"[" * 100_000, b"<html>", b'{"models": 7}', b'{"models": [7]}',
+    b'{"models": [{"name": 7, "size": 7}]}', b'{"models": [{"name": "x"}]}',
+    b'{"models": [{"name": "a:1", "size": 7, "expires_at": 7}]}',
+    b'{"models": [{"name": "a:1", "size": 7, "context_length": "many"}]}',
+]  # fmt: skip
+
+
+class TestOutsideData:
+    """One bad answer is one model's failure, and the others are loaded."""
+
+    @pytest.mark.parametrize("content", NO_MANIFESTS.values(), ids=NO_MANIFESTS)
+    def test_registry_that_sends_no_manifest(
+        self, run: Run, ollama: Ollama, content: bytes
+    ) -> None:
+        ollama.manifests["/v2/library/bad/manifests/1"] = content
+        assert not run(model(ollama, "bad:1", load=True), model(ollama, "b:1", load=True))
+        assert run.state["bad:1"]["phase"] == "failed"
+        assert run.state["b:1"]["phase"] == "ready", run.state
+        assert "/v2/library/bad/manifests/1" in run.state["bad:1"]["error"]
+        assert list(ollama.loaded) == ["b:1"]
+
+    @pytest.mark.parametrize("content", NO_MANIFESTS.values(), ids=NO_MANIFESTS)
+    def test_manifest_on_the_disk_that_is_none(
+        self, run: Run, ollama: Ollama, content: bytes
+    ) -> None:
+        """A declared model's is fetched again; another's keeps nobody from anything."""
+        declared = model(ollama, load=True)
+        assert run(declared, model(ollama, "b:1"))
+        for name in ("a:1", "b:1"):
+            ollama.path_of(name).write_bytes(content)
+        assert run.check(declared)["pending"] == {"a:1": "is not there"}
+        assert run(declared), run.state
+        ollama.publish(declared["source"], b"new")
+        assert run({**declared, "digest": sha256(ollama.manifest_of(declared["source"]))})
+
+    def test_pipe_as_a_manifest(self, run: Run, ollama: Ollama) -> None:
+        assert run(model(ollama), model(ollama, "b:1"))
+        ollama.path_of("a:1").unlink()
+        os.mkfifo(ollama.path_of("a:1"))
+        assert run.check(model(ollama), model(ollama, "b:1"))["pending"] == {"a:1": "is not there"}
+
+    @pytest.mark.parametrize("answer", NO_ANSWERS, ids=repr)
+    @pytest.mark.parametrize("path", ["/api/ps", "/api/tags"])
+    def test_answer_that_is_not_ollamas(
+        self, run: Run, ollama: Ollama, path: str, answer: bytes
+    ) -> None:
+        declared = model(ollama, load=True)
+        assert run(declared)
+        ollama.says[path] = answer
+        run.changes = {"prune": True}
+        check = run.check(declared)
+        assert check["pending"].keys() <= {"a:1"}
+        assert check["undeclared"] == {}
+        run(declared)
+        assert run.state["a:1"]["phase"] in ("ready", "failed")
+        assert run.state["a:1"]["phase"] == "ready" or path in run.state["a:1"]["error"]
+
+    @pytest.mark.parametrize("lines", [b"[]\n", b"7\n", b'{"error": 7}\n', b"x" * (2 << 20)])
+    def test_pull_that_answers_something_else(self, run: Run, ollama: Ollama, lines: bytes) -> None:
+        ollama.says["/api/pull"] = lines
+        assert not run(model(ollama))
+        assert run.state["a:1"]["phase"] == "failed"
+
+    def test_names_that_are_none(self, run: Run, ollama: Ollama) -> None:
+        declared = model(ollama, load=True)
+        assert run(declared)
+        for name in ("no-tag", "../../etc:x", "a/b/c/d/e:1", "x:..", ":", "", "a:1\n"):
+            ollama.loaded = {name: {"expires_at": FAR}, **ollama.loaded}
+        assert run.check(declared)["pending"] == {}
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"[]",
+            b'{"blobs": []}',
+            b'{"blobs": {}, "models": {"a:1": 7}}',
+            b"\xff",
+            b"[" * 99_999,
+        ],
+    )
+    def test_memory_that_is_none(self, run: Run, ollama: Ollama, content: bytes) -> None:
+        """Nothing of it is trusted: everything is hashed and loaded anew."""
+        assert run(model(ollama))
+        (run.root / "lib" / "memory.json").write_bytes(content)
+        assert "has not been hashed" in run.check(model(ollama))["pending"]["a:1"]
+        assert run(model(ollama))
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"model": 7}'])
+    def test_choice_that_is_none(self, run: Run, ollama: Ollama, content: bytes) -> None:
+        (run.root / "choice.json").write_bytes(content)
+        with pytest.raises(RefusedError, match="delete it and run the deploy"):
+            run(model(ollama, "auto:latest"))
+
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"models": 7}'])
+    def test_configuration_that_is_none(
+        self, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = tmp_path / "models.json"
+        config.write_bytes(content)
+        assert model_loader.main([str(config)]) == 1
+        assert "run the deploy, which writes it anew" in capsys.readouterr().err
+
+    def test_model_that_cannot_be_pruned(self, run: Run, ollama: Ollama) -> None:
+        ollama.publish("stray:1", b"x")
+        ollama.store("stray:1")
+        run.changes = {"prune": True}
+        ollama.fails = {"/api/delete": 500}
+        declared = model(ollama, load=True)
+        ollama.store(declared["source"])
+        ollama.registry["a:1"] = ollama.registry[declared["source"]]
+        ollama.store("a:1")
+        ollama.path_of(declared["source"]).unlink()
+        assert run(declared)
+        assert list(ollama.loaded) == ["a:1"]
 
 
 class TestPrune:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from manifests import Manifest
 from model_loader import Loader
-from registry import Manifest
 from tests.unit.models.loader_rig import Ollama, Run, model, sha256
 from transfer import RefusedError
 
@@ -113,42 +112,3 @@ class TestCustom:
         new = ollama.publish(base["source"], b"new weights")
         assert run({**base, "digest": new}, own)
         assert len(ollama.did("/api/create")) == 2
-
-
-class TestGguf:
-    CONTENT = b"from a file"
-    SUM = sha256(CONTENT)
-
-    def test_by_path(self, run: Run, ollama: Ollama, tmp_path: Path) -> None:
-        file = tmp_path / "x.gguf"
-        file.write_bytes(self.CONTENT)
-        declared = model(ollama, gguf=str(file), sha256=self.SUM)
-        assert run(declared)
-        digest = f"sha256:{self.SUM}"
-        assert ollama.did(f"/api/blobs/{digest}") == [self.CONTENT]
-        assert ollama.did("/api/create") == [{"model": "a:1", "files": {"model.gguf": digest}}]
-        file.unlink()
-        assert run(declared), "it is not needed any more"
-
-    def test_by_address_from_where_it_broke_off(self, run: Run, ollama: Ollama) -> None:
-        ollama.files["/files/x"] = self.CONTENT
-        part = ollama.root / ".llm-fleet" / f"{self.SUM}.part"
-        part.parent.mkdir()
-        part.write_bytes(self.CONTENT[:4])
-        assert run(model(ollama, gguf=f"{ollama.url}/files/x", sha256=self.SUM))
-        assert ollama.did(f"/api/blobs/sha256:{self.SUM}") == [self.CONTENT]
-        assert not part.exists()
-
-    def test_wrong_content_is_not_imported(self, run: Run, ollama: Ollama) -> None:
-        ollama.files["/files/x"] = b"something else"
-        assert not run(model(ollama, gguf=f"{ollama.url}/files/x", sha256=self.SUM))
-        error = run.state["a:1"]["error"]
-        assert f"the SHA-256 is {sha256(b'something else')}, declared is {self.SUM}" in error
-        assert ollama.did("/api/create") == []
-        assert list((ollama.root / ".llm-fleet").iterdir()) == []
-
-    def test_missing_file_is_said_with_its_reader(self, run: Run, ollama: Ollama) -> None:
-        assert not run(model(ollama, gguf="/nowhere/x.gguf", sha256=self.SUM))
-        assert run.state["a:1"]["error"] == (
-            "/nowhere/x.gguf: No such file or directory (it is read as the user ollama)"
-        )

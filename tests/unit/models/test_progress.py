@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from fleet.models.progress import ModelProgress, ModelsJob
 from tests.unit.facts import ask
 
@@ -25,6 +27,23 @@ class TestProgress:
     ) -> None:
         systemctl.update(ActiveState="activating", Result="exit-code", SubState="auto-restart")
         assert ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json")).has_failed
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "[]", "null", '{"models": {"a:1": {"phase": "pulling"}}}', '{"models": {"a', "[" * 999,
+            '{"models": {"a:1": {"phase": 7, "completed": 5, "total": 9, "rate": 1, "error": ""}}}',
+        ],
+        ids=lambda text: text[:30],
+    )  # fmt: skip
+    def test_state_file_that_is_none(
+        self, systemctl: dict[str, str], tmp_path: Path, text: str
+    ) -> None:
+        """Whether the loader runs is known all the same."""
+        (tmp_path / "state.json").write_text(text)
+        systemctl.update(ActiveState="active", Result="success")
+        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "state.json"))
+        assert (job.is_running, job.models) == (True, {})
 
     def test_models_before_their_first_state(
         self, systemctl: dict[str, str], tmp_path: Path

@@ -23,7 +23,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
     "no patience at all": (
         pair({"models_no_progress": 0}),
         "gpu1",
-        ["models_no_progress = 0", "shorter than a second"],
+        ["models_no_progress = 0", "not between a second and ten years"],
     ),
     "no attempt at all": (
         pair({"models_attempts": 0}),

@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             (
                 "gguf with a password",
                 {"name": "a", "gguf": "http://u:hunter2@x/y", "sha256": "ab" * 32},
-                ["without a password"],
+                ["holds a user or password"],
             ),
             (
                 "gguf that the unit cannot see",

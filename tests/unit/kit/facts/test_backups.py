@@ -20,4 +20,8 @@ def test_newest_of_its_own(tmp_path: Path) -> None:
         found = ask(NewestBackup(), directory=str(tmp_path), prefix=prefix)
         assert abs(found - age) < 30
     assert ask(NewestBackup(), directory=str(tmp_path), prefix="other") is None
+    # Made while the clock was wrong.
+    (tmp_path / "dify-3.tar").touch()
+    os.utime(tmp_path / "dify-3.tar", (now + 9e8, now + 9e8))
+    assert abs(ask(NewestBackup(), directory=str(tmp_path), prefix="dify") - 600) < 30
     assert ask(NewestBackup(), directory=str(tmp_path / "none"), prefix="dify") is None

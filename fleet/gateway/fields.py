@@ -1,0 +1,190 @@
+"""What of a request's JSON may pass with a key, by path: nested as the JSON is, with the reasons.
+
+A field that is in none of these shapes is refused by name. `Withheld` fields pass with a key that
+has `overrides`, and with an admin's. What servers take for content (messages' parts, schemas,
+arguments of tools) is `ANY`: they read no setting out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+ANY = "any"
+MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Withheld:
+    """A field that an inference key may not set, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Each:
+    """A list, and what each of its elements is."""
+
+    of: Shape
+
+
+Shape: TypeAlias = "str | Withheld | Each | Mapping[str, Shape]"
+
+
+def _any(names: str) -> dict[str, Shape]:
+    return dict.fromkeys(names.split(), ANY)
+
+
+def _withheld(names: str, reason: str) -> dict[str, Shape]:
+    return dict.fromkeys(names.split(), Withheld(reason))
+
+
+_RELOADS = "is not for this key: it would load the model anew for everybody; leave it out"
+_KEEPS = (
+    "is not for this key: it decides how long the model stays loaded for everybody; leave it out"
+)
+_EXECUTED = "is not for this key: the server would execute it, without a limit; leave it out"
+_SHOWS = "is not for this key: it shows how the model is asked; leave it out"
+_DRAWS = "is not for this key: it has no limit, and no model here draws; leave it out"
+
+_TOOLS = Each(
+    {
+        **_any("type items strict cache_control custom"),
+        "function": _any("name description parameters strict"),
+    }
+)
+_TOOL_CALLS = Each(
+    {**_any("id index type custom"), "function": _any("index name description arguments")}
+)
+# llama.cpp's options of a single request; those that Ollama knows no more are ignored there.
+_OPTIONS: Shape = {
+    **_any(
+        "num_keep seed num_predict top_k top_p min_p typical_p repeat_last_n temperature "
+        "repeat_penalty presence_penalty frequency_penalty stop "
+        "mirostat mirostat_tau mirostat_eta penalize_newline tfs_z"
+    ),
+    **_withheld(
+        "num_ctx num_batch num_gpu main_gpu use_mmap num_thread draft_num_predict "
+        "numa low_vram f16_kv logits_all vocab_only use_mlock",
+        _RELOADS,
+    ),
+}
+_NATIVE: dict[str, Shape] = {
+    "model": MODEL,
+    "options": _OPTIONS,
+    "keep_alive": Withheld(_KEEPS),
+}
+_ANSWERED: dict[str, Shape] = {
+    **_NATIVE,
+    **_any("stream format think truncate logprobs top_logprobs"),
+    "shift": Withheld(_RELOADS),
+    "_debug_render_only": Withheld(_SHOWS),
+}
+_MESSAGE: Shape = {
+    **_any("role content thinking images tool_name tool_call_id name"),
+    "tool_calls": _TOOL_CALLS,
+}
+# Of OpenAI's API; what Ollama does not know of it, it ignores.
+_SAMPLED: dict[str, Shape] = {
+    "model": MODEL,
+    **_any(
+        "stream seed stop temperature top_p frequency_penalty presence_penalty max_tokens n "
+        "logprobs logit_bias user metadata "
+        # Not OpenAI's own, but what other servers and their clients have made common.
+        "top_k min_p repetition_penalty"
+    ),
+    "stream_options": _any("include_usage include_obfuscation"),
+    "_debug_render_only": Withheld(_SHOWS),
+}
+_CHAT_MESSAGE: Shape = {
+    **_any(
+        "role content name tool_call_id refusal audio annotations function_call "
+        "reasoning reasoning_content reasoning_details thinking"
+    ),
+    "tool_calls": _TOOL_CALLS,
+}
+_ANTHROPIC: dict[str, Shape] = {
+    "model": MODEL,
+    "messages": Each(_any("role content")),
+    **_any("system tools tool_choice thinking output_config output_format cache_control"),
+    **_any("context_management mcp_servers speed"),
+}
+
+ALLOWED: dict[str, Shape] = {
+    "api/chat": {**_ANSWERED, "messages": Each(_MESSAGE), "tools": _TOOLS},
+    "api/generate": {
+        **_ANSWERED,
+        **_any("prompt suffix system context raw images"),
+        "template": Withheld(_EXECUTED),
+        **_withheld("width height steps", _DRAWS),
+    },
+    "api/embed": {**_NATIVE, **_any("input truncate dimensions")},
+    "api/embeddings": {**_NATIVE, **_any("prompt")},
+    "v1/chat/completions": {
+        **_SAMPLED,
+        "messages": Each(_CHAT_MESSAGE),
+        "tools": _TOOLS,
+        "reasoning": _any("effort summary generate_summary enabled exclude max_tokens"),
+        **_any(
+            "max_completion_tokens response_format tool_choice parallel_tool_calls top_logprobs "
+            "reasoning_effort store service_tier functions function_call modalities audio "
+            "prediction verbosity web_search_options safety_identifier prompt_cache_key "
+            "prompt_cache_retention"
+        ),
+    },
+    "v1/completions": {**_SAMPLED, **_any("prompt suffix best_of echo")},
+    "v1/embeddings": {"model": MODEL, **_any("input dimensions encoding_format user")},
+    "v1/responses": {
+        "model": MODEL,
+        **_any(
+            "input instructions max_output_tokens temperature top_p stream stream_options tools "
+            "tool_choice text truncation include background conversation metadata user store "
+            "parallel_tool_calls previous_response_id prompt prompt_cache_key "
+            "prompt_cache_retention safety_identifier service_tier max_tool_calls top_logprobs "
+            "context_management client_metadata frequency_penalty presence_penalty"
+        ),
+        "reasoning": _any("effort summary generate_summary"),
+    },
+    "v1/messages": {
+        **_ANTHROPIC,
+        **_any(
+            "max_tokens stream temperature top_p top_k stop_sequences metadata container "
+            "service_tier inference_geo"
+        ),
+    },
+    "v1/messages/count_tokens": _ANTHROPIC,
+}
+
+
+def as_lua() -> str:
+    """The module `gateway_fields`, which the gateway reads."""
+    lines = [f"  [{_text(path)}] = {_lua(shape)}," for path, shape in ALLOWED.items()]
+    # Managing is for admins: there only the model's name is read, for the log.
+    managed = f'{{ open = true, fields = {{ model = "{MODEL}" }} }}'
+    return "\n".join(
+        [
+            "-- Managed by llm-fleet: what of a request may pass, as fleet/gateway/fields.py says.",
+            "return {",
+            *lines,
+            f"  managed = {managed},",
+            "}",
+            "",
+        ]
+    )
+
+
+def _lua(shape: Shape) -> str:
+    if isinstance(shape, Withheld):
+        return f"{{ withheld = {_text(shape.reason)} }}"
+    if isinstance(shape, Each):
+        return f"{{ each = {_lua(shape.of)} }}"
+    if isinstance(shape, str):
+        return _text(shape)
+    inner = ", ".join(f"[{_text(name)}] = {_lua(value)}" for name, value in shape.items())
+    return f"{{ fields = {{ {inner} }} }}"
+
+
+def _text(text: str) -> str:
+    """A text of ours in Lua: printable ASCII without quotes or backslashes."""
+    return f'"{text}"'

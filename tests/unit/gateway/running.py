@@ -1,0 +1,190 @@
+"""The gateway's own configuration in a real nginx, with a recording backend behind it."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import json
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fleet.declare.fleet import Fleet
+from fleet.gateway.declared import gateway_keys
+from fleet.gateway.files import config_files
+from fleet.kit.paths import LIB
+from tests.fleets import fleet_of
+
+Answer = tuple[int, dict[str, str], bytes]
+
+# Its keys: an inference key, one with overrides, and an admin's.
+KEYS = ["plain", {"name": "tuner", "overrides": True}, {"name": "ops", "role": "admin"}]
+
+
+class Running:
+    """A gateway that listens on a socket file, its keys, and what its backend has received."""
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.directory = directory
+        self.fleet = _fleet(settings)
+        self.keys = {
+            name: key.get_secret_value()
+            for name, key in gateway_keys(self.fleet, self.fleet["edge"]).items()
+        }
+        self.seen: list[tuple[str, bytes]] = []
+        self.answer: tuple[int, str, bytes] = (200, "application/json", b"{}")
+
+    def post(self, path: str, body: Any, key: str = "plain", **headers: str) -> Answer:
+        """A POST of `body`: bytes and text as they are, anything else as JSON."""
+        if not isinstance(body, (str, bytes)):
+            body = json.dumps(body)
+        data = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else body
+        return self.call("POST", path, key, data, headers)
+
+    def call(
+        self, method: str, path: str, key: str, body: Any = None, headers: Mapping[str, str] = {}
+    ) -> Answer:
+        """A request with the key called `key`, or with that very value."""
+        connection = _Connection(self.directory / "gateway.sock")
+        said = {"x-api-key": self.keys.get(key, key), **headers} if key else dict(headers)
+        connection.request(method, path, body, said)
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, {k.lower(): v for k, v in answer.getheaders()}, content
+
+    def raw(self, text: bytes) -> bytes:
+        """What is answered to `text`, which may be no HTTP at all."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(self.directory / "gateway.sock"))
+            client.sendall(text)
+            client.shutdown(socket.SHUT_WR)
+            parts = iter(lambda: client.recv(65536), b"")
+            return b"".join(parts)
+
+    def log(self) -> list[dict[str, Any]]:
+        """The access log's entries, all of them once nginx has ended."""
+        lines = (self.directory / "gateway.log").read_text().splitlines()
+        return [json.loads(line) for line in lines]
+
+
+def _fleet(settings: Mapping[str, Any]) -> Fleet:
+    edge = {
+        "gateway_listen": "loopback", "gateway_tls": "off", "gateway_metrics": "off",
+        "gateway_keys": KEYS, "private_address": "10.0.0.2", **settings,
+    }  # fmt: skip
+    gpu = {"private_address": "10.0.0.11", "ollama_listen": "private"}
+    return fleet_of({"gpu1": ("gpu", gpu), "edge": ("gateway", edge)})
+
+
+@contextmanager
+def running(directory: Path, **settings: Any) -> Iterator[Running]:
+    """A gateway with `settings`, in `directory`, whose path must be short enough for sockets."""
+    gateway = Running(directory, **settings)
+    _write(gateway)
+    server = _backend(gateway)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    command = ["nginx", "-c", str(directory / "nginx.conf"), "-g", "daemon off;"]
+    with (directory / "stderr").open("wb") as told, subprocess.Popen(command, stderr=told) as nginx:
+        try:
+            _wait(gateway, nginx)
+            yield gateway
+        finally:
+            nginx.terminate()
+            nginx.wait()
+            server.shutdown()
+            server.server_close()
+
+
+def _write(gateway: Running) -> None:
+    directory = gateway.directory
+    directory.chmod(0o755)  # whom nginx's workers run as reads and writes below
+    (directory / "temporary").mkdir()
+    (directory / "temporary").chmod(0o777)
+    temporary = "".join(
+        f"{kind}_temp_path {directory}/temporary/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    changes = {
+        LIB: str(directory),
+        "/run/nginx.pid": f"{directory}/nginx.pid",
+        "/var/log/nginx/": f"{directory}/",
+        "listen 127.0.0.1:8434": f"listen unix:{directory}/gateway.sock",
+        "10.0.0.11:11434": f"unix:{directory}/backend.sock:",
+        "http {": f"http {{\n{temporary}",
+        "worker_processes auto": "worker_processes 1",
+    }
+    files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [])
+    for file in files:
+        text = file.text
+        for before, after in changes.items():
+            text = text.replace(before, after)
+        (directory / file.staged_name).write_text(text.replace("backend.sock: ", "backend.sock "))
+
+
+def _wait(gateway: Running, nginx: subprocess.Popen[bytes]) -> None:
+    while True:
+        try:
+            gateway.call("GET", "/healthz", "")
+        except (FileNotFoundError, ConnectionRefusedError):
+            assert nginx.poll() is None, (gateway.directory / "stderr").read_text()
+            time.sleep(0.01)
+        else:
+            return
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost")
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        try:
+            self.sock.connect(str(self.path))
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(self.server_address)
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        request, _ = self.socket.accept()
+        return request, ("unix", 0)
+
+
+def _backend(gateway: Running) -> _Server:
+    class Backend(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            gateway.seen.append((self.path, body))
+            status, kind, content = gateway.answer
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_POST = do_DELETE = do_GET  # noqa: N815 - http.server's names
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    path = str(gateway.directory / "backend.sock")
+    server = _Server(path, Backend)  # type: ignore[arg-type]
+    Path(path).chmod(0o777)
+    return server

@@ -1,0 +1,399 @@
+"""What the gateway lets through and what it says to the rest, by its own nginx."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.gateway.running import Answer, Running, running
+
+CHAT = {"model": "gpt-oss:20b", "messages": [{"role": "user", "content": "Hi"}]}
+PLAIN = {"model": "gpt-oss:20b", "prompt": "Hi"}
+
+
+@pytest.fixture(scope="module")
+def gateway() -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
+        yield gateway
+
+
+def error(answer: Answer) -> Any:
+    """The `error` of an answer, which is JSON and says so."""
+    _, headers, body = answer
+    assert headers["content-type"] == "application/json", body
+    assert int(headers["content-length"]) == len(body)
+    return json.loads(body)["error"]
+
+
+class TestWhatPasses:
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            pytest.param("/api/chat", {
+                **CHAT, "stream": False, "format": {"type": "object", "properties": {"a": {}}},
+                "think": "low", "logprobs": True, "top_logprobs": 2, "truncate": True,
+                "tools": [{"type": "function", "function": {
+                    "name": "f", "description": "", "parameters": {"shift": {"keep_alive": 1}},
+                }}],
+                "options": {"temperature": 0.1, "num_predict": 5, "stop": ["a"], "mirostat": 0},
+            }, id="chat"),
+            pytest.param("/api/chat", {"model": "m", "messages": [
+                {"role": "assistant", "content": "", "thinking": "", "tool_calls": [
+                    {"id": "1", "function": {"index": 0, "name": "f", "arguments": {"SHIFT": 1}}},
+                ]},
+                {"role": "tool", "content": "x", "tool_name": "f", "tool_call_id": "1"},
+                {"role": "user", "content": "x", "images": ["aGk="]},
+            ]}, id="a turn with tools"),
+            pytest.param("/api/generate", {
+                **PLAIN, "system": "s", "suffix": "", "context": [1, 2], "raw": True, "images": [],
+            }, id="generate"),
+            pytest.param("/api/generate", {
+                **PLAIN, "keep_alive": None, "template": None, "options": {"num_ctx": None},
+                "shift": None, "format": None,
+            }, id="null is left out to Go"),
+            pytest.param("/api/embed", {
+                "model": "m", "input": ["a", "b"], "truncate": True, "dimensions": 8,
+            }, id="embed"),
+            pytest.param("/v1/chat/completions", {
+                **CHAT, "stream": True, "stream_options": {"include_usage": True}, "n": 1,
+                "reasoning_effort": "low", "max_completion_tokens": 5, "user": "u", "store": False,
+                "metadata": {"a": "b"}, "tool_choice": "auto", "parallel_tool_calls": True,
+                "response_format": {"type": "json_schema", "json_schema": {"name": "x"}},
+                "logit_bias": {"5": 1}, "service_tier": "auto", "verbosity": "low",
+            }, id="OpenAI chat"),
+            pytest.param("/v1/embeddings", {
+                "model": "m", "input": "x", "encoding_format": "base64", "user": "u",
+            }, id="OpenAI embeddings"),
+            pytest.param("/v1/responses", {
+                "model": "m", "input": [{"role": "user", "content": [{"type": "input_text"}]}],
+                "instructions": "i", "reasoning": {"effort": "low", "summary": "auto"},
+                "store": False, "text": {"format": {"type": "text"}}, "include": [],
+                "previous_response_id": None, "prompt_cache_key": "k", "client_metadata": {},
+            }, id="responses"),
+            pytest.param("/v1/messages", {
+                **CHAT, "max_tokens": 5, "system": [{"type": "text", "text": "x"}],
+                "thinking": {"type": "enabled", "budget_tokens": 5}, "metadata": {"user_id": "u"},
+                "tools": [{"name": "f", "input_schema": {}}], "tool_choice": {"type": "auto"},
+                "stop_sequences": [], "top_k": 1, "context_management": {"edits": []},
+            }, id="Anthropic messages"),
+            pytest.param("/v1/messages/count_tokens", CHAT, id="counting tokens"),
+            pytest.param("/api/chat", " \r\n\t" + json.dumps(CHAT, indent=1) + "\n", id="spaces"),
+            pytest.param("/api/generate", (
+                b'{"model":"m","prompt":"a \\" } ] , \\\\\\" : \\\\","options":{}}'
+            ), id="quotes in a text"),
+            pytest.param("/api/generate", b'{"model":"m","prompt":"\xff\xfe\x01"}', id="no UTF-8"),
+        ],
+    )  # fmt: skip
+    def test_reaches_the_server_as_it_was_sent(
+        self, gateway: Running, path: str, body: Any
+    ) -> None:
+        answer = gateway.post(path, body)
+        assert answer[0] == 200, answer
+        sent = json.dumps(body) if isinstance(body, dict) else body
+        sent = sent.encode() if isinstance(sent, str) else sent
+        assert gateway.seen[-1] == (path, sent)
+
+    def test_in_pieces_and_larger_than_memory_is_for(self, gateway: Running) -> None:
+        """Every place at which a piece may end, in a text, a key or between backslashes."""
+        text = b'{"prompt":"' + b'\\\\\\"\\u00e9' * 60_000 + b'" , "model" : "large" }'
+        for shift in range(14):
+            body = b" " * shift + text
+            answer = gateway.post("/api/generate", body)
+            assert answer[0] == 200, (shift, answer)
+            assert gateway.seen[-1] == ("/api/generate", body)
+        answer = gateway.post("/api/generate", text[:-1] + b', "shift": false}')
+        assert (answer[0], "'shift'" in error(answer)) == (400, True)
+
+    def test_the_names_of_models_are_in_the_log(self, gateway: Running) -> None:
+        bodies = {
+            "hf.co/team/Model_1.gguf:Q4": b'{"model":"hf.co\\/team\\/Model_1.gguf:Q4"}',
+            "after:1": b'{"prompt":"\\"model\\":\\"first\\"","model":"after:1"}',
+            "": b'{"prompt":{"model":"inner"}}',
+        }
+        for name, body in bodies.items():
+            _, headers, _ = gateway.post("/api/generate", body)
+            entry = _logged(gateway, headers["x-request-id"])
+            assert (entry["model"], entry["status"]) == (name, 200)
+        _, headers, _ = gateway.call("DELETE", "/hosts/gpu1/api/delete", "ops", '{"model":"old:1"}')
+        assert _logged(gateway, headers["x-request-id"])["model"] == "old:1"
+
+    def test_an_admin_says_to_one_host_what_it_likes(self, gateway: Running) -> None:
+        body = {"model": "copy", "from": "m", "parameters": {"num_ctx": 5}, "new": {"a": 1}}
+        assert gateway.post("/hosts/gpu1/api/create", body, "ops")[0] == 200
+        assert gateway.seen[-1] == ("/api/create", json.dumps(body).encode())
+        for body in ('{"Model":"a"}', '{"m\\u006fdel":"a"}', '{"model":"a","model":"b"}'):
+            assert gateway.post("/hosts/gpu1/api/create", body, "ops")[0] == 400, body
+
+
+class TestWhatDoesNot:
+    @pytest.mark.parametrize(
+        "field",
+        [
+            '"shift":false', '"SHIFT":false', '"\u017fhift":false', '"sh\\u0069ft":false',
+            '"keep_alive":0', '"KEEP_ALIVE":0', '"\u212aeep_alive":0', '"keep\\u005falive":0',
+            '"template":"{{ . }}"', '"Template":"x"', '"_debug_render_only":true',
+            '"options":{"num_ctx":5}', '"Options":{"num_ctx":5}',
+            '"options":{"draft_num_predict":1}',
+            '"options":{},"options":{"num_ctx":5}', '"options":{"num_ctx":null,"num_ctx":5}',
+            '"options":[{"num_ctx":5}]', '"options":"x"', '"options":{"num_ctx":{}}',
+            '"options":{"new_option":1}', '"new_field":1', '"":1', '"width":10000',
+            '"prompt":"x","prompt":"y"', '"prompt ":1', '"\ufeffprompt":1', '"prompt\\u0000":1',
+            '"opt\\u0069ons":{"num_ctx":5}', '"messages\u0000":1', '"keep_alive":-1',
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("path", ["/api/generate"])
+    def test_field(self, gateway: Running, path: str, field: str) -> None:
+        """A 400 that names it, wherever it stands, and nothing reaches a server."""
+        for body in (f'{{"model":"m",{field}}}', f'{{{field},"model":"m"}}'):
+            before = len(gateway.seen)
+            answer = gateway.post(path, body)
+            assert answer[0] == 400, body
+            assert re.match(r"'.+' ", error(answer)), answer
+            assert len(gateway.seen) == before
+
+    @pytest.mark.parametrize(
+        ("path", "body", "named"),
+        [
+            ("/api/chat", {"messages": [{"role": "user"}, {"role": "a", "Content": 1}]},
+             "messages[1].Content"),
+            ("/api/chat", {"messages": {"role": "user"}}, "messages"),
+            ("/api/chat", {"tools": [{"function": {"Name": "x"}}]}, "tools[0].function.Name"),
+            ("/api/chat", {"messages": [{"tool_calls": [{"x": 1}]}]},
+             "messages[0].tool_calls[0].x"),
+            ("/v1/chat/completions", {"keep_alive": 1}, "keep_alive"),
+            ("/v1/chat/completions", {"options": {"num_ctx": 1}}, "options"),
+            ("/v1/chat/completions", {"stream_options": {"x": 1}}, "stream_options.x"),
+            ("/v1/messages", {"Model": "m"}, "Model"),
+            ("/v1/messages", {"model": 5}, "model"),
+            ("/v1/messages", {"model": "a\nb"}, "model"),
+            ("/v1/messages", {"model": "x" * 600}, "model"),
+        ],
+    )  # fmt: skip
+    def test_named_in_the_dialect_of_the_path(
+        self, gateway: Running, path: str, body: Any, named: str
+    ) -> None:
+        answer = gateway.post(path, body)
+        said = error(answer)
+        assert answer[0] == 400
+        message = said if path.startswith("/api/") else said["message"]
+        assert message.startswith(f"'{named}' ")
+        if path == "/v1/chat/completions":
+            assert (said["param"], said["code"]) == (named, "unknown_parameter")
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "", " ", "x", "null", "[]", "5", '"x"', "{", '{"model"', '{"model":', '{"model":"m"',
+            '{"model":"m"}x', '{"model":"m"}{"shift":true}', '{"model":"m"},',
+            '\ufeff{"model":"m"}',
+            '{"model":"m",}', '{,"model":"m"}', '{"model" "m"}', '{model:"m"}', '{"prompt":}',
+            '{"prompt":[}', '{"prompt":"x}', '{"prompt":"x\\"}', '{"prompt":]}', '{"prompt":,}',
+            json.dumps(PLAIN).encode("utf-16"), b"\x28\xb5\x2f\xfd\x00", b"\x00{}",
+        ],
+    )  # fmt: skip
+    def test_no_json(self, gateway: Running, body: Any) -> None:
+        before = len(gateway.seen)
+        # What is left unsaid here the servers refuse themselves; what they would read is refused.
+        if gateway.post("/api/generate", body)[0] == 200:
+            with pytest.raises(json.JSONDecodeError):
+                json.loads(gateway.seen[-1][1])
+        else:
+            assert len(gateway.seen) == before
+
+    def test_compressed(self, gateway: Running) -> None:
+        """A server would unpack it, and the log would not have its model."""
+        for name in ("zstd", "gzip", "br", "ZSTD", "identity, zstd"):
+            answer = gateway.post("/v1/completions", PLAIN, **{"Content-Encoding": name})
+            assert (answer[0], error(answer)["type"]) == (415, "invalid_request_error")
+        assert gateway.post("/v1/completions", PLAIN, **{"Content-Encoding": "identity"})[0] == 200
+
+    def test_a_key_with_overrides_may(self, gateway: Running) -> None:
+        """... say what is withheld, spelt as it is, and no more."""
+        body = {**PLAIN, "keep_alive": 0, "shift": False, "options": {"num_ctx": 5}, "template": ""}
+        for key in ("tuner", "ops"):
+            assert gateway.post("/api/generate", body, key)[0] == 200
+            assert gateway.post("/api/generate", {**PLAIN, "SHIFT": 1}, key)[0] == 400
+
+
+class TestHowMuch:
+    @pytest.mark.parametrize(
+        "value",
+        [
+            pytest.param(lambda size: b"[" * size, id="lists"),
+            pytest.param(lambda size: b'{"a":' * (size // 5), id="objects"),
+            pytest.param(lambda size: b"[" + b"1," * (size // 2), id="numbers"),
+            pytest.param(lambda size: b"1" * size, id="digits"),
+            pytest.param(lambda size: b'"' + b'\\"' * (size // 2), id="quotes"),
+            pytest.param(lambda size: b'"' + b"\\" * size, id="backslashes"),
+            pytest.param(lambda size: b" " * size, id="spaces"),
+            pytest.param(lambda size: b'"' + b"\\\\n" * (size // 3), id="pairs"),
+            pytest.param(lambda size: b",:" * (size // 2), id="commas"),
+        ],
+    )
+    def test_no_body_holds_up_the_others(self, gateway: Running, value: Any) -> None:
+        """60 MB of the worst: refused, and meanwhile everybody else is answered at once."""
+        answers: list[Answer] = []
+        body = b'{"model":"m","prompt":' + value(60_000_000)
+        sender = threading.Thread(
+            target=lambda: answers.append(gateway.post("/api/generate", body))
+        )
+        waited = []
+        sender.start()
+        while sender.is_alive():
+            began = time.monotonic()
+            assert gateway.call("GET", "/healthz", "")[0] == 200
+            waited.append(time.monotonic() - began)
+            time.sleep(0.005)
+        assert [answer[0] for answer in answers] == [400], answers
+        assert max(waited) < 0.5
+
+    def test_uploads_do_not_gather_in_memory(self, gateway: Running) -> None:
+        """Eight of 40 MB at once wait in files."""
+        body = json.dumps({"model": "m", "prompt": "x" * 40_000_000}).encode()
+        gateway.answer = (400, "application/json", b'{"error":"too long"}')
+        senders = [
+            threading.Thread(target=gateway.post, args=("/api/generate", body)) for _ in range(8)
+        ]
+        for sender in senders:
+            sender.start()
+        for sender in senders:
+            sender.join()
+        gateway.answer = (200, "application/json", b"{}")
+        master = (gateway.directory / "nginx.pid").read_text().strip()
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        status = Path(f"/proc/{children[0]}/status").read_text()
+        [peak] = re.findall(r"VmHWM:\s+(\d+) kB", status)
+        assert int(peak) < 100_000, "kB in a worker at most"
+
+    def test_too_large_is_refused_before_it_is_read(self, gateway: Running) -> None:
+        raw = gateway.raw(
+            f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nx-api-key: {gateway.keys['plain']}\r\n"
+            "Content-Length: 99999999\r\n\r\n".encode()
+        )
+        head, body = raw.split(b"\r\n\r\n")
+        assert b" 413 " in head.splitlines()[0]
+        assert json.loads(body)["error"]["message"] == "the request is larger than 64 MiB"
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("call", "key", "status", "kind"),
+        [
+            ("POST /v1/chat/completions", "", 401, "authentication_error"),
+            ("GET /v1/nothing", "plain", 404, "not_found_error"),
+            ("GET /v1/chat/completions", "plain", 405, "invalid_request_error"),
+            ("POST /hosts/gpu1/v1/models", "ops", 404, "not_found_error"),
+            ("GET /", "sk-wrong", 401, "authentication_error"),
+        ],
+    )
+    def test_openai(self, gateway: Running, call: str, key: str, status: int, kind: str) -> None:
+        answer = gateway.call(*call.split(), key)
+        said = error(answer)
+        assert (answer[0], said["type"], set(said)) == (
+            status, kind, {"message", "type", "param", "code"},
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("call", "key", "status", "kind"),
+        [
+            ("POST /v1/messages", "", 401, "authentication_error"),
+            ("GET /v1/messages", "plain", 405, "invalid_request_error"),
+            ("GET /v1/messages/batches", "plain", 404, "not_found_error"),
+            ("POST /v1/messages/count_tokens", "", 401, "authentication_error"),
+        ],
+    )
+    def test_anthropic(self, gateway: Running, call: str, key: str, status: int, kind: str) -> None:
+        answer = gateway.call(*call.split(), key)
+        said = error(answer)
+        assert json.loads(answer[2])["type"] == "error"
+        assert (answer[0], said["type"], set(said)) == (status, kind, {"message", "type"})
+
+    @pytest.mark.parametrize(
+        ("call", "key", "status"),
+        [
+            ("POST /api/chat", "", 401),
+            ("POST /api/pull", "plain", 404),
+            ("GET /api/chat", "plain", 405),
+            ("GET /hosts/gpu1/api/ps", "plain", 403),
+            ("GET /hosts/gpu1/api/pull", "ops", 405),
+            ("GET /hosts/gpu9/api/ps", "ops", 404),
+            ("GET /hosts/gpu1/one/api/ps", "", 401),
+        ],
+    )
+    def test_ollama(self, gateway: Running, call: str, key: str, status: int) -> None:
+        answer = gateway.call(*call.split(), key)
+        assert answer[0] == status
+        assert isinstance(error(answer), str)
+
+    @pytest.mark.parametrize(
+        ("text", "status"),
+        [
+            (b"GET /api/ta\x00gs HTTP/1.1\r\n\r\n", 400),
+            (b"GET /api/tags HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+            (b"GET /api/tags HTTP/1.1\r\n\r\n", 400),
+            (b"GET /api/tags HTTP/1.1\r\nHost: a\r\nx: " + b"y" * 70_000 + b"\r\n\r\n", 400),
+            (b"GET /api/tags HTTP/9.1\r\nHost: a\r\n\r\n", 505),
+            (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n", 414),
+            (b"POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: x\r\n\r\n", 501),
+            (b"POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n", 400),
+            (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
+            (b"CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+            (b"TRACE /api/tags HTTP/1.1\r\nHost: a\r\n\r\n", 405),
+        ],
+    )
+    def test_what_nginx_refuses_itself(self, gateway: Running, text: bytes, status: int) -> None:
+        head, body = gateway.raw(text).split(b"\r\n\r\n", 1)
+        assert re.match(rb"HTTP/1\.[01] (\d+)", head)[1] == str(status).encode(), head
+        assert b"\r\nContent-Type: application/json\r\n" in head
+        said = json.loads(body)["error"]
+        assert isinstance(said, str) == (b"/api/" in text.split(b"\r\n")[0]), said
+
+    def test_head_has_no_body(self, gateway: Running) -> None:
+        status, headers, body = gateway.call("HEAD", "/v1/models", "")
+        assert (status, headers["content-type"], body) == (401, "application/json", b"")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            (404, "text/plain", b"404 page not found"),
+            (400, "application/json; charset=utf-8", b'{"error":"model is required"}'),
+            (500, "application/json", b'{"error":{"message":"x"}}'),
+        ],
+    )
+    def test_what_the_server_says_stays(self, gateway: Running, answer: Any) -> None:
+        gateway.answer = answer
+        status, headers, body = gateway.post("/v1/messages/count_tokens", CHAT)
+        gateway.answer = (200, "application/json", b"{}")
+        assert (status, headers["content-type"], body) == answer
+
+    def test_limits_of_a_key(self) -> None:
+        """429 in each dialect, too; and a gateway without any host behind it says 502."""
+        keys = [{"name": "plain", "rate": "1/m", "burst": 0}]
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            running(Path(directory), gateway_keys=keys) as gateway,
+        ):
+            (gateway.directory / "backend.sock").unlink()
+            answer = gateway.post("/api/chat", CHAT)
+            assert (answer[0], error(answer)) == (502, "no host can answer now")
+            assert "more requests than" in error(gateway.post("/api/chat", CHAT))
+            assert error(gateway.post("/v1/messages", CHAT))["type"] == "rate_limit_error"
+            assert gateway.post("/v1/completions", PLAIN)[0] == 429
+
+
+def _logged(gateway: Running, number: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        for entry in gateway.log():
+            if entry["id"] == number:
+                return entry
+        time.sleep(0.1)
+    raise AssertionError(f"{number} is not in the log")
