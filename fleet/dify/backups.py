@@ -25,6 +25,7 @@ from fleet.kit.on_host.common import sha256
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
 _PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
 _JOB = "llm-fleet-dify-backup-now.service"
+_BACKUP_DEADLINE = 24 * 3600  # seconds; it may be of a disk full of knowledge
 _TEXTS = {"secrets": "secrets.json", "app_keys": "app-keys.json"}
 _VALUE = re.compile(r"[!-~]{1,200}")
 
@@ -58,7 +59,8 @@ class DifyHost:
                 "--property", QuoteString(after),
                 "/usr/bin/python3", program, "backup", config,
                 "|| { journalctl --no-pager -o cat -n 8 -u", _JOB, ">&2; exit 1; }",
-            )
+            ),
+            timeout=_BACKUP_DEADLINE,
         )  # fmt: skip
         [archive] = self._run(
             StringCommand(
@@ -146,9 +148,11 @@ class DifyHost:
         finally:
             self._run(StringCommand("rm -f", QuoteString(passage)))
 
-    def _run(self, command: StringCommand, *, sudo: bool = True) -> list[str]:
+    def _run(
+        self, command: StringCommand, *, sudo: bool = True, timeout: int | None = None
+    ) -> list[str]:
         wanted = sudo and bool(self._host.data.get("_sudo"))
-        ok, output = self._host.run_shell_command(command, _sudo=wanted)
+        ok, output = self._host.run_shell_command(command, _sudo=wanted, _timeout=timeout)
         if not ok:
             raise FleetError(f"{self.declared.name}: {output.stderr.strip() or 'failed'}")
         lines: list[str] = output.stdout_lines

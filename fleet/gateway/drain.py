@@ -165,7 +165,7 @@ class Gateways:
             QuoteString(json.dumps({**body, "stream": False})),
             QuoteString(url),
         )
-        return "".join(self._run(gpu.name, call))
+        return "".join(self._run(gpu.name, call, limit + 60))
 
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
         lines = [
@@ -195,11 +195,12 @@ class Gateways:
         with ctx_host.use(host):
             return host.get_fact(fact, **arguments)
 
-    def _run(self, name: str, command: StringCommand) -> list[str]:
+    def _run(self, name: str, command: StringCommand, timeout: int | None = None) -> list[str]:
         host = self._host(name)
         if not host.connected:
             raise FleetError(f"{name}: no connection")
-        ok, output = host.run_shell_command(command, _sudo=bool(host.data.get("_sudo")))
+        sudo = bool(host.data.get("_sudo"))
+        ok, output = host.run_shell_command(command, _sudo=sudo, _timeout=timeout)
         if not ok:
             raise FleetError(f"{name}: {output.stderr or 'failed'}: {command}")
         lines: list[str] = output.stdout_lines

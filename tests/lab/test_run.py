@@ -96,7 +96,7 @@ def test_a_host_that_falls_silent_is_named_and_the_others_go_on(lab: LabUnderTes
         "the connection was ended"
     }
     assert run.returncode == 1
-    assert took < 60
+    assert took < 90
     assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") != "# by a test"
 
 

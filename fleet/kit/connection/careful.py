@@ -26,6 +26,7 @@ from fleet.kit.connection.lock import hold_command, holder
 from fleet.kit.connection.login import examine
 from fleet.kit.connection.prefix import prefixed
 from fleet.kit.connection.silence import Watch
+from fleet.kit.errors import FleetError
 
 STEP_DEADLINE = 3600  # seconds that one command may take
 LOGIN_DEADLINE = 60  # the same while a login is examined
@@ -83,7 +84,12 @@ class Careful(BaseConnector):
     def run_shell_command(
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
     ) -> _Heard:
-        """Run `command` under the prefix, for an hour at most unless `_timeout` says otherwise."""
+        """Run `command` under the prefix, for an hour at most unless `_timeout` says otherwise.
+
+        Raises:
+            FleetError: the connection is lost, and no operation is run that could fail by it: what
+                is planned or checked without answers would only be wrong.
+        """
         limit = arguments["_timeout"] = arguments.get("_timeout") or STEP_DEADLINE
         inner: Any = super()
         ok, output = self._attempt(
@@ -100,7 +106,10 @@ class Careful(BaseConnector):
             # Its status is that of no command.
             self._lose("the connection was lost")
         if self.lost:
-            output = CommandOutput([OutputLine("stderr", f"{self.host.name}: {self.lost}")])
+            words = f"{self.host.name}: {self.lost}"
+            if not self.state.is_executing:
+                raise FleetError(words)
+            output = CommandOutput([OutputLine("stderr", words)])
         self.trouble = output.stderr
         return ok, output
 

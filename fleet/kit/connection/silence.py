@@ -8,7 +8,7 @@ from collections.abc import Callable
 from paramiko import Transport
 
 INTERVAL = 10  # seconds between two questions
-PATIENCE = 20  # seconds that an answer may take
+PATIENCE = 45  # seconds that an answer may take
 
 
 class Watch:

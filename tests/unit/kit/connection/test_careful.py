@@ -16,6 +16,7 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from fleet.kit.connection import careful as module
 from fleet.kit.connection.careful import Careful, careful
+from fleet.kit.errors import FleetError
 
 
 class Broken(LocalConnector):
@@ -37,9 +38,9 @@ class Broken(LocalConnector):
 
 
 def host_over(connector: type) -> Host:
-    """This machine as a host that is reached so."""
+    """This machine as a host that is reached so, in the middle of a run."""
     inventory = Inventory((["@local"], {}))
-    State(inventory, Config())
+    State(inventory, Config()).is_executing = True
     host = inventory.get_host("@local")
     host.connector = careful(connector)(host.state, host)
     return host
@@ -96,6 +97,15 @@ def test_loss_is_an_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) ->
     assert (ok, output.stderr) == (False, f"@local: the connection was lost: {words}")
     assert host_over(Broken).put_file("a", "b") is False
     assert host_over(Broken).get_file("a", "b") is False
+
+
+def test_loss_ends_a_plan() -> None:
+    """A question that has no answer is not answered by its default."""
+    host = host_over(Broken)
+    host.state.is_executing = False
+    for _ in range(2):
+        with pytest.raises(FleetError, match="@local: the connection was lost: OSError"):
+            host.run_shell_command("true")
 
 
 @pytest.mark.parametrize(
