@@ -136,18 +136,36 @@ def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     assert lab.deploy(inventory=INVENTORY, **AS_OPS) == {}
 
 
+def test_a_command_without_an_end_ends_in_a_process_without_gevent(lab: LabUnderTest) -> None:
+    """As in `make verify`, where pyinfra's own timeouts have no effect."""
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from fleet.capabilities import CAPABILITIES\n"
+        "from fleet.declare.open import open_inventory\n"
+        "host = open_inventory(Path(sys.argv[1]), CAPABILITIES)[0].inventory.get_host('gpu1')\n"
+        "host.connect(raise_exceptions=True)\n"
+        "host.run_shell_command('sleep 600', _timeout=2)\n"
+    )
+    began = time.monotonic()
+    done = command(lab, BIN / "python", "-c", script, INVENTORY)
+    assert time.monotonic() - began < 30
+    assert "gpu1: a command did not end within 2 s; it may go on by itself" in done.stderr
+
+
 def test_a_host_that_is_gone_can_be_drained(lab: LabUnderTest) -> None:
     """... which is when it is wanted: the gateways are asked, and all of them must answer."""
     with cut_off(lab, "gpu2"):
-        for command in (("drain", INVENTORY, "gpu2"), ("undrain", INVENTORY, "gpu2", "--cold")):
-            done = fleet(lab, *command)
+        for words in (("drain", INVENTORY, "gpu2"), ("undrain", INVENTORY, "gpu2", "--cold")):
+            done = command(lab, BIN / "fleet", *words)
             assert done.returncode == 0, done.stderr
 
 
 def test_proxy_of_this_machine_is_not_asked_for_private_addresses(lab: LabUnderTest) -> None:
     """As on a desk in an office: the proxy leads to the internet, and not into the fleet."""
     proxy = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
-    answer = fleet(lab, "chat", INVENTORY, "What is the capital of France?", **proxy)
+    answer = command(
+        lab, BIN / "fleet", "chat", INVENTORY, "What is the capital of France?", **proxy
+    )
     assert answer.returncode == 0, answer.stderr
     assert lab.failing(inventory=INVENTORY, **AS_OPS, **proxy) == {}
 
@@ -206,9 +224,9 @@ def failed_hosts(output: str) -> dict[str, str]:
     return dict(line.split(": ", 1) for line in lines)
 
 
-def fleet(lab: LabUnderTest, *words: Path | str, **environment: str) -> Result:
+def command(lab: LabUnderTest, *words: Path | str, **environment: str) -> Result:
     return subprocess.run(
-        [BIN / "fleet", *words], cwd=ROOT, capture_output=True, text=True, check=False,
+        words, cwd=ROOT, capture_output=True, text=True, check=False,
         env=os.environ | {"LLM_FLEET_LAB_ID": lab.id} | AS_OPS | environment,
     )  # fmt: skip
 

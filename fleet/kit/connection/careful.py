@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
@@ -92,13 +94,15 @@ class Careful(BaseConnector):
         """
         limit = arguments["_timeout"] = arguments.get("_timeout") or STEP_DEADLINE
         inner: Any = super()
-        ok, output = self._attempt(
-            lambda: inner.run_shell_command(
-                prefixed(command), print_output, print_input, **arguments
-            ),
-            failed=(False, CommandOutput([])),
-            too_long=f"a command did not end within {limit} s; it may go on by itself",
-        )
+        too_long = f"a command did not end within {limit} s; it may go on by itself"
+        with self._within(limit, too_long):
+            ok, output = self._attempt(
+                lambda: inner.run_shell_command(
+                    prefixed(command), print_output, print_input, **arguments
+                ),
+                failed=(False, CommandOutput([])),
+                too_long=too_long,
+            )
         if ok:
             return ok, output
         transport = self._transport()
@@ -177,6 +181,21 @@ class Careful(BaseConnector):
             self._lose(f"the connection was lost: {_words(error)}")
         return failed
 
+    @contextmanager
+    def _within(self, limit: int, words: str) -> Iterator[None]:
+        """Give the connection up by `words` after `limit` seconds.
+
+        pyinfra's own `_timeout` is one of gevent, which reads nothing in a process that it has not
+        taken over: `fleet` and the checks.
+        """
+        timer = threading.Timer(limit + 1, self._lose, (words,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def _lose(self, reason: str) -> None:
         """Give the connection up; the first reason is the one that counts."""
         self.lost = self.lost or reason
@@ -228,7 +247,8 @@ class Careful(BaseConnector):
     def _examined(self, command: StringCommand, arguments: Any) -> _Heard:
         inner: Any = super()
         limited = {**arguments, "_timeout": LOGIN_DEADLINE}
-        heard: _Heard = inner.run_shell_command(command, False, False, **limited)
+        with self._within(LOGIN_DEADLINE, "the login did not answer"):
+            heard: _Heard = inner.run_shell_command(command, False, False, **limited)
         return heard
 
     def _root_arguments(self) -> Any:
