@@ -30,6 +30,7 @@ _LOCALE = (
     " && printf 'LANG=de_DE.UTF-8\\nLC_NUMERIC=de_DE.UTF-8\\n' > /etc/default/locale"
     " && systemctl daemon-reexec"
 )
+_SSHD = "/etc/ssh/sshd_config.d/sessions.conf"
 _TCSH = (
     "apt-get -qq update && apt-get -qq install -y tcsh >/dev/null && usermod --shell /bin/tcsh ops"
 )
@@ -67,8 +68,11 @@ def test_a_login_that_cannot_be_used_is_named_with_its_fix(lab: LabUnderTest) ->
         claims = lab.failing(inventory=INVENTORY, **AS_OPS)
         lab.ssh("edge", "mv /etc/sudoers.d/ops /root/")
         asked = lab.pyinfra("-y", "--limit", "edge", inventory=INVENTORY, check=False, **AS_OPS)
-    finally:
         lab.ssh("edge", "mv /root/ops /etc/sudoers.d/")
+        lab.ssh("edge", f"echo MaxSessions 1 > {_SSHD}; systemctl reload ssh")
+        one = lab.pyinfra("-y", "--limit", "edge", inventory=INVENTORY, check=False, **AS_OPS)
+    finally:
+        lab.ssh("edge", f"mv /root/ops /etc/sudoers.d/; rm -f {_SSHD}; systemctl reload ssh")
         lab.ssh("gpu2", "usermod --shell /bin/bash ops")
         lab.ssh("gpu1", f"cp /root/.bashrc {BASHRC}")
     assert result.returncode == 1
@@ -80,7 +84,8 @@ def test_a_login_that_cannot_be_used_is_named_with_its_fix(lab: LabUnderTest) ->
     assert "edge" in re.sub(r"(?s).*Beginning operation run", "", result.stderr)
     assert {host for hosts in claims.values() for host in hosts} == {"gpu1", "gpu2"}
     assert failed_hosts(asked.stderr)["edge"].startswith("ops does not become root without being")
-    assert asked.returncode != 0
+    assert "sshd allows one session a connection" in failed_hosts(one.stderr)["edge"]
+    assert (asked.returncode, one.returncode) == (1, 1)
 
 
 def test_a_host_that_falls_silent_is_named_and_the_others_go_on(lab: LabUnderTest) -> None:

@@ -24,7 +24,7 @@ from pyinfra.connectors.util import (
 )
 from typing_extensions import override
 
-from fleet.kit.connection.lock import hold_command, holder
+from fleet.kit.connection.lock import HostLock
 from fleet.kit.connection.login import examine
 from fleet.kit.connection.prefix import prefixed
 from fleet.kit.connection.silence import Watch
@@ -50,9 +50,10 @@ class Careful(BaseConnector):
     # What the last command that failed wrote to standard error, or why there is no connection.
     trouble = ""
     _watch: Watch | None = None
-    # This run as the host's lock names it, kept over a restart of the host, and what holds it.
-    _held_as = ""
-    _lock: Any = None
+
+    def __init__(self, state: State, host: Host) -> None:
+        super().__init__(state, host)
+        self._lock = HostLock()
 
     @override
     def connect(self) -> None:
@@ -66,7 +67,7 @@ class Careful(BaseConnector):
             super().connect()
             self._look_out()
             examine(str(self.data.get("ssh_user") or "this user"), self._as_login, self._as_root)
-            if self._held_as and (other := self.hold()):
+            if self._lock.held_as and (other := self.hold()):
                 raise ConnectError(f"its lock went to {other}")
         except Exception as error:
             self.trouble = _words(error) or f"no answer to the login within {LOGIN_DEADLINE} s"
@@ -79,7 +80,8 @@ class Careful(BaseConnector):
         """Disconnect, and let go of the lock."""
         if self._watch:
             self._watch.end()
-        self._unlock()
+        if not self.lost:
+            self._lock.release()
         super().disconnect()
 
     @override
@@ -138,36 +140,19 @@ class Careful(BaseConnector):
             ConnectError: it cannot be locked.
         """
         client = getattr(self, "client", None)
-        if client is None:
-            return ""
-        text = self._held_as or holder()
+        return "" if client is None else self._lock.take(client, self._line_as_root)
+
+    def _line_as_root(self, command: StringCommand) -> str:
         arguments = self._root_arguments()
         extract_control_arguments(arguments)
-        line = make_unix_command_for_host(
-            self.state, self.host, prefixed(hold_command(text)), **arguments
-        )
-        stdin, stdout, stderr = client.exec_command(line.get_raw_value())
-        word, _, who = stdout.readline().rstrip("\n").partition(" ")
-        if word not in ("held", "taken"):
-            why = stderr.read().decode(errors="replace").strip()
-            raise ConnectError(f"the host cannot be locked against other deploys: {why}")
-        # A host that was restarted has forgotten who held it.
-        if word == "taken" or (self._held_as and who not in ("", self._held_as)):
-            return who or "somebody who did not leave a name"
-        self._held_as, self._lock = text, stdin
-        return ""
+        line = make_unix_command_for_host(self.state, self.host, prefixed(command), **arguments)
+        return line.get_raw_value()
 
     def let_go(self) -> None:
         """Let go of the host's lock, for whoever comes next."""
-        self._unlock()
-        self._held_as = ""
-
-    def _unlock(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None and not self.lost:
-            lock.channel.shutdown_write()
-            # Whoever comes next is to find it free.
-            lock.channel.status_event.wait(5)
+        if not self.lost:
+            self._lock.release()
+        self._lock = HostLock()
 
     def _attempt(self, act: Callable[[], _Answer], failed: _Answer, too_long: str = "") -> _Answer:
         """What `act` returns, or `failed` when there is no connection, or none after it."""
@@ -213,15 +198,8 @@ class Careful(BaseConnector):
             )
 
     def _beat(self) -> None:
-        if self._lock is None:
+        if self._lock.beat():
             return
-        try:
-            self._lock.write("\n")
-            self._lock.flush()
-            return
-        except OSError:
-            # The host had heard nothing for too long, as while pyinfra asks whether to go on.
-            self._lock = None
         try:
             other = self.hold()
         except _LOSS as error:
