@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from paramiko import SSHException, Transport
 from pyinfra import logger
@@ -33,7 +33,6 @@ from fleet.kit.errors import FleetError
 STEP_DEADLINE = 3600  # seconds that one command may take
 LOGIN_DEADLINE = 60  # the same while a login is examined
 
-_Answer = TypeVar("_Answer")
 _Heard = tuple[bool, CommandOutput]
 _LOSS = (OSError, EOFError, SSHException, ConnectError)
 
@@ -71,6 +70,8 @@ class Careful(BaseConnector):
                 raise ConnectError(f"its lock went to {other}")
         except Exception as error:
             self.trouble = _words(error) or f"no answer to the login within {LOGIN_DEADLINE} s"
+            if (transport := self._transport()) is not None:
+                transport.close()
             if not isinstance(error, _LOSS):
                 logger.warning("".join(traceback.format_exception(error)))
             raise ConnectError(self.trouble) from None
@@ -102,8 +103,7 @@ class Careful(BaseConnector):
                 lambda: inner.run_shell_command(
                     prefixed(command), print_output, print_input, **arguments
                 ),
-                failed=(False, CommandOutput([])),
-                too_long=too_long,
+                too_long,
             )
         if ok:
             return ok, output
@@ -123,13 +123,25 @@ class Careful(BaseConnector):
     def put_file(self, *arguments: Any, **options: Any) -> bool:
         """Upload a file; whether it is there now."""
         inner: Any = super()
-        return self._attempt(lambda: inner.put_file(*arguments, **options), failed=False)
+        return self._transferred(lambda: inner.put_file(*arguments, **options))
 
     @override
     def get_file(self, *arguments: Any, **options: Any) -> bool:
         """Download a file; whether it is here now."""
         inner: Any = super()
-        return self._attempt(lambda: inner.get_file(*arguments, **options), failed=False)
+        return self._transferred(lambda: inner.get_file(*arguments, **options))
+
+    def _transferred(self, act: Callable[[], bool]) -> bool:
+        """What `act` returns; of a file that cannot be read or written, why, and false."""
+        transport = self._transport()
+        try:
+            return act()
+        except _LOSS as error:
+            if transport is not None and not transport.is_active():
+                self._lose("the connection was lost")
+            self.trouble = self.lost or _words(error)
+            self.host.log(self.trouble, log_func=logger.error)
+        return False
 
     def hold(self) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
@@ -154,8 +166,9 @@ class Careful(BaseConnector):
             self._lock.release()
         self._lock = HostLock()
 
-    def _attempt(self, act: Callable[[], _Answer], failed: _Answer, too_long: str = "") -> _Answer:
-        """What `act` returns, or `failed` when there is no connection, or none after it."""
+    def _attempt(self, act: Callable[[], _Heard], too_long: str) -> _Heard:
+        """What `act` returns, or a failure when there is no connection, or none after it."""
+        failed = False, CommandOutput([])
         if self.lost:
             return failed
         try:
@@ -225,8 +238,11 @@ class Careful(BaseConnector):
     def _examined(self, command: StringCommand, arguments: Any) -> _Heard:
         inner: Any = super()
         limited = {**arguments, "_timeout": LOGIN_DEADLINE}
-        with self._within(LOGIN_DEADLINE, "the login did not answer"):
+        with self._within(LOGIN_DEADLINE, f"no answer to the login within {LOGIN_DEADLINE} s"):
             heard: _Heard = inner.run_shell_command(command, False, False, **limited)
+        transport = self._transport()
+        if transport is not None and not transport.is_active():
+            raise ConnectError(self.lost or "the connection was lost")
         return heard
 
     def _root_arguments(self) -> Any:
