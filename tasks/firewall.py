@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra import host
 from pyinfra.api import deploy
+from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import (

@@ -15,6 +15,7 @@ from fleet.declare import inventory_file
 from fleet.declare.capability import Capability
 from fleet.declare.fleet import PROJECT_ROOT, Fleet
 from fleet.declare.load import group_names, load_fleet
+from fleet.kit.connection.careful import be_careful
 from fleet.kit.errors import FleetError
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -33,6 +34,7 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     """
     if not path.exists():
         raise FleetError(f"{path}: no such inventory file")
+    be_careful()
     # The order of pyinfra's own command line: inventory files are run with a state in place.
     config = Config()  # type: ignore[no-untyped-call]
     state = State(check_for_changes=False)

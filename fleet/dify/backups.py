@@ -19,6 +19,7 @@ from fleet.dify import declared as dify
 from fleet.dify.on_host.dify_manifest import LONGEST, MANIFEST, Manifest, manifest_of
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
+from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.errors import FleetError
 from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import sha256
@@ -26,6 +27,7 @@ from fleet.kit.on_host.common import sha256
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
 _PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
 _JOB = "llm-fleet-dify-backup-now.service"
+_BACKUP_DEADLINE = 24 * 3600  # seconds; it may be of a disk full of knowledge
 _TEXTS = {"secrets": "secrets.json", "app_keys": "app-keys.json"}
 _VALUE = re.compile(r"[!-~]{1,200}")
 
@@ -56,11 +58,12 @@ class DifyHost:
         # A unit: with the line cut in the middle, the containers must not stay paused.
         self._run(
             StringCommand(
-                "systemd-run --quiet --wait --collect --unit", _JOB,
+                "systemd-run --quiet --wait --collect", UNIT_OPTIONS, "--unit", _JOB,
                 "--property", QuoteString(after),
                 "/usr/bin/python3", program, "backup", config,
                 "|| {", journal_of(_JOB, 8), ">&2; exit 1; }",
-            )
+            ),
+            timeout=_BACKUP_DEADLINE,
         )  # fmt: skip
         # By name: of the archives' times one may be of a clock that was wrong.
         made = self._archives() - before
@@ -163,9 +166,11 @@ class DifyHost:
         finally:
             self._run(StringCommand("rm -f", QuoteString(passage)))
 
-    def _run(self, command: StringCommand, *, sudo: bool = True) -> list[str]:
+    def _run(
+        self, command: StringCommand, *, sudo: bool = True, timeout: int | None = None
+    ) -> list[str]:
         wanted = sudo and bool(self._host.data.get("_sudo"))
-        ok, output = self._host.run_shell_command(command, _sudo=wanted)
+        ok, output = self._host.run_shell_command(command, _sudo=wanted, _timeout=timeout)
         if not ok:
             raise FleetError(f"{self.declared.name}: {output.stderr.strip() or 'failed'}")
         lines: list[str] = output.stdout_lines

@@ -11,7 +11,7 @@ from fleet.kit.apt import sources_changed
 from fleet.kit.commands import Commands
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.files import ManagedFile, install_files
-from fleet.kit.paths import RUN
+from fleet.kit.paths import RUN, STAGE
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def trust_repository(repository: AptRepository) -> Commands:
 
 
 def _install_key(repository: AptRepository) -> Commands:
-    stage = f"{RUN}/key"
+    stage = f"{STAGE}-key"
     key = f"{stage}/key"
     yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
     if repository.key.startswith(("http://", "https://")):

@@ -39,6 +39,7 @@ LONGEST_FIRST = (
     "test_instances",
     "test_gateway",
     "test_models",
+    "test_run",
     "test_deploy",
     "test_dify_release",
     "test_docker_instances",

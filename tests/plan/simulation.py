@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unittest import mock
 import gevent
 import pyinfra
 from gevent import monkey
-from pyinfra.api import Config, Host, State, StringCommand
+from pyinfra.api import Config, FunctionCommand, Host, State, StringCommand
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
@@ -59,6 +59,7 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
+from fleet.kit import run
 from fleet.kit.facts.apt import (
     AptHolder,
     ExistingFiles,
@@ -215,6 +216,7 @@ class Plan:
     steps: dict[str, list[Step]]
     json: str
     order: list[str] = field(default_factory=list)  # "host: step", all hosts together
+    failed: dict[str, str] = field(default_factory=dict)  # host to why, where hosts fail alone
 
     def names(self, host: str) -> list[str]:
         """The operations of `host` that would change something."""
@@ -286,11 +288,15 @@ def _contexts(state: State) -> Iterator[None]:
                 manager.reset()
 
 
-def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) -> Plan:
+def plan(
+    hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False, alone: bool = False
+) -> Plan:
     """Plan deploy.py for `hosts`; `answers` has what each of them answers.
 
+    Each host fails `alone`, as in a deploy, or by what fails it.
+
     Raises:
-        FleetError: what the deploy refuses.
+        FleetError: what the deploy refuses, unless `alone`.
         UnregisteredFact: the deploy asked for a fact that is not in `answers`.
     """
 
@@ -303,10 +309,16 @@ def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) ->
     inventory = inventory_of({f"@fake/{name}": declared for name, declared in hosts.items()})
     state = State(inventory, Config(DIFF=diff))
     state.current_deploy_filename = str(DEPLOY)
-    with mock.patch.object(Host, "get_fact", get_fact), _contexts(state):
+    each = run.alone if alone else nullcontext
+    with (
+        mock.patch.object(Host, "get_fact", get_fact),
+        mock.patch.object(run, "alone", each),
+        _contexts(state),
+    ):
         state.set_stage(StateStage.Prepare)
         for host in inventory:
             state.activate_host(host)
+        for host in inventory:
             # In a greenlet of its own, as pyinfra does it: host and config are local to it.
             if error := gevent.spawn(_load, state, host).get():
                 raise error
@@ -334,16 +346,24 @@ def _execute(state: State, shown: str) -> Plan:
     for op_hash in state.get_op_order():
         [name] = state.op_meta[op_hash].names
         for host in state.inventory:
-            if op_hash not in state.ops[host]:
+            if host in state.failed_hosts or op_hash not in state.ops[host]:
                 continue
             ctx_host.set(host)
             ctx_config.set(state.config.copy())
-            commands = list(state.ops[host][op_hash].command_generator())
+            data = state.ops[host][op_hash]
+            commands = list(data.command_generator())
             short = host.name.removeprefix("@fake/")
             steps[short].append(Step(name, commands))
             if commands:
                 order.append(f"{short}: {name}")
-    return Plan(steps, shown, order)
+            if any(_is_failure(command) for command in commands):
+                state.failed_hosts.add(host)
+    return Plan(steps, shown, order, run.failures(state))
+
+
+def _is_failure(command: PyinfraCommand) -> bool:
+    """Whether it is what an operation's exception was turned into."""
+    return isinstance(command, FunctionCommand) and command.function.__module__ == run.__name__
 
 
 def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answers:

@@ -213,7 +213,7 @@ class TestContainer:
     def test_image_is_pulled_by_the_host_before_the_units_are_laid_down(self, done: Plan) -> None:
         start, found = done.step("gpu1", "Ollama | Pull the image").lines
         assert (
-            f"systemd-run --quiet --unit llm-fleet-pull-ollama.service docker pull --quiet {IMAGE}"
+            f"--setenv LC_ALL=C --unit llm-fleet-pull-ollama.service docker pull --quiet {IMAGE}"
             in start
         )
         assert f"docker image inspect --format '{{{{.Id}}}}' {IMAGE}" in found

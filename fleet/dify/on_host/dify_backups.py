@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from archives import is_due, prune, seal, volume_path
-from common import ProgramError, run, say, sha256
+from common import ProgramError, make_directory, run, say, sha256
 from dify_archive import Tree, clear, read_manifest, unpack_checked
 from dify_compose import Release
 from dify_containers import Containers
@@ -62,7 +62,7 @@ class Backups:
         """
         release = Release(self.config, self.state.now.version)
         # One that is there may hold what is others': archives are root's alone by themselves.
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self.directory, 0o700)
         for stale in self.directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         fix = "make room, or declare another dify_backup_dir"

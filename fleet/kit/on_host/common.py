@@ -73,9 +73,20 @@ def run(*words: str, cwd: Path | None = None, stdin: IO[bytes] | None = None) ->
     return done.stdout
 
 
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Have the directory `path`, made with `mode`; parents that are missing are open to all.
+
+    Whatever the umask is: others may keep their things below the same parents.
+    """
+    missing = [item for item in (path, *path.parents) if not item.exists()]
+    for item in reversed(missing):
+        item.mkdir(mode=0o700, exist_ok=True)
+        item.chmod(mode if item == path else 0o755)
+
+
 def write(path: Path, text: str, mode: int = 0o600) -> None:
     """Have `text` in the file `path`: a reader, or a crash, finds the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:
