@@ -23,6 +23,7 @@ import openai
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, ROOT, LabUnderTest
 
 INVENTORY = Path("tests/lab/inventories/production.py")
@@ -112,7 +113,7 @@ class GatewayUnderTest:
 
 @pytest.fixture(scope="module")
 def gateway(gateway_lab: LabUnderTest) -> GatewayUnderTest:
-    (ROOT / ".secrets" / "production" / "gateway_key_tuner.previous").unlink(missing_ok=True)
+    (store_of(ROOT / INVENTORY, ROOT) / "gateway_key_tuner.previous").unlink(missing_ok=True)
     gateway_lab.deploy(inventory=INVENTORY)
     return GatewayUnderTest(gateway_lab)
 
@@ -709,7 +710,7 @@ class TestTls:
              certificate],
             check=True, capture_output=True,
         )  # fmt: skip
-        store = ROOT / ".secrets" / "production" / "gateway_tls_key"
+        store = store_of(ROOT / INVENTORY, ROOT) / "gateway_tls_key"
         store.write_text(key.read_text())
         store.chmod(0o600)
         given = {"gateway_tls": "given", "gateway_tls_certificate": ".lab/given.pem"}

@@ -225,6 +225,20 @@ class TestWhatDoesNot:
             assert gateway.post("/api/generate", {**PLAIN, "SHIFT": 1}, key)[0] == 400
 
 
+def test_a_key_may_be_called_what_nginx_knows_otherwise() -> None:
+    names = ("default", "include", "hostnames", "volatile")
+    limited = [{"name": name, "overrides": True, "concurrent": 3, "rate": "9/s"} for name in names]
+    keys = [*limited, {"name": "plain", "overrides": False}]
+    body = {**PLAIN, "keep_alive": 0}
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        running(Path(directory), gateway_keys=keys) as gateway,
+    ):
+        for name in names:
+            assert gateway.post("/api/generate", body, name)[0] == 200
+        assert gateway.post("/api/generate", body, "plain")[0] == 400
+
+
 class TestHowMuch:
     @pytest.mark.parametrize(
         "value",

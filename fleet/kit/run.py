@@ -1,0 +1,168 @@
+"""A run over many hosts: what goes wrong on one is that host's, and is named at the end."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from weakref import WeakKeyDictionary
+
+from pyinfra import host, logger, state
+from pyinfra.api import FunctionCommand, Host, State, operation
+from pyinfra.api.command import PyinfraCommand
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.context import ctx_host, ctx_state
+
+from fleet.kit.commands import Commands, fail
+from fleet.kit.connection.careful import Careful
+from fleet.kit.errors import FleetError
+
+_Make = Callable[[], Iterator[PyinfraCommand]]
+
+# Host to why it failed, as far as that is no failed command of an operation.
+_REASONS: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
+# Host to the other run that has its lock.
+_TAKEN: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Plan a host: whatever goes wrong in here, and later in its operations, fails it alone.
+
+    pyinfra ends the run of all hosts by an exception of one.
+
+    Raises:
+        PyinfraError: no host is left.
+    """
+    # What they stand for, which in another greenlet is another host.
+    state: State = ctx_state.get()  # type: ignore[no-untyped-call]
+    host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    except Exception as error:
+        _REASONS[host] = _reason(state, host, error)
+        host.log_styled(_REASONS[host], fg="red", log_func=logger.error)
+        state.fail_hosts({host})  # type: ignore[no-untyped-call]
+        return
+    if host in state.failed_hosts:
+        _REASONS[host] = _trouble(host)
+    for op_hash, data in state.ops[host].items():
+        names = ", ".join(state.op_meta[op_hash].names)
+        data.command_generator = _guarded(state, host, names, data.command_generator)
+
+
+@operation()
+def lock_host() -> Commands:
+    """Hold the host's lock, that two deploys never mix their settings; with `_serial`.
+
+    One after the other, in the inventory's order: of two runs, the one that is first at the first
+    host that they share gets all. It is freed by the end of the run, whatever that is.
+    """
+    connector = host.connector
+    if not state.is_executing or _taken() or not isinstance(connector, Careful):
+        return
+    if other := connector.hold():
+        _TAKEN[ctx_host.get()] = other  # type: ignore[no-untyped-call]
+    yield from ()
+
+
+@operation()
+def give_way() -> Commands:
+    """Change nothing on any host when another run is at work on one of them."""
+    if taken := _taken():
+        where = "; ".join(f"{name} by {other}" for name, other in taken.items())
+        yield fail(
+            f"{host.name}: nothing was changed on any host, another deploy is at work: {where}; "
+            "deploy when it has ended"
+        )
+
+
+@contextmanager
+def locked(hosts: Iterable[Host]) -> Iterator[None]:
+    """Hold the locks of `hosts`, for a command that is no deploy and changes something.
+
+    Raises:
+        FleetError: another run has one of them.
+    """
+    held: list[Careful] = []
+    try:
+        for host in hosts:
+            connector = host.connector
+            if isinstance(connector, Careful):
+                held.append(connector)
+                if other := connector.hold():
+                    raise FleetError(f"{host.name}: another deploy is at work there: by {other}")
+        yield
+    finally:
+        for connector in held:
+            connector.let_go()
+
+
+def failures(state: State) -> dict[str, str]:
+    """Each host that failed, in the inventory's order, to why; its name is not said twice."""
+    found = {
+        host.name: _REASONS.get(host) or _failed_step(state, host) or _trouble(host)
+        for host in state.inventory
+        if host in state.failed_hosts
+    }
+    return {name: why.removeprefix(f"{name}: ") for name, why in found.items()}
+
+
+def _taken() -> dict[str, str]:
+    return {item.name: _TAKEN[item] for item in state.inventory if item in _TAKEN}
+
+
+def _guarded(state: State, host: Host, names: str, make: _Make) -> _Make:
+    """`make`, with an exception of it, or a question without an answer, turned into a failure."""
+
+    def commands() -> Iterator[PyinfraCommand]:
+        try:
+            yield from make()
+        except Exception as error:
+            reason = _reason(state, host, error)
+        else:
+            if host not in state.failed_hosts:
+                return
+            reason = _trouble(host)
+        _REASONS.setdefault(host, f"{names}: {reason.removeprefix(f'{host.name}: ')}")
+        yield FunctionCommand(_fail, (reason,), {})
+
+    return commands
+
+
+def _fail(state: State, host: Host, reason: str) -> bool:
+    host.log_styled(reason, fg="red", log_func=logger.error)
+    return False
+
+
+def _reason(state: State, host: Host, error: Exception) -> str:
+    """What `error` says; of one that nobody has put into words, where it was raised too.
+
+    pyinfra goes on after a question without an answer: that is then the reason, and not what came
+    of it.
+    """
+    if host in state.failed_hosts and (trouble := _trouble(host)):
+        return trouble
+    text = " ".join(str(part) for part in error.args)
+    if not isinstance(error, PyinfraError):
+        logger.error("".join(traceback.format_exception(error)))
+        text = f"{type(error).__name__}: {text}"
+    return text if text.startswith(f"{host.name}:") else f"{host.name}: {text}"
+
+
+def _failed_step(state: State, host: Host) -> str:
+    for op_hash in state.get_op_order():  # type: ignore[no-untyped-call]
+        data = state.ops[host].get(op_hash)
+        meta = data and data.operation_meta
+        if meta and meta.is_complete() and not meta.did_succeed():
+            names = ", ".join(state.op_meta[op_hash].names)
+            said = (meta.stderr_lines or [_trouble(host)])[-1]
+            return f"{names}: {said.removeprefix(f'{host.name}: ')}".removesuffix(": ")
+    return ""
+
+
+def _trouble(host: Host) -> str:
+    """The last line of what the host's last failed command wrote, or why it has no connection."""
+    connector = host.connector
+    lines = connector.trouble.splitlines() if isinstance(connector, Careful) else []
+    return lines[-1] if lines else ""
