@@ -3,6 +3,7 @@
 from pyinfra import host, inventory
 
 from fleet.capabilities import CAPABILITIES
+from fleet.declare import inventory_file
 from fleet.declare.load import load_fleet
 from fleet.dify.settings import Dify
 from fleet.docker.settings import Docker
@@ -24,7 +25,7 @@ from tasks.platform import platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory, CAPABILITIES)
+fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked())
 me = fleet[host.name]
 
 # What goes wrong on this host from here on fails this host alone.

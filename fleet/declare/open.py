@@ -48,7 +48,7 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     except UnexpectedExternalError as error:
         raise inventory_file.failure(error.filename, error.exception) from None
     ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
-    fleet = load_fleet(inventory, capabilities)
+    fleet = load_fleet(inventory, capabilities, path)
     state.init(inventory, config)
     state.set_stage(StateStage.Connect)
     state.set_stage(StateStage.Prepare)

@@ -32,6 +32,7 @@ from fleet.models.on_host.ollama_protocol import SHOWN, load_request
 from fleet.ollama.models import is_auto
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
+from fleet.platform.facts import HasIpv6
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
@@ -83,7 +84,8 @@ class Gateways:
             openssl = self._fact(gateway.name, OpensslVersion)
             self._need_deployed(gateway, openssl, now)
             then = sorted(drained(now))
-            files = config_files(gateway, self._fleet, openssl, then)
+            ipv6 = self._fact(gateway.name, HasIpv6)
+            files = config_files(gateway, self._fleet, openssl, then, ipv6)
             host = self._host(gateway.name)
             add_op(
                 self._state,
@@ -179,7 +181,8 @@ class Gateways:
         return sum('"nginx"' in line for line in lines)
 
     def _need_deployed(self, gateway: FleetHost, openssl: tuple[int, int], now: list[str]) -> None:
-        files = config_files(gateway, self._fleet, openssl, now)
+        ipv6 = self._fact(gateway.name, HasIpv6)
+        files = config_files(gateway, self._fleet, openssl, now, ipv6)
         there = self._fact(gateway.name, FileStates, paths=[file.path for file in files])
         if [file.path for file in files if there.get(file.path) != file.state]:
             raise FleetError(

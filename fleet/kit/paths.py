@@ -12,5 +12,7 @@ RUN = "/run/llm-fleet"
 # Each run has its own, and the next one removes what a killed one left: `hold-lock` does.
 STAGE = f"{RUN}/stage-{RUN_ID}"
 UNITS = "/etc/systemd/system"
+# Where snapd has the units of a snap, for its name.
+SNAP_UNITS = f"{UNITS}/snap.{{}}.*.service"
 # Which secrets store this host's secrets are from.
 SECRETS_STORE = f"{ETC}/secrets-store"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from fleet.kit.apt import sources_changed
 from fleet.kit.commands import Commands
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.files import ManagedFile, install_files
@@ -70,6 +71,8 @@ def trust_repository(repository: AptRepository) -> Commands:
     if old := host.get_fact(ExistingFiles, paths=repository.replaced):
         yield StringCommand("rm -f", *[QuoteString(path) for path in old])
     yield from install_files._inner(files=[repository.source])
+    # Whatever was changed: apt reads its lists by its sources, and trusts them by their keys.
+    sources_changed()
 
 
 def _install_key(repository: AptRepository) -> Commands:
@@ -114,3 +117,4 @@ def forget_repository(repository: AptRepository) -> Commands:
     paths = [repository.source.path, repository.keyring]
     if found := host.get_fact(ExistingFiles, paths=paths):
         yield StringCommand("rm -f", *[QuoteString(path) for path in found])
+        sources_changed()

@@ -15,6 +15,7 @@ from testinfra.host import Host as TestinfraHost
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
 from fleet.declare.open import open_inventory
+from fleet.firewall.facts import Login, SshLogin
 
 _EXIT_MARK = "llm-fleet-exit:"
 
@@ -95,6 +96,12 @@ class Target:
         """A pyinfra fact of this host; the deploy decides by the same ones."""
         with ctx_host.use(self._host):
             return self._host.get_fact(fact, **arguments)
+
+    def login(self) -> Login | None:
+        """How these checks came in, as sshd sees it."""
+        with ctx_host.use(self._host):
+            found: Login | None = self._host.get_fact(SshLogin, _sudo=False)
+        return found
 
     def run(self, command: str, *args: str, stdin: str | None = None) -> str:
         """Standard output of `command`, which must succeed; `args` are quoted into its `%s`."""

@@ -38,6 +38,7 @@ from fleet.kit.facts.units import UnitState
 from fleet.kit.proxy import ask_directly_if_private
 from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
+from fleet.platform.facts import HasIpv6
 from tests.compliance.connection import Target
 
 _QUESTION = "What is the capital of France?"
@@ -57,7 +58,7 @@ def test_configuration(gateway_host: Target, measured) -> None:
     drained = gateway_host.fact(DrainedHosts)
     openssl = gateway_host.fact(OpensslVersion)
     files = [
-        *config_files(declared, gateway_host.fleet, openssl, drained),
+        *config_files(declared, gateway_host.fleet, openssl, drained, gateway_host.fact(HasIpv6)),
         dropin_file(),
         sysctl_file(),
     ]

@@ -23,7 +23,8 @@ BY_HAND = '{"bip": "10.99.0.1/24", "log-opts": {"labels": "team"}}'
 IMAGE = """set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends docker.io docker-cli busybox-static >/dev/null
+apt-get install -y -qq --no-install-recommends \
+    busybox-static curl docker.io docker-cli gpg python3 >/dev/null
 mkdir -p /srv/image/bin
 cp /bin/busybox /srv/image/bin
 for name in cat env httpd ls sh sleep; do ln -sf busybox /srv/image/bin/$name; done

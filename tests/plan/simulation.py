@@ -37,7 +37,16 @@ from fleet.driver.facts import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.firewall.facts import OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.firewall.facts import (
+    Filters,
+    LoginCarrier,
+    OtherFilters,
+    OtherFirewalls,
+    Ruleset,
+    RulesetState,
+    SshLogin,
+    Uplinks,
+)
 from fleet.gates.facts import (
     FileHead,
     FileSize,
@@ -51,16 +60,24 @@ from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
 from fleet.kit import run
-from fleet.kit.facts.apt import AptHolder, ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit.facts.apt import (
+    AptHolder,
+    ExistingFiles,
+    KeptFiles,
+    KeyringFingerprints,
+    PackageVersions,
+)
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import Download, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.listeners import Listeners
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import HasIpv6, HostAddresses
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -88,10 +105,14 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
+        HasIpv6: lambda: True,
+        FailedJobs: list,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
         FileStates: lambda paths: {},
+        Places: lambda paths: {path: Place(path, path) for path in paths},
+        Listeners: tuple,
         DebPackages: lambda: {"systemd": ["257"]},
         Groups: lambda: ["root"],
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
@@ -99,6 +120,9 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         RulesetState: lambda table, path: Ruleset("", ""),
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
+        LoginCarrier: lambda source: None,
+        OtherFilters: lambda probes, bridges: Filters(),
+        Uplinks: lambda: ["eth0"],
         OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,
@@ -122,6 +146,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
         AptHolder: str,
+        KeptFiles: frozenset,
         KeyringFingerprints: lambda path: (),
         ExistingFiles: lambda paths: [],
         PackageVersions: lambda packages: {},
@@ -357,25 +382,26 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         for name in line.split("--no-install-recommends ")[1].split(" ;")[0].split()
     }
     directories = {
-        "/run/systemd/system": {"mode": 755, "user": "root", "group": "root"},
-        "/var/lib/ollama": {"mode": 750, "user": "ollama", "group": "ollama"},
-        "/etc/llm-fleet/gateway": {"mode": 700, "user": "root", "group": "root"},
-        "/var/lib/llm-fleet-acme": {"mode": 755, "user": "root", "group": "root"},
-        declared["models_dir"]: {"mode": 755, "user": "ollama", "group": "ollama"},
+        "/etc/llm-fleet": ("root", "755"),
+        "/var/lib/ollama": ("ollama", "750"),
+        "/etc/llm-fleet/gateway": ("root", "700"),
+        "/var/lib/llm-fleet-acme": ("root", "755"),
+        declared["models_dir"]: ("ollama", "755"),
     }
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
     installed, sha256 = declared["release"]
 
     log = {"mode": 640, "user": "www-data", "group": "adm"}
 
-    def directory(path: str) -> dict[str, Any] | None:
-        return directories.get(path)
+    def place(path: str) -> Place:
+        user, mode = directories.get(path, ("root", "755"))
+        return Place(path, path, "directory", user, user, mode)
 
     return before | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
-        Directory: directory,
+        Places: lambda paths: {path: place(path) for path in paths},
         File: lambda path: log if path == "/var/log/nginx/gateway.log" else None,
         Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
         AcmeNames: lambda: declared.get("acme_names", []),

@@ -99,7 +99,7 @@ def after(first: Plan, store: Path) -> Answers:
 @pytest.fixture
 def store(secrets_store: Path) -> Path:
     """Where this fleet's secrets are, of which each test has its own app keys."""
-    root = secrets_store / "@fake"
+    root = secrets_store / "default"
     yield root
     for path in root.glob("dify_fake-box_app_*"):
         path.unlink()

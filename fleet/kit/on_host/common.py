@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+# Exit status of a job that found its configuration replaced: EX_TEMPFAIL of sysexits.h.
+TO_BE_STARTED_ANEW = 75
 BLOCK = 1 << 20  # bytes of a file that are in memory at a time
 
 
@@ -34,12 +36,19 @@ class CommandError(ProgramError):
 def say(text: str) -> None:
     """A line on standard output, at once: an answer, or progress of which the deploy shows the
     newest."""
-    print(text, flush=True)  # noqa: T201 - the journal is where it goes
+    print(_plain(text), flush=True)  # noqa: T201 - the journal is where it goes
 
 
 def log(text: str) -> None:
     """A line on standard error: what is no answer, so that an answer can be read by itself."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the journal is where it goes
+    print(_plain(text), file=sys.stderr, flush=True)  # noqa: T201 - the journal is where it goes
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal obeys: a container's log, or a model's answer, may be in it."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def size_text(count: float) -> str:

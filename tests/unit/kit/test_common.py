@@ -20,6 +20,12 @@ def test_answers_and_the_rest_are_told_apart(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr() == ("an answer\n", "no answer\n")
 
 
+def test_nothing_that_a_terminal_obeys_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for tell in (say, log):
+        tell("api:\tmödel \x1b]0;title\x07\x1b[2J\u202e\nnext")
+    assert {*capsys.readouterr()} == {"api:\tmödel \ufffd]0;title\ufffd\ufffd[2J\ufffd\nnext\n"}
+
+
 class TestWrite:
     @pytest.mark.parametrize("mode", [0o600, 0o644])
     def test_whole_and_for_whom(self, tmp_path: Path, mode: int) -> None:
