@@ -18,6 +18,7 @@ _STATE = {
         ...: {"phase": str, "completed": int, "total": int, "rate": int, "error": str},
     },
 }
+_FEW = ("", "0", "1", "2")  # restarts after which a loader may still do it
 # In these phases of the loader nothing is done about a model.
 _QUIET_PHASES = ("waiting", "ready")
 
@@ -63,7 +64,8 @@ class LoaderRun(Job):
 class ModelsJob(FactBase[LoaderRun]):
     """The run of `model_loader.py` whose state file is `path`.
 
-    A run that failed and waits to be started again has failed, as far as anybody waits for it.
+    One that is killed is started again at once, and one that is killed again and again has failed,
+    as far as anybody waits for it.
     """
 
     default = LoaderRun
@@ -76,18 +78,21 @@ class ModelsJob(FactBase[LoaderRun]):
             QuoteString(path),
             "2>/dev/null || echo '{}'; echo; systemctl show --value -p SubState --",
             QuoteString(unit),
+            "; systemctl show --value -p NRestarts --",
+            QuoteString(unit),
         )
 
     @override
     def process(self, output: list[str]) -> LoaderRun:
-        active_state, result, *lines, sub_state = output
+        active_state, result, *lines, sub_state, restarts = output
+        is_killed = sub_state == "auto-restart" and restarts not in _FEW
         try:
             models = parsed("".join(lines) or "{}", _STATE).get("models") or {}
         except FormError:
             # Half a file, or somebody else's: how far it is is not known.
             models = {}
         return LoaderRun(
-            "failed" if sub_state == "auto-restart" else active_state,
+            "failed" if is_killed else active_state,
             result,
             {name: ModelProgress.from_entry(entry) for name, entry in models.items()},
         )
