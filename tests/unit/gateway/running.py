@@ -132,6 +132,8 @@ def _write(gateway: Running) -> None:
         **{f"10.0.0.{number}:11434": f"unix:{directory}/backend.sock:" for number in range(11, 14)},
         "http {": f"http {{\n{temporary}",
         "worker_processes auto": "worker_processes 1",
+        # A socket file is called from no address.
+        "proxy_bind 10.0.0.2;": "",
     }
     files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [])
     for file in files:
