@@ -113,7 +113,7 @@ def status(lab_id: str) -> None:
     for name, record in hosts.known(lab).items():
         groups = ",".join(record["groups"])
         addresses = f"{record['address']:<14}{record['address6']:<16}"
-        click.echo(f"{name:<6} {groups:<12}{record['release']:<12}{addresses}{rows[name]}")
+        click.echo(f"{name:<6} {groups:<12}{record['release']:<12} {addresses}{rows[name]}")
     click.echo(f"upstream {services.state(lab)}")
     if lab.read("registry"):
         click.echo(f"registry {services.registry_state(lab)}")
