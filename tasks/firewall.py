@@ -39,6 +39,8 @@ from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.paths import ETC
+from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
 
 
@@ -70,6 +72,10 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
     install_packages(name="Install nftables", packages=["nftables"])
     install_files(
         name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]
+    )
+    # Others read in it too, whose services are not root's.
+    have_directory(
+        name="Create the directory", directory=Directory(ETC, ETC), group="root", mode="755"
     )
     apply_ruleset(
         name="Apply the ruleset, and keep it if a new login succeeds",

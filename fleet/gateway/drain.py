@@ -24,6 +24,7 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
 from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.run import locked
 from fleet.kit.units import run_unit
 from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
@@ -47,11 +48,13 @@ class Gateways:
         for host in state.inventory:
             if host.name not in wanted:
                 raise FleetError(f"{host.name}: not in the fleet")
-        state.config.FAIL_PERCENT = 0
 
     def __enter__(self) -> Gateways:
         """Connect, and refuse when a host does not answer: a drain holds everywhere or nowhere."""
-        connect_all(self._state)
+        try:
+            connect_all(self._state)
+        except PyinfraError as error:
+            raise FleetError(f"no host can be reached: {error}") from None
         down = [host.name for host in self._state.inventory if not host.connected]
         gateways = {gateway.name for gateway in self._fleet.running(Gateway)}
         if missing := sorted(gateways & set(down)):
@@ -67,7 +70,15 @@ class Gateways:
         return {g.name: self._fact(g.name, DrainedHosts) for g in self._fleet.running(Gateway)}
 
     def change(self, drained: Callable[[list[str]], list[str]]) -> None:
-        """Have `drained(now)` as the drained hosts of each gateway, by one reload."""
+        """Have `drained(now)` as the drained hosts of each gateway, by one reload.
+
+        Raises:
+            FleetError: a deploy is at work on a gateway, or it runs what is not declared.
+        """
+        with locked(self._host(gateway.name) for gateway in self._fleet.running(Gateway)):
+            self._change(drained)
+
+    def _change(self, drained: Callable[[list[str]], list[str]]) -> None:
         for gateway in self._fleet.running(Gateway):
             now = self._fact(gateway.name, DrainedHosts)
             openssl = self._fact(gateway.name, OpensslVersion)
@@ -92,11 +103,13 @@ class Gateways:
                 health_url=f"{health_origin(gateway)}/healthz",
                 host=host,
             )
+        self._state.config.FAIL_PERCENT = 0
         try:
             run_ops(self._state)
         except PyinfraError as error:
             raise FleetError(f"not changed on every gateway: {error}") from None
-        if failed := [host.name for host in self._state.failed_hosts]:
+        gateways = {gateway.name for gateway in self._fleet.running(Gateway)}
+        if failed := sorted(gateways & {host.name for host in self._state.failed_hosts}):
             raise FleetError(f"{', '.join(failed)}: not changed; see above")
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: _Say) -> None:
@@ -154,7 +167,7 @@ class Gateways:
             QuoteString(json.dumps({**body, "stream": False})),
             QuoteString(url),
         )
-        return "".join(self._run(gpu.name, call))
+        return "".join(self._run(gpu.name, call, limit + 60))
 
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
         lines = [
@@ -185,11 +198,12 @@ class Gateways:
         with ctx_host.use(host):
             return host.get_fact(fact, **arguments)
 
-    def _run(self, name: str, command: StringCommand) -> list[str]:
+    def _run(self, name: str, command: StringCommand, timeout: int | None = None) -> list[str]:
         host = self._host(name)
         if not host.connected:
             raise FleetError(f"{name}: no connection")
-        ok, output = host.run_shell_command(command, _sudo=bool(host.data.get("_sudo")))
+        sudo = bool(host.data.get("_sudo"))
+        ok, output = host.run_shell_command(command, _sudo=sudo, _timeout=timeout)
         if not ok:
             raise FleetError(f"{name}: {output.stderr or 'failed'}: {command}")
         lines: list[str] = output.stdout_lines

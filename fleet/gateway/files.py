@@ -50,9 +50,9 @@ from fleet.ollama.settings import Ollama
 from fleet.platform.settings import Platform
 
 _FIRST_WITH_ML_KEM = (3, 5)
-# A host that has lost its power answers nothing, not even that it is gone. A request to it over a
-# kept connection is given up after 13 s (default: 15 minutes), one that waits for its answer after
-# 45 s (default: 2 hours).
+# A host that has lost its power answers nothing, not even that it is gone. A request that is being
+# sent to it is given up after 13 s (default: 15 minutes), one that waits for its answer after 45 s
+# (default: 2 hours).
 KERNEL = {
     "net.ipv4.tcp_retries2": 5,
     "net.ipv4.tcp_keepalive_time": 30,

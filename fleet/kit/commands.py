@@ -8,6 +8,8 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from fleet.kit.journal import journal_of
+
 Commands = Generator[StringCommand, None, None]
 
 
@@ -28,12 +30,12 @@ def fail(message: str) -> StringCommand:
 
 
 def or_journal(command: StringCommand, unit: str) -> StringCommand:
-    """`command`, and when it fails the end of `unit`'s journal as evidence."""
+    """`command`, and when it fails the end of what `unit` said in this run as evidence."""
     return StringCommand(
         "{",
         command,
-        "; } || { journalctl --no-pager -o cat -n 20 -u",
-        QuoteString(unit),
+        "; } || {",
+        journal_of(unit, 20),
         ">&2; exit 1; }",
     )
 

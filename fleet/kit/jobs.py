@@ -9,10 +9,12 @@ from typing import Any
 
 import gevent  # type: ignore[import-untyped]
 from pyinfra import host
-from pyinfra.api import StringCommand
+from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, fail, or_journal
-from fleet.kit.facts.jobs import AnyJob, LoggedRun
+from fleet.kit.commands import Commands, fail
+from fleet.kit.connection.prefix import UNIT_OPTIONS
+from fleet.kit.facts.jobs import AnyJob, FailedJobs, LoggedRun
+from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import size_text
 
 POLL = 1.0  # seconds between two looks at the host
@@ -26,7 +28,7 @@ def start_job(unit: str, *command: Any) -> StringCommand:
     return StringCommand(
         "systemctl is-active --quiet", unit, "|| {",
         "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, *command, "; }",
+        "systemd-run --quiet", UNIT_OPTIONS, "--unit", unit, *command, "; }",
     )  # fmt: skip
 
 
@@ -61,7 +63,27 @@ def run_job(
             shown, shown_at = line, now
         gevent.sleep(POLL)
     if job.has_failed:
-        yield or_journal(StringCommand("false"), unit)
+        yield _told(unit)
+
+
+def _told(unit: str) -> StringCommand:
+    """What a job that failed said. One of ours alone is then forgotten.
+
+    Its failure is known from here on; kept, it would leave the host "degraded" for ever.
+    """
+    name = QuoteString(unit)
+    return StringCommand(
+        journal_of(unit, 20), '>&2; if [ "$(systemctl show --value -p Transient --', name,
+        ')" = yes ]; then systemctl reset-failed --', name, "; fi; exit 1",
+    )  # fmt: skip
+
+
+@operation()
+def forget_failed_jobs() -> Commands:
+    """Have no job marked as failed that an earlier deploy was not there to tell of."""
+    units = host.get_fact(FailedJobs)
+    if units:
+        yield StringCommand("systemctl reset-failed --", *map(QuoteString, units))
 
 
 def newest_line(job: LoggedRun) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from pyinfra import host
 from pyinfra.api import QuoteString
 
 from fleet.kit.commands import Commands, with_environment
-from fleet.kit.facts.jobs import Download, FetchJob
+from fleet.kit.facts.jobs import Download, FetchJob, runtime_directory
 from fleet.kit.files import ManagedFile
 from fleet.kit.jobs import Meter, run_job, start_job
 from fleet.kit.paths import LIB
@@ -42,13 +43,15 @@ def fetch_release(
     """
     fetch = (FETCHER, QuoteString(tarball.url), tarball.sha256, tarball.directory)
     meter = Meter()
+    runtime = f"RuntimeDirectory={PurePosixPath(runtime_directory(unit)).name}"
+    options = ("--property", runtime, *with_environment(environment))
 
     def describe(job: Download) -> str:
         return f"{shown}: {meter.read(job.completed, job.total)}"
 
     yield from run_job(
         unit,
-        start_job(unit, *with_environment(environment), *fetch),
+        start_job(unit, *options, *fetch),
         lambda: host.get_fact(FetchJob, unit=unit, directory=tarball.directory),
         describe,
     )

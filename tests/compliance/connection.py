@@ -44,7 +44,8 @@ class PyinfraBackend(base.BaseBackend):
         )[1]
         lines = output.stdout_lines
         if not lines or not lines[-1].startswith(_EXIT_MARK):
-            raise RuntimeError(f"{self._pyinfra_host.name}: connection lost while running {line!r}")
+            said = output.stderr.strip() or "it did not end"
+            raise RuntimeError(f"{self._pyinfra_host.name}: while running {line!r}: {said}")
         # The mark's own line feed leaves an empty line when the output ended with one.
         stdout = "\n".join(lines[:-1])
         return self.result(

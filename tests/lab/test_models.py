@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest
 
 HOST = "gpu1"
@@ -250,7 +251,10 @@ class TestLink:
         assert not state["ok"]
         assert "404" in _entry(state)["error"]
         assert _entry(state)["attempts"] == 1
-        assert bare.ssh("systemctl show --value -p SubState ollama-models") == "auto-restart"
+        assert bare.ssh("systemctl is-active ollama-models-again.timer") == "active"
+        assert bare.ssh("systemctl stop ollama; systemctl is-active ollama-models-again.timer",
+                        check=False) == "inactive"  # fmt: skip
+        bare.ssh("systemctl start ollama")
 
 
 @pytest.mark.parametrize(
@@ -315,6 +319,16 @@ def test_ollama_restarted_in_mid_pull(bare: Site) -> None:
     assert state["ok"]
     assert bare.size <= bare.served() < bare.size + IN_FLIGHT
     bare.assert_whole()
+
+
+def test_killed_loader_goes_on_at_once(bare: Site) -> None:
+    _slowly(bare)
+    bare.break_link()
+    bare.ssh("systemctl kill -s KILL ollama-models")
+    began = time.monotonic()
+    assert bare.until(lambda state: state["finished"])["ok"]
+    assert time.monotonic() - began < 60, "it waited as after a failure"
+    assert bare.served() < bare.size + IN_FLIGHT
 
 
 def test_restart_of_ollama_takes_the_loader_along(bare: Site) -> None:
@@ -513,6 +527,10 @@ class TestDeploys:
         result = whole.lab.pyinfra("-y", "--data", pin, check=False)
         assert result.returncode != 0
         assert "the tag has moved: declared is the digest " + "ab" * 32 in result.stderr
+        other = pin.replace("ab" * 32, "cd" * 32)
+        result = whole.lab.pyinfra("-y", "--data", other, check=False)
+        assert "cd" * 32 in result.stderr
+        assert "ab" * 32 not in result.stderr, "the journal of an earlier run"
         whole.lab.deploy()
 
 
@@ -659,9 +677,7 @@ DAMAGES = [
 
 def _keep_keys() -> None:
     """The other inventory's gateway keeps the keys that it has."""
-    shutil.copytree(
-        ROOT / ".secrets/lab", ROOT / ".secrets" / CUSTOM_MODELS.stem, dirs_exist_ok=True
-    )
+    shutil.copytree(ROOT / ".secrets/lab", store_of(ROOT / CUSTOM_MODELS, ROOT), dirs_exist_ok=True)
 
 
 def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:

@@ -13,8 +13,10 @@ from pyinfra.facts.server import Arch
 from fleet.gateway.preflight import WITHOUT_LUA
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import FailedJobs
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
+from fleet.kit.paths import STAGE
 from fleet.kit.secrets import SecretStore
 from fleet.platform.facts import HostAddresses
 from fleet.platform.preflight import SUPPORTED
@@ -88,8 +90,8 @@ class TestRefusals:
             plan({"box": BOX}, {"box": answers})
         assert str(refused.value) == (
             "@fake/box: its keys and passwords come from another secrets store than "
-            f"{secrets_store / '@fake'}, and would all change; bring that store here from the "
-            "machine that deployed last (an inventory's store has its file's name), or, to have "
+            f"{secrets_store / 'default'}, and would all change; bring that store here from the "
+            "machine that deployed last (an inventory's store has its file's path), or, to have "
             "all made anew, remove /etc/llm-fleet/secrets-store on the host"
         )
 
@@ -164,7 +166,8 @@ class TestOrder:
             "tls.crt": r"^cd \S+ && nginx -t ",
             "tls.key": r"^cd \S+ && nginx -t ",
             "ollama.service": r"^cd \S+ && .*systemd-analyze verify .*\./ollama\.service",
-            "ollama-models.service": r"^cd \S+ && .*systemd-analyze verify",
+            "ollama-models.service": r"^cd \S+ && .*verify .*\./ollama-models\.service",
+            "ollama-models-again.timer": r"^cd \S+ && .*verify .*\./ollama-models-again\.timer",
             "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
         for steps in bare_plan.steps.values():
@@ -193,6 +196,7 @@ class TestOrder:
             *(Path(file.path).name for file in program_files("models", "model_loader")),
             "models.json",
             "ollama-models.service",
+            "ollama-models-again.timer",
             "gateway_fields.lua",
             "gateway_judge.lua",
             "gateway_errors.lua",
@@ -236,15 +240,13 @@ class TestConverged:
         answers = in_declared_state("two hosts", first)
         hosts = {"gpu1": ("gpu", {**GPU[1], "ollama_keep_alive": "1h"}), "edge": EDGE}
         planned = plan(hosts, answers)
-        assert planned.order == ["gpu1: Ollama | Install the unit"]
+        assert planned.order == [
+            "gpu1: Ollama | Try what changes",
+            "gpu1: Ollama | Install the unit",
+        ]
         [path] = planned.files("gpu1")
         assert path == "/etc/systemd/system/ollama.service"
         assert 'Environment="OLLAMA_KEEP_ALIVE=1h"' in planned.files("gpu1")[path][0]
-
-    def test_line_separator_in_a_value_reaches_the_host(self) -> None:
-        hosts = {"gpu1": ("gpu", {**GPU[1], "ollama_env": {"A": "x\u2028y"}})}
-        files = plan(hosts, {"gpu1": bare()}).files("gpu1")
-        assert "x\u2028y" in files["/etc/systemd/system/ollama.service"][0]
 
 
 class TestSecrets:
@@ -272,13 +274,13 @@ class TestSecrets:
     def test_value_travels_on_stdin_into_one_private_file(self, secrets_store: Path) -> None:
         """It is there after all, and nowhere else: the test above is not about nothing."""
         planned = from_bare("both on one")
-        [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-a")
+        [value] = secrets_of(secrets_store / "default", "gateway_key_team-a")
         carriers = [
             str(command)
             for command in planned.commands("box")
             if value in repr(command.connector_arguments)
         ]
-        assert carriers == ["cat > /run/llm-fleet/stage/keys.conf"]
+        assert carriers == [f"cat > {STAGE}/keys.conf"]
         holders = {
             path: state for path, (text, state) in planned.files("box").items() if value in text
         }
@@ -293,7 +295,7 @@ class TestSecrets:
                     assert re.match(
                         r"rm -rf (\S+) && install -d -m 700 /run/llm-fleet \1$", step.lines[0]
                     ), step.name
-                    assert re.match(r"rm -rf \S+/stage$", step.lines[-1]), step.name
+                    assert step.lines[-1] == f"rm -rf {STAGE}", step.name
 
     def test_diff_shows_the_rest(self, caplog: pytest.LogCaptureFixture) -> None:
         """... so that the silence about keys is a choice and no accident."""
@@ -307,3 +309,12 @@ def test_address_that_the_host_does_not_have_is_refused() -> None:
     answers = bare() | {HostAddresses: lambda: ["127.0.0.1", "10.9.9.9"]}
     with pytest.raises(FleetError, match=r"private_address = '\S+': the host has no such address"):
         plan({"gpu1": GPU}, {"gpu1": answers})
+
+
+def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
+    """A deploy that was cut off told nobody of them, and the host stays "degraded"."""
+    jobs = ["llm-fleet-fetch-ollama-0.1.0.service"]
+    answers = bare() | {FailedJobs: lambda: jobs}
+    planned = plan({"gpu1": GPU}, {"gpu1": answers})
+    [line] = planned.step("gpu1", "Platform | Forget jobs of earlier deploys that failed").lines
+    assert line == f"systemctl reset-failed -- {jobs[0]}"

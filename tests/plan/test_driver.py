@@ -168,4 +168,4 @@ class TestInstalledState:
         lines = planned(answers).step("gpu1", "Driver | Install driver 595 (open modules)").lines
         assert "journalctl" in lines[-1]
         assert "llm-fleet-driver-install.service" in lines[-1]
-        assert lines[-1].endswith("exit 1; }")
+        assert lines[-1].endswith("exit 1")

@@ -47,6 +47,7 @@ def test_from_bare() -> None:
     assert [name for name in planned.names("gpu1") if name.startswith("Firewall")] == [
         "Firewall | Install nftables",
         "Firewall | Install the guard that undoes rules nobody can log in under",
+        "Firewall | Create the directory",
         f"Firewall | {APPLY}",
         "Firewall | Install the unit",
         "Firewall | Install the drop-in that survives nftables.service",

@@ -19,11 +19,7 @@ from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_runni
 
 HOSTS = {"gpu1": ("gpu", {})}
 PROVIDE = "Models | Provide the models"
-START = (
-    'systemctl daemon-reload; if [ "$(systemctl show --value -p SubState ollama-models.service)"'
-    " = auto-restart ]; then systemctl restart --no-block ollama-models.service;"
-    " else systemctl start ollama-models.service; fi"
-)
+START = "systemctl daemon-reload; systemctl start ollama-models.service"
 DONE = ModelsCheck(True, ("gpt-oss:20b",))
 MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 
@@ -162,8 +158,9 @@ def test_failed_loader_fails_the_host_with_its_journal(answers: Answers) -> None
     answers[ModelsJob] = job(LoaderRun("failed", "exit-code", report("failed")))
     start, evidence, *_ = provide(answers)
     assert start == START
-    assert evidence.startswith("{ false ; } || { journalctl")
-    assert "-u ollama-models.service >&2; exit 1; }" in evidence
+    assert "-u ollama-models.service" in evidence
+    assert "journalctl --no-pager -o cat -n 20" in evidence
+    assert evidence.endswith("fi; exit 1")
 
 
 def test_deploy_gives_up_waiting_and_says_so(

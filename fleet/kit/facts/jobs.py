@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TypeVar
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
+
+from fleet.kit.journal import journal_of
+from fleet.kit.on_host.outside import MOST
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Job:
 
 
 AnyJob = TypeVar("AnyJob", bound=Job)
+_RUN = "/run"
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def show_job(unit: str) -> StringCommand:
 
 
 class FetchJob(FactBase[Download]):
-    """A download by `fetch-release` into `directory`."""
+    """A download by `fetch-release` into `directory`; `unit` has a directory in /run."""
 
     default = Download
 
@@ -65,16 +70,26 @@ class FetchJob(FactBase[Download]):
             show_job(unit),
             "stat -c %s",
             QuoteString(f"{directory}.part"),
-            '2>/dev/null || echo 0; echo "$(cat',
-            QuoteString(f"{directory}.total"),
+            '2>/dev/null || echo 0; echo "$(head -c 20',
+            QuoteString(f"{runtime_directory(unit)}/total"),
             '2>/dev/null)"',
         )
 
     @override
     def process(self, output: list[str]) -> Download:
         active_state, result, completed, total = output
-        # The file of the size is there before its number is.
-        return Download(active_state, result, int(completed), int(total or 0))
+        return Download(active_state, result, _count(completed), _count(total))
+
+
+def _count(text: str) -> int:
+    """A number of bytes; 0 for what is none, as a file is there before its number is."""
+    value = int(text) if re.fullmatch("[0-9]{1,19}", text) else 0
+    return value if value < MOST else 0
+
+
+def runtime_directory(unit: str) -> str:
+    """The directory of a unit with a `RuntimeDirectory` of its own name; it goes with the unit."""
+    return f"{_RUN}/{unit.removesuffix('.service')}"
 
 
 class LoggedJob(FactBase[LoggedRun]):
@@ -84,11 +99,27 @@ class LoggedJob(FactBase[LoggedRun]):
 
     @override
     def command(self, unit: str) -> StringCommand:
-        return StringCommand(
-            show_job(unit), "journalctl --no-pager -q -o cat -n 1 -u", QuoteString(unit)
-        )
+        return StringCommand(show_job(unit), journal_of(unit, 1))
 
     @override
     def process(self, output: list[str]) -> LoggedRun:
         active_state, result, *lines = output
         return LoggedRun(active_state, result, lines[-1] if lines else None)
+
+
+class FailedJobs(FactBase[list[str]]):
+    """Jobs that failed: transient units of ours, which nothing but a deploy starts."""
+
+    default = list
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand(
+            "systemctl list-units --state=failed --plain --no-legend 'llm-fleet-*' 2>/dev/null"
+            ' | while read -r unit rest; do if [ "$(systemctl show --value -p Transient --'
+            ' "$unit")" = yes ]; then echo "$unit"; fi; done'
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return [line.strip() for line in output if line.strip()]

@@ -21,7 +21,7 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability, Service
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.declare.load import group_names, load_fleet, secrets_root
+from fleet.declare.load import group_names, load_fleet
 from fleet.declare.refusals import nested
 from fleet.declare.types import AnyNetwork
 from fleet.firewall.rules import Rule, accept_rules, published_rules
@@ -317,12 +317,6 @@ class TestGroups:
         with pytest.raises(SettingsError, match=f"{group}: not a list of hosts"):
             inventory_file.check(inventory, group_names(CAPABILITIES))
         inventory_file.check(inventory, group_names(ungrouped(group)))
-
-    @each_group
-    def test_names_no_secrets(self, group: str) -> None:
-        inventory = inventory_of({"a": (group, {})})
-        assert secrets_root(inventory, group_names(CAPABILITIES)).name == "default"
-        assert secrets_root(inventory, group_names(ungrouped(group))).name == group
 
 
 @pytest.mark.parametrize("item", CAPABILITIES, ids=name_of)

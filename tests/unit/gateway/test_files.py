@@ -133,7 +133,7 @@ class TestGateway:
         passing = [text for text in self.text(fleet).split(" location ") if "proxy_pass" in text]
         assert len(passing) >= 3
         for text in passing:
-            for header in ("Authorization", "X-Api-Key", "Origin", "Connection"):
+            for header in ("Authorization", "X-Api-Key", "Origin", "Content-Encoding"):
                 assert f'proxy_set_header {header} "";' in text, text
 
     def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:

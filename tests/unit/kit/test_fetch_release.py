@@ -49,6 +49,8 @@ class Upstream(ThreadingHTTPServer):
         self.stall = False  # send CUT bytes and then nothing, until `go_on`
         self.go_on = threading.Event()
         self.status = 200
+        self.length: str | None = None  # what is told of the length instead
+        self.hides_length = False  # ... at a GET too
         self.gets: list[str | None] = []  # the Range of each GET
 
     @property
@@ -61,7 +63,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self.send_response(self.server.status)
-        self.send_header("Content-Length", str(len(self.server.content)))
+        length = self.server.length
+        self.send_header(
+            "Content-Length", str(len(self.server.content)) if length is None else length
+        )
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -79,7 +84,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
+        if not self.server.hides_length:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         cut = self.server.cuts.pop(0) if self.server.cuts else len(content)
         if self.server.stall:
@@ -112,13 +118,23 @@ class Fetcher:
         self.upstream, self.directory = upstream, directory
         self.sha256 = hashlib.sha256(upstream.content).hexdigest()
         self.part = Path(f"{directory}.part")
+        self.runtime = directory.parents[2] / "run"
 
     @property
     def command(self) -> list[str]:
         return [str(PROGRAM), self.upstream.url, self.sha256, str(self.directory)]
 
     def run(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(self.command, check=False, capture_output=True, text=True, timeout=20)
+        self.runtime.mkdir(exist_ok=True)
+        return subprocess.run(
+            self.command, check=False, capture_output=True, text=True, timeout=20,
+            env={**os.environ, "RUNTIME_DIRECTORY": str(self.runtime)},
+        )  # fmt: skip
+
+    @property
+    def total(self) -> str:
+        """The length of the tarball, as a deploy reads it."""
+        return (self.runtime / "total").read_text().strip()
 
     def assert_installed(self) -> None:
         """The release is there, complete, and nothing is left beside it."""
@@ -137,14 +153,34 @@ def fetcher(upstream: Upstream, tmp_path: Path) -> Fetcher:
 
 
 @pytest.fixture
-def no_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """curl without its retries: they would hide what one broken transfer leaves behind."""
-    real = subprocess.run(["which", "curl"], check=True, capture_output=True, text=True).stdout
-    path = tmp_path / "bin" / "curl"
-    path.parent.mkdir()
-    path.write_text(f'#!/bin/sh\nexec {real.strip()} "$@" --retry 0\n')
-    path.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+def no_pauses(tools: Path) -> None:
+    """Attempts follow each other at once."""
+    tool(tools, "sleep", "")
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that come before all others."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    monkeypatch.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    return path
+
+
+def tool(tools: Path, name: str, script: str) -> None:
+    (tools / name).write_text(f"#!/bin/sh\n{script}\n")
+    (tools / name).chmod(0o755)
+
+
+def has_free(tools: Path, *counts: int) -> None:
+    """Have `stat -f` tell of so many bytes, at each question the next and in the end the last."""
+    (tools / "free").write_text("\n".join(map(str, counts)) + "\n")
+    tool(
+        tools, "stat",
+        f"""[ "$1" = -f ] || exec /usr/bin/stat "$@"
+        head -n 1 {tools}/free
+        [ "$(wc -l <{tools}/free)" = 1 ] || sed -i 1d {tools}/free""",
+    )  # fmt: skip
 
 
 def test_fresh(fetcher: Fetcher) -> None:
@@ -154,57 +190,116 @@ def test_fresh(fetcher: Fetcher) -> None:
     assert fetcher.upstream.gets == [None]
 
 
-@pytest.mark.usefixtures("no_retries")
+@pytest.mark.usefixtures("no_pauses")
 class TestCut:
-    def test_what_came_is_kept_and_said(self, fetcher: Fetcher) -> None:
-        fetcher.upstream.cuts = [CUT]
+    def test_goes_on_by_itself_where_it_was_cut(self, fetcher: Fetcher) -> None:
+        fetcher.upstream.cuts = [CUT, CUT // 2, 0]
+        assert fetcher.run().returncode == 0
+        fetcher.assert_installed()
+        more = f"bytes={CUT + CUT // 2}-"
+        assert fetcher.upstream.gets == [None, f"bytes={CUT}-", more, more]
+
+    def test_ten_attempts_in_vain_keep_what_came_and_say_so(self, fetcher: Fetcher) -> None:
+        fetcher.upstream.cuts = [CUT, *[0] * 10]
         result = fetcher.run()
         assert result.returncode == 18
         assert "curl stopped with 18; run the deploy again to resume" in result.stderr
         assert not fetcher.directory.exists()
         assert fetcher.part.read_bytes() == fetcher.upstream.content[:CUT]
-
-    def test_next_run_goes_on_where_it_was_cut(self, fetcher: Fetcher) -> None:
-        fetcher.upstream.cuts = [CUT]
-        fetcher.run()
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
-        assert fetcher.upstream.gets == [None, f"bytes={CUT}-"]
+        assert fetcher.upstream.gets[-1] == f"bytes={CUT}-"
 
-    def test_server_without_ranges_starts_again_the_run_after(self, fetcher: Fetcher) -> None:
+    def test_server_without_ranges_starts_again(self, fetcher: Fetcher) -> None:
         """No half is ever glued to a whole."""
         fetcher.upstream.has_ranges = False
         fetcher.upstream.cuts = [CUT]
-        fetcher.run()
-        second = fetcher.run()
-        assert second.returncode == 33
-        assert not fetcher.part.exists()
-        assert not fetcher.directory.exists()
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
+
+    def test_server_without_ranges_that_always_cuts_comes_to_an_end(self, fetcher: Fetcher) -> None:
+        fetcher.upstream.has_ranges = False
+        fetcher.upstream.cuts = [CUT] * 40
+        assert fetcher.run().returncode in (18, 33)
+        assert len(fetcher.upstream.gets) < 20
 
     def test_part_longer_than_the_release_is_thrown_away(self, fetcher: Fetcher) -> None:
         fetcher.part.parent.mkdir(parents=True)
         fetcher.part.write_bytes(fetcher.upstream.content + b"more")
-        assert fetcher.run().returncode != 0
-        assert not fetcher.part.exists()
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
 
     def test_passing_error_of_the_server_keeps_what_came(self, fetcher: Fetcher) -> None:
-        fetcher.upstream.cuts = [CUT]
+        fetcher.upstream.cuts = [CUT, *[0] * 10]
         fetcher.run()
         fetcher.upstream.status = 503
         assert fetcher.run().returncode == 22
         assert fetcher.part.stat().st_size == CUT
 
-    def test_missing_release_says_so(self, fetcher: Fetcher) -> None:
+    def test_missing_release_says_so_at_once(self, fetcher: Fetcher) -> None:
         fetcher.upstream.status = 404
         result = fetcher.run()
-        assert result.returncode == 22
-        assert "404" in result.stderr
-        assert fetcher.upstream.url in result.stderr
+        assert result.returncode == 1
+        assert f"{fetcher.upstream.url}: the server says 404" in result.stderr
         assert not fetcher.directory.exists()
+        assert len(fetcher.upstream.gets) == 1
+
+    @pytest.mark.parametrize("length", ["many", "-1", "9" * 30, ""])
+    def test_length_that_is_none_is_not_believed(self, fetcher: Fetcher, length: str) -> None:
+        fetcher.upstream.length = length
+        assert fetcher.run().returncode == 0
+        assert fetcher.total == "0"
+
+
+class TestRoom:
+    """What does not fit is refused, and leaves the disk as it was."""
+
+    RESERVE = 1_000_000_000
+
+    def test_tarball_that_does_not_fit_is_not_fetched(self, fetcher: Fetcher, tools: Path) -> None:
+        has_free(tools, self.RESERVE + len(fetcher.upstream.content))
+        result = fetcher.run()
+        assert result.returncode == 1
+        assert "needs at least 0 MB and a reserve of 1000 MB, but 1000 MB are free" in result.stderr
+        assert fetcher.upstream.gets == []
+        assert list(fetcher.directory.parent.iterdir()) == []
+
+    def test_release_that_does_not_fit_is_not_unpacked(self, fetcher: Fetcher, tools: Path) -> None:
+        (fetcher.directory / "bin").mkdir(parents=True)
+        has_free(tools, *[self.RESERVE + 1_000_000] * 2, self.RESERVE + 200_000)
+        result = fetcher.run()
+        assert result.returncode == 1
+        assert "nothing was installed" in result.stderr
+        assert list(fetcher.directory.parent.iterdir()) == [fetcher.directory]
+        assert list(fetcher.directory.iterdir()) == [fetcher.directory / "bin"]
+
+    def test_answer_without_end_stops_at_the_reserve(self, fetcher: Fetcher, tools: Path) -> None:
+        fetcher.upstream.length = ""
+        fetcher.upstream.hides_length = True
+        fetcher.upstream.content *= 10
+        has_free(tools, self.RESERVE + 1_000_000)
+        result = fetcher.run()
+        assert result.returncode == 1
+        assert "leaves less than 1000 MB free" in result.stderr
+        assert list(fetcher.directory.parent.iterdir()) == []
+
+    def test_unpacking_that_fails_leaves_nothing(self, fetcher: Fetcher, tools: Path) -> None:
+        tool(tools, "tar", 'case "$*" in *-xf*) exit 2;; esac; exec /usr/bin/tar "$@"')
+        result = fetcher.run()
+        assert (result.returncode, "cannot be unpacked" in result.stderr) == (1, True)
+        assert list(fetcher.directory.parent.iterdir()) == []
+
+    def test_what_other_runs_left_goes(self, fetcher: Fetcher) -> None:
+        """A version that nobody wants any more was cut off."""
+        root = fetcher.directory.parent
+        root.mkdir(parents=True)
+        (root / "0.9.0.part").write_bytes(b"x")
+        (root / "0.9.0.total").write_bytes(b"x")
+        (root / "0.9.0.new" / "bin").mkdir(parents=True)
+        (root / "0.8.0").mkdir()
+        (root / "current").symlink_to(root / "0.8.0")
+        assert fetcher.run().returncode == 0
+        assert {path.name for path in root.iterdir()} == {"0.8.0", "1.0.0", "current"}
 
 
 class TestWrongChecksum:
@@ -249,11 +344,12 @@ def test_complete_part_is_not_fetched_again(fetcher: Fetcher) -> None:
 
 def test_progress_can_be_read_while_it_fetches(fetcher: Fetcher) -> None:
     fetcher.upstream.stall = True
-    with subprocess.Popen(fetcher.command, start_new_session=True) as process:
+    fetcher.runtime.mkdir()
+    environment = {**os.environ, "RUNTIME_DIRECTORY": str(fetcher.runtime)}
+    with subprocess.Popen(fetcher.command, start_new_session=True, env=environment) as process:
         try:
             wait_for(lambda: fetcher.part.exists() and fetcher.part.stat().st_size > 0)
-            total = Path(f"{fetcher.directory}.total").read_text().strip()
-            assert int(total) == len(fetcher.upstream.content)
+            assert int(fetcher.total) == len(fetcher.upstream.content)
         finally:
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -273,18 +369,23 @@ class TestKilled:
         fetcher.assert_installed()
         assert fetcher.upstream.gets == [None, f"bytes={came}-"]
 
+    @pytest.mark.parametrize("call", [1, 2])
     @pytest.mark.parametrize("step", ["tar", "sync", "rm", "mv"])
-    def test_between_steps(
-        self, fetcher: Fetcher, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_between_steps(self, fetcher: Fetcher, step: str, call: int, tools: Path) -> None:
         """Killed as it calls `step`: the directory is whole or absent, the next run mends it."""
-        tools = tmp_path / "bin"
-        tools.mkdir()
-        (tools / step).write_text("#!/bin/sh\nkill -9 $PPID\n")
-        (tools / step).chmod(0o755)
-        with monkeypatch.context() as patch:
-            patch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
-            assert fetcher.run().returncode == -signal.SIGKILL
+        tool(
+            tools, step,
+            f"""echo >>{tools}/calls
+            [ "$(wc -l <{tools}/calls)" -lt {call} ] || {{ kill -9 $PPID; exit 1; }}
+            exec /usr/bin/{step} "$@\"""",
+        )  # fmt: skip
+        result = fetcher.run()
+        (tools / step).unlink()
+        if result.returncode == 0:  # it is not called so often
+            fetcher.assert_installed()
+            return
+        # Killed with its child, or with the one that waits for it.
+        assert result.returncode in (-signal.SIGKILL, 137)
         assert not fetcher.directory.exists()
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
@@ -295,6 +396,18 @@ class TestKilled:
         fetcher.part.write_bytes(fetcher.upstream.content)
         assert fetcher.run().returncode == 0
         fetcher.assert_installed()
+
+    def test_with_all_unpacked_nothing_is_fetched_again(
+        self, fetcher: Fetcher, tools: Path
+    ) -> None:
+        tool(tools, "mv", "kill -9 $PPID")
+        fetcher.run()
+        (tools / "mv").unlink()
+        fetcher.upstream.gets.clear()
+        assert not fetcher.part.exists()
+        assert fetcher.run().returncode == 0
+        fetcher.assert_installed()
+        assert fetcher.upstream.gets == []
 
 
 def wait_for(condition: Any, seconds: float = 10) -> None:

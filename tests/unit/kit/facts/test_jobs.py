@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from fleet.kit.facts.jobs import Download, FetchJob, Job
+from fleet.kit.facts import jobs
+from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job
 from tests.unit.facts import ask
 
 
@@ -25,22 +27,30 @@ class TestJobs:
         job = Job(active_state)
         assert (job.is_running, job.has_failed) == (is_running, has_failed)
 
-    def test_fetch_under_way(self, systemctl: dict[str, str], tmp_path: Path) -> None:
+    @pytest.fixture
+    def total(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Where a job that fetches says how much there is."""
+        monkeypatch.setattr(jobs, "_RUN", str(tmp_path / "run"))
+        path = tmp_path / "run" / "fetch" / "total"
+        path.parent.mkdir(parents=True)
+        return path
+
+    def test_fetch_under_way(self, systemctl: dict[str, str], tmp_path: Path, total: Path) -> None:
         directory = tmp_path / "1.0.0"
         Path(f"{directory}.part").write_bytes(b"x" * 1234)
-        Path(f"{directory}.total").write_text("5678\n")
+        total.write_text("5678\n")
         systemctl.update(ActiveState="active", Result="success")
         job = ask(FetchJob(), unit="fetch.service", directory=str(directory))
         assert job == Download("active", "success", 1234, 5678)
 
-    @pytest.mark.parametrize("total", [None, "", "0\n"])
-    def test_fetch_that_knows_no_size_yet(
-        self, systemctl: dict[str, str], tmp_path: Path, total: str | None
+    @pytest.mark.parametrize("text", [None, "", "0\n", "1e+20", "-5", "9" * 30, "<html>"])
+    def test_fetch_that_knows_no_size(
+        self, systemctl: dict[str, str], tmp_path: Path, total: Path, text: str | None
     ) -> None:
         """The file appears empty before its number does."""
         directory = tmp_path / "1.0.0"
-        if total is not None:
-            Path(f"{directory}.total").write_text(total)
+        if text is not None:
+            total.write_text(text)
         systemctl.update(ActiveState="activating", Result="success")
         job = ask(FetchJob(), unit="fetch.service", directory=str(directory))
         assert job == Download("activating", "success", 0, 0)
@@ -49,3 +59,22 @@ class TestJobs:
         assert FetchJob().default() == Download()
         assert not Job().is_running
         assert not Job().has_failed
+
+    def test_failed_ones_that_are_jobs(
+        self, systemctl: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A unit with a file of its own has failed for whoever looks after it."""
+        real = tmp_path / "tools" / "systemctl"
+        (tmp_path / "systemctl").write_text(
+            f"""#!/bin/sh
+            case "$*" in
+            list-units*) printf 'llm-fleet-a.service loaded failed failed a\\n'
+                printf 'llm-fleet-b.service loaded failed failed b\\n';;
+            *a.service) echo yes;;
+            *) exec {real} "$@";;
+            esac"""
+        )
+        (tmp_path / "systemctl").chmod(0o755)
+        systemctl.update(Transient="no")
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        assert ask(FailedJobs()) == ["llm-fleet-a.service"]
