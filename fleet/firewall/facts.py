@@ -194,6 +194,20 @@ class Uplinks(FactBase[list[str]]):
         return output
 
 
+class Bridges(FactBase[list[str]]):
+    """The host's bridges: of containers, of virtual machines, or of its cards."""
+
+    default = list
+
+    @override
+    def command(self) -> str:
+        return "ip -o link show type bridge | awk -F ': ' '{ print $2 }'"
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return output
+
+
 class OtherFirewalls(FactBase[list[str]]):
     """Which of `ufw` and `firewalld` filter now, or will from the next boot on."""
 

@@ -38,6 +38,7 @@ from fleet.driver.facts import (
     GpuHardwareFact,
 )
 from fleet.firewall.facts import (
+    Bridges,
     Filters,
     LoginCarrier,
     OtherFilters,
@@ -123,6 +124,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         LoginCarrier: lambda source: None,
         OtherFilters: lambda probes, bridges: Filters(),
         Uplinks: lambda: ["eth0"],
+        Bridges: list,
         OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,
