@@ -10,7 +10,7 @@ LABS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-dify test-docker test-instances test-driver test-gates format docs
+.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates format docs pins test-settings
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -43,7 +43,7 @@ test: check unit test-lab ## What a change must pass: static checks, unit, plan,
 LAB_ITSELF = tests/lab/test_lab_hosts.py
 LAB_TESTS = $(BIN)/pytest -v -n $(LABS) --ignore $(LAB_ITSELF)
 
-test-ci: check unit ## What CI runs: the same, and every slow suite but the real DKMS build (root)
+test-ci: check test-settings ## What CI runs: the same, and every slow suite but the real DKMS build (root)
 	$(BIN)/pytest -v $(LAB_ITSELF)
 	$(LAB_TESTS) tests/lab --ignore tests/lab/test_driver_build.py --durations 30
 
@@ -73,11 +73,18 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	[ -z "$$missing" ] && [ -e $(NGINX_LUA) ] || { [ ! -d /run/systemd/system ] || systemctl mask --runtime nginx; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 			curl golang-go libnginx-mod-http-lua nftables nginx systemd tar util-linux zstd; }
-	$(BIN)/pytest tests/unit tests/plan -q -n auto
+	$(BIN)/pytest tests/unit tests/plan -q -n auto -m 'not slow'
+
+test-settings: unit ## Ten thousand hostile settings, judged by what reads the files made of them (root, slow)
+	$(BIN)/pytest tests/unit -q -n auto -m slow
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)
 	$(BIN)/pytest -v $(LAB_ITSELF)
 	$(LAB_TESTS) tests/lab -m 'not slow' --durations 15
+
+# With the hosts that a file asks for by name as they are: those of Debian 12.
+test-root: .venv/installed ## Deploy, gateway, firewall and models on hosts from ROOT, a distribution's tarball (root)
+	LLM_FLEET_LAB_ROOT=$(abspath $(ROOT)) $(LAB_TESTS) $(addprefix tests/lab/test_,deploy.py gateway.py firewall.py models.py)
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py tests/lab/test_apt.py -v --durations 5
@@ -96,6 +103,9 @@ test-gates: .venv/installed ## Memory and placement of models, on a host that sh
 
 bench-gateway: .venv/installed ## What the lab's gateway costs, after `make lab` (root)
 	$(BIN)/python -m lab.bench
+
+pins: .venv/installed ## Look for newer releases of everything pinned, and write them with their checksums (internet)
+	$(BIN)/python -m fleet.newest
 
 format: .venv/installed ## Rewrite the code in the project's format
 	$(BIN)/ruff format .

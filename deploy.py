@@ -3,11 +3,13 @@
 from pyinfra import host, inventory
 
 from fleet.capabilities import CAPABILITIES
+from fleet.declare import inventory_file
 from fleet.declare.load import load_fleet
 from fleet.dify.settings import Dify
 from fleet.docker.settings import Docker
 from fleet.gateway.settings import Gateway
 from fleet.kit.commands import barrier
+from fleet.kit.run import alone, give_way, lock_host
 from fleet.ollama.settings import Ollama
 from fleet.webui.settings import Webui
 from tasks.container_toolkit import container_toolkit
@@ -23,43 +25,47 @@ from tasks.platform import platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory, CAPABILITIES)
+fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked())
 me = fleet[host.name]
 
-platform(me, fleet)
-if me.runs(Ollama):
-    # What is not there, and what does not fit, is refused before anything is changed.
-    instances(me)
-    memory(me)
-# The walls come first: nothing that is installed below is ever open to everybody.
-firewall(me, fleet)
+# What goes wrong on this host from here on fails this host alone.
+with alone():
+    lock_host(name="Lock the host against other deploys")
+    give_way(name="Change nothing where another deploy is at work")
+    platform(me, fleet)
+    if me.runs(Ollama):
+        # What is not there, and what does not fit, is refused before anything is changed.
+        instances(me)
+        memory(me)
+    # The walls come first: nothing that is installed below is ever open to everybody.
+    firewall(me, fleet)
 
-if me.runs(Ollama):
-    # Before what uses the GPU; may reboot the host.
-    driver(me)
-    memory_with_driver(me)
+    if me.runs(Ollama):
+        # Before what uses the GPU; may reboot the host.
+        driver(me)
+        memory_with_driver(me)
 
-if me.runs(Docker):
-    docker(me)
-    container_toolkit(me)
+    if me.runs(Docker):
+        docker(me)
+        container_toolkit(me)
 
-if me.runs(Ollama):
-    ollama(me)
-    gpus_found(me)
-    models(me)
-    placement(me)
+    if me.runs(Ollama):
+        ollama(me)
+        gpus_found(me)
+        models(me)
+        placement(me)
 
-# Hosts go through the list side by side: it answers 503 until there is something behind it.
-if me.runs(Gateway):
-    gateway(me, fleet)
+    # Hosts go through the list side by side: it answers 503 until there is something behind it.
+    if me.runs(Gateway):
+        gateway(me, fleet)
 
-# Asks the gateway, and starts without it too.
-if me.runs(Webui):
-    webui(me, fleet)
+    # Asks the gateway, and starts without it too.
+    if me.runs(Webui):
+        webui(me, fleet)
 
-if any(item.runs(Dify) for item in fleet):
-    barrier(name="Wait for models and gateway")
+    if any(item.runs(Dify) for item in fleet):
+        barrier(name="Wait for models and gateway")
 
-# Last: its set-up asks the models a question, through the gateway where that is declared.
-if me.runs(Dify):
-    dify(me, fleet)
+    # Last: its set-up asks the models a question, through the gateway where that is declared.
+    if me.runs(Dify):
+        dify(me, fleet)

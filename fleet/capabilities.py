@@ -13,6 +13,7 @@ from fleet.dify import cli as dify_cli
 from fleet.dify import declared as dify
 from fleet.dify import problems as dify_problems
 from fleet.dify.settings import Dify
+from fleet.docker import declared as docker
 from fleet.docker import problems as docker_problems
 from fleet.docker.settings import Docker
 from fleet.driver.settings import Driver
@@ -27,7 +28,9 @@ from fleet.models import problems as models_problems
 from fleet.models.settings import Models
 from fleet.ollama import problems as ollama_problems
 from fleet.ollama import servers as ollama
+from fleet.ollama import storage as ollama_storage
 from fleet.ollama.settings import Ollama
+from fleet.platform import declared as platform
 from fleet.platform import problems as platform_problems
 from fleet.platform.settings import Platform
 from fleet.webui import declared as webui
@@ -35,28 +38,35 @@ from fleet.webui import problems as webui_problems
 from fleet.webui.settings import Webui
 
 CAPABILITIES = (
-    Capability(Platform, problems=platform_problems.problems),
+    Capability(Platform, problems=platform_problems.problems, directories=platform.directories),
     Capability(Firewall, services=firewall.services, problems=firewall_problems.problems),
     Capability(
         Ollama,
         group="gpu",
         services=ollama.services,
         servers=ollama.servers,
+        directories=ollama_storage.directories,
         problems=ollama_problems.problems,
     ),
     Capability(Models, group="gpu", problems=models_problems.problems),
     Capability(
         Gateway,
         group="gateway",
-        calls_servers=True,
+        calls_servers="www-data",
         services=gateway.services,
+        directories=gateway.directories,
         problems=gateway_problems.problems,
         keeps_secrets=True,
         stored_problems=gateway_problems.stored_problems,
         commands=gateway_cli.COMMANDS,
     ),
     Capability(Driver, group="gpu"),
-    Capability(Docker, switch="enabled", problems=docker_problems.problems),
+    Capability(
+        Docker,
+        switch="enabled",
+        problems=docker_problems.problems,
+        directories=docker.directories,
+    ),
     Capability(ContainerToolkit, problems=container_toolkit_problems.problems),
     Capability(
         Dify,
@@ -64,6 +74,7 @@ CAPABILITIES = (
         needs=(Docker,),
         services=dify.services,
         grants=dify.grants,
+        directories=dify.directories,
         problems=dify_problems.problems,
         keeps_secrets=True,
         stored_problems=dify_problems.stored_problems,
@@ -75,6 +86,7 @@ CAPABILITIES = (
         needs=(Docker,),
         services=webui.services,
         grants=webui.grants,
+        directories=webui.directories,
         problems=webui_problems.problems,
         keeps_secrets=True,
         stored_problems=webui_problems.stored_problems,

@@ -3,14 +3,16 @@
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 
-from lab import gpu, hosts, images, machine, network, processes, services, state
+from lab import gpu, hosts, images, machine, network, processes, roots, services, state
 from lab.state import Host, Lab, LabError, say, timed
+
+Kind = str | Path  # what a host is made from: the name of a recipe, or a tarball
 
 of_lab = click.pass_obj  # the id of the lab that is meant
 
@@ -26,6 +28,20 @@ def main(context: click.Context, lab_id: str | None) -> None:
 @main.command()
 @click.option("--hosts", "count", default=3, show_default=True, type=click.IntRange(1, 20))
 @click.option("--debian-12", "debian_12", multiple=True, metavar="HOST", help="Debian 12 for HOST.")
+@click.option(
+    "--ubuntu-like",
+    multiple=True,
+    metavar="HOST",
+    help="Debian 13 with Ubuntu's userland for HOST: coreutils and sudo in Rust, ufw, netplan ...",
+)
+@click.option(
+    "--root",
+    "tarballs",
+    multiple=True,
+    metavar="[HOST=]TARBALL",
+    envvar="LLM_FLEET_LAB_ROOT",
+    help="The root file system in TARBALL for HOST, or for all that no other option names.",
+)
 @click.option(
     "--ollama-release",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -44,21 +60,24 @@ def up(  # noqa: PLR0913, PLR0917 - an option each
     lab_id: str,
     count: int,
     debian_12: Sequence[str],
+    ubuntu_like: Sequence[str],
+    tarballs: Sequence[str],
     ollama_release: Path | None,
     gpus: Sequence[str],
     dify: bool,
 ) -> None:
     """Boot the hosts that are missing: gpu1, gpu2 ... and edge, the gateway."""
     plan = state.plan(count, dify=dify)
-    releases = _releases(plan, debian_12)
+    asked = _asked_for(plan, debian_12, ubuntu_like, tarballs)
+    kinds = dict.fromkeys([host.name for host in plan], _default(tarballs)) | asked
     profiles = _profiles(plan, gpus)
     machine.prepare(len(plan), dify=dify)
     with _locked(lab_id):
         lab = state.allocate(lab_id)
-        _refuse_other_release(lab, debian_12)
+        _refuse_other_kind(lab, asked)
         machine.settle()
         with services.preparing(lab, ollama_release, dify=dify) as upstream:
-            _boot(lab, plan, releases)
+            _boot(lab, plan, kinds)
             services.up(lab, upstream.result())
         _write_json(lab)
         for name, profile in profiles.items():
@@ -94,7 +113,7 @@ def status(lab_id: str) -> None:
     for name, record in hosts.known(lab).items():
         groups = ",".join(record["groups"])
         addresses = f"{record['address']:<14}{record['address6']:<16}"
-        click.echo(f"{name:<6} {groups:<12}{record['release']:<10}{addresses}{rows[name]}")
+        click.echo(f"{name:<6} {groups:<12}{record['release']:<12}{addresses}{rows[name]}")
     click.echo(f"upstream {services.state(lab)}")
     if lab.read("registry"):
         click.echo(f"registry {services.registry_state(lab)}")
@@ -124,8 +143,9 @@ def reset(lab_id: str, host: str, debian_12: bool) -> None:
     with _locked(lab_id):
         lab = _existing(lab_id)
         _known(lab, host)
-        release = "bookworm" if debian_12 else hosts.release_of(lab, host) or state.RELEASES[0]
-        image = images.ensure(release)
+        image = hosts.image_of(lab, host)
+        if debian_12 or images.name_of(image) in images.RECIPES:
+            image = images.ensure("bookworm" if debian_12 else images.name_of(image))
         groups = tuple(hosts.known(lab)[host]["groups"])
         index = next(h.index for h in state.every_host() if h.name == host)
         hosts.remove(lab, host)
@@ -174,11 +194,31 @@ def _known(lab: Lab, host: str) -> None:
         raise LabError(f"There is no host {host!r}: the lab has {', '.join(records)}.")
 
 
-def _releases(plan: Sequence[Host], debian_12: Sequence[str]) -> dict[str, str]:
+def _asked_for(
+    plan: Sequence[Host], debian_12: Sequence[str], ubuntu_like: Sequence[str], roots: Sequence[str]
+) -> dict[str, Kind]:
+    """Host to what an option says that it is made from."""
+    asked: list[tuple[str, str, Kind]] = [
+        *(("--debian-12", name, "bookworm") for name in debian_12),
+        *(("--ubuntu-like", name, "ubuntu-like") for name in ubuntu_like),
+        *(("--root", text.partition("=")[0], _tarball(text)) for text in roots if "=" in text),
+    ]
     names = [host.name for host in plan]
-    for name in set(debian_12) - set(names):
-        raise LabError(f"--debian-12 {name}: this lab's hosts are {', '.join(names)}.")
-    return {name: "bookworm" if name in debian_12 else "trixie" for name in names}
+    for option, name, _ in asked:
+        if name not in names:
+            raise LabError(f"{option} {name}: this lab's hosts are {', '.join(names)}.")
+    return {name: kind for _, name, kind in asked}
+
+
+def _default(roots: Sequence[str]) -> Kind:
+    return next((_tarball(text) for text in roots if "=" not in text), images.DEFAULT)
+
+
+def _tarball(text: str) -> Path:
+    path = Path(text.rpartition("=")[2])
+    if not path.is_file():
+        raise LabError(f"--root {text}: there is no file {path}: write [HOST=]TARBALL.")
+    return path
 
 
 def _profiles(plan: Sequence[Host], gpus: Sequence[str]) -> dict[str, str]:
@@ -200,16 +240,30 @@ def _give_gpus(
         gpu.install(lab, name, profile, kernel, memory)
 
 
-def _refuse_other_release(lab: Lab, debian_12: Sequence[str]) -> None:
-    for name in debian_12:
-        if hosts.release_of(lab, name) not in (None, "bookworm"):
-            raise LabError(f"{name} has Debian 13: `lab reset {name} --debian-12` makes it anew.")
+def _refuse_other_kind(lab: Lab, asked: Mapping[str, Kind]) -> None:
+    """Refuse to make another host of one that is there."""
+    for name in hosts.known(lab).keys() & asked.keys():
+        there, kind = images.name_of(hosts.image_of(lab, name)), asked[name]
+        wanted = roots.name_of(kind) if isinstance(kind, Path) else kind
+        if wanted != there:
+            way = (
+                f"`lab reset {name} --debian-12`" if wanted == "bookworm" else "`lab down`, then up"
+            )
+            raise LabError(f"{name} is made from {there}: {way} makes it anew from {wanted}.")
 
 
-def _boot(lab: Lab, plan: Sequence[Host], releases: dict[str, str]) -> None:
-    """Boot all missing hosts at once; an existing one keeps the release it has."""
-    wanted = {hosts.release_of(lab, host.name) or releases[host.name] for host in plan}
-    built = {release: images.ensure(release) for release in sorted(wanted)}
+def _boot(lab: Lab, plan: Sequence[Host], kinds: Mapping[str, Kind]) -> None:
+    """Boot all missing hosts at once; an existing one keeps the image it has."""
+    there = hosts.known(lab)
+    wanted = {kinds[host.name] for host in plan if host.name not in there}
+    built = {
+        kind: roots.ensure(kind) if isinstance(kind, Path) else images.ensure(kind)
+        for kind in sorted(wanted, key=str)
+    }
+    made = {
+        host: hosts.image_of(lab, host.name) if host.name in there else built[kinds[host.name]]
+        for host in plan
+    }
     if not lab.ssh_key.exists():
         lab.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         state.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", lab.ssh_key])
@@ -219,12 +273,7 @@ def _boot(lab: Lab, plan: Sequence[Host], releases: dict[str, str]) -> None:
             hosts.stop(lab, name)
         say("network: bridge, addresses and the way out are there")
     with ThreadPoolExecutor(max_workers=len(plan)) as pool:
-        jobs = [
-            pool.submit(
-                hosts.up, lab, host, built[hosts.release_of(lab, host.name) or releases[host.name]]
-            )
-            for host in plan
-        ]
+        jobs = [pool.submit(hosts.up, lab, host, image) for host, image in made.items()]
     for job in jobs:
         job.result()
 

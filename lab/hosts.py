@@ -6,6 +6,7 @@ host was never finished and is made anew.
 """
 
 import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lab import network, processes
+from lab.images import name_of
 from lab.state import (
     USERS,
     Host,
@@ -28,7 +30,6 @@ from lab.state import (
 )
 
 BOOT_DEADLINE = 60.0
-OPS = 1000  # the uid that images.CUSTOMIZE gives to ops
 
 NETWORK = """[Match]
 Name=host0
@@ -51,7 +52,7 @@ def up(lab: Lab, host: Host, image: Path) -> None:
         _make(lab, host, image)
     if not _supervised(lab, host.name):
         _boot(lab, host)
-    with timed(f"{host.name}: up with {release_of(lab, host.name)}, logged in over SSH"):
+    with timed(f"{host.name}: up with {known(lab)[host.name]['release']}, logged in over SSH"):
         _wait(lab, host)
 
 
@@ -81,10 +82,9 @@ def known(lab: Lab) -> dict[str, dict[str, Any]]:
     return {name: record for name, record in records.items() if record}
 
 
-def release_of(lab: Lab, name: str) -> str | None:
-    """Return the release of a host that was finished."""
-    release: str | None = read_json(lab.host_dir(name) / "host.json").get("release")
-    return release
+def image_of(lab: Lab, name: str) -> Path:
+    """Return the image of a host that was finished."""
+    return Path(read_json(lab.host_dir(name) / "host.json")["image"])
 
 
 def state(lab: Lab, name: str) -> str:
@@ -106,12 +106,12 @@ def _make(lab: Lab, host: Host, image: Path) -> None:
         (folder / part).mkdir(parents=True)
     (folder / "upper").chmod(0o755)
     _configure(lab, host, folder / "upper")
-    _authorize(lab, folder / "upper")
+    _authorize(lab, folder / "upper", image)
     key = _host_key(host, folder / "upper/etc/ssh")
     addresses = [lab.address(host.index), lab.address6(host.index)]
     (folder / "known_hosts").write_text(f"{','.join([host.name, *addresses])} {key}\n")
     record = {
-        "release": image.name.partition("-")[0],
+        "release": name_of(image),
         "image": str(image),
         "groups": host.groups,
         "address": addresses[0],
@@ -152,10 +152,10 @@ def _resolvers() -> str:
     return (real if real.exists() else stub).read_text()
 
 
-def _authorize(lab: Lab, disk: Path) -> None:
+def _authorize(lab: Lab, disk: Path, image: Path) -> None:
     key = lab.ssh_key.with_suffix(".pub").read_text()
     for user in USERS:
-        uid = 0 if user == "root" else OPS
+        uid = _uid(image, user)
         home = disk / ("root" if user == "root" else f"home/{user}")
         folder = home / ".ssh"
         folder.mkdir(parents=True, mode=0o700)
@@ -165,6 +165,11 @@ def _authorize(lab: Lab, disk: Path) -> None:
         home.chmod(0o700)
         for path in (home, folder, folder / "authorized_keys"):
             shutil.chown(path, uid, uid)
+
+
+def _uid(image: Path, user: str) -> int:
+    rows = [line.split(":") for line in (image / "etc/passwd").read_text().splitlines()]
+    return next(int(row[2]) for row in rows if row[0] == user)
 
 
 def _host_key(host: Host, folder: Path) -> str:
@@ -220,10 +225,11 @@ def _sshd_listens(lab: Lab, name: str) -> bool:
     """
     init = processes.group(lab, f"host-{name}") / "payload/init.scope/cgroup.procs"
     try:
-        sockets = Path(f"/proc/{init.read_text().split()[0]}/net/tcp").read_text()
+        network_of = Path("/proc", init.read_text().split()[0], "net")
+        sockets = "".join((network_of / name).read_text() for name in ("tcp", "tcp6"))
     except (OSError, IndexError):
         return False
-    return ":0016 00000000:0000 0A" in sockets  # port 22, any peer, LISTEN
+    return re.search(r":0016 0+:0000 0A", sockets) is not None  # port 22, any peer, LISTEN
 
 
 def ssh(lab: Lab, name: str, user: str = "root") -> list[str]:

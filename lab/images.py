@@ -1,7 +1,8 @@
 """Base images: Debian roots as a cloud provider ships them, built once and shared by all labs.
 
 An image's name carries a hash of its recipe, so a changed recipe or mirror builds a new one.
-Hosts use an image as the read-only layer of an overlay and never write to it.
+Hosts use an image as the read-only layer of an overlay and never write to it. Root file systems
+that somebody published are in lab/roots.py.
 """
 
 import hashlib
@@ -9,30 +10,39 @@ import inspect
 import os
 import re
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.machine import KEYRING
 from lab.state import CACHE, STATE, LabError, lock, read_json, run, say, timed
 
+# What a host has before anybody comes: no python3, curl, nft or zstd, which the smallest images of
+# providers lack, in which no cloud-init runs.
 PACKAGES = (
     "ca-certificates",
-    "curl",
     "dbus",
     "iproute2",
     "iputils-ping",
     "kmod",
     "less",
-    "netcat-openbsd",
-    "nftables",
     "openssh-server",
     "procps",
-    "python3",
     "sudo",
     "systemd",
     "systemd-sysv",
-    "zstd",
 )
+# What Ubuntu 26.04 has otherwise than Debian, as far as Debian packages it.
+UBUNTU_LIKE_PACKAGES = (
+    "needrestart",
+    "netplan.io",
+    "rust-coreutils",
+    "sudo-rs",
+    "ufw",
+    "unattended-upgrades",
+)
+DAY = 86400  # seconds that an image stays which nobody uses: another checkout may have its recipe
 MACHINE_CAS = Path("/usr/local/share/ca-certificates")
 
 # What a cloud image's first boot would have done, and what would only get in the way: timers
@@ -49,10 +59,46 @@ chroot "$root" systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer \
 install -d -m 0755 "$root/var/log/journal"
 echo LANG=C.UTF-8 > "$root/etc/default/locale"
 """
+# The tools of Ubuntu 26.04 in the places of GNU's and sudo's; as there, cp, mv and rm stay GNU's.
+# dpkg is told, so that an upgrade of coreutils or sudo leaves them there.
+RUST_TOOLS = """
+chroot "$root" sh -euc '
+    for path in $(dpkg -L coreutils | grep ^/usr/bin/.) /usr/bin/sudo; do
+        name=${path##*/}
+        tool=/usr/lib/cargo/bin/coreutils/$name
+        case $name in
+            cp | mv | rm) continue ;;
+            sudo) tool=/usr/lib/cargo/bin/sudo ;;
+        esac
+        [ -e "$tool" ] || continue
+        dpkg-divert --quiet --local --rename --divert "$path.gnu" --add "$path"
+        /usr/bin/coreutils ln -s "$tool" "$path"
+    done
+'
+"""
 # The build may have read its keys elsewhere (see _keyring).
 OWN_KEYRING = f"""
 sed -i 's#^Signed-By: .*#Signed-By: {KEYRING}#' "$root"/etc/apt/sources.list.d/*.sources
 """
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A Debian release, what is added to the packages of all images, and what is done last."""
+
+    release: str
+    packages: tuple[str, ...] = ()
+    customize: str = ""
+
+
+# By the name that hosts are asked for with, and that `lab status` shows.
+RECIPES = {
+    "trixie": Recipe("trixie"),
+    "bookworm": Recipe("bookworm"),
+    "ubuntu-like": Recipe("trixie", UBUNTU_LIKE_PACKAGES, RUST_TOOLS),
+}
+
+DEFAULT = "trixie"
 
 
 @dataclass(frozen=True)
@@ -102,60 +148,81 @@ def apt_options() -> str:
     return "\n".join([line for line in lines if wanted.match(line) and '""' not in line]) + "\n"
 
 
-def ensure(release: str) -> Path:
-    """Return the image of a release, built when it is not in the cache.
+def ensure(name: str) -> Path:
+    """Return the image of a recipe, built when it is not in the cache.
 
     Raises LabError when there is no mirror, no key to trust it by, or no space.
     """
-    source, options = mirror(), apt_options()
-    sources = source.sources(release) if source else ""
-    recipe = "\0".join([release, *PACKAGES, CUSTOMIZE, sources, options, inspect.getsource(_build)])
-    image = CACHE / f"{release}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
-    if image.is_dir():
-        return image
-    with lock(f"image-{release}", f"{release}: waiting for another lab that builds this image"):
-        if not image.is_dir():
-            say(f"{release}: building the base image (once; about half a minute)")
-            with timed(f"{release}: base image built"):
-                _discard_others(release)
-                _build(release, image, sources, options)
+    recipe, source, options = RECIPES[name], mirror(), apt_options()
+    sources = source.sources(recipe.release) if source else ""
+    parts = [recipe.release, *PACKAGES, *recipe.packages, CUSTOMIZE, recipe.customize, sources]
+    image = CACHE / f"{name}-{short_hash(*parts, options, inspect.getsource(_build))}"
+    return cached(image, lambda work: _build(recipe, work, sources, options))
+
+
+def short_hash(*parts: str) -> str:
+    """Return what tells apart images of one name."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:12]
+
+
+def name_of(image: Path) -> str:
+    """Return the name of an image, without the hash of its recipe."""
+    return image.name.rpartition("-")[0]
+
+
+def cached(image: Path, build: Callable[[Path], None]) -> Path:
+    """Return `image`; when it is not in the cache, `build` makes `root` in a directory first."""
+    name = name_of(image)
+    if not image.is_dir():
+        with lock(f"image-{name}", f"{name}: waiting for another lab that builds this image"):
+            if not image.is_dir():
+                say(f"{name}: building the base image (once; about half a minute)")
+                with timed(f"{name}: base image built"):
+                    _discard_others(name)
+                    _in_one_step(image, build)
+    # For _discard_others of a checkout that has another recipe.
+    os.utime(image)
     return image
 
 
-def _build(release: str, image: Path, sources: str, options: str) -> None:
+def _in_one_step(image: Path, build: Callable[[Path], None]) -> None:
     CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
     if shutil.disk_usage(CACHE).free < 2 << 30:
         raise LabError(f"{CACHE} has less than 2 GB free, which a base image needs: free some.")
     work = CACHE / f".{image.name}.{os.getpid()}"
     work.mkdir()
     try:
-        root = work / "root"
-        keyring = str(_keyring(release))
-        (work / "debian.sources").write_text(sources.replace(str(KEYRING), keyring))
-        (work / "options").write_text(options)
-        (work / "customize").write_text(
-            CUSTOMIZE + (OWN_KEYRING if sources else "") + _certificates(sources)
-        )
-        (work / "customize").chmod(0o755)
-        run(
-            [
-                # It dies with us, and its mounts with it: a killed build leaves only files,
-                # which _discard_others removes.
-                *("setpriv", "--pdeathsig", "KILL", "--"),
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
-                *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
-                *("--format=directory", f"--include={','.join(PACKAGES)}"),
-                f"--keyring={keyring}",
-                f"--aptopt={work / 'options'}",
-                "--setup-hook=cp -a /etc/apt/auth.conf.d /etc/apt/auth.conf $1/etc/apt/ || true",
-                f"--customize-hook={work / 'customize'}",
-                *(release, root),
-                *([work / "debian.sources"] if sources else []),
-            ]
-        )
-        root.rename(image)
+        build(work)
+        (work / "root").rename(image)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _build(recipe: Recipe, work: Path, sources: str, options: str) -> None:
+    release, packages = recipe.release, [*PACKAGES, *recipe.packages]
+    keyring = str(_keyring(release))
+    (work / "debian.sources").write_text(sources.replace(str(KEYRING), keyring))
+    (work / "options").write_text(options)
+    (work / "customize").write_text(
+        CUSTOMIZE + (OWN_KEYRING if sources else "") + _certificates(sources) + recipe.customize
+    )
+    (work / "customize").chmod(0o755)
+    run(
+        [
+            # It dies with us, and its mounts with it: a killed build leaves only files,
+            # which _discard_others removes.
+            *("setpriv", "--pdeathsig", "KILL", "--"),
+            *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+            *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase"),
+            *("--format=directory", f"--include={','.join(packages)}"),
+            f"--keyring={keyring}",
+            f"--aptopt={work / 'options'}",
+            "--setup-hook=cp -a /etc/apt/auth.conf.d /etc/apt/auth.conf $1/etc/apt/ || true",
+            f"--customize-hook={work / 'customize'}",
+            *(release, work / "root"),
+            *([work / "debian.sources"] if sources else []),
+        ]
+    )
 
 
 def _certificates(sources: str) -> str:
@@ -178,9 +245,10 @@ def _keyring(release: str) -> Path:
     return Path(f"{ensure('bookworm')}{KEYRING}")
 
 
-def _discard_others(release: str) -> None:
+def _discard_others(name: str) -> None:
     """Remove killed builds (we hold the lock: no other is running) and images no host uses."""
     used = {read_json(record).get("image") for record in STATE.glob("*/hosts/*/host.json")}
-    for old in [*CACHE.glob(f".{release}-*"), *CACHE.glob(f"{release}-*")]:
-        if str(old) not in used:
+    for old in [*CACHE.glob(f".{name}-*"), *CACHE.glob(f"{name}-*")]:
+        is_wanted = not old.name.startswith(".") and time.time() - old.stat().st_mtime < DAY
+        if name_of(old).lstrip(".") == name and str(old) not in used and not is_wanted:
             shutil.rmtree(old, ignore_errors=True)

@@ -26,7 +26,6 @@ CACHE = Path("/var/cache/llm-fleet-lab")
 LOCKS = Path("/run/lock/llm-fleet-lab")
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-RELEASES = ("trixie", "bookworm")
 MAX_HOSTS = 20
 USERS = ("root", "ops")
 

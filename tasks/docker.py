@@ -17,7 +17,9 @@ from fleet.docker.packages import (
     versions,
 )
 from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_UNIT
+from fleet.docker.preflight import UNIT_PATTERNS, refuse_snap
 from fleet.docker.settings import Docker, docker_configuration
+from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.packages import install_at_least, install_packages, install_versions
 from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import run_unit, unmask_unit
@@ -28,8 +30,9 @@ def docker(me: FleetHost) -> None:
     """Run Docker as declared; containers go on through every restart.
 
     Raises:
-        FleetError: the distribution's own Compose is too old.
+        FleetError: there is a snap of Docker, or the distribution's own Compose is too old.
     """
+    refuse_snap(me, host.get_fact(ForeignFiles, patterns=UNIT_PATTERNS))
     release = host.get_fact(LinuxDistribution)["release_meta"]
     if me[Docker].source == "docker":
         _install_from_docker(me, release)

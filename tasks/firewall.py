@@ -7,7 +7,13 @@ from pyinfra.api import deploy
 from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.firewall.facts import OtherFirewalls, SshLogin
+from fleet.firewall.facts import (
+    LoginCarrier,
+    OtherFilters,
+    OtherFirewalls,
+    SshLogin,
+    Uplinks,
+)
 from fleet.firewall.files import guard_file, ruleset_file, unit_files
 from fleet.firewall.operations import apply_ruleset, remove_ruleset
 from fleet.firewall.paths import (
@@ -18,12 +24,21 @@ from fleet.firewall.paths import (
     FIREWALL_UNIT_FILE,
     NFTABLES_DROPIN,
 )
-from fleet.firewall.preflight import refuse_lockout, refuse_other_firewalls
+from fleet.firewall.preflight import (
+    refuse_closed_by_others,
+    refuse_closed_carrier,
+    refuse_lockout,
+    refuse_open_uplinks,
+    refuse_other_firewalls,
+)
+from fleet.firewall.probes import bridges, probes
 from fleet.firewall.settings import Firewall
 from fleet.kit.commands import verify_unit
 from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.paths import ETC
+from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
 
 
@@ -39,10 +54,26 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
         _remove()
         return
     refuse_other_firewalls(me, fleet, host.get_fact(OtherFirewalls))
-    refuse_lockout(me, host.get_fact(SshLogin, _sudo=False))
+    login = host.get_fact(SshLogin, _sudo=False)
+    refuse_lockout(me, login)
+    if login is not None:
+        carrier = host.get_fact(LoginCarrier, source=str(login.source))
+        refuse_closed_carrier(me, login, carrier)
+    refuse_open_uplinks(me, host.get_fact(Uplinks))
+    needed = probes(me, fleet, login.source if login else None)
+    found = host.get_fact(
+        OtherFilters, probes=[str(probe) for probe in needed], bridges=bridges(me)
+    )
+    refuse_closed_by_others(me, needed, found)
+    for unknown in found.unknown:
+        host.log(f"another packet filter could not be judged: {unknown}")
     install_packages(name="Install nftables", packages=["nftables"])
     install_files(
         name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]
+    )
+    # Others read in it too, whose services are not root's.
+    have_directory(
+        name="Create the directory", directory=Directory(ETC, ETC), group="root", mode="755"
     )
     apply_ruleset(
         name="Apply the ruleset, and keep it if a new login succeeds",
@@ -50,8 +81,9 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
         table=FIREWALL_TABLE,
         guard=FIREWALL_GUARD,
         confirm_within=seconds(me[Firewall].confirm_within),
+        login_port=login.port if login else None,
     )
-    unit, dropin = unit_files()
+    unit, dropin = unit_files(me)
     install_files(
         name="Install the unit",
         files=[unit],

@@ -39,7 +39,9 @@ from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
+from fleet.platform.facts import HasIpv6
 
 
 @deploy("Gateway")
@@ -56,13 +58,25 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         "procps",
         *(["certbot", "openssl"] if me[Gateway].tls == "acme" else []),
     ]
-    # Masked while it is installed: the package's own site would listen on every address.
+    # Before the package, whose own site would listen on every address: at a boot after an
+    # installation that was cut short too. Masked while it is installed: nothing is there to serve.
+    install_files(name="Install the drop-in", files=[dropin_file()])
     install_packages(name="Install nginx", packages=packages, masked_unit=GATEWAY_UNIT)
-    files.directory(name="Create the directory", path=GATEWAY_DIR, mode="700")
+    have_directory(
+        name="Create the directory",
+        directory=Directory(GATEWAY_DIR, GATEWAY_DIR),
+        group="root",
+        mode="700",
+    )
     # Before nginx makes it with the mode of its own choice.
     files.file(name="Create the log", path=GATEWAY_LOG, user="www-data", group="adm", mode="640")
     if me[Gateway].tls == "acme":
-        files.directory(name="Create the webroot", path=ACME_ROOT, mode="755")
+        have_directory(
+            name="Create the webroot",
+            directory=Directory(ACME_ROOT, ACME_ROOT),
+            group="root",
+            mode="755",
+        )
         install_files(name="Install certbot's hook", files=[acme_hook()])
         placeholder_certificate(name="Have a certificate to start with")
     else:
@@ -70,12 +84,17 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         files.file(name="Remove certbot's hook", path=ACME_HOOK, present=False)
     install_files(
         name="Install the configuration",
-        files=config_files(me, fleet, host.get_fact(OpensslVersion), host.get_fact(DrainedHosts)),
+        files=config_files(
+            me,
+            fleet,
+            host.get_fact(OpensslVersion),
+            host.get_fact(DrainedHosts),
+            host.get_fact(HasIpv6),
+        ),
         check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])
     kernel_settings(name="Run the kernel as declared", values=KERNEL, path=GATEWAY_SYSCTL)
-    install_files(name="Install the drop-in", files=[dropin_file()])
     run_unit(
         name="Run nginx as declared",
         unit=GATEWAY_UNIT,
@@ -102,9 +121,14 @@ def _metrics(me: FleetHost) -> None:
     dropins, own = exporter_dropins(me), request_exporter_files(me)
     # Before the packages: their units then never listen where they are not declared to.
     install_files(name="Install the exporters' drop-ins", files=dropins)
-    install_packages(name="Install the exporters", packages=units)
-    for unit, file in zip(units, dropins, strict=True):
-        run_unit(name=f"Run {unit}", unit=f"{unit}.service", files=[file.path])
+    install_packages(name="Install the exporters", packages=[*units, "python3"])
+    for exporter, unit, file in zip(EXPORTERS, units, dropins, strict=True):
+        run_unit(
+            name=f"Run {unit}",
+            unit=f"{unit}.service",
+            files=[file.path],
+            health_url=f"http://{metrics_endpoints(me)[exporter]}/metrics",
+        )
     install_files(name="Install the metrics of keys", files=own)
     run_unit(
         name="Run the metrics of keys",

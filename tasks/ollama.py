@@ -5,28 +5,35 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
-from pyinfra.operations import files, server
+from pyinfra.operations import server
 
 from fleet.declare.fleet import FleetHost
 from fleet.docker.images import pull_image
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
-from fleet.kit.commands import verify_unit
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
+from fleet.kit.places import have_directory
 from fleet.kit.proxy import proxy_environment
 from fleet.kit.refuse import refuse
 from fleet.kit.releases import fetcher_file
 from fleet.kit.units import run_unit
-from fleet.ollama.files import running_files, unit_file
+from fleet.ollama.files import running_files
 from fleet.ollama.instances import refuse_missing_gpus
-from fleet.ollama.operations import install_instances, install_release, remove_servers
-from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_UNIT
+from fleet.ollama.operations import (
+    install_release,
+    install_units,
+    remove_servers,
+    switch_release,
+    try_servers,
+)
+from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_USER
 from fleet.ollama.preflight import UNIT_PATTERNS, refuse_foreign_installation
 from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
+from fleet.ollama.storage import home, models_directory
 
 
 @deploy("Instances")
@@ -50,50 +57,50 @@ def ollama(me: FleetHost) -> None:
     refuse_foreign_installation(me, host.get_fact(ForeignFiles, patterns=UNIT_PATTERNS))
     url, sha256 = release_source(me, host.get_fact(Arch))
     install_packages(name="Install tools", packages=["ca-certificates", "curl", "zstd"])
-    server.group(name="Create the group", group="ollama", system=True)
+    server.group(name="Create the group", group=OLLAMA_USER, system=True)
     server.user(  # noqa: S604 - shell= is the login shell
         name="Create the user",
-        user="ollama",
-        group="ollama",
+        user=OLLAMA_USER,
+        group=OLLAMA_USER,
         system=True,
         home=OLLAMA_HOME,
         shell="/usr/sbin/nologin",
         create_home=False,
+        # It takes no link for a home, and would follow one.
+        ensure_home=False,
     )
-    files.directory(
-        name="Create the home",
-        path=OLLAMA_HOME,
-        user="ollama",
-        group="ollama",
-        mode="750",
-    )
-    files.directory(
+    have_directory(name="Create the home", directory=home(), group=OLLAMA_USER, mode="750")
+    have_directory(
         name="Create the models directory",
-        path=me[Ollama].models_dir,
-        user="ollama",
-        group="ollama",
+        directory=models_directory(me[Ollama]),
+        group=OLLAMA_USER,
         mode="755",
     )
-    if any(item.runtime == "systemd" for item in instances_of(me)):
+    servers = list(instances_of(me))
+    runtimes = {item.runtime for item in servers}
+    if "systemd" in runtimes:
         _install_release(me, url, sha256)
-    if me[Ollama].instances:
-        _install_instances(me)
-    else:
-        install_files(
-            name="Install the unit",
-            files=[unit_file(instances_of(me)[0])],
-            check=verify_unit(OLLAMA_UNIT),
+    if "docker" in runtimes:
+        pull_image(
+            name="Pull the image", image=str(me[Ollama].image), unit="llm-fleet-pull-ollama.service"
         )
-    # Before the new ones start, which may have a port of theirs.
-    remove_servers(
-        name="Remove servers that are not declared", keep=[item.unit for item in instances_of(me)]
+    # Before anything that what runs would be started with next.
+    try_servers(name="Try what changes", instances=servers)
+    if "systemd" in runtimes:
+        switch_release(name=f"Switch to Ollama {me[Ollama].version}", version=me[Ollama].version)
+    install_units(
+        name="Install the instances' units" if me[Ollama].instances else "Install the unit",
+        instances=servers,
     )
-    for item in instances_of(me):
+    # Before the new ones start, which may have a port of theirs.
+    remove_servers(name="Remove servers that are not declared", instances=servers)
+    for item in servers:
         run_unit(
             name=f"Run Ollama as declared{f': {item.name}' if item.name else ''}",
             unit=item.unit,
             files=running_files(item),
             health_url=f"{item.url}/api/version",
+            container=item.container,
         )
 
 
@@ -109,11 +116,3 @@ def _install_release(me: FleetHost, url: str, sha256: str) -> None:
         sha256=sha256,
         environment=proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy),
     )
-
-
-def _install_instances(me: FleetHost) -> None:
-    if any(item.runtime == "docker" for item in instances_of(me)):
-        pull_image(
-            name="Pull the image", image=str(me[Ollama].image), unit="llm-fleet-pull-ollama.service"
-        )
-    install_instances(name="Install the instances' units", instances=list(instances_of(me)))

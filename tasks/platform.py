@@ -9,10 +9,14 @@ from pyinfra.facts.server import LinuxDistribution
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.listeners import Listener, Listeners
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import install_files
 from fleet.kit.jobs import forget_failed_jobs
+from fleet.platform.directories import refuse_directories
 from fleet.platform.facts import HostAddresses
 from fleet.platform.files import secrets_note
+from fleet.platform.ports import refuse_taken_ports
 from fleet.platform.preflight import (
     refuse_distribution,
     refuse_missing_address,
@@ -27,12 +31,17 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
 
     Raises:
         FleetError: the distribution, its release or its init system is not supported, the host
-            does not have the address that it is said to have, or its secrets come from another
-            store than this inventory's.
+            does not have the address that it is said to have, somebody else has a port or a
+            directory of ours, or its secrets come from another store than this inventory's.
     """
     refuse_distribution(me, host.get_fact(LinuxDistribution)["release_meta"])
     refuse_other_init(me, has_systemd=bool(host.get_fact(Directory, path="/run/systemd/system")))
     refuse_missing_address(me, host.get_fact(HostAddresses))
+    listeners: tuple[Listener, ...] = host.get_fact(Listeners)
+    refuse_taken_ports(me, fleet.services(me), listeners)
+    directories = fleet.directories(me)
+    places: dict[str, Place] = host.get_fact(Places, paths=[item.path for item in directories])
+    refuse_directories(me, directories, places)
     forget_failed_jobs(name="Forget jobs of earlier deploys that failed")
     if fleet.keeps_secrets(me):
         note = secrets_note(fleet)

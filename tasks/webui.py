@@ -12,7 +12,7 @@ from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import run_unit
-from fleet.webui.declared import webui_endpoint
+from fleet.webui.declared import NAME, webui_endpoint
 from fleet.webui.files import backup_files, config_files, unit_files
 from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_BACKUP_UNIT, WEBUI_UNIT
 from fleet.webui.settings import Webui
@@ -38,6 +38,7 @@ def webui(me: FleetHost, fleet: Fleet) -> None:
         files=[unit.path, *(file.path for file in settings)],
         health_url=f"http://{webui_endpoint(me)}/health",
         answers_within=_START,
+        container=NAME,
     )
     install_files(name="Install the backup's program", files=backup_files(me))
     install_files(

@@ -13,7 +13,7 @@ from fleet.docker.paths import DOCKER_CONFIG
 from fleet.driver.facts import DrivenGpu, DrivenGpus
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.files import ManagedFile, install_files
-from fleet.kit.paths import RUN
+from fleet.kit.paths import RUN, STAGE
 
 _RUNTIME = ("runtimes", "nvidia")
 
@@ -58,7 +58,7 @@ def register_runtime(wanted: bool) -> Commands:
         return
     record = ManagedFile(TOOLKIT_OWNED, f'{{"paths": [["{_RUNTIME[0]}", "{_RUNTIME[1]}"]]}}\n')
     yield from install_files._inner(files=[record])
-    stage = f"{RUN}/toolkit"
+    stage = f"{STAGE}-toolkit"
     yield StringCommand(
         f"rm -rf {stage} && install -d -m 700 {RUN} {stage} && cd {stage} &&",
         f"{{ [ ! -e {DOCKER_CONFIG} ] || cp {DOCKER_CONFIG} daemon.json; }} &&",

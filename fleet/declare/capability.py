@@ -10,6 +10,7 @@ import click
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.settings import Settings
 from fleet.declare.types import AnyNetwork
+from fleet.kit.places import Directory
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class Service:
     are the networks that the firewall lets in; without any, only the host itself calls. `comment`
     is what the ruleset says of it. `private` is the setting whose value `private` put it on the
     host's private address. Of a container, Docker publishes the port (`published`). What is not
-    `ours` may listen on other addresses, too: sshd.
+    `ours` may listen on other addresses, too: sshd. `held_by` are the units, containers and Compose
+    projects that listen there, or did for a deploy of before, as shell patterns.
     """
 
     setting: str
@@ -31,6 +33,7 @@ class Service:
     private: str | None = None
     published: bool = False
     ours: bool = True
+    held_by: tuple[str, ...] = ()
 
     @property
     def port(self) -> int:
@@ -82,20 +85,22 @@ class Capability:
     A host has it when it is in `group`, when the boolean setting `switch` is on, or when it has a
     capability that `needs` it; without group and switch every host has it. `problems` are the
     contradictions of its settings on a host, with each other and with the fleet's;
-    `stored_problems` those of the secrets store. `calls_servers` says that it sends requests to
-    the inference servers of other hosts, `keeps_secrets` that its hosts hold secrets of the store.
-    `commands` are its own of the command `fleet`.
+    `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
+    send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
+    secrets of the store. `directories` are where it keeps data, which an operator may have put on
+    another disk. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
     group: str | None = None
     switch: str | None = None
     needs: tuple[type[Settings], ...] = ()
-    calls_servers: bool = False
+    calls_servers: str | None = None
     keeps_secrets: bool = False
     services: Callable[[FleetHost, Fleet], Iterable[Service]] = _none
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
+    directories: Callable[[FleetHost], Iterable[Directory]] = _none
     problems: Problems = _none
     stored_problems: Problems = _none
     commands: tuple[click.Command, ...] = ()

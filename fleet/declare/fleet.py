@@ -12,6 +12,7 @@ from fleet.kit.secrets import SecretStore
 
 if TYPE_CHECKING:
     from fleet.declare.capability import Capability, Grant, Server, Service
+    from fleet.kit.places import Directory
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -127,6 +128,12 @@ class Fleet:
         """Every call that containers of `host` may make to the host itself."""
         return tuple(
             grant for item in self.capabilities_of(host) for grant in item.grants(host, self)
+        )
+
+    def directories(self, host: FleetHost) -> tuple[Directory, ...]:
+        """Where everything on `host` keeps its data."""
+        return tuple(
+            directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
     def servers(self) -> tuple[Server, ...]:

@@ -17,6 +17,14 @@ from fleet.kit.errors import FleetError, SettingsError
 _EVERYONE = "all"
 
 
+_asked: list[Path] = []
+
+
+def asked() -> Path | None:
+    """The file that was checked last: pyinfra keeps its path nowhere. None without any."""
+    return _asked[-1] if _asked else None
+
+
 def check(path: Path, groups: Collection[str]) -> None:
     """Refuse an inventory file of which pyinfra would lose hosts, or find others than are meant.
 
@@ -26,6 +34,7 @@ def check(path: Path, groups: Collection[str]) -> None:
         FleetError: the file cannot be run.
         SettingsError: groups are not what pyinfra takes for one, or have hosts that `all` has not.
     """
+    _asked[:] = [path]
     try:
         declared = runpy.run_path(str(path))
     except Exception as error:

@@ -19,8 +19,9 @@ from fleet.declare.capability import Capability
 from fleet.declare.fleet import PROJECT_ROOT, Fleet, FleetHost
 from fleet.declare.refusals import explain, unknown_keys
 from fleet.declare.settings import Settings
+from fleet.declare.stores import store_of
 from fleet.kit.errors import FleetError, SettingsError
-from fleet.kit.secrets import SecretStore
+from fleet.kit.secrets import SecretStore, host_in_store
 
 _ADDRESS = re.compile("[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?|::1")
 # A connector may stand before it, as in `@ssh/gpu1`.
@@ -30,11 +31,16 @@ _Settings = TypeVar("_Settings", bound=Settings)
 
 
 @lru_cache(maxsize=1)
-def load_fleet(inventory: Inventory, capabilities: tuple[Capability, ...]) -> Fleet:
+def load_fleet(
+    inventory: Inventory, capabilities: tuple[Capability, ...], file: Path | None = None
+) -> Fleet:
     """Check the whole inventory; once, though every host's deploy asks for it.
 
+    `file` is where it is written; None when it is in no file.
+
     Raises:
-        FleetError: pyinfra's command line runs elsewhere than in the project's directory.
+        FleetError: pyinfra's command line runs elsewhere than in the project's directory, or the
+            inventory's secrets are in a store that others share.
         SettingsError: anything declared is unknown, of a wrong type or contradictory. Every wrong
             value of every host is listed; without any, every contradiction; without any, every
             stored secret that is refused.
@@ -49,8 +55,9 @@ def load_fleet(inventory: Inventory, capabilities: tuple[Capability, ...]) -> Fl
         data = item.data.dict()  # type: ignore[no-untyped-call]
         if host := _load_host(item.name, item.groups, data, capabilities, problems):
             hosts.append(host)
+    problems += _alike_in_stores(hosts)
     _refuse(problems)
-    secrets = SecretStore(secrets_root(inventory, group_names(capabilities)))
+    secrets = SecretStore(store_of(file, PROJECT_ROOT))
     fleet = Fleet(hosts, capabilities, secrets, PROJECT_ROOT)
     _refuse([line for host in hosts for line in _problems(host, fleet)])
     _refuse(
@@ -118,6 +125,15 @@ def _misnamed(name: str, outside_address: Any) -> Iterator[str]:
         )
 
 
+def _alike_in_stores(hosts: Iterable[FleetHost]) -> Iterator[str]:
+    """Hosts whose secrets would be each other's."""
+    names: dict[str, str] = {}
+    for host in hosts:
+        other = names.setdefault(host_in_store(host.name), host.name)
+        if other != host.name:
+            yield f"{host.name}: has the secrets of {other}, as both names make one; rename it"
+
+
 def _running(
     groups: frozenset[str], settings: list[Settings], capabilities: tuple[Capability, ...]
 ) -> frozenset[type[Settings]]:
@@ -157,18 +173,3 @@ def _problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         )
     for item in fleet.capabilities_of(host):
         yield from item.problems(host, fleet)
-
-
-def secrets_root(inventory: Inventory, ours: tuple[str, ...]) -> Path:
-    """`.secrets/<name>` for the inventory file that every host came from.
-
-    pyinfra puts all hosts of `inventory/prod.py` in a group `prod` and keeps the path nowhere.
-    """
-    everyone = {host.name for host in inventory}
-    names = [
-        name
-        for name, hosts in sorted(inventory.groups.items())
-        if {host.name for host in hosts} == everyone and name not in ours
-    ]
-    with_file = [name for name in names if (PROJECT_ROOT / "inventory" / f"{name}.py").exists()]
-    return PROJECT_ROOT / ".secrets" / (with_file or names or ["default"])[0]

@@ -15,6 +15,7 @@ from fleet.declare import inventory_file
 from fleet.declare.capability import Capability
 from fleet.declare.fleet import PROJECT_ROOT, Fleet
 from fleet.declare.load import group_names, load_fleet
+from fleet.kit.connection.careful import be_careful
 from fleet.kit.errors import FleetError
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -33,6 +34,7 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     """
     if not path.exists():
         raise FleetError(f"{path}: no such inventory file")
+    be_careful()
     # The order of pyinfra's own command line: inventory files are run with a state in place.
     config = Config()  # type: ignore[no-untyped-call]
     state = State(check_for_changes=False)
@@ -46,7 +48,7 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     except UnexpectedExternalError as error:
         raise inventory_file.failure(error.filename, error.exception) from None
     ctx_inventory.set(inventory)  # type: ignore[no-untyped-call]
-    fleet = load_fleet(inventory, capabilities)
+    fleet = load_fleet(inventory, capabilities, path)
     state.init(inventory, config)
     state.set_stage(StateStage.Connect)
     state.set_stage(StateStage.Prepare)

@@ -34,6 +34,14 @@ _PROJECT_FILE = re.compile("/?[A-Za-z0-9._+@=-]{1,255}(/[A-Za-z0-9._+@=-]{1,255}
 _IMAGE_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
 _LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?")
+# Where a site's own data is: the Filesystem Hierarchy Standard's, then what disks are mounted on.
+_CUSTOMARY = (
+    "/srv/", "/mnt/", "/media/", "/data", "/disk", "/models", "/nvme", "/pool", "/raid",
+    "/scratch", "/ssd", "/storage", "/tank", "/volume",
+)  # fmt: skip
+_SITE = re.compile(
+    "|".join(f"{p}.+" if p.endswith("/") else f"{p}[0-9]*(/.+)?" for p in _CUSTOMARY)
+)
 
 
 @dataclass(frozen=True)
@@ -146,16 +154,38 @@ def _check_sha256(value: str) -> str:
 
 
 def check_absolute(value: str) -> str:
-    """`value`, an absolute path, without slashes at its end.
+    """The absolute path `value` in one form: `//srv/./a/` is `/srv/a`.
 
     Raises:
         ValueError: it is none, or holds what one of its readers would take for something else.
     """
-    if not _ABSOLUTE_PATH.fullmatch(value) or ".." in value.split("/") or not value.strip("/"):
+    parts = [part for part in value.split("/") if part not in ("", ".")]
+    if not _ABSOLUTE_PATH.fullmatch(value) or ".." in parts or not parts:
         raise ValueError(
             "not an absolute path of letters, digits and '.', '_', '+', '@', '=', '-', without '..'"
         )
-    return value.rstrip("/")
+    return "/" + "/".join(parts)
+
+
+def directory_for_data(*own: str) -> AfterValidator:
+    """A validator of a directory that a service is given: its owner and mode will be the service's.
+
+    It is one of `own` (below it, where that ends with a slash), or where a site keeps data: what
+    belongs to the system is on no list.
+    """
+    below = tuple(place for place in own if place.endswith("/"))
+
+    def check(value: str) -> str:
+        path = check_absolute(value)
+        if not (_SITE.fullmatch(path) or path in own or path.startswith(below)):
+            raise ValueError(
+                f"{path} is no place for a service's data: the service would own it. Use a "
+                f"directory of its own under {', '.join((*_CUSTOMARY, *own))}; a disk that is "
+                "mounted elsewhere can be linked to from there"
+            )
+        return path
+
+    return AfterValidator(check)
 
 
 def check_file_url(value: str) -> str:
@@ -240,7 +270,6 @@ PositiveDuration = Annotated[
 Address = Annotated[AnyAddress, _from_text(_read_address), Words("IP address", "IP addresses")]
 Network = Annotated[AnyNetwork, _from_text(_read_network), Words("IP network")]
 Sha256 = Annotated[str, AfterValidator(_check_sha256), Words("SHA-256")]
-AbsolutePath = Annotated[str, AfterValidator(check_absolute), Words("absolute path")]
 ProjectFile = Annotated[
     str,
     text_form(
@@ -250,6 +279,9 @@ ProjectFile = Annotated[
     Words("path"),
 ]
 FileSource = Annotated[str, AfterValidator(_check_file_source), Words("http(s) address or path")]
+BackupDirectory = Annotated[
+    str, directory_for_data("/var/backups/"), Words("directory", "directories")
+]
 HttpUrl = Annotated[
     str, AfterValidator(_check_http_url), Words("http(s) address", "http(s) addresses")
 ]

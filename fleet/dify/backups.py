@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import tarfile
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +19,7 @@ from fleet.dify import declared as dify
 from fleet.dify.on_host.dify_manifest import LONGEST, MANIFEST, Manifest, manifest_of
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
+from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.errors import FleetError
 from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import sha256
@@ -25,6 +27,7 @@ from fleet.kit.on_host.common import sha256
 # For the user who logs in, who need not be root; it is on the disk, an archive may be large.
 _PASSAGE = "/var/tmp"  # noqa: S108 - every name in it is random, and made with mode 600
 _JOB = "llm-fleet-dify-backup-now.service"
+_BACKUP_DEADLINE = 24 * 3600  # seconds; it may be of a disk full of knowledge
 _TEXTS = {"secrets": "secrets.json", "app_keys": "app-keys.json"}
 _VALUE = re.compile(r"[!-~]{1,200}")
 
@@ -49,32 +52,53 @@ class DifyHost:
         Raises:
             FleetError: the host could not make one, or the copy is not what was sent.
         """
+        before = self._archives()
         program, config = DIFY_STACK_PROGRAM, DIFY_STACK_CONFIG
         after = f"ExecStopPost=/usr/bin/python3 {program} unpause {config}"
         # A unit: with the line cut in the middle, the containers must not stay paused.
         self._run(
             StringCommand(
-                "systemd-run --quiet --wait --collect --unit", _JOB,
+                "systemd-run --quiet --wait --collect", UNIT_OPTIONS, "--unit", _JOB,
                 "--property", QuoteString(after),
                 "/usr/bin/python3", program, "backup", config,
                 "|| {", journal_of(_JOB, 8), ">&2; exit 1; }",
-            )
+            ),
+            timeout=_BACKUP_DEADLINE,
         )  # fmt: skip
-        [archive] = self._run(
-            StringCommand(
-                "ls -t", QuoteString(self.declared[Dify].backup_dir), "| grep '\\.tar$' | head -n 1"
+        # By name: of the archives' times one may be of a clock that was wrong.
+        made = self._archives() - before
+        if len(made) != 1:
+            raise FleetError(
+                f"{self.declared.name}: {len(made)} new archives in "
+                f"{self.declared[Dify].backup_dir}; ask again"
             )
-        )
+        [archive] = made
         place = f"{self.declared[Dify].backup_dir}/{archive}"
         [line] = self._run(StringCommand("cat", QuoteString(f"{place}.sha256")))
         into.mkdir(mode=0o700, parents=True, exist_ok=True)
+        [size] = self._run(StringCommand("stat -c %s", QuoteString(place)))
+        if (free := shutil.disk_usage(into).free) < int(size):
+            raise FleetError(
+                f"{into}: {archive} has {int(size) / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free "
+                "here; make room, or name another place (--to)"
+            )
         copy = into / archive
-        self._fetch(place, copy)
-        if (actual := sha256(copy)) != line.split()[0]:
-            copy.unlink()
-            raise FleetError(f"{archive}: SHA-256 expected {line.split()[0]}, actual {actual}")
-        copy.with_name(f"{copy.name}.sha256").write_text(f"{line}\n")
+        part = into / f"{archive}.part"
+        try:
+            self._fetch(place, part)
+            if (actual := sha256(part)) != line.split()[0]:
+                raise FleetError(f"{archive}: SHA-256 expected {line.split()[0]}, actual {actual}")
+            copy.with_name(f"{copy.name}.sha256").write_text(f"{line}\n")
+            part.rename(copy)
+        finally:
+            part.unlink(missing_ok=True)
         return copy
+
+    def _archives(self) -> set[str]:
+        """The names of the archives on the host."""
+        directory = QuoteString(self.declared[Dify].backup_dir)
+        find = StringCommand("find", directory, "-maxdepth 1 -name 'dify-*.tar' -printf '%f\\n'")
+        return set(self._run(StringCommand("[ ! -d", directory, "] ||", find)))
 
     def restore(self, archive: Path) -> list[str]:
         """Lay `archive` ready for the next deploy, and its secrets into the store.
@@ -96,6 +120,9 @@ class DifyHost:
         self._run(StringCommand("install -d -m 700", DIFY_ROOT))
         self._need_room(archive.stat().st_size)
         self._send(archive, part)
+        # Before the secrets: a deploy refuses an archive that has others than the store, and
+        # without the archive it would tell them to the Dify that runs.
+        self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         replaced = []
         for secret, value in kept.items():
             name = dify.SECRETS.name(self.declared, secret)
@@ -103,20 +130,13 @@ class DifyHost:
             if before is not None and before.get_secret_value() != value:
                 replaced.append(name)
             self._store.replace(name, value)
-        self._run(StringCommand("mv -f", part, DIFY_RESTORE))
         return replaced
 
     def _need_room(self, size: int) -> None:
         """Raise FleetError where the archive could fill a disk of the host on its way."""
-        lines = self._run(StringCommand("df -Pk", _PASSAGE, DIFY_ROOT))[1:]
-        free = {line.split()[0]: int(line.split()[3]) * 1024 for line in lines}
-        # On one disk it is there twice for a moment.
-        needed = size * len(lines) // len(free)
-        if short := [disk for disk, left in free.items() if left < needed]:
-            raise FleetError(
-                f"{self.declared.name}: no room for the archive: {needed / 1e9:.2f} GB are needed "
-                f"on {', '.join(short)}, for {_PASSAGE} and {DIFY_ROOT}; make room"
-            )
+        lines = self._run(StringCommand("df -Pk", _PASSAGE, DIFY_ROOT))
+        if problem := disk_problem(lines, size):
+            raise FleetError(f"{self.declared.name}: no room for the archive: {problem}; make room")
 
     def _fetch(self, remote: str, local: Path) -> None:
         passage = f"{_PASSAGE}/llm-fleet-{secrets.token_hex(8)}"
@@ -146,13 +166,27 @@ class DifyHost:
         finally:
             self._run(StringCommand("rm -f", QuoteString(passage)))
 
-    def _run(self, command: StringCommand, *, sudo: bool = True) -> list[str]:
+    def _run(
+        self, command: StringCommand, *, sudo: bool = True, timeout: int | None = None
+    ) -> list[str]:
         wanted = sudo and bool(self._host.data.get("_sudo"))
-        ok, output = self._host.run_shell_command(command, _sudo=wanted)
+        ok, output = self._host.run_shell_command(command, _sudo=wanted, _timeout=timeout)
         if not ok:
             raise FleetError(f"{self.declared.name}: {output.stderr.strip() or 'failed'}")
         lines: list[str] = output.stdout_lines
         return lines
+
+
+def disk_problem(lines: list[str], size: int) -> str | None:
+    """Which disk of those that `df -Pk` lists cannot take so many bytes for each of its lines."""
+    rows = [line.rsplit(None, 5) for line in lines[1:]]
+    free = {row[0]: int(row[3]) * 1024 for row in rows}
+    for disk, left in free.items():
+        # On one disk it is there twice for a moment.
+        needed = size * sum(row[0] == disk for row in rows)
+        if left < needed:
+            return f"{needed / 1e9:.2f} GB are needed on {disk}, and {left / 1e9:.2f} GB are free"
+    return None
 
 
 def _declared(fleet: Fleet, name: str) -> FleetHost:

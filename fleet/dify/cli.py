@@ -32,7 +32,7 @@ def dify_backup(inventory: Path, host: str, into: Path) -> None:
             copy = connection.backup(into / host)
         finally:
             connection.close()
-    except PyinfraError as error:
+    except (PyinfraError, OSError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(copy)
 
@@ -53,7 +53,7 @@ def dify_restore(inventory: Path, host: str, archive: Path) -> None:
             replaced = connection.restore(archive)
         finally:
             connection.close()
-    except PyinfraError as error:
+    except (PyinfraError, OSError) as error:
         raise click.ClickException(str(error)) from None
     for name in replaced:
         click.echo(f"{name}: the store has the backup's value now", err=True)

@@ -12,8 +12,10 @@ from pydantic import SecretStr
 from fleet.declare.capability import Grant, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.declare.secrets import OwnSecrets, Secret
+from fleet.dify.paths import DIFY_PRISTINE, DIFY_ROOT
 from fleet.dify.settings import Dify, DifyModel
 from fleet.gateway.declared import gateway_access, local_gateway
+from fleet.kit.places import Directory
 from fleet.ollama.servers import instances_of, ollama_endpoint
 from fleet.ollama.settings import Ollama
 from fleet.platform.declared import endpoint
@@ -93,8 +95,16 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     private = "dify_listen" if host[Dify].listen == "private" else None
     where = (dify_endpoint(host),)
     yield Service(
-        "dify_port", "dify", where, host[Dify].allow_from, "dify", private, published=True
-    )
+        "dify_port", "dify", where, host[Dify].allow_from, "dify", private, published=True,
+        held_by=(PROJECT,),
+    )  # fmt: skip
+
+
+def directories(host: FleetHost) -> Iterator[Directory]:
+    """Its releases, its data, and its backups."""
+    for path in (DIFY_PRISTINE, DIFY_ROOT):
+        yield Directory(path, path)
+    yield Directory("dify_backup_dir", host[Dify].backup_dir)
 
 
 def grants(host: FleetHost, fleet: Fleet) -> Iterator[Grant]:

@@ -74,7 +74,7 @@ def _own_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         listed = list(host[Firewall].container_interfaces)
         yield (
             f"{host.name}: firewall_container_interfaces = {listed} does not hold {BRIDGE}; add "
-            "it, or Dify's containers are open to the neighbours"
+            "it, or Dify's containers reach nobody but each other"
         )
     yield from not_for_env(host, settings, settings.env, _OWN_VALUES)
     ours = sorted(set(settings.env) & _FIXED_VALUES)

@@ -16,8 +16,8 @@ from fleet import pins
 from fleet.declare.settings import FROM_NAME, Item, Settings
 from fleet.declare.types import (
     MOST,
-    AbsolutePath,
     AnyNetwork,
+    BackupDirectory,
     DotenvValue,
     EmailAddress,
     EnvName,
@@ -35,7 +35,7 @@ from fleet.declare.types import (
     one_line,
     text_form,
 )
-from fleet.ollama.models import check_model_name, full_name
+from fleet.ollama.models import ModelName, full_name
 
 
 def _check_owner_email(value: str) -> str:
@@ -120,9 +120,7 @@ class DifyModel(Item):
     )
     words = Words("model")
 
-    name: Annotated[str, AfterValidator(check_model_name)] = Field(
-        description="The model, as it is declared in `ollama_models`."
-    )
+    name: ModelName = Field(description="The model, as it is declared in `ollama_models`.")
     context_size: int = Field(
         8192,
         ge=256,
@@ -290,7 +288,7 @@ class Dify(Settings):
         "15m",
         description="How long the containers may take to be healthy, migrations included.",
     )
-    backup_dir: AbsolutePath = Field(
+    backup_dir: BackupDirectory = Field(
         "/var/backups/llm-fleet-dify",
         description="Where backups are kept on the host. Copy them elsewhere: they hold secrets.",
     )

@@ -11,11 +11,11 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile
 from fleet.docker.merge import Path, leaves, merge
-from fleet.docker.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
+from fleet.docker.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_ROOT, DOCKER_UNIT
 from fleet.kit.commands import Commands, fail, or_journal
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import ManagedFile, install_files
 
-_DEFAULT_ROOT = "/var/lib/docker"
 # By the unit's own command line too: a key that is also a flag there keeps the daemon from
 # starting. Of its variables ($DOCKER_OPTS) only the shell that starts it knows the values.
 VALIDATE = StringCommand(
@@ -147,9 +147,11 @@ def refuse_unknown_log_opts(config: Mapping[str, Any]) -> None:
 
 
 def _refuse_lost_containers(config: Mapping[str, Any], info: dict[str, Any]) -> None:
-    root = config.get("data-root", _DEFAULT_ROOT)
+    root = config.get("data-root", DOCKER_ROOT)
     now = info.get("DockerRootDir", root)
-    if now != root and info.get("Containers"):
+    places: dict[str, Place] = host.get_fact(Places, paths=[root, now])
+    # A link leads to the same containers.
+    if places[now].resolved != places[root].resolved and info.get("Containers"):
         raise RefusedError(
             f"docker_data_root: {info['Containers']} containers are in {now}, and {root} would "
             f"start without them; stop Docker, move {now} to {root}, and run the deploy again"

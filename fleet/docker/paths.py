@@ -5,6 +5,8 @@ from __future__ import annotations
 from fleet.kit.paths import ETC
 
 DOCKER_UNIT = "docker.service"
+# Where Docker keeps everything by itself.
+DOCKER_ROOT = "/var/lib/docker"
 DOCKER_CONFIG = "/etc/docker/daemon.json"
 # Where Docker CE and the distributions have the daemon.
 DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")

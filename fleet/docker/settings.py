@@ -9,14 +9,15 @@ from pydantic import AfterValidator, Field, model_validator
 from fleet import pins
 from fleet.declare.settings import Settings
 from fleet.declare.types import (
-    AbsolutePath,
     Fingerprint,
     HttpUrl,
     NoProxy,
     Version,
     Words,
+    directory_for_data,
     text_form,
 )
+from fleet.docker.paths import DOCKER_ROOT
 from fleet.kit.proxy import LOCAL_HOSTS
 
 
@@ -34,6 +35,7 @@ UserName = Annotated[
     ),
     Words("user name"),
 ]
+DataRoot = Annotated[str, directory_for_data(DOCKER_ROOT), Words("directory")]
 RegistryName = Annotated[
     str,
     text_form(
@@ -99,7 +101,7 @@ class Docker(Settings):
     live_restore: bool = Field(
         True, description="Containers go on while the daemon restarts or is upgraded."
     )
-    data_root: AbsolutePath | None = Field(
+    data_root: DataRoot | None = Field(
         None,
         description=(
             "Where images, containers and volumes are kept. Unset leaves it as it is "

@@ -21,6 +21,7 @@ from fleet.driver.facts import BootId, DriverState, DriverStateFact
 from fleet.driver.paths import DRIVER_JOB, DRIVER_LOGS, DRIVER_NOUVEAU, DRIVER_WARNING
 from fleet.driver.plan import Plan, on_kernel
 from fleet.driver.settings import RebootPolicy
+from fleet.kit.apt import kept_files_told
 from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.jobs import run_job, start_job
@@ -69,9 +70,10 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
     def describe(job: LoggedRun) -> str:
         return f"driver: {(job.line or 'working')[:100]}"
 
-    yield from run_job(
-        DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe
-    )
+    with kept_files_told():
+        yield from run_job(
+            DRIVER_JOB, start, lambda: host.get_fact(LoggedJob, unit=DRIVER_JOB), describe
+        )
     if run_state.is_executing:
         for line in host.get_fact(FileContents, path=DRIVER_WARNING) or []:
             host.log(line, log_func=logger.warning)

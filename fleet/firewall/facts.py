@@ -1,12 +1,17 @@
-"""Our nftables table, as it is and as its file would make it; and how we came in."""
+"""Our nftables table, as it is and as its file would make it; who else filters; how we came in."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
+
+from fleet.firewall.paths import FIREWALL_TABLE
+from fleet.kit.render import host_program
 
 
 class Ruleset(NamedTuple):
@@ -20,7 +25,8 @@ class RulesetState(FactBase[Ruleset]):
     """`table` as the kernel has it, and as `path` would make it.
 
     The file is loaded in a network namespace of its own that lasts as long as the command, so both
-    listings come from the same nft and can be compared whole.
+    listings come from the same nft and can be compared whole. Of a file that nft does not take,
+    nothing would be made.
     """
 
     _SEPARATOR = "-- declared --"
@@ -41,6 +47,7 @@ class RulesetState(FactBase[Ruleset]):
                     "nft -f", QuoteString(path), f"&& nft --stateless list table {table}"
                 ).get_raw_value()
             ),
+            "|| true",
         )
 
     @override
@@ -77,6 +84,114 @@ class SshLogin(FactBase[Login | None]):
         source = ip_address(parts[0])
         mapped = source.ipv4_mapped if isinstance(source, IPv6Address) else None
         return Login(mapped or source, int(parts[3]))
+
+
+class Carrier(NamedTuple):
+    """The interface that answers to an address, its kind as `ip` says it (`wireguard`, `gre`).
+
+    `ports` are UDP ports that the tunnel behind it is known to use.
+    """
+
+    interface: str
+    kind: str
+    ports: tuple[int, ...]
+
+
+class LoginCarrier(FactBase[Carrier | None]):
+    """By which interface `source` is answered; None where there is no way to it."""
+
+    _TUNNEL_PORT = "port of the tunnel: "
+
+    @override
+    @staticmethod
+    def default() -> None:
+        return None
+
+    @override
+    def command(self, source: str) -> StringCommand:
+        return StringCommand(
+            "name=$(ip -o route get", QuoteString(source),
+            "2>/dev/null | sed -n 's/.* dev \\([^ ]*\\).*/\\1/p'); [ -z \"$name\" ] || {",
+            'ip -json -details link show dev "$name";',
+            "! command -v wg >/dev/null || wg show \"$name\" listen-port 2>/dev/null",
+            f"| sed 's/^/{self._TUNNEL_PORT}/'; }}",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> Carrier | None:
+        if not output:
+            return None
+        marked = [line for line in output if line.startswith(self._TUNNEL_PORT)]
+        [link] = json.loads("".join(line for line in output if line not in marked))
+        about = link.get("linkinfo", {})
+        ports = [int(line.removeprefix(self._TUNNEL_PORT)) for line in marked]
+        if isinstance(port := about.get("info_data", {}).get("port"), int):
+            ports.append(port)
+        return Carrier(link["ifname"], about.get("info_kind", ""), tuple(filter(None, ports)))
+
+
+class Closed(NamedTuple):
+    """A connection that another packet filter closes: the probe, and the rule that is its end."""
+
+    probe: str
+    rule: str
+
+
+class Filters(NamedTuple):
+    """What other packet filters close, and what of them could not be judged, with the reason."""
+
+    closed: tuple[Closed, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+
+class OtherFilters(FactBase[Filters]):
+    """Which of `probes` another packet filter of the host closes, as tried beside the host.
+
+    Containers are behind interfaces that are called like one of `bridges`.
+    """
+
+    @override
+    @staticmethod
+    def default() -> Filters:
+        return Filters()
+
+    @override
+    def command(self, probes: Sequence[str], bridges: Sequence[str]) -> StringCommand:
+        return StringCommand(
+            "sh -c",
+            QuoteString(host_program("firewall", "filter-probe")),
+            "filter-probe",
+            QuoteString(FIREWALL_TABLE),
+            QuoteString(" ".join(bridges)),
+            *(QuoteString(probe) for probe in probes),
+        )
+
+    @override
+    def process(self, output: list[str]) -> Filters:
+        words = [line.split(maxsplit=2) for line in output if line.strip()]
+        return Filters(
+            tuple(Closed(line[1], "".join(line[2:])) for line in words if line[0] == "closed"),
+            tuple(" ".join(line[1:]) for line in words if line[0] == "unknown"),
+        )
+
+
+class Uplinks(FactBase[list[str]]):
+    """The interfaces that lead out of the host: those of hardware, and of its default routes."""
+
+    default = list
+
+    @override
+    def command(self) -> str:
+        return (
+            "{ for path in /sys/class/net/*/device; do "
+            '[ ! -e "$path" ] || basename "$(dirname "$path")"; done; '
+            "for family in -4 -6; do ip -o $family route show default 2>/dev/null "
+            "| sed -n 's/.* dev \\([^ ]*\\).*/\\1/p'; done; } | sort -u"
+        )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return output
 
 
 class OtherFirewalls(FactBase[list[str]]):

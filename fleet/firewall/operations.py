@@ -19,12 +19,19 @@ from fleet.kit.files import ManagedFile, show_diff
 
 
 @operation()
-def apply_ruleset(ruleset: ManagedFile, table: str, guard: str, confirm_within: float) -> Commands:
+def apply_ruleset(
+    ruleset: ManagedFile,
+    table: str,
+    guard: str,
+    confirm_within: float,
+    login_port: int | None = None,
+) -> Commands:
     """Have the kernel's `table` equal `ruleset`, now and at boot, whoever changed it since.
 
     The host tries the new rules for `confirm_within` seconds and then puts the old ones back, by
     itself, unless it is told to keep them over a connection that was opened under the new rules.
-    Until then the file that is loaded at boot stays as it was.
+    Until then the file that is loaded at boot stays as it was. Who is logged in on `login_port`, as
+    this deploy is, stays so for the trial, and can put the old rules back.
     """
     kept = host.get_fact(FileStates, paths=[ruleset.path]).get(ruleset.path)
     current = host.get_fact(RulesetState, table=table, path=ruleset.path)
@@ -35,7 +42,9 @@ def apply_ruleset(ruleset: ManagedFile, table: str, guard: str, confirm_within: 
         show_diff(ruleset)
     token = secrets.token_hex(8)
     yield StringCommand(
-        QuoteString(guard), f"try {token} {confirm_within:.0f}", _stdin=ruleset.text.splitlines()
+        QuoteString(guard),
+        f"try {token} {confirm_within:.0f} {login_port or ''}".rstrip(),
+        _stdin=ruleset.text.splitlines(),
     )
     problem = run_anew(host, StringCommand(QuoteString(guard), "confirm", token), confirm_within)
     if problem is not None:
@@ -63,7 +72,9 @@ def _put_back(guard: str, problem: str, confirm_within: float) -> str:
     return (
         f"{host.name}: under the new firewall rules no new login from this machine succeeded "
         f"({problem}); {outcome}, and nothing of the new ones was kept. Check that "
-        "firewall_ssh_from holds this machine's address as the host sees it, and ssh_port the port"
+        "firewall_ssh_from holds this machine's address as the host sees it, and ssh_port the "
+        "port; and where the login comes through a tunnel that ends on the host, that "
+        "firewall_open_udp, firewall_open_protocols or firewall_open_tcp open what carries it"
     )
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterable
+
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.firewall.facts import Login
+from fleet.firewall.facts import Carrier, Filters, Login
+from fleet.firewall.probes import Probe
 from fleet.firewall.rules import accept_rules
 from fleet.firewall.settings import Firewall
 from fleet.kit.errors import FleetError
@@ -17,6 +21,11 @@ _TURN_OFF = {
     "ufw": "`ufw disable`",
     "firewalld": "`systemctl disable --now firewalld`",
 }
+# Kind of interface to the protocol that carries it; others are carried by UDP or TCP.
+_CARRIED_BY = {
+    "gre": "gre", "gretap": "gre", "erspan": "gre", "ip6gre": "gre", "ip6gretap": "gre",
+    "ipip": "ipip", "sit": "6in4", "ip6tnl": "6in4", "vti": "esp", "vti6": "esp", "xfrm": "esp",
+}  # fmt: skip
 
 
 def refuse_other_firewalls(me: FleetHost, fleet: Fleet, active: list[str]) -> None:
@@ -59,3 +68,65 @@ def refuse_lockout(me: FleetHost, login: Login | None) -> None:
             f"{me.name}: firewall_ssh_from = {listed} would shut out this machine, which the host "
             f'sees as {login.source}; add "{login.source}" or its network'
         )
+
+
+def refuse_closed_carrier(me: FleetHost, login: Login, carrier: Carrier | None) -> None:
+    """Refuse rules that would close the tunnel through which `login` came.
+
+    A tunnel whose ports are not known is left to the trial, under which it is closed at once.
+
+    Raises:
+        FleetError: what carries `carrier` is not open.
+    """
+    if carrier is None:
+        return
+    way = f"this login from {login.source} comes through {carrier.interface} ({carrier.kind})"
+    protocol = _CARRIED_BY.get(carrier.kind)
+    if protocol and protocol not in me[Firewall].open_protocols:
+        raise FleetError(
+            f"{me.name}: firewall_open_protocols = {list(me[Firewall].open_protocols)} would close "
+            f'what {way} on; add "{protocol}"'
+        )
+    if carrier.ports and not set(carrier.ports) & set(me[Firewall].open_udp):
+        port = carrier.ports[0]
+        raise FleetError(
+            f"{me.name}: firewall_open_udp = {list(me[Firewall].open_udp)} would close UDP {port}, "
+            f"on which {way}: it would stay open until the next boot, and then be gone; add {port}"
+        )
+
+
+def refuse_open_uplinks(me: FleetHost, uplinks: list[str]) -> None:
+    """Refuse patterns of container interfaces that match one that leads out of the host.
+
+    Raises:
+        FleetError: one does: the neighbours would be taken for containers.
+    """
+    for pattern in me[Firewall].container_interfaces:
+        for name in uplinks:
+            if fnmatch.fnmatchcase(name, pattern):
+                raise FleetError(
+                    f"{me.name}: firewall_container_interfaces holds '{pattern}', which {name} "
+                    "matches, and that leads out of this host: its neighbours would be taken for "
+                    "containers; list the exact names of the containers' interfaces instead"
+                )
+
+
+def refuse_closed_by_others(me: FleetHost, probes: Iterable[Probe], found: Filters) -> None:
+    """Refuse a host where another packet filter closes what is declared to be open.
+
+    Raises:
+        FleetError: one does.
+    """
+    if not found.closed:
+        return
+    names = {str(probe): probe for probe in probes}
+    lines = [
+        f"{names[item.probe].setting} = {names[item.probe].port} for {names[item.probe].source} "
+        f"by `{item.rule}`"
+        for item in found.closed
+    ]
+    raise FleetError(
+        f"{me.name}: another packet filter here closes what is declared: {'; '.join(lines)}; "
+        "remove the rule (and from where it is loaded at boot, such as /etc/iptables or "
+        "/etc/nftables.conf), or let these callers through in it"
+    )

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Literal
 
 from fleet.declare.capability import Grant
-from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.types import AnyNetwork
-from fleet.firewall.settings import Firewall
+from fleet.firewall.settings import PROTOCOLS, Firewall
+
+# Accounts of the distribution and of packages: what people log in as begins behind them.
+_LAST_SYSTEM_ACCOUNT = 999
 
 
 @dataclass(frozen=True)
@@ -23,10 +28,13 @@ class Rule:
     comment: str
     source: str = ""
     published: bool = False
+    transport: Literal["tcp", "udp"] = "tcp"
 
     def __str__(self) -> str:
         """The rule in nft's language."""
-        match = "meta l4proto tcp ct original proto-dst" if self.published else "tcp dport"
+        match = f"{self.transport} dport"
+        if self.published:
+            match = f"meta l4proto {self.transport} ct original proto-dst"
         return f'{self.source} {match} {self.port} accept comment "{self.comment}"'.lstrip()
 
 
@@ -59,9 +67,63 @@ def open_ports(me: FleetHost, fleet: Fleet) -> set[int]:
     return told | set(me[Firewall].open_tcp)
 
 
+def protocol_rules(me: FleetHost) -> Iterator[str]:
+    """What may come in beside TCP and UDP, in nft's language."""
+    for name in me[Firewall].open_protocols:
+        yield f'meta l4proto {PROTOCOLS[name]} accept comment "declared {name}"'
+
+
+def forward_rules(me: FleetHost) -> Iterator[str]:
+    """Which ways through the host are declared, in nft's language."""
+    for way in me[Firewall].forward:
+        names = (("iifname", way.incoming), ("oifname", way.outgoing))
+        match = [f'{word} "{name}"' for word, name in names if name != "*"]
+        yield " ".join([*match, 'accept comment "declared way"'])
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """An inference server that a gateway's host may call, and the accounts there that may.
+
+    `accounts` is nft's set of user IDs or names. `own` is a server of this very host.
+    """
+
+    endpoint: Endpoint
+    accounts: str
+    own: bool
+
+    @property
+    def destination(self) -> str:
+        """nft's match of the server, by what was asked for: Docker translates its own."""
+        family = f"ip{ip_address(self.endpoint.address).version}".removesuffix("4")
+        return (
+            f"meta l4proto tcp ct original {family} daddr {self.endpoint.address} "
+            f"ct original proto-dst {self.endpoint.port}"
+        )
+
+
+def reserved(me: FleetHost, fleet: Fleet) -> list[Reserved]:
+    """The inference servers that only whoever is declared to call them from `me` may call.
+
+    They have no authentication and trust a gateway's address, which every process there has. The
+    host's own servers are called by its packages' accounts, too: the server's own and the loader's.
+    """
+    callers = [item.calls_servers for item in fleet.capabilities_of(me) if item.calls_servers]
+    if not callers:
+        return []
+    own, others = f"0-{_LAST_SYSTEM_ACCOUNT}", f"{{ {', '.join(['root', *callers])} }}"
+    return [
+        Reserved(item.endpoint, own if item.host is me else others, item.host is me)
+        for item in fleet.servers()
+        if item.host is me or not ip_address(item.endpoint.address).is_loopback
+    ]
+
+
 def _declared(me: FleetHost, *, published: bool = False) -> Iterator[Rule]:
     for port in me[Firewall].open_tcp:
         yield Rule(port, "declared", published=published)
+    for port in me[Firewall].open_udp:
+        yield Rule(port, "declared", published=published, transport="udp")
     for port in me[Firewall].open_to_containers:
         for name in me[Firewall].container_interfaces:
             yield Rule(port, "containers", f'iifname "{name}"', published)

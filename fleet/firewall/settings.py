@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from fleet.declare.settings import Settings
+from fleet.declare.settings import Item, Settings
 from fleet.declare.types import Network, Port, PositiveDuration, Words, not_empty, text_form
 from fleet.kit.durations import seconds
 
@@ -25,6 +25,34 @@ InterfaceName = Annotated[
     ),
     Words("interface name"),
 ]
+# Name to IANA's number: a host without netbase has no file of names.
+PROTOCOLS = {
+    "6in4": 41, "ah": 51, "esp": 50, "gre": 47, "ipip": 4, "l2tp": 115, "ospf": 89, "sctp": 132,
+    "vrrp": 112,
+}  # fmt: skip
+IpProtocol = Literal["6in4", "ah", "esp", "gre", "ipip", "l2tp", "ospf", "sctp", "vrrp"]
+ForwardName = Annotated[
+    str,
+    text_form(
+        r"\*|(?=.{1,15}$)[A-Za-z0-9][\w.-]*\*?",
+        "an interface name of at most 15 letters, such as virbr0 or vnet*, or * for any",
+    ),
+    Words("interface name"),
+]
+
+
+class Forward(Item):
+    """A way that packets may take through the host."""
+
+    heading = "A way through the host"
+    introduction = (
+        "What may come in by one interface and leave by another: "
+        '`{"incoming": "virbr0", "outgoing": "*"}`. Answers need no way of their own.'
+    )
+    words = Words("way through the host", "ways through the host")
+
+    incoming: ForwardName = Field(description="The interface it comes in by; `*` is any.")
+    outgoing: ForwardName = Field(description="The interface it leaves by; `*` is any.")
 
 
 class Firewall(Settings):
@@ -67,12 +95,40 @@ class Firewall(Settings):
         description="TCP ports of the host that its own containers may reach.",
         json_schema_extra={"exposes": "Each port is opened to every container on the host."},
     )
+    open_udp: tuple[Port, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "UDP ports to open: that of a VPN which ends on the host, such as WireGuard's 51820. "
+            "A port that a container publishes is meant, too."
+        ),
+        json_schema_extra={"exposes": "Each port is opened to every address."},
+    )
+    open_protocols: tuple[IpProtocol, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Protocols beside TCP and UDP to open: those of a tunnel that ends on the host (IPsec "
+            "is `esp` with the UDP ports 500 and 4500), or of routers that share an address."
+        ),
+        json_schema_extra={"exposes": "Each protocol is opened to every address."},
+    )
+    forward: tuple[Forward, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Ways through the host that are neither containers' own nor to their published ports: "
+            "of virtual machines, of a cluster's network, of a VPN. All others are closed."
+        ),
+        json_schema_extra={"exposes": "What is behind `outgoing` is open to whatever comes in."},
+    )
     container_interfaces: tuple[InterfaceName, ...] = Field(
         ("docker0", "br-*", "podman*"),
         strict=False,
         description=(
             "The host's interfaces with containers behind them; a `*` at the end stands for any "
-            "ending. A network card behind a bridge of such a name needs the exact names instead."
+            "ending. Containers behind another one reach nobody but each other. A network card "
+            "behind a bridge of such a name needs the exact names instead."
         ),
     )
     log_drops: bool = Field(

@@ -17,6 +17,7 @@ from fleet.gateway.drain import Gateways
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
+from fleet.kit.proxy import ask_directly_if_private, proxy_of
 from fleet.ollama.settings import Ollama
 
 
@@ -35,8 +36,10 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     key = gateway_keys(fleet, gateway)[name]
     model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
     click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
+    url = str(gateway_url(gateway))
+    ask_directly_if_private(url)
     client = openai.OpenAI(
-        base_url=f"{gateway_url(gateway)}/v1",
+        base_url=f"{url}/v1",
         api_key=key.get_secret_value(),
         http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
     )
@@ -54,7 +57,9 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             first = first or time.monotonic() - began
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
-        raise click.ClickException(f"{gateway_url(gateway)}: {error}") from None
+        proxy = proxy_of(url)
+        by = f" (asked through the proxy {proxy} of this machine's environment)" if proxy else ""
+        raise click.ClickException(f"{url}: {error}{by}") from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
 

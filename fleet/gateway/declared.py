@@ -10,7 +10,9 @@ from pydantic import SecretStr
 from fleet.declare.capability import Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
+from fleet.gateway.paths import ACME_ROOT, GATEWAY_DIR, GATEWAY_UNIT, METRICS_UNIT
 from fleet.gateway.settings import Gateway
+from fleet.kit.places import Directory
 from fleet.kit.secrets import Previous
 from fleet.platform.declared import endpoint
 from fleet.platform.settings import Platform
@@ -59,9 +61,13 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
         # Kept: another word would have each gateway try its ruleset anew.
         "front door",
         private,
+        held_by=(GATEWAY_UNIT,),
     )
     if redirect := redirect_endpoints(host):
-        yield Service("gateway_http_port", "gateway redirect", redirect, callers, "gateway")
+        yield Service(
+            "gateway_http_port", "gateway redirect", redirect, callers, "gateway",
+            held_by=(GATEWAY_UNIT,),
+        )  # fmt: skip
     for name, where in metrics_endpoints(host).items():
         is_private = declared.metrics == "private"
         yield Service(
@@ -71,7 +77,17 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
             declared.metrics_from if is_private else (),
             "gateway",
             "gateway_metrics" if is_private else None,
+            held_by=(
+                METRICS_UNIT if name == "requests" else f"prometheus-{name}-exporter.service",
+            ),
         )
+
+
+def directories(host: FleetHost) -> Iterator[Directory]:
+    """Its settings, and what the certificate authority asks for."""
+    yield Directory(GATEWAY_DIR, GATEWAY_DIR)
+    if host[Gateway].tls == "acme":
+        yield Directory(ACME_ROOT, ACME_ROOT)
 
 
 def gateway_url(host: FleetHost) -> Url | None:

@@ -24,6 +24,7 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
 from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.run import locked
 from fleet.kit.units import run_unit
 from fleet.models.choice import choose, resolve
 from fleet.models.facts import HostMemory
@@ -31,6 +32,7 @@ from fleet.models.on_host.ollama_protocol import SHOWN, load_request
 from fleet.ollama.models import is_auto
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
+from fleet.platform.facts import HasIpv6
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
@@ -46,11 +48,13 @@ class Gateways:
         for host in state.inventory:
             if host.name not in wanted:
                 raise FleetError(f"{host.name}: not in the fleet")
-        state.config.FAIL_PERCENT = 0
 
     def __enter__(self) -> Gateways:
         """Connect, and refuse when a host does not answer: a drain holds everywhere or nowhere."""
-        connect_all(self._state)
+        try:
+            connect_all(self._state)
+        except PyinfraError as error:
+            raise FleetError(f"no host can be reached: {error}") from None
         down = [host.name for host in self._state.inventory if not host.connected]
         gateways = {gateway.name for gateway in self._fleet.running(Gateway)}
         if missing := sorted(gateways & set(down)):
@@ -66,13 +70,22 @@ class Gateways:
         return {g.name: self._fact(g.name, DrainedHosts) for g in self._fleet.running(Gateway)}
 
     def change(self, drained: Callable[[list[str]], list[str]]) -> None:
-        """Have `drained(now)` as the drained hosts of each gateway, by one reload."""
+        """Have `drained(now)` as the drained hosts of each gateway, by one reload.
+
+        Raises:
+            FleetError: a deploy is at work on a gateway, or it runs what is not declared.
+        """
+        with locked(self._host(gateway.name) for gateway in self._fleet.running(Gateway)):
+            self._change(drained)
+
+    def _change(self, drained: Callable[[list[str]], list[str]]) -> None:
         for gateway in self._fleet.running(Gateway):
             now = self._fact(gateway.name, DrainedHosts)
             openssl = self._fact(gateway.name, OpensslVersion)
             self._need_deployed(gateway, openssl, now)
             then = sorted(drained(now))
-            files = config_files(gateway, self._fleet, openssl, then)
+            ipv6 = self._fact(gateway.name, HasIpv6)
+            files = config_files(gateway, self._fleet, openssl, then, ipv6)
             host = self._host(gateway.name)
             add_op(
                 self._state,
@@ -90,11 +103,13 @@ class Gateways:
                 health_url=f"{health_origin(gateway)}/healthz",
                 host=host,
             )
+        self._state.config.FAIL_PERCENT = 0
         try:
             run_ops(self._state)
         except PyinfraError as error:
             raise FleetError(f"not changed on every gateway: {error}") from None
-        if failed := [host.name for host in self._state.failed_hosts]:
+        gateways = {gateway.name for gateway in self._fleet.running(Gateway)}
+        if failed := sorted(gateways & {host.name for host in self._state.failed_hosts}):
             raise FleetError(f"{', '.join(failed)}: not changed; see above")
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: _Say) -> None:
@@ -152,7 +167,7 @@ class Gateways:
             QuoteString(json.dumps({**body, "stream": False})),
             QuoteString(url),
         )
-        return "".join(self._run(gpu.name, call))
+        return "".join(self._run(gpu.name, call, limit + 60))
 
     def _connections(self, gateway: FleetHost, gpu: FleetHost) -> int:
         lines = [
@@ -166,7 +181,8 @@ class Gateways:
         return sum('"nginx"' in line for line in lines)
 
     def _need_deployed(self, gateway: FleetHost, openssl: tuple[int, int], now: list[str]) -> None:
-        files = config_files(gateway, self._fleet, openssl, now)
+        ipv6 = self._fact(gateway.name, HasIpv6)
+        files = config_files(gateway, self._fleet, openssl, now, ipv6)
         there = self._fact(gateway.name, FileStates, paths=[file.path for file in files])
         if [file.path for file in files if there.get(file.path) != file.state]:
             raise FleetError(
@@ -182,11 +198,12 @@ class Gateways:
         with ctx_host.use(host):
             return host.get_fact(fact, **arguments)
 
-    def _run(self, name: str, command: StringCommand) -> list[str]:
+    def _run(self, name: str, command: StringCommand, timeout: int | None = None) -> list[str]:
         host = self._host(name)
         if not host.connected:
             raise FleetError(f"{name}: no connection")
-        ok, output = host.run_shell_command(command, _sudo=bool(host.data.get("_sudo")))
+        sudo = bool(host.data.get("_sudo"))
+        ok, output = host.run_shell_command(command, _sudo=sudo, _timeout=timeout)
         if not ok:
             raise FleetError(f"{name}: {output.stderr or 'failed'}: {command}")
         lines: list[str] = output.stdout_lines

@@ -9,7 +9,11 @@ from fleet.gateway.paths import ACME_NAME, GATEWAY_DRAINED
 
 
 class OpensslVersion(FactBase[tuple[int, int]]):
-    """Major and minor version of the OpenSSL library that the host's programs use."""
+    """Major and minor version of the OpenSSL library that the host's programs use.
+
+    Asked of a bare host too, before anything is installed: of dpkg, as sshd brings the library.
+    (0, 0) without one.
+    """
 
     @override
     @staticmethod
@@ -18,12 +22,16 @@ class OpensslVersion(FactBase[tuple[int, int]]):
 
     @override
     def command(self) -> str:
-        return "python3 -c 'import ssl; print(*ssl.OPENSSL_VERSION_INFO[:2])'"
+        # The package is libssl3 or, since 64-bit times, libssl3t64; a major version has another.
+        shown = "${db:Status-Status} ${source:Upstream-Version}"
+        return f"dpkg-query -W -f '{shown}\\n' 'libssl[0-9]*' || true"
 
     @override
     def process(self, output: list[str]) -> tuple[int, int]:
-        major, minor = output[0].split()
-        return int(major), int(minor)
+        state = "installed "
+        found = [line.removeprefix(state) for line in output if line.startswith(state)]
+        numbers = [version.split(".")[:2] for version in found]
+        return max(((int(major), int(minor)) for major, minor in numbers), default=(0, 0))
 
 
 class DrainedHosts(FactBase[list[str]]):

@@ -66,7 +66,7 @@ _OPTIONS: Shape = {
     ),
     **_withheld(
         "num_ctx num_batch num_gpu main_gpu use_mmap num_thread draft_num_predict "
-        "numa low_vram f16_kv logits_all vocab_only use_mlock",
+        "numa low_vram f16_kv logits_all vocab_only use_mlock embedding_only",
         _RELOADS,
     ),
 }
@@ -78,6 +78,8 @@ _NATIVE: dict[str, Shape] = {
 _ANSWERED: dict[str, Shape] = {
     **_NATIVE,
     **_any("stream format think truncate logprobs top_logprobs"),
+    # Known to no server, but the AI SDK's provider for Ollama sends it.
+    "max_output_tokens": ANY,
     "shift": Withheld(_RELOADS),
     "_debug_render_only": Withheld(_SHOWS),
 }
@@ -107,8 +109,11 @@ _CHAT_MESSAGE: Shape = {
 _ANTHROPIC: dict[str, Shape] = {
     "model": MODEL,
     "messages": Each(_any("role content")),
-    **_any("system tools tool_choice thinking output_config output_format cache_control"),
-    **_any("context_management mcp_servers speed"),
+    **_any(
+        "system tools tool_choice thinking output_config output_format cache_control "
+        "context_management mcp_servers speed user_profile_id workspace_id billing_policy "
+        "compaction"
+    ),
 }
 
 ALLOWED: dict[str, Shape] = {
@@ -130,7 +135,7 @@ ALLOWED: dict[str, Shape] = {
             "max_completion_tokens response_format tool_choice parallel_tool_calls top_logprobs "
             "reasoning_effort store service_tier functions function_call modalities audio "
             "prediction verbosity web_search_options safety_identifier prompt_cache_key "
-            "prompt_cache_retention"
+            "prompt_cache_retention prompt_cache_options moderation"
         ),
     },
     "v1/completions": {**_SAMPLED, **_any("prompt suffix best_of echo")},
@@ -142,15 +147,16 @@ ALLOWED: dict[str, Shape] = {
             "tool_choice text truncation include background conversation metadata user store "
             "parallel_tool_calls previous_response_id prompt prompt_cache_key "
             "prompt_cache_retention safety_identifier service_tier max_tool_calls top_logprobs "
-            "context_management client_metadata frequency_penalty presence_penalty"
+            "context_management client_metadata frequency_penalty presence_penalty "
+            "access_programs image moderation prompt_cache_options"
         ),
-        "reasoning": _any("effort summary generate_summary"),
+        "reasoning": _any("effort summary generate_summary mode context"),
     },
     "v1/messages": {
         **_ANTHROPIC,
         **_any(
             "max_tokens stream temperature top_p top_k stop_sequences metadata container "
-            "service_tier inference_geo"
+            "service_tier inference_geo diagnostics fallbacks fallback_credit_token thread"
         ),
     },
     "v1/messages/count_tokens": _ANTHROPIC,

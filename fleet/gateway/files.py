@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import PurePosixPath
 
 from pydantic import SecretStr
@@ -46,11 +47,12 @@ from fleet.kit.paths import LIB
 from fleet.kit.render import host_program, render
 from fleet.ollama.servers import ollama_endpoint
 from fleet.ollama.settings import Ollama
+from fleet.platform.settings import Platform
 
 _FIRST_WITH_ML_KEM = (3, 5)
-# A host that has lost its power answers nothing, not even that it is gone. A request to it over a
-# kept connection is given up after 13 s (default: 15 minutes), one that waits for its answer after
-# 45 s (default: 2 hours).
+# A host that has lost its power answers nothing, not even that it is gone. A request that is being
+# sent to it is given up after 13 s (default: 15 minutes), one that waits for its answer after 45 s
+# (default: 2 hours).
 KERNEL = {
     "net.ipv4.tcp_retries2": 5,
     "net.ipv4.tcp_keepalive_time": 30,
@@ -80,12 +82,31 @@ def upstreams(fleet: Fleet, drained: list[str]) -> list[Upstream]:
     ]
 
 
+def calls_from(me: FleetHost, fleet: Fleet) -> IPv4Address | IPv6Address | None:
+    """The address that the gateway calls from, which the servers' firewalls know.
+
+    A host with several addresses would call from any of them. None where it has no private one, or
+    where that cannot call all servers, as they have addresses of both kinds.
+    """
+    own = me[Platform].private_address
+    addresses = [ip_address(item.endpoint.address) for item in fleet.servers()]
+    all_local = all(item.is_loopback for item in addresses)
+    if own is None or all_local or {item.version for item in addresses} != {own.version}:
+        return None
+    return own
+
+
 def config_files(
-    me: FleetHost, fleet: Fleet, openssl: tuple[int, int], drained: list[str]
+    me: FleetHost,
+    fleet: Fleet,
+    openssl: tuple[int, int],
+    drained: list[str],
+    ipv6: bool = True,
 ) -> list[ManagedFile]:
     """nginx's whole configuration, and what it includes: keys, certificate.
 
-    `openssl` is the version on the gateway; `drained` are the hosts that get no requests.
+    `openssl` is the version on the gateway; `drained` are the hosts that get no requests. Without
+    `ipv6` its kernel has none, and any address is any of IPv4: nginx would not start.
     """
     previous = {
         key.name: before
@@ -96,8 +117,8 @@ def config_files(
     config = render(
         "gateway/nginx.conf.j2",
         settings=me[Gateway],
-        endpoints=gateway_endpoints(me),
-        redirect_endpoints=redirect_endpoints(me),
+        endpoints=_known(gateway_endpoints(me), ipv6),
+        redirect_endpoints=_known(redirect_endpoints(me), ipv6),
         # Never the name that a caller gives: that could lead elsewhere.
         own_url=gateway_url(me) or Url("https", gateway_endpoints(me)[0]),
         acme_root=ACME_ROOT,
@@ -106,6 +127,7 @@ def config_files(
         read_timeout=read_timeout,
         next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
         upstreams=upstreams(fleet, drained),
+        calls_from=calls_from(me, fleet),
         managed={
             **{gpu.name: ollama_endpoint(gpu) for gpu in fleet.running(Ollama)},
             **{item.name: item.endpoint for item in upstreams(fleet, drained)},
@@ -123,6 +145,10 @@ def config_files(
         ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
         *_certificate_files(me, fleet),
     ]
+
+
+def _known(endpoints: tuple[Endpoint, ...], ipv6: bool) -> tuple[Endpoint, ...]:
+    return tuple(item for item in endpoints if ipv6 or ":" not in item.address)
 
 
 def request_programs() -> list[ManagedFile]:

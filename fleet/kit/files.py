@@ -14,7 +14,7 @@ from pyinfra.operations.util.files import generate_color_diff
 
 from fleet.kit.commands import Commands
 from fleet.kit.facts.files import FileState, FileStates
-from fleet.kit.paths import RUN
+from fleet.kit.paths import RUN, STAGE
 
 
 @dataclass(frozen=True)
@@ -62,27 +62,26 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     if state.config.DIFF:
         for file in changed:
             show_diff(file)
-    stage = f"{RUN}/stage"
-    yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
+    yield StringCommand("rm -rf", STAGE, "&& install -d -m 700", RUN, STAGE)
     for file in files:
         # On stdin: neither argv nor a world-readable temporary file ever holds the content.
         yield StringCommand(
             "cat >",
-            QuoteString(f"{stage}/{file.staged_name}"),
+            QuoteString(f"{STAGE}/{file.staged_name}"),
             _stdin=file.text.removesuffix("\n").split("\n"),
         )
     if check:
-        yield StringCommand("cd", stage, "&&", check)
+        yield StringCommand("cd", STAGE, "&&", check)
     for file in changed:
         yield StringCommand(
             f"install -D -o {file.user} -g {file.group} -m {file.mode}",
-            QuoteString(f"{stage}/{file.staged_name}"),
+            QuoteString(f"{STAGE}/{file.staged_name}"),
             QuoteString(f"{file.path}.new"),
             "&& mv -f",
             QuoteString(f"{file.path}.new"),
             QuoteString(file.path),
         )
-    yield StringCommand("rm -rf", stage)
+    yield StringCommand("rm -rf", STAGE)
 
 
 def show_diff(file: ManagedFile) -> None:

@@ -12,6 +12,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.commands import Commands, fail
+from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.facts.jobs import AnyJob, FailedJobs, LoggedRun
 from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import size_text
@@ -27,7 +28,7 @@ def start_job(unit: str, *command: Any) -> StringCommand:
     return StringCommand(
         "systemctl is-active --quiet", unit, "|| {",
         "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet --unit", unit, *command, "; }",
+        "systemd-run --quiet", UNIT_OPTIONS, "--unit", unit, *command, "; }",
     )  # fmt: skip
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from fleet.kit.apt import sources_changed
 from fleet.kit.commands import Commands
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.files import ManagedFile, install_files
-from fleet.kit.paths import RUN
+from fleet.kit.paths import RUN, STAGE
 
 
 @dataclass(frozen=True)
@@ -70,10 +71,12 @@ def trust_repository(repository: AptRepository) -> Commands:
     if old := host.get_fact(ExistingFiles, paths=repository.replaced):
         yield StringCommand("rm -f", *[QuoteString(path) for path in old])
     yield from install_files._inner(files=[repository.source])
+    # Whatever was changed: apt reads its lists by its sources, and trusts them by their keys.
+    sources_changed()
 
 
 def _install_key(repository: AptRepository) -> Commands:
-    stage = f"{RUN}/key"
+    stage = f"{STAGE}-key"
     key = f"{stage}/key"
     yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
     if repository.key.startswith(("http://", "https://")):
@@ -114,3 +117,4 @@ def forget_repository(repository: AptRepository) -> Commands:
     paths = [repository.source.path, repository.keyring]
     if found := host.get_fact(ExistingFiles, paths=paths):
         yield StringCommand("rm -f", *[QuoteString(path) for path in found])
+        sources_changed()

@@ -25,8 +25,13 @@ EXAMPLE_KEY = "sk-" + "0123456789abcdef" * 4
 
 
 def host_secret(capability: str, host: str, secret: str) -> str:
-    """What a store calls a secret of one host alone; a connector's name may have a slash."""
-    return f"{capability}_{re.sub(r'[^A-Za-z0-9.-]+', '-', host).strip('-')}_{secret}"
+    """What a store calls a secret of one host alone."""
+    return f"{capability}_{host_in_store(host)}_{secret}"
+
+
+def host_in_store(host: str) -> str:
+    """What a store calls `host`: a connector's name may have a slash."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip("-")
 
 
 class Previous(NamedTuple):

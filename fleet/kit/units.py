@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.commands import Commands, or_journal, when_answers
 from fleet.kit.facts.units import Unit, UnitState
+from fleet.kit.listeners import is_own
 
 
 @operation()
@@ -18,6 +21,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     health_url: str | None = None,
     answers_within: int = 60,
     uncounted: bool = False,
+    container: str | None = None,
 ) -> Commands:
     """Have `unit` enabled, active, and started after the last change of `files`.
 
@@ -25,6 +29,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     The decision compares the running process with the files, never with what this run changed: a
     run that died between an upload and a restart is finished by the next one. After a start the
     unit must answer on `health_url` within `answers_within` seconds; if not, its journal is shown.
+    It is the unit's own process that must listen there, or Docker for the `container` that it runs.
     `uncounted` is for a unit that allows itself few starts in a time: what a deploy asks for is no
     crash.
     """
@@ -48,7 +53,10 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if verb:
         yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
         if health_url:
-            yield or_journal(when_answers(health_url, seconds=answers_within), unit)
+            port = urlsplit(health_url).port
+            assert port, f"{health_url} names no port"
+            answers = when_answers(health_url, seconds=answers_within)
+            yield or_journal(StringCommand(answers, ";", is_own(unit, port, container)), unit)
 
 
 @operation()

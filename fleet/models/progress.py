@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from fleet.kit.facts.jobs import Job, show_job
 from fleet.kit.jobs import progress
+from fleet.kit.on_host.common import TO_BE_STARTED_ANEW
 from fleet.kit.on_host.outside import FormError, parsed
 
 _STATE = {
@@ -65,18 +66,22 @@ class ModelsJob(FactBase[LoaderRun]):
     """The run of `model_loader.py` whose state file is `path`.
 
     One that is killed is started again at once, and one that is killed again and again has failed,
-    as far as anybody waits for it.
+    as far as anybody waits for it. One that ended because its configuration was replaced has ended,
+    and nothing more.
     """
 
     default = LoaderRun
 
     @override
     def command(self, unit: str, path: str) -> StringCommand:
+        # The loader's user could lay a link or a FIFO there: neither is followed, or waited for.
         return StringCommand(
             show_job(unit),
-            "cat",
-            QuoteString(path),
+            "dd iflag=nofollow,nonblock,fullblock bs=1M count=1 status=none",
+            QuoteString(f"if={path}"),
             "2>/dev/null || echo '{}'; echo; systemctl show --value -p SubState --",
+            QuoteString(unit),
+            "; systemctl show --value -p ExecMainStatus --",
             QuoteString(unit),
             "; systemctl show --value -p NRestarts --",
             QuoteString(unit),
@@ -84,15 +89,19 @@ class ModelsJob(FactBase[LoaderRun]):
 
     @override
     def process(self, output: list[str]) -> LoaderRun:
-        active_state, result, *lines, sub_state, restarts = output
-        is_killed = sub_state == "auto-restart" and restarts not in _FEW
+        active_state, result, *lines, sub_state, status, restarts = output
+        if sub_state == "auto-restart":
+            if status == str(TO_BE_STARTED_ANEW):
+                active_state = "inactive"
+            elif restarts not in _FEW:
+                active_state = "failed"
         try:
             models = parsed("".join(lines) or "{}", _STATE).get("models") or {}
         except FormError:
             # Half a file, or somebody else's: how far it is is not known.
             models = {}
         return LoaderRun(
-            "failed" if is_killed else active_state,
+            active_state,
             result,
             {name: ModelProgress.from_entry(entry) for name, entry in models.items()},
         )

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from fleet.declare.settings import Settings
 from fleet.declare.types import PositiveDuration, text_form
 from fleet.kit.durations import seconds
+from fleet.ollama.models import ModelName
 
 MirrorName = Annotated[
     str,
@@ -36,7 +37,7 @@ class Models(Settings):
         description="Talk plain HTTP to the mirror.",
         json_schema_extra={"exposes": "`True` lets the network read and alter what is pulled."},
     )
-    cpu_offload: tuple[str, ...] = Field(
+    cpu_offload: tuple[ModelName, ...] = Field(
         (),
         strict=False,
         description=(

@@ -65,11 +65,6 @@ def refuse_missing_gpus(
                 raise _missing(item, gpu, "; ".join(map(str, hardware.gpus)))
 
 
-def container_name(instance: Instance) -> str:
-    """What Docker calls the container of `instance`."""
-    return f"ollama-{instance.name}"
-
-
 def _uuids(instance: Instance, present: Sequence[DrivenGpu]) -> tuple[str, ...]:
     if not instance.name:
         return ()

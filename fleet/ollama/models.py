@@ -60,6 +60,9 @@ def check_model_name(value: str) -> str:
     return value
 
 
+ModelName = Annotated[str, AfterValidator(check_model_name), Words("model name")]
+
+
 def _check_keep_alive(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
@@ -166,7 +169,7 @@ ollama_models = [
 ```"""
     words = Words("model")
 
-    name: Annotated[str, AfterValidator(check_model_name)] = Field(
+    name: ModelName = Field(
         description=(
             "What clients ask for: `gpt-oss:20b`, `hf.co/<user>/<repository>[:<quantization>]`, "
             "`modelscope.cn/<organisation>/<repository>`, or a name of your own with `base` or "
@@ -180,7 +183,7 @@ ollama_models = [
             "tag that has moved is refused, and what is there stays."
         ),
     )
-    base: Annotated[str, AfterValidator(check_model_name)] | None = Field(
+    base: ModelName | None = Field(
         None,
         description="Makes a custom model of this one. It is pulled too, declared or not.",
     )

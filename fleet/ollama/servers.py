@@ -8,10 +8,13 @@ from ipaddress import ip_network
 
 from fleet.declare.capability import Server, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
-from fleet.ollama.paths import OLLAMA_UNIT, ollama_instance_unit
+from fleet.ollama.paths import OLLAMA_UNIT, ollama_container, ollama_instance_unit
 from fleet.ollama.settings import ALL_GPUS, Gpus, Ollama, Runtime, ollama_environment
 from fleet.platform.declared import endpoint
 from fleet.platform.settings import Platform
+
+# Its own and another instance's of before; units of that name that are not ours are refused.
+HELD_BY = (OLLAMA_UNIT, ollama_instance_unit("*"), ollama_container("*"))
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class Instance:
     def unit(self) -> str:
         """The systemd unit that runs it."""
         return ollama_instance_unit(self.name) if self.name else OLLAMA_UNIT
+
+    @property
+    def container(self) -> str | None:
+        """What Docker calls its container, where it has one."""
+        return ollama_container(self.name) if self.name and self.runtime == "docker" else None
 
     @property
     def url(self) -> str:
@@ -94,6 +102,7 @@ def services(host: FleetHost, fleet: Fleet) -> Iterator[Service]:
             "ollama, from the gateways",
             private="ollama_listen" if private else None,
             published=item.runtime == "docker",
+            held_by=HELD_BY,
         )
 
 

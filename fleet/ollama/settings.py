@@ -11,7 +11,6 @@ from fleet import pins
 from fleet.declare.settings import Item, Settings
 from fleet.declare.types import (
     MOST,
-    AbsolutePath,
     Duration,
     EnvName,
     EnvValue,
@@ -22,21 +21,19 @@ from fleet.declare.types import (
     Port,
     Sha256,
     Words,
+    directory_for_data,
     looks_secret,
     text_form,
 )
 from fleet.kit.proxy import proxy_environment
-from fleet.ollama.models import Model, ModelDeclaration, contradictions, hidden_from_units, is_auto
+from fleet.ollama.models import Model, ModelDeclaration, contradictions, is_auto
+from fleet.ollama.paths import OLLAMA_HOME
 
 Architecture = Literal["amd64", "arm64"]
 Runtime = Literal["systemd", "docker"]
 KvCacheType = Literal["f16", "q8_0", "q4_0"]
 ALL_GPUS: Literal["all"] = "all"
 _GPU_UUID = re.compile(r"GPU-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# Nothing below these, and none of the others themselves, is a place for a user's files.
-_SYSTEM_DIRECTORY = re.compile(
-    r"/((bin|boot|etc|lib\w*|sbin|usr|var/log)/.*|(var|var/lib|srv|opt|mnt)/)$"
-)
 # https://docs.ollama.com/faq warns of the proxy.
 _NOT_FOR_ENV = {
     "CUDA_VISIBLE_DEVICES": (
@@ -76,6 +73,7 @@ Gpus = Annotated[
     BeforeValidator(_check_gpus),
     Words('`"all"` or list of GPUs'),
 ]
+ModelsDirectory = Annotated[str, directory_for_data(f"{OLLAMA_HOME}/"), Words("directory")]
 OllamaOrigin = Annotated[
     str,
     text_form(
@@ -196,8 +194,8 @@ class Ollama(Settings):
             "exposes": "`private` opens an API without authentication to the gateways' addresses."
         },
     )
-    models_dir: AbsolutePath = Field(
-        "/var/lib/ollama/models",
+    models_dir: ModelsDirectory = Field(
+        f"{OLLAMA_HOME}/models",
         description="OLLAMA_MODELS: where weights are kept. May be another mount.",
     )
     models: tuple[Model, ...] = Field(
@@ -362,22 +360,12 @@ class Ollama(Settings):
                 f"ollama_env: OLLAMA_GPU_OVERHEAD = {overhead!r} is no number, and Ollama would "
                 "leave nothing free; give the bytes that each GPU keeps, '1073741824' for a GiB"
             )
-        if _SYSTEM_DIRECTORY.match(f"{self.models_dir}/"):
-            raise ValueError(
-                f"ollama_models_dir: {self.models_dir} belongs to the system, and would be given "
-                "to the user ollama; use a directory of its own under /var/lib, /srv, /data or /mnt"
-            )
         exposed = sorted(name for name in self.env if looks_secret(name))
         exposed += sorted(name for name, value in self.env.items() if re.search("://[^/]*@", value))
         if exposed:
             raise ValueError(
                 f"ollama_env: {', '.join(exposed)} looks like a secret, and a unit's environment "
                 "can be read by every user of the host; leave it out"
-            )
-        if hidden := hidden_from_units(self.models_dir):
-            raise ValueError(
-                f"ollama_models_dir: {self.models_dir} is under {hidden}, which the "
-                "hardened unit cannot see; use a directory under /var, /srv, /data or /mnt"
             )
         if self.kv_cache_type != "f16" and self.flash_attention is False:
             raise ValueError(
@@ -406,11 +394,15 @@ def ollama_environment(settings: Ollama, address: str) -> dict[str, str]:
     return {name: value for name, value in env.items() if value}
 
 
+def ollama_host(address: str, port: int) -> str:
+    """OLLAMA_HOST of a server that binds `address`; port 0 is any free one."""
+    return f"{f'[{address}]' if ':' in address else address}:{port}"
+
+
 def _own_environment(settings: Ollama, address: str) -> dict[str, str]:
-    host = f"[{address}]" if ":" in address else address
     return {
-        "HOME": "/var/lib/ollama",
-        "OLLAMA_HOST": f"{host}:{settings.port}",
+        "HOME": OLLAMA_HOME,
+        "OLLAMA_HOST": ollama_host(address, settings.port),
         "OLLAMA_MODELS": settings.models_dir,
         "OLLAMA_ORIGINS": ",".join(settings.origins),
         "OLLAMA_KEEP_ALIVE": settings.keep_alive,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from fleet.declare.fleet import Endpoint, FleetHost
 from fleet.declare.types import Listen
+from fleet.kit.paths import ETC
+from fleet.kit.places import Directory
 from fleet.platform.settings import Platform
 
 
@@ -25,3 +28,8 @@ def is_unusable(address: IPv4Address | IPv6Address) -> bool:
         or address.is_multicast
         or address.is_reserved
     )
+
+
+def directories(_: FleetHost) -> Iterator[Directory]:
+    """Where every capability keeps its settings."""
+    yield Directory(ETC, ETC)

@@ -67,6 +67,6 @@ def refuse_other_store(me: FleetHost, fleet: Fleet, present: FileState | None) -
         raise FleetError(
             f"{me.name}: its keys and passwords come from another secrets store than "
             f"{fleet.secrets.root}, and would all change; bring that store here from the machine "
-            f"that deployed last (an inventory's store has its file's name), or, to have all made "
+            f"that deployed last (an inventory's store has its file's path), or, to have all made "
             f"anew, remove {note.path} on the host"
         )

@@ -8,6 +8,7 @@ from fleet.declare.capability import Grant, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.secrets import OwnSecrets, Secret
 from fleet.gateway.declared import Access, gateway_access, local_gateway
+from fleet.kit.places import Directory
 from fleet.platform.declared import endpoint
 from fleet.webui.settings import Webui
 
@@ -52,8 +53,14 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     private = "webui_listen" if host[Webui].listen == "private" else None
     where = (webui_endpoint(host),)
     yield Service(
-        "webui_port", "webui", where, host[Webui].allow_from, "open webui", private, published=True
-    )
+        "webui_port", "webui", where, host[Webui].allow_from, "open webui", private, published=True,
+        held_by=(NAME,),
+    )  # fmt: skip
+
+
+def directories(host: FleetHost) -> Iterator[Directory]:
+    """Where its backups are; its data is in a volume of Docker's."""
+    yield Directory("webui_backup_dir", host[Webui].backup_dir)
 
 
 def grants(host: FleetHost, fleet: Fleet) -> Iterator[Grant]:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from fleet.declare.settings import Settings
 from fleet.declare.types import (
-    AbsolutePath,
+    BackupDirectory,
     EmailAddress,
     EnvName,
     EnvValue,
@@ -67,7 +67,7 @@ class Webui(Settings):
             "them. Secrets are not for here."
         ),
     )
-    backup_dir: AbsolutePath = Field(
+    backup_dir: BackupDirectory = Field(
         "/var/backups/llm-fleet-webui",
         description="Where backups are kept on the host. Copy them elsewhere: they hold all chats.",
     )

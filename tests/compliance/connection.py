@@ -15,6 +15,7 @@ from testinfra.host import Host as TestinfraHost
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
 from fleet.declare.open import open_inventory
+from fleet.firewall.facts import Login, SshLogin
 
 _EXIT_MARK = "llm-fleet-exit:"
 
@@ -43,7 +44,8 @@ class PyinfraBackend(base.BaseBackend):
         )[1]
         lines = output.stdout_lines
         if not lines or not lines[-1].startswith(_EXIT_MARK):
-            raise RuntimeError(f"{self._pyinfra_host.name}: connection lost while running {line!r}")
+            said = output.stderr.strip() or "it did not end"
+            raise RuntimeError(f"{self._pyinfra_host.name}: while running {line!r}: {said}")
         # The mark's own line feed leaves an empty line when the output ended with one.
         stdout = "\n".join(lines[:-1])
         return self.result(
@@ -94,6 +96,12 @@ class Target:
         """A pyinfra fact of this host; the deploy decides by the same ones."""
         with ctx_host.use(self._host):
             return self._host.get_fact(fact, **arguments)
+
+    def login(self) -> Login | None:
+        """How these checks came in, as sshd sees it."""
+        with ctx_host.use(self._host):
+            found: Login | None = self._host.get_fact(SshLogin, _sudo=False)
+        return found
 
     def run(self, command: str, *args: str, stdin: str | None = None) -> str:
         """Standard output of `command`, which must succeed; `args` are quoted into its `%s`."""

@@ -15,6 +15,7 @@ from fleet.docker.packages import CE_PACKAGES, LEAST_COMPOSE, repository, versio
 from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_OWNED, DOCKER_UNIT
 from fleet.docker.settings import Docker, docker_configuration
 from fleet.kit.facts.apt import KeyringFingerprints, PackageVersions
+from fleet.kit.facts.places import Places
 from fleet.kit.facts.units import UnitState
 from tests.compliance.connection import Target
 
@@ -69,7 +70,9 @@ def test_running_configuration(docker_host: Target) -> None:
     assert info["LoggingDriver"] == declared.log_driver
     assert info["LiveRestoreEnabled"] == declared.live_restore
     if declared.data_root:
-        assert info["DockerRootDir"] == declared.data_root
+        used, declared_root = info["DockerRootDir"], declared.data_root
+        places = docker_host.fact(Places, paths=[used, declared_root])
+        assert places[used].resolved == places[declared_root].resolved
     mirrors = [item.rstrip("/") for item in info["RegistryConfig"]["Mirrors"] or []]
     assert set(declared.registry_mirrors) <= set(mirrors)
     assert (info.get("HttpProxy") or "") == (declared.http_proxy or "")

@@ -35,8 +35,10 @@ from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_KEYS, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
+from fleet.kit.proxy import ask_directly_if_private
 from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
+from fleet.platform.facts import HasIpv6
 from tests.compliance.connection import Target
 
 _QUESTION = "What is the capital of France?"
@@ -56,7 +58,7 @@ def test_configuration(gateway_host: Target, measured) -> None:
     drained = gateway_host.fact(DrainedHosts)
     openssl = gateway_host.fact(OpensslVersion)
     files = [
-        *config_files(declared, gateway_host.fleet, openssl, drained),
+        *config_files(declared, gateway_host.fleet, openssl, drained, gateway_host.fact(HasIpv6)),
         dropin_file(),
         sysctl_file(),
     ]
@@ -319,6 +321,7 @@ def _url(target: Target, path: str) -> str:
     url = gateway_url(target.declared)
     if url is None:
         pytest.skip("gateway_listen = 'loopback': not reachable from here, by declaration")
+    ask_directly_if_private(str(url))
     return f"{url}{path}"
 
 

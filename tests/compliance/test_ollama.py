@@ -9,20 +9,24 @@ import pytest
 
 from fleet.kit import paths
 from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.places import Places
 from fleet.kit.facts.units import UnitState
+from fleet.kit.places import problem_of
 from fleet.ollama.facts import OllamaReleases, OllamaServers
 from fleet.ollama.files import running_files, unit_file
-from fleet.ollama.instances import SHOWN_TO_CONTAINERS, container_name
-from fleet.ollama.paths import OLLAMA_HOME, OLLAMA_ROOT
+from fleet.ollama.instances import SHOWN_TO_CONTAINERS
+from fleet.ollama.paths import OLLAMA_USER, release_binary
 from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
+from fleet.ollama.storage import Storage, asked_paths, home, models_directory
 from tests.compliance.conftest import Server
 from tests.compliance.connection import Target
 
-# What systemd itself adds to a service's environment (systemd.exec(5), "Environment variables").
+# What systemd itself adds to a service's environment (systemd.exec(5), "Environment variables");
+# the host's locale, LC_*, too.
 _FROM_SYSTEMD = {
     "HOME", "INVOCATION_ID", "JOURNAL_STREAM", "LANG", "LOGNAME", "MEMORY_PRESSURE_WATCH",
-    "MEMORY_PRESSURE_WRITE", "PATH", "SHELL", "STATE_DIRECTORY", "SYSTEMD_EXEC_PID", "USER",
+    "MEMORY_PRESSURE_WRITE", "PATH", "SHELL", "SYSTEMD_EXEC_PID", "USER",
 }  # fmt: skip
 _FROM_DOCKER = {"HOSTNAME", "HOME", "PATH"}
 _HIGHEST_EXPOSURE = 1.6
@@ -38,7 +42,7 @@ def test_active(instance: Server) -> None:
 def test_unit(instance: Server) -> None:
     """The unit is the declared one, without additions, and the running one."""
     host, name = instance.target, instance.declared.unit
-    file = unit_file(instance.declared, instance.uuids)
+    file = unit_file(instance.declared, _storage(instance), instance.uuids)
     shown = host.run("systemctl show -p FragmentPath -p DropInPaths %s", name)
     assert dict(line.split("=", 1) for line in shown.splitlines()) == {
         "FragmentPath": file.path,
@@ -74,7 +78,8 @@ def test_environment(instance: Server) -> None:
         given = {text.split("=", 1)[0] for text in image["Config"]["Env"] or []}
         # CDI says of itself what it gave.
         others = _FROM_DOCKER | given | {key for key in running if key.startswith("NVIDIA_")}
-    assert sorted(set(running) - set(declared) - others) == []
+    added = {key for key in running if not key.startswith("LC_")}
+    assert sorted(added - set(declared) - others) == []
 
 
 def test_release(instance: Server) -> None:
@@ -88,9 +93,19 @@ def test_release(instance: Server) -> None:
         release = host.fact(OllamaReleases, version=version)
         assert release.sha256 == release_source(host.declared, machine)[1]
         binary = host.run("readlink /proc/%s/exe", _main_pid(instance))
-        assert binary == f"{OLLAMA_ROOT}/{version}/bin/ollama"
+        assert binary == host.run("realpath %s", release_binary(version))
     answer = host.run("curl -fsS --noproxy '*' %s", f"{instance.declared.url}/api/version")
     assert json.loads(answer)["version"] == version
+
+
+def test_directories(instance: Server) -> None:
+    """Home and models directory are the server's own, and nobody else could put others there."""
+    directories = (home(), models_directory(instance.declared.settings))
+    places = instance.target.fact(Places, paths=[item.path for item in directories])
+    for item in directories:
+        place = places[item.path]
+        assert problem_of(item, place) is None
+        assert (place.is_directory, place.user) == (True, OLLAMA_USER)
 
 
 def test_hardening(instance: Server, measured) -> None:
@@ -117,7 +132,7 @@ def test_container(instance: Server) -> None:
     user = instance.target.run("echo $(id -u ollama):$(id -g ollama)")
     assert container["Config"]["User"] == user
     mounts = {item["Source"]: item["RW"] for item in container["Mounts"]}
-    written = {OLLAMA_HOME, instance.declared.settings.models_dir}
+    written = _storage(instance).mounts
     assert mounts == dict.fromkeys(written, True) | dict.fromkeys(SHOWN_TO_CONTAINERS, False)
     endpoint = instance.declared.endpoint
     published = {port: to for port, to in container["NetworkSettings"]["Ports"].items() if to}
@@ -126,6 +141,11 @@ def test_container(instance: Server) -> None:
     }
     devices = [name for item in config["DeviceRequests"] or [] for name in item["DeviceIDs"]]
     assert devices == [f"nvidia.com/gpu={uuid}" for uuid in instance.uuids]
+
+
+def _storage(instance: Server) -> Storage:
+    settings = instance.declared.settings
+    return Storage.of(settings, instance.target.fact(Places, paths=asked_paths(settings)))
 
 
 def _main_pid(instance: Server) -> str:
@@ -140,7 +160,7 @@ def _main_pid(instance: Server) -> str:
 
 
 def _container(instance: Server) -> dict[str, Any]:
-    return _inspect(instance, "container", container_name(instance.declared))
+    return _inspect(instance, "container", str(instance.declared.container))
 
 
 def _inspect(instance: Server, kind: str, name: str) -> dict[str, Any]:

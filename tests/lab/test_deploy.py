@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest, published_sha256
 
 _UNITS = {"gpu1": "ollama.service", "gpu2": "ollama.service", "edge": "nginx.service"}
@@ -350,7 +351,7 @@ def test_a_store_left_behind_changes_no_key(lab: LabUnderTest, tmp_path: Path) -
     try:
         result = lab.pyinfra("-y", inventory=second, check=False)
     finally:
-        shutil.rmtree(ROOT / ".secrets" / second.stem, ignore_errors=True)
+        shutil.rmtree(store_of(second, ROOT), ignore_errors=True)
     assert result.returncode != 0
     assert "edge: its keys and passwords come from another secrets store" in result.stderr
     assert lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf") == before

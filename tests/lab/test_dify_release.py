@@ -40,7 +40,8 @@ HOST = "dify1"
 INSTALL = """set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends docker.io docker-cli docker-compose >/dev/null
+apt-get install -y -qq --no-install-recommends \
+    curl docker.io docker-cli docker-compose zstd >/dev/null
 echo '{"registry-mirrors": ["%s"]}' > /etc/docker/daemon.json
 systemctl restart docker
 """

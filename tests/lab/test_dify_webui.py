@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import ROOT, LabUnderTest, _lab
 
 pytestmark = pytest.mark.slow
@@ -42,7 +43,7 @@ class Page:
     def __init__(self, lab: LabUnderTest) -> None:
         self.lab = lab
         self.url = f"http://{lab.state['hosts']['dify1']['address']}:8380"
-        store = ROOT / ".secrets" / "webui_fleet"
+        store = store_of(ROOT / INVENTORY, ROOT)
         self.admin = {
             "email": "admin@fleet.internal",
             "password": (store / "webui_dify1_admin_password").read_text().strip(),

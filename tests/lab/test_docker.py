@@ -23,7 +23,8 @@ BY_HAND = '{"bip": "10.99.0.1/24", "log-opts": {"labels": "team"}}'
 IMAGE = """set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends docker.io docker-cli busybox-static >/dev/null
+apt-get install -y -qq --no-install-recommends \
+    busybox-static curl docker.io docker-cli gpg python3 >/dev/null
 mkdir -p /srv/image/bin
 cp /bin/busybox /srv/image/bin
 for name in cat env httpd ls sh sleep; do ln -sf busybox /srv/image/bin/$name; done
@@ -199,6 +200,17 @@ def test_other_data_root_does_not_lose_containers(docker: Docker) -> None:
     said = docker.refused(docker_data_root="/srv/docker")
     assert "1 containers are in /var/lib/docker, and /srv/docker would start without" in said
     assert (docker.daemon, docker.container) == before
+
+
+def test_link_to_the_data_root_is_where_it_leads(healed: Docker) -> None:
+    before = healed.container
+    healed.ssh("ln -s /var/lib/docker /srv/docker")
+    assert healed.deploy(docker_data_root="/srv/docker")
+    assert healed.failing(docker_data_root="/srv/docker") == []
+    assert healed.deploy(docker_data_root="/srv/docker") == []
+    assert healed.container == before
+    healed.deploy()
+    healed.ssh("rm /srv/docker")
 
 
 _MEMBERS = "The group docker, whose members are root here, has exactly the declared ones"

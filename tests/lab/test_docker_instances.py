@@ -173,6 +173,34 @@ def test_other_digest_is_refused_while_the_old_one_serves(host: Containers) -> N
     assert host.failing(C) == set()
 
 
+def test_what_does_not_start_is_tried_beside_what_runs(host: Containers) -> None:
+    before = host.container
+    said = host.refused(C, ollama_env={"GOMEMLIMIT": "lots"})
+    assert "malformed GOMEMLIMIT" in said
+    assert "Ollama does not answer with what is declared for ollama@c.service" in said
+    assert host.container == before
+    assert host.ssh("docker ps -a --format '{{.Names}}'") == "ollama-c"
+    assert host.failing(C) == set()
+
+
+def test_link_of_its_user_shows_it_nothing_of_the_host(healed: Containers) -> None:
+    """It writes its home, and so what the next start of the container would be shown."""
+    healed.ssh(
+        "cd /var/lib/ollama && runuser -u ollama -- sh -c 'mv models mine && ln -s / models'"
+        " && systemctl restart ollama@c"
+    )
+    healed.wait()
+    pid = healed.ssh("docker inspect -f '{{.State.Pid}}' ollama-c")
+    # Fourth and fifth: what of a file system is mounted, and where.
+    mounts = healed.ssh(f"awk '{{ print $5, $4 }}' /proc/{pid}/mountinfo").splitlines()
+    shown = dict(line.split(" ", 1) for line in mounts)
+    assert [place for place in shown if place.startswith("/var/lib/ollama")] == ["/var/lib/ollama"]
+    assert "/" not in [root for place, root in shown.items() if place.startswith("/var")]
+    said = healed.refused(C)
+    assert "the way there has a link of ollama, who could turn it at any time" in said
+    healed.ssh("cd /var/lib/ollama && runuser -u ollama -- sh -c 'rm models && mv mine models'")
+
+
 def test_container_that_is_less_closed_is_seen(healed: Containers) -> None:
     """Somebody tries something by hand, on every address and as root."""
     healed.ssh(

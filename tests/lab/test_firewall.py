@@ -14,24 +14,19 @@ from pathlib import Path
 import pytest
 
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest
+from tests.lab.firewalled import (
+    DOCKER,
+    INNER,
+    LEGACY,
+    ORACLE,
+    VPN_ADDRESS,
+    Firewalled,
+    route_to_containers,
+    through_vpn,
+)
 
 _APPLY = "Apply the ruleset"
 _NF_LOG = Path("/proc/sys/net/netfilter/nf_log_all_netns")
-
-# Debian's Docker and an image of one static program: no registry is asked.
-_DOCKER = """set -e
-export DEBIAN_FRONTEND=noninteractive
-apt-get -qq update
-apt-get -qq install -y --no-install-recommends \
-    busybox-static docker.io docker-cli iptables >/dev/null
-mkdir -p /tmp/image/bin /tmp/image/www
-cp /bin/busybox /tmp/image/bin/
-echo hello > /tmp/image/www/index.html
-tar -C /tmp/image -c . | docker import - lab/box >/dev/null
-docker run -d --restart=always --name web -p 8080:80 -p 8081:80 lab/box \
-    /bin/busybox httpd -f -p 80 -h /www >/dev/null
-docker inspect -f '{{.NetworkSettings.IPAddress}}' web
-"""
 
 # What the host's own address translation makes of the controller's address: sshd, and so the
 # deploy's own check, sees 10.99.0.1; the input chain, which comes before it, the real one.
@@ -42,73 +37,17 @@ _MASQUERADE = (
 _SHUT_OUT = ("--data", 'firewall_ssh_from=["10.99.0.1/32"]')
 
 
-class Firewalled:
-    """The lab, and what of it this file looks at: gpu1 has a container that publishes ports."""
-
-    def __init__(self, lab: LabUnderTest, container: str) -> None:
-        self.lab = lab
-        self.container = container
-
-    def addresses(self, *names: str) -> list[str]:
-        hosts = self.lab.state["hosts"]
-        return [hosts[name][family] for name in names for family in ("address", "address6")]
-
-    def scan(self, *names: str) -> dict[str, list[int]]:
-        """Every TCP port of the hosts, over both families, from a host outside the fleet."""
-        scanner = [
-            BIN / "python",
-            "-m",
-            "fleet.firewall.scan",
-            "--rate",
-            "100000",
-            "--timeout",
-            "0.6",
-        ]
-        result = self.lab.command("exec-foreign", *map(str, scanner), *self.addresses(*names))
-        found: dict[str, list[int]] = json.loads(result.stdout)
-        return found
-
-    def foreign_get(self, address: str, port: int) -> str:
-        """What a foreign host is answered to GET /; empty when there is no connection."""
-        url = f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
-        command = f"curl -s --max-time 2 '{url}'; true"
-        return self.lab.command("exec-foreign", "sh", "-c", command).stdout.strip()
-
-    def from_container(self, url: str) -> str:
-        """What another container on gpu1 is answered; empty when there is no connection."""
-        return self.lab.ssh(
-            "gpu1",
-            f"docker run --rm lab/box /bin/busybox wget -T 2 -qO- {url} 2>/dev/null; true",
-        )
-
-    def rules(self) -> tuple[str, str]:
-        """The live table, and the file that is loaded at boot."""
-        live = self.lab.ssh("gpu1", "nft --stateless list table inet llm_fleet")
-        return live, self.lab.ssh("gpu1", "cat /etc/llm-fleet/firewall.nft")
-
-    def reboot(self) -> None:
-        started = self.lab.ssh("gpu1", "stat -c %Y /proc/1")
-        self.lab.ssh("gpu1", "systemctl reboot", check=False)
-        self.wait_for_boot(started)
-
-    def wait_for_boot(self, started: str) -> None:
-        deadline = time.monotonic() + 60
-        while self.lab.ssh("gpu1", "stat -c %Y /proc/1", check=False) in ("", started):
-            assert time.monotonic() < deadline, "gpu1 did not come back"
-            time.sleep(0.5)
-        self.lab.ssh("gpu1", "systemctl is-system-running --wait", check=False)
-
-
 @pytest.fixture(scope="module")
 def walls(bare_lab: LabUnderTest) -> Firewalled:
     """The deployed fleet; what the tests below find closed was seen open before."""
-    container = bare_lab.ssh("gpu1", _DOCKER)
+    container = bare_lab.ssh("gpu1", DOCKER)
     walls = Firewalled(bare_lab, container)
     address, address6 = walls.addresses("gpu1")
     assert walls.foreign_get(address, 8080) == "hello"
     assert walls.foreign_get(address6, 8080) == "hello"
-    _route_to_containers(bare_lab, address)
+    route_to_containers(bare_lab, address)
     assert walls.foreign_get(container, 80) == "hello"
+    assert walls.foreign_get(INNER, 80) == "hello"
     bare_lab.deploy()
     return walls
 
@@ -119,11 +58,6 @@ def healed(walls: Firewalled) -> Iterator[Firewalled]:
     yield walls
     walls.lab.deploy("--limit", "gpu1")
     assert walls.lab.deploy("--limit", "gpu1") == {}
-
-
-def _route_to_containers(lab: LabUnderTest, via: str) -> None:
-    """A neighbour that knows where the containers are, and needs no published port."""
-    lab.command("exec-foreign", "ip", "route", "replace", "172.17.0.0/16", "via", via)
 
 
 def test_only_declared_ports_are_open(walls: Firewalled) -> None:
@@ -157,6 +91,30 @@ def test_still_closed_after_a_reboot(walls: Firewalled) -> None:
 
 def test_container_cannot_be_reached_past_its_published_port(walls: Firewalled) -> None:
     assert walls.foreign_get(walls.container, 80) == ""
+
+
+def test_container_on_a_bridge_of_another_name_is_closed_unless_declared(
+    healed: Firewalled,
+) -> None:
+    """Neither its own declared interface nor anything else opens it to the neighbours."""
+    upstream = healed.lab.state["upstream"]["url"].rpartition(":")[2]
+    fetch = f"docker exec inner /bin/busybox nc -w 2 {_upstream(healed)} {upstream} </dev/null"
+    reaches = f"{fetch} && echo out; true"
+    assert healed.foreign_get(INNER, 80) == ""
+    assert healed.lab.ssh("gpu1", reaches) == ""
+    declared = ["docker0", "br-*", "backend0"]
+    container = ("--data", f"firewall_container_interfaces={json.dumps(declared)}")
+    healed.lab.deploy("--limit", "gpu1", *container)
+    assert healed.foreign_get(INNER, 80) == ""
+    assert healed.lab.ssh("gpu1", reaches) == "out"
+    way = json.dumps([{"incoming": "host0", "outgoing": "backend0"}])
+    healed.lab.deploy("--limit", "gpu1", "--data", f"firewall_forward={way}")
+    assert healed.foreign_get(INNER, 80) == "hello"
+    assert healed.foreign_get(healed.container, 80) == ""
+
+
+def _upstream(walls: Firewalled) -> str:
+    return walls.lab.ssh("gpu1", "getent ahostsv4 upstream.lab | cut -d' ' -f1 | head -1")
 
 
 def test_containers_reach_each_other_and_the_world(walls: Firewalled) -> None:
@@ -202,20 +160,9 @@ def test_filtering_elsewhere_leaves_nothing_and_is_still_checked(healed: Firewal
         healed.lab.ssh("gpu1", "ls /etc/llm-fleet /etc/systemd/system | grep -c firewall; true")
         == "0"
     )
-    checks = _verify(healed.lab)
+    checks = healed.verify("undeclared and gpu1")
     assert "No TCP port but the declared ones" in checks.stdout
     assert "[8080, 8081" in checks.stdout
-
-
-def _verify(lab: LabUnderTest) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            BIN / "pytest", "tests/compliance/test_firewall.py", "-k", "undeclared and gpu1",
-            "--inventory", LAB_INVENTORY, "-q", "-p", "no:cacheprovider",
-        ],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
-        env={"LLM_FLEET_LAB_ID": lab.id, "PATH": "/usr/bin:/bin:/usr/sbin:/sbin"},
-    )  # fmt: skip
 
 
 def test_drops_are_logged_but_not_all(walls: Firewalled) -> None:
@@ -241,6 +188,129 @@ def test_drops_are_logged_but_not_all(walls: Firewalled) -> None:
     source = walls.lab.state["foreign"]["address"]
     assert 5 <= len(lines) <= 25
     assert all(f"SRC={source}" in line and "DPT=20" in line for line in lines)
+
+
+def test_broken_ruleset_leaves_ssh_alone(healed: Firewalled) -> None:
+    """At boot, or whenever there is nothing better: the unit says so, and so does verify."""
+    kept = "/etc/llm-fleet/firewall.nft"
+    address, address6 = healed.addresses("gpu1")
+    closed = {address: [22], address6: [22]}
+    rules = healed.rules()[0]
+    healed.lab.ssh("gpu1", f"cp {kept} /root/; echo garbage > {kept}")
+    assert healed.lab.ssh("gpu1", "systemctl reload llm-fleet-firewall; echo $?") == "1"
+    assert healed.rules()[0] == rules, "what was loaded is better than SSH alone"
+    for broken in (f"rm {kept}", f": > {kept}", f"echo 'table inet llm_fleet {{ }}' > {kept}"):
+        healed.lab.ssh(
+            "gpu1",
+            f"{broken}; nft delete table inet llm_fleet; systemctl restart llm-fleet-firewall",
+            check=False,
+        )
+        assert healed.scan("gpu1") == closed, broken
+        assert healed.foreign_get(healed.container, 80) == "", broken
+    healed.lab.ssh("gpu1", f"head -c 900 /root/firewall.nft > {kept}")
+    healed.reboot()
+    assert healed.lab.ssh("gpu1", "systemctl is-failed llm-fleet-firewall") == "failed"
+    assert healed.scan("gpu1") == closed
+    checks = healed.verify("ruleset and gpu1")
+    assert checks.returncode == 1
+    assert "1 failed" in checks.stdout
+    healed.lab.deploy("--limit", "gpu1")
+    assert healed.verify("ruleset and gpu1").returncode == 0
+
+
+def test_local_users_of_a_gateway_do_not_reach_the_servers(walls: Firewalled) -> None:
+    server = walls.addresses("gpu1")[0]
+    call = f"curl -s -m 5 http://{server}:11434/api/version; true"
+    for account, answered in (("www-data", True), ("nobody", False), ("ops", False)):
+        said = walls.lab.ssh("edge", f"setpriv --reuid {account} --clear-groups {call}")
+        assert ("version" in said) == answered, account
+    assert "version" in walls.lab.ssh("edge", call), "the deploy's own account"
+    assert walls.verify("account and edge").returncode == 0
+    walls.lab.ssh("edge", "nft flush chain inet llm_fleet output")
+    try:
+        checks = walls.verify("account and edge")
+        assert checks.returncode == 1
+        assert "nobody, gpu1" in checks.stdout
+    finally:
+        walls.lab.ssh("edge", "systemctl reload llm-fleet-firewall")
+
+
+def test_gateway_with_two_addresses_calls_from_the_declared_one(walls: Firewalled) -> None:
+    """The other one is what its host would call from."""
+    subnet = walls.lab.ssh("edge", "ip -o -4 route show dev host0 scope link | cut -d' ' -f1")
+    other = subnet.replace(".0/24", ".99")
+    own, server = walls.addresses("edge")[0], walls.addresses("gpu1")[0]
+    walls.lab.ssh(
+        "edge",
+        f"ip address add {other}/24 dev host0; ip route change {subnet} dev host0 src {other}",
+    )
+    try:
+        assert other in walls.lab.ssh("edge", f"ip route get {server}")
+        key = "$(grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/keys.conf | head -1)"
+        for path in ("v1/models", "api/tags"):
+            url = f"http://{own}:8434/{path}"
+            said = walls.lab.ssh("edge", f'curl -sm 9 -H "Authorization: Bearer {key}" {url}')
+            assert "gpt-oss" in said, said
+    finally:
+        walls.lab.ssh(
+            "edge",
+            f"ip route change {subnet} dev host0 src {own}; ip address del {other}/24 dev host0",
+        )
+
+
+_NO_IPV6 = """set -e
+mount -t tmpfs none /proc/sys/net/ipv6
+printf '[Service]\\nRestrictAddressFamilies=\\nRestrictAddressFamilies=%s\\n' \\
+    'AF_UNIX AF_INET AF_NETLINK' > /etc/systemd/system/nginx.service.d/zz-no-ipv6.conf
+systemctl daemon-reload
+"""
+
+
+def test_gateway_listens_on_any_address_of_a_kernel_without_ipv6(walls: Firewalled) -> None:
+    """As after a boot with ipv6.disable=1: no such socket can be made, and /proc has none of it."""
+    walls.lab.ssh("edge", _NO_IPV6)
+    try:
+        walls.lab.deploy("--limit", "edge", "--data", "gateway_listen=any")
+        assert "valid API key" in walls.foreign_get(walls.addresses("edge")[0], 8434)
+    finally:
+        walls.lab.ssh(
+            "edge",
+            "umount /proc/sys/net/ipv6; rm /etc/systemd/system/nginx.service.d/zz-no-ipv6.conf; "
+            "systemctl daemon-reload",
+        )
+        walls.lab.deploy("--limit", "edge")
+
+
+def test_filter_of_others_that_closes_a_service_is_refused(walls: Firewalled) -> None:
+    lab = walls.lab
+    lab.ssh(
+        "edge",
+        "apt-get -qq update; DEBIAN_FRONTEND=noninteractive "
+        "apt-get -qq install -y --no-install-recommends iptables >/dev/null",
+    )
+    undo = "iptables -F; iptables-legacy -F; iptables-legacy -X"
+    try:
+        for rules, words in ((ORACLE, "ip filter INPUT"), (LEGACY, "-A mine -j DROP")):
+            lab.ssh("edge", f"set -e; {rules}")
+            result = lab.pyinfra("-y", "--limit", "edge", check=False)
+            assert result.returncode != 0
+            assert "edge: another packet filter here closes what is declared" in result.stderr
+            assert "gateway_port = 8434" in result.stderr
+            assert "ssh_port" not in result.stderr
+            assert words in result.stderr
+            assert walls.verify("other_filters and edge").returncode == 1
+            lab.ssh("edge", undo)
+        # Those of some callers, by address or mark, of containers and of fail2ban close nothing.
+        lab.ssh(
+            "edge",
+            "set -e; iptables -A INPUT -s 192.0.2.9 -j DROP; iptables -P FORWARD DROP; "
+            "iptables -A INPUT -m mark --mark 0x8000/0x8000 -j DROP",
+        )
+        assert lab.deploy("--limit", "edge") == {}
+    finally:
+        lab.ssh("edge", f"{undo}; iptables -P FORWARD ACCEPT")
+    # gpu1 has Docker's own.
+    assert walls.verify("other_filters and not edge").returncode == 0
 
 
 def test_rules_that_exclude_the_controller_are_refused(walls: Firewalled) -> None:
@@ -306,6 +376,34 @@ def test_rules_nobody_can_log_in_under_are_put_back(healed: Firewalled) -> None:
     assert healed.rules() == before
     _unmask(healed)
     assert healed.lab.deploy("--limit", "gpu1") == {}
+
+
+def test_rules_that_close_the_tunnel_of_the_login_are_not_kept(
+    healed: Firewalled, tmp_path: Path
+) -> None:
+    """What carries it is an old flow, and would pass until the next boot."""
+    before = healed.rules()
+    with through_vpn(healed, tmp_path) as options:
+        rules = healed.rules()
+        assert _can_log_in(VPN_ADDRESS)
+        result = healed.lab.pyinfra("-y", *options, check=False)
+        assert "gpu1: firewall_open_udp = [] would close UDP 51820" in result.stderr
+        assert healed.rules() == rules
+        # A tunnel of which nobody here knows the port.
+        healed.lab.ssh("gpu1", "chmod -x /usr/bin/wg")
+        result = healed.lab.pyinfra("-y", *options, check=False)
+        assert result.returncode != 0
+        assert "gpu1: under the new firewall rules no new login" in result.stderr
+        assert "firewall_open_udp" in result.stderr
+        assert healed.rules() == rules
+        assert _can_log_in(VPN_ADDRESS)
+        healed.lab.deploy(*options, "--data", "firewall_open_udp=[51820]")
+        assert _can_log_in(VPN_ADDRESS)
+        live, kept = healed.rules()
+        assert "udp dport 51820 accept" in live
+        assert live.count("51820") == kept.count("51820"), "rules of the trial were left"
+        healed.lab.ssh("gpu1", "chmod +x /usr/bin/wg")
+    assert before[0] != live
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import openai
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, ROOT, LabUnderTest
 
 INVENTORY = Path("tests/lab/inventories/production.py")
@@ -32,6 +33,12 @@ MODEL = "gpt-oss:20b"
 _STORY = {"model": MODEL, "prompt": "drip 75"}
 # Longer than a deploy takes beside three other labs.
 _LONG_STORY = {"model": MODEL, "prompt": "drip 225"}
+
+# What a host does that has lost its power: it does not even refuse.
+_SILENCE = (
+    "nft 'add table inet hole; add chain inet hole in { type filter hook input priority -300; };"
+    " add rule inet hole in tcp dport 11434 drop'"
+)
 
 
 class GatewayUnderTest:
@@ -106,7 +113,7 @@ class GatewayUnderTest:
 
 @pytest.fixture(scope="module")
 def gateway(gateway_lab: LabUnderTest) -> GatewayUnderTest:
-    (ROOT / ".secrets" / "production" / "gateway_key_tuner.previous").unlink(missing_ok=True)
+    (store_of(ROOT / INVENTORY, ROOT) / "gateway_key_tuner.previous").unlink(missing_ok=True)
     gateway_lab.deploy(inventory=INVENTORY)
     return GatewayUnderTest(gateway_lab)
 
@@ -466,6 +473,14 @@ class TestErrors:
         answer = gateway.call("POST", "/v1/completions", keys["plain"], json=body)
         assert (answer.status_code, answer.headers["Retry-After"]) == (502, "5")
         assert answer.json()["error"]["message"] == "no host can answer now"
+        try:
+            for gpu in GPUS:
+                gateway.lab.ssh(gpu, _SILENCE)
+            answer = gateway.call("POST", "/v1/completions", keys["plain"], json=body)
+        finally:
+            for gpu in GPUS:
+                gateway.lab.ssh(gpu, "nft delete table inet hole")
+        assert answer.status_code == 502, "a host that nobody reaches was not too slow to answer"
         gateway.deploy()
         assert len(sent) == 1, "a request that was only slow was sent twice"
 
@@ -476,10 +491,6 @@ class TestManyHosts:
         self, gateway: GatewayUnderTest, keys: dict[str, str], death: str
     ) -> None:
         """Killed in the middle of a load; a host without power does not even refuse."""
-        silence = (
-            "nft 'add table inet hole; add chain inet hole in { type filter hook input priority"
-            " -300; }; add rule inet hole in tcp dport 11434 drop'"
-        )
         kill = "systemctl kill -s KILL ollama; systemctl stop ollama"
         session = requests.Session()
         session.headers["x-api-key"] = keys["plain"]
@@ -487,7 +498,7 @@ class TestManyHosts:
 
         def ask(number: int) -> int:
             if number == 60:
-                gateway.lab.ssh("gpu2", kill if death == "process" else silence)
+                gateway.lab.ssh("gpu2", kill if death == "process" else _SILENCE)
             how = {"timeout": 60, "verify": str(gateway.ca)}
             if number % 8:
                 return session.get(f"{gateway.url}/v1/models", **how).status_code
@@ -699,7 +710,7 @@ class TestTls:
              certificate],
             check=True, capture_output=True,
         )  # fmt: skip
-        store = ROOT / ".secrets" / "production" / "gateway_tls_key"
+        store = store_of(ROOT / INVENTORY, ROOT) / "gateway_tls_key"
         store.write_text(key.read_text())
         store.chmod(0o600)
         given = {"gateway_tls": "given", "gateway_tls_certificate": ".lab/given.pem"}

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest
 
 HOST = "gpu1"
@@ -676,9 +677,7 @@ DAMAGES = [
 
 def _keep_keys() -> None:
     """The other inventory's gateway keeps the keys that it has."""
-    shutil.copytree(
-        ROOT / ".secrets/lab", ROOT / ".secrets" / CUSTOM_MODELS.stem, dirs_exist_ok=True
-    )
+    shutil.copytree(ROOT / ".secrets/lab", store_of(ROOT / CUSTOM_MODELS, ROOT), dirs_exist_ok=True)
 
 
 def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from unittest import mock
 import gevent
 import pyinfra
 from gevent import monkey
-from pyinfra.api import Config, Host, State, StringCommand
+from pyinfra.api import Config, FunctionCommand, Host, State, StringCommand
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.state import StateStage
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
@@ -37,7 +37,16 @@ from fleet.driver.facts import (
     GpuHardware,
     GpuHardwareFact,
 )
-from fleet.firewall.facts import OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.firewall.facts import (
+    Filters,
+    LoginCarrier,
+    OtherFilters,
+    OtherFirewalls,
+    Ruleset,
+    RulesetState,
+    SshLogin,
+    Uplinks,
+)
 from fleet.gates.facts import (
     FileHead,
     FileSize,
@@ -50,16 +59,25 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
-from fleet.kit.facts.apt import AptHolder, ExistingFiles, KeyringFingerprints, PackageVersions
+from fleet.kit import run
+from fleet.kit.facts.apt import (
+    AptHolder,
+    ExistingFiles,
+    KeptFiles,
+    KeyringFingerprints,
+    PackageVersions,
+)
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.listeners import Listeners
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import HasIpv6, HostAddresses
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -87,11 +105,14 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
+        HasIpv6: lambda: True,
         FailedJobs: list,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
         FileStates: lambda paths: {},
+        Places: lambda paths: {path: Place(path, path) for path in paths},
+        Listeners: tuple,
         DebPackages: lambda: {"systemd": ["257"]},
         Groups: lambda: ["root"],
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
@@ -99,6 +120,9 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         RulesetState: lambda table, path: Ruleset("", ""),
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
+        LoginCarrier: lambda source: None,
+        OtherFilters: lambda probes, bridges: Filters(),
+        Uplinks: lambda: ["eth0"],
         OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,
@@ -122,6 +146,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
         AptHolder: str,
+        KeptFiles: frozenset,
         KeyringFingerprints: lambda path: (),
         ExistingFiles: lambda paths: [],
         PackageVersions: lambda packages: {},
@@ -191,6 +216,7 @@ class Plan:
     steps: dict[str, list[Step]]
     json: str
     order: list[str] = field(default_factory=list)  # "host: step", all hosts together
+    failed: dict[str, str] = field(default_factory=dict)  # host to why, where hosts fail alone
 
     def names(self, host: str) -> list[str]:
         """The operations of `host` that would change something."""
@@ -262,11 +288,15 @@ def _contexts(state: State) -> Iterator[None]:
                 manager.reset()
 
 
-def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) -> Plan:
+def plan(
+    hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False, alone: bool = False
+) -> Plan:
     """Plan deploy.py for `hosts`; `answers` has what each of them answers.
 
+    Each host fails `alone`, as in a deploy, or by what fails it.
+
     Raises:
-        FleetError: what the deploy refuses.
+        FleetError: what the deploy refuses, unless `alone`.
         UnregisteredFact: the deploy asked for a fact that is not in `answers`.
     """
 
@@ -279,10 +309,16 @@ def plan(hosts: Hosts, answers: Mapping[str, Answers], *, diff: bool = False) ->
     inventory = inventory_of({f"@fake/{name}": declared for name, declared in hosts.items()})
     state = State(inventory, Config(DIFF=diff))
     state.current_deploy_filename = str(DEPLOY)
-    with mock.patch.object(Host, "get_fact", get_fact), _contexts(state):
+    each = run.alone if alone else nullcontext
+    with (
+        mock.patch.object(Host, "get_fact", get_fact),
+        mock.patch.object(run, "alone", each),
+        _contexts(state),
+    ):
         state.set_stage(StateStage.Prepare)
         for host in inventory:
             state.activate_host(host)
+        for host in inventory:
             # In a greenlet of its own, as pyinfra does it: host and config are local to it.
             if error := gevent.spawn(_load, state, host).get():
                 raise error
@@ -310,16 +346,24 @@ def _execute(state: State, shown: str) -> Plan:
     for op_hash in state.get_op_order():
         [name] = state.op_meta[op_hash].names
         for host in state.inventory:
-            if op_hash not in state.ops[host]:
+            if host in state.failed_hosts or op_hash not in state.ops[host]:
                 continue
             ctx_host.set(host)
             ctx_config.set(state.config.copy())
-            commands = list(state.ops[host][op_hash].command_generator())
+            data = state.ops[host][op_hash]
+            commands = list(data.command_generator())
             short = host.name.removeprefix("@fake/")
             steps[short].append(Step(name, commands))
             if commands:
                 order.append(f"{short}: {name}")
-    return Plan(steps, shown, order)
+            if any(_is_failure(command) for command in commands):
+                state.failed_hosts.add(host)
+    return Plan(steps, shown, order, run.failures(state))
+
+
+def _is_failure(command: PyinfraCommand) -> bool:
+    """Whether it is what an operation's exception was turned into."""
+    return isinstance(command, FunctionCommand) and command.function.__module__ == run.__name__
 
 
 def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answers:
@@ -338,25 +382,26 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         for name in line.split("--no-install-recommends ")[1].split(" ;")[0].split()
     }
     directories = {
-        "/run/systemd/system": {"mode": 755, "user": "root", "group": "root"},
-        "/var/lib/ollama": {"mode": 750, "user": "ollama", "group": "ollama"},
-        "/etc/llm-fleet/gateway": {"mode": 700, "user": "root", "group": "root"},
-        "/var/lib/llm-fleet-acme": {"mode": 755, "user": "root", "group": "root"},
-        declared["models_dir"]: {"mode": 755, "user": "ollama", "group": "ollama"},
+        "/etc/llm-fleet": ("root", "755"),
+        "/var/lib/ollama": ("ollama", "750"),
+        "/etc/llm-fleet/gateway": ("root", "700"),
+        "/var/lib/llm-fleet-acme": ("root", "755"),
+        declared["models_dir"]: ("ollama", "755"),
     }
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
     installed, sha256 = declared["release"]
 
     log = {"mode": 640, "user": "www-data", "group": "adm"}
 
-    def directory(path: str) -> dict[str, Any] | None:
-        return directories.get(path)
+    def place(path: str) -> Place:
+        user, mode = directories.get(path, ("root", "755"))
+        return Place(path, path, "directory", user, user, mode)
 
     return before | {
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
-        Directory: directory,
+        Places: lambda paths: {path: place(path) for path in paths},
         File: lambda path: log if path == "/var/log/nginx/gateway.log" else None,
         Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
         AcmeNames: lambda: declared.get("acme_names", []),

@@ -10,7 +10,7 @@ from pyinfra.api import StringCommand
 from pyinfra.context import ctx_state
 
 from fleet.driver.facts import Gpu, GpuHardware, GpuHardwareFact
-from fleet.kit.facts.apt import WHEN_APT_IS_FREE, AptHolder
+from fleet.kit.facts.apt import WHEN_APT_IS_FREE, AptHolder, KeptFiles
 from tests.fleets import BOX, Hosts
 from tests.plan.simulation import Answers, bare, plan
 
@@ -54,3 +54,32 @@ def test_operator_reads_for_whom_it_waits(caplog: pytest.LogCaptureFixture) -> N
     caplog.set_level(logging.INFO)
     plan(HOSTS, {name: asked | {AptHolder: held} for name, asked in answers().items()})
     assert f"waits up to 600 s: {HELD}" in caplog.text
+
+
+def test_lists_are_fetched_once_a_run_and_again_for_each_new_source() -> None:
+    planned = plan(HOSTS, answers())
+    updates = {
+        host: [line for line in planned.lines(host) if "apt-get update" in line] for host in HOSTS
+    }
+    assert len(updates["own"]) == 1
+    # NVIDIA's repository, Docker's, and the toolkit's.
+    assert len(updates["box"]) == 1 + 3
+
+
+def test_operator_reads_which_files_stayed_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
+    """Those of earlier installations are not told again."""
+    old, new = "/etc/mine.conf.dpkg-dist", "/etc/nftables.conf.dpkg-dist"
+    asked = []
+
+    def kept() -> frozenset[str]:
+        assert ctx_state.get().is_executing
+        asked.append(1)
+        return frozenset([old] if len(asked) == 1 else [old, new])
+
+    caplog.set_level(logging.WARNING)
+    plan({"own": HOSTS["own"]}, {"own": bare() | {KeptFiles: kept}})
+    told = [line for line in caplog.text.splitlines() if "stays as it was" in line]
+    assert len(told) == 1
+    assert told[0].endswith(
+        "/etc/nftables.conf stays as it was before the package came; the package's own is " + new
+    )

@@ -99,7 +99,7 @@ def after(first: Plan, store: Path) -> Answers:
 @pytest.fixture
 def store(secrets_store: Path) -> Path:
     """Where this fleet's secrets are, of which each test has its own app keys."""
-    root = secrets_store / "@fake"
+    root = secrets_store / "default"
     yield root
     for path in root.glob("dify_fake-box_app_*"):
         path.unlink()
@@ -171,7 +171,8 @@ def test_work_is_the_hosts_own_and_is_attached_to() -> None:
     [line, *_] = planned().step("box", STACK).lines
     assert line == (
         "systemctl is-active --quiet llm-fleet-dify.service || { systemctl reset-failed --quiet "
-        "llm-fleet-dify.service 2>/dev/null; systemd-run --quiet --unit llm-fleet-dify.service "
+        "llm-fleet-dify.service 2>/dev/null; systemd-run --quiet --setenv LC_ALL=C "
+        "--unit llm-fleet-dify.service "
         "--property 'ExecStopPost=/usr/bin/python3 /usr/local/lib/llm-fleet/dify_stack.py unpause "
         "/etc/llm-fleet/dify/stack.json' "
         "/usr/bin/python3 /usr/local/lib/llm-fleet/dify_stack.py converge "

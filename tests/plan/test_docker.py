@@ -13,6 +13,7 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
+from fleet.kit.paths import STAGE
 from fleet.pins import DOCKER_KEY
 from tests.fleets import ALTERNATIVE_CONTAINERS, Hosts
 from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
@@ -149,7 +150,7 @@ class TestRepository:
         assert "not trusted" in lines[check]
         assert "exit 1" in lines[check]
         assert export == check + 1
-        assert lines.index("rm -rf /run/llm-fleet/stage") > export
+        assert lines.index(f"rm -rf {STAGE}") > export
 
     def test_other_key_in_the_keyring_is_replaced(self, answers: Answers) -> None:
         for wrong in ((), ("A" * 40,), (DOCKER_KEY, "A" * 40)):

@@ -13,7 +13,19 @@ from pyinfra.connectors.util import CommandOutput
 from pyinfra.facts.files import File
 
 from fleet.firewall import operations
-from fleet.firewall.facts import Login, OtherFirewalls, Ruleset, RulesetState, SshLogin
+from fleet.firewall.facts import (
+    Carrier,
+    Closed,
+    Filters,
+    Login,
+    LoginCarrier,
+    OtherFilters,
+    OtherFirewalls,
+    Ruleset,
+    RulesetState,
+    SshLogin,
+    Uplinks,
+)
 from fleet.firewall.operations import run_anew
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.units import UnitState
@@ -34,6 +46,7 @@ def test_from_bare() -> None:
     assert [name for name in planned.names("gpu1") if name.startswith("Firewall")] == [
         "Firewall | Install nftables",
         "Firewall | Install the guard that undoes rules nobody can log in under",
+        "Firewall | Create the directory",
         f"Firewall | {APPLY}",
         "Firewall | Install the unit",
         "Firewall | Install the drop-in that survives nftables.service",
@@ -170,11 +183,86 @@ def test_rules_that_let_this_machine_in_are_not_refused(data: dict[str, Any]) ->
     assert plan({"gpu1": ("gpu", data)}, {"gpu1": answers}).names("gpu1")
 
 
-def test_other_port_of_ssh_replaces_the_ruleset_only() -> None:
+LOGIN = Login(ip_address("10.9.0.2"), 22)
+
+
+@pytest.mark.parametrize(
+    ("carrier", "data", "words"),
+    [
+        (
+            Carrier("wg0", "wireguard", (51820,)),
+            {"firewall_open_udp": [500]},
+            r"firewall_open_udp = \[500\] would close UDP 51820, on which this login from 10.9.0.2 "
+            r"comes through wg0 \(wireguard\)",
+        ),
+        (Carrier("tun0", "tun", (51820,)), {}, "add 51820"),
+        (Carrier("vx0", "vxlan", (4789,)), {"firewall_open_tcp": [4789]}, "add 4789"),
+        (Carrier("gre1", "gre", ()), {}, 'firewall_open_protocols = .* add "gre"'),
+        (Carrier("ipsec0", "xfrm", ()), {"firewall_open_protocols": ["gre"]}, 'add "esp"'),
+    ],
+    ids=["kernel's", "program's", "udp in the kernel", "protocol", "ipsec"],
+)
+def test_rules_that_close_the_logins_tunnel_are_refused(
+    carrier: Carrier, data: dict[str, Any], words: str
+) -> None:
+    answers = bare() | {SshLogin: lambda _sudo: LOGIN, LoginCarrier: lambda source: carrier}
+    with pytest.raises(FleetError, match=words):
+        plan({"gpu1": ("gpu", data)}, {"gpu1": answers})
+
+
+@pytest.mark.parametrize(
+    ("carrier", "data"),
+    [
+        (Carrier("eth0", "", ()), {}),
+        (Carrier("tun0", "tun", ()), {}),  # left to the trial
+        (Carrier("wg0", "wireguard", (51820,)), {"firewall_open_udp": [51820]}),
+        (Carrier("gre1", "gre", ()), {"firewall_open_protocols": ["gre"]}),
+    ],
+    ids=["a card", "not known", "udp open", "protocol open"],
+)
+def test_login_through_what_stays_open_is_tried(carrier: Carrier, data: dict[str, Any]) -> None:
+    answers = bare() | {SshLogin: lambda _sudo: LOGIN, LoginCarrier: lambda source: carrier}
+    lines = plan({"gpu1": ("gpu", data)}, {"gpu1": answers}).lines("gpu1")
+    assert [line for line in lines if re.search(r"firewall-guard try [0-9a-f]{16} 60 22$", line)]
+
+
+def test_pattern_of_containers_that_matches_an_uplink_is_refused() -> None:
+    answers = bare() | {Uplinks: lambda: ["br-lan", "ens3"]}
+    for pattern, name in (("br-*", "br-lan"), ("ens3", "ens3")):
+        hosts = {"gpu1": ("gpu", {"firewall_container_interfaces": [pattern]})}
+        with pytest.raises(FleetError, match=re.escape(f"holds '{pattern}', which {name} matches")):
+            plan(hosts, {"gpu1": answers})
+    hosts = {"gpu1": ("gpu", {"firewall_container_interfaces": ["docker0"]})}
+    assert plan(hosts, {"gpu1": answers}).names("gpu1")
+
+
+def test_filter_that_closes_a_service_is_refused_with_its_rule() -> None:
+    def closing(probes: list[str], bridges: list[str]) -> Filters:
+        return Filters((Closed(probes[-1], "ip filter INPUT rule reject"),), ("iptables-nft why",))
+
+    answers = bare() | {OtherFilters: closing, SshLogin: lambda _sudo: LOGIN}
+    with pytest.raises(
+        FleetError,
+        match=r"gpu1: another packet filter here closes what is declared: "
+        r"firewall_open_tcp = 9100 for 2606:4700:4700::1111 by `ip filter INPUT rule reject`; ",
+    ):
+        plan({"gpu1": ("gpu", {"firewall_open_tcp": [9100]})}, {"gpu1": answers})
+    answers[OtherFilters] = lambda probes, bridges: Filters((), ("iptables-nft why",))
+    assert plan(HOSTS, {"gpu1": answers}).names("gpu1")
+
+
+def test_other_port_of_ssh_replaces_the_ruleset() -> None:
     answers = converged()
     planned = plan({"gpu1": ("gpu", {"ssh_port": 2222})}, answers)
-    assert planned.names("gpu1") == [f"Firewall | {APPLY}"]
-    [(text, _)] = planned.files("gpu1").values()
+    # The units too: what is open on a host without a whole ruleset is in their command.
+    assert planned.names("gpu1") == [
+        f"Firewall | {APPLY}",
+        "Firewall | Install the unit",
+        "Firewall | Install the drop-in that survives nftables.service",
+    ]
+    files = {path: text for path, (text, _) in planned.files("gpu1").items()}
+    text = files.pop("/etc/llm-fleet/firewall.nft")
+    assert all("firewall-guard load tcp/2222\n" in unit for unit in files.values())
     assert 'tcp dport 2222 accept comment "ssh"' in text
     assert "dport 22 " not in text
 

@@ -44,13 +44,13 @@ def with_nginx(
 def test_from_bare() -> None:
     names = from_bare("two hosts").names("edge")
     assert [name for name in names if name.startswith("Gateway")] == [
+        "Gateway | Install the drop-in",
         "Gateway | Install nginx",
         "Gateway | Create the directory",
         "Gateway | Create the log",
         "Gateway | Install the configuration",
         "Gateway | Install the kernel's settings",
         "Gateway | Run the kernel as declared",
-        "Gateway | Install the drop-in",
         RUN,
         "Gateway | Install the exporters' drop-ins",
         "Gateway | Install the exporters",
@@ -83,7 +83,7 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
         name: ["1"]
         for name in (
             "curl", "logrotate", "nftables", "procps", "prometheus-nginx-exporter",
-            "prometheus-node-exporter",
+            "prometheus-node-exporter", "python3",
         )
     }  # fmt: skip
     planned = plan(HOSTS, answers)
@@ -94,7 +94,7 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
 
 def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
     planned = from_bare("two hosts")
-    private = planned.index("edge", "chmod 700 /etc/llm-fleet/gateway")
+    private = planned.index("edge", "install -d -o root -g root -m 700 /etc/llm-fleet/gateway")
     assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/keys\.conf")
 
 
@@ -106,7 +106,7 @@ def test_new_key_changes_the_tables_of_keys_only(
     assert planned.order == ["edge: Gateway | Install the configuration"]
     files = {PurePosixPath(path).name: text for path, (text, _) in planned.files("edge").items()}
     assert set(files) == {"nginx.conf", "keys.conf"}
-    [value] = secrets_of(secrets_store / "@fake", "gateway_key_team-b")
+    [value] = secrets_of(secrets_store / "default", "gateway_key_team-b")
     assert f'{value} "team-b";' in files["keys.conf"]
 
 

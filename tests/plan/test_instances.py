@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
+from fleet.kit.facts.listeners import Listener, Listeners
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import UnitState
 from fleet.ollama.facts import OllamaServers, Servers
 from tests.fleets import EDGE, GPU, Hosts
@@ -72,8 +75,10 @@ def unit(done: Plan, name: str) -> str:
 
 def test_from_bare() -> None:
     names = planned(A, B).names("gpu1")
-    assert [name for name in names if name.startswith("Ollama")][-4:] == [
+    assert [name for name in names if name.startswith("Ollama")][-6:] == [
         "Ollama | Install Ollama 0.32.7",
+        "Ollama | Try what changes",
+        "Ollama | Switch to Ollama 0.32.7",
         INSTALL,
         "Ollama | Run Ollama as declared: a",
         "Ollama | Run Ollama as declared: b",
@@ -208,7 +213,7 @@ class TestContainer:
     def test_image_is_pulled_by_the_host_before_the_units_are_laid_down(self, done: Plan) -> None:
         start, found = done.step("gpu1", "Ollama | Pull the image").lines
         assert (
-            f"systemd-run --quiet --unit llm-fleet-pull-ollama.service docker pull --quiet {IMAGE}"
+            f"--setenv LC_ALL=C --unit llm-fleet-pull-ollama.service docker pull --quiet {IMAGE}"
             in start
         )
         assert f"docker image inspect --format '{{{{.Id}}}}' {IMAGE}" in found
@@ -227,13 +232,46 @@ class TestContainer:
             "--read-only", "--cap-drop ALL", "--security-opt no-new-privileges", "--pull never",
             '--user "$$(id -u ollama):$$(id -g ollama)"', "--publish 10.0.0.11:11435:11435",
             f"--device nvidia.com/gpu={UUIDS[2]} ", f"{IMAGE} serve'", "--env OLLAMA_HOST ",
-            "source=/var/lib/ollama/models,target=/var/lib/ollama/models",
+            "source=/var/lib/ollama,target=/var/lib/ollama",
         ):  # fmt: skip
             assert words in text, words
+        # Below the home, which the server's user writes, it could be a link to anything.
+        assert "source=/var/lib/ollama/" not in text
         assert text.count("--device") == 1
         # By name alone: a value would be in the list of processes.
         assert 'Environment="OLLAMA_HOST=0.0.0.0:11435"' in text
         assert "0.0.0.0" not in text.split("ExecStart=")[1].split("ExecStop=")[0]
+
+    @pytest.mark.parametrize(
+        ("path", "resolved", "mount"),
+        [
+            ("/data/models", "/data/models", "source=/data/models,target=/data/models"),
+            ("/data/models", "/big/models", "source=/big/models,target=/data/models"),
+            # Root's link in the home leads to the same path in the container.
+            ("/var/lib/ollama/models", "/big/models", "source=/big/models,target=/big/models"),
+        ],
+    )
+    def test_shown_what_links_lead_to_now(self, path: str, resolved: str, mount: str) -> None:
+        given = answers() | {
+            LoggedJob: job(LoggedRun("inactive", "success", "pulled")),
+            Places: lambda paths: {
+                item: Place(item, resolved if item == path else item) for item in paths
+            },
+        }
+        text = unit(planned(A, CONTAINER, given=given, **DOCKER, ollama_models_dir=path), "b")
+        assert re.findall("type=bind,(.*) ", text)[:2] == [
+            "source=/var/lib/ollama,target=/var/lib/ollama",
+            mount,
+        ]
+
+    def test_is_tried_on_a_port_of_its_own(self, done: Plan) -> None:
+        lines = done.step("gpu1", "Ollama | Try what changes").commands
+        text = "\n".join(lines[2].connector_arguments["_stdin"])
+        assert "--name ollama-b-trial " in text
+        assert "--publish 10.0.0.11:11435:11435 " in text
+        assert " ollama-models.service" not in text
+        run = lines[3].get_raw_value()
+        assert "llm-fleet-trial-ollama-b.service 60 /api/version ollama-b-trial ||" in run
 
     def test_published_port_is_opened_to_the_gateways_alone(self, done: Plan) -> None:
         ruleset = done.files("gpu1")["/etc/llm-fleet/firewall.nft"][0]
@@ -246,6 +284,31 @@ class TestContainer:
     def test_release_is_not_fetched_where_nothing_runs_it(self) -> None:
         done = planned(CONTAINER, given=answers(), **DOCKER)
         assert "Ollama | Install Ollama 0.32.7" not in done.names("gpu1")
+
+
+class TestPorts:
+    def test_servers_that_change_places_are_stopped_first(self) -> None:
+        """Or the first would be started where the other still listens."""
+        held = (
+            Listener(ip_address("10.0.0.11"), 11435, "1", "ollama", "ollama@a.service"),
+            Listener(
+                ip_address("10.0.0.11"), 11434, "2", "docker-proxy", "docker.service", "ollama-b"
+            ),
+            Listener(ip_address("127.0.0.1"), 11434, "3", "x", "x.service"),
+        )
+        given = answers() | {Listeners: lambda: held}
+        done = planned(A, CONTAINER, given=given, **DOCKER)
+        stops = ["systemctl stop ollama@a.service", "systemctl stop ollama@b.service"]
+        assert done.step("gpu1", REMOVE).lines == stops
+
+    def test_servers_that_stay_go_on(self) -> None:
+        held = tuple(
+            Listener(ip_address("10.0.0.11"), port, "1", "ollama", f"ollama@{name}.service")
+            for name, port in (("a", 11434), ("b", 11435))
+        )
+        assert REMOVE not in planned(A, B, given=answers() | {Listeners: lambda: held}).names(
+            "gpu1"
+        )
 
 
 class TestRemoval:

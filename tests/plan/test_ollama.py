@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from fleet import pins
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FetchJob
+from fleet.kit.facts.listeners import Listener, Listeners
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.ollama.facts import OllamaReleases, Release
 from tests.fleets import GPU
@@ -21,6 +24,8 @@ from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_runni
 
 HOSTS = {"gpu1": ("gpu", {})}
 INSTALL = f"Ollama | Install Ollama {pins.OLLAMA_VERSION}"
+TRY = "Ollama | Try what changes"
+SWITCH = f"Ollama | Switch to Ollama {pins.OLLAMA_VERSION}"
 RUN = "Ollama | Run Ollama as declared"
 DIRECTORY = f"/opt/ollama/{pins.OLLAMA_VERSION}"
 FETCH_UNIT = f"llm-fleet-fetch-ollama-{pins.OLLAMA_VERSION}.service"
@@ -42,6 +47,8 @@ def test_from_bare() -> None:
         "Ollama | Create the models directory",
         "Ollama | Install the release fetcher",
         INSTALL,
+        TRY,
+        SWITCH,
         "Ollama | Install the unit",
         RUN,
     ]
@@ -51,16 +58,17 @@ class TestRelease:
     @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "amd64"), ("aarch64", "arm64")])
     def test_pinned_tarball_of_the_architecture(self, machine: str, arch: str) -> None:
         planned = plan(HOSTS, {"gpu1": bare(machine=machine)})
-        fetch, link = planned.step("gpu1", INSTALL).lines
+        fetch, found = planned.step("gpu1", INSTALL).lines
+        [link] = planned.step("gpu1", SWITCH).lines
         url = (
             "https://github.com/ollama/ollama/releases/download/"
             f"v{pins.OLLAMA_VERSION}/ollama-linux-{arch}.tar.zst"
         )
         sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, arch]
         assert f"/fetch-release {url} {sha256} {DIRECTORY} ;" in fetch
+        assert found == f'[ "$(cat {DIRECTORY}/.sha256)" = {sha256} ]'
         assert link == (
-            f'[ "$(cat {DIRECTORY}/.sha256)" = {sha256} ] '
-            f"&& ln -sfn {DIRECTORY} /opt/ollama/current.new "
+            f"ln -sfn {DIRECTORY} /opt/ollama/current.new "
             "&& mv -T /opt/ollama/current.new /opt/ollama/current"
         )
 
@@ -108,7 +116,7 @@ class TestRelease:
         answers[OllamaReleases] = lambda version: Release("0" * 64, DIRECTORY)
         planned = plan(HOSTS, {"gpu1": answers})
         assert planned.names("gpu1") == [INSTALL]
-        [fetch] = planned.lines("gpu1")
+        fetch, _ = planned.lines("gpu1")
         assert "fetch-release" in fetch
 
     def test_release_that_is_there_is_switched_to(self, answers: Answers) -> None:
@@ -116,8 +124,8 @@ class TestRelease:
         sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"]
         answers[OllamaReleases] = lambda version: Release(sha256, "/opt/ollama/0.40.0")
         planned = plan(HOSTS, {"gpu1": answers})
-        [line] = planned.lines("gpu1")
-        assert f" && ln -sfn {DIRECTORY} " in line
+        assert planned.names("gpu1") == [TRY, SWITCH]
+        assert planned.lines("gpu1")[-1].startswith(f"ln -sfn {DIRECTORY} ")
 
     def test_link_is_switched_when_the_fetch_is_done(self, answers: Answers) -> None:
         running = Download("active", "success", 5, 10)
@@ -126,9 +134,9 @@ class TestRelease:
         look = job(running, running, running, done)
         answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = lambda unit, directory: seen.append(look()) or seen[-1]
-        start, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        start, *_, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert "systemd-run" in start
-        assert link.split(" && ", 1)[1].startswith("ln -sfn")
+        assert link.startswith("ln -sfn")
         assert seen[-4:] == [running, running, running, done]
 
     def test_failed_fetch_shows_its_journal_before_anything_is_switched(
@@ -136,17 +144,17 @@ class TestRelease:
     ) -> None:
         answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = job(Download("failed", "exit-code"))
-        _, evidence, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
+        _, evidence, *_, link = plan(HOSTS, {"gpu1": answers}).lines("gpu1")
         assert f"-u {FETCH_UNIT}" in evidence
         assert "journalctl --no-pager -o cat -n 20" in evidence
         assert evidence.endswith(f"systemctl reset-failed -- {FETCH_UNIT} ; fi; exit 1")
-        assert link.split(" && ", 1)[1].startswith("ln -sfn")
+        assert link.startswith("ln -sfn")
 
     def test_planning_never_waits_for_a_running_fetch(self, answers: Answers) -> None:
         """`--dry` tells at once; it must not sit there until somebody else's fetch is done."""
         answers[OllamaReleases] = lambda version: Release()
         answers[FetchJob] = still_running(Download("active", "success", 5, 10))
-        assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [INSTALL]
+        assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [INSTALL, TRY, SWITCH]
 
 
 class TestUnit:
@@ -200,11 +208,9 @@ class TestUnit:
     def test_user_owns_the_models_and_cannot_log_in(self) -> None:
         lines = from_bare("alternative").lines("gpu1")
         assert "useradd -d /var/lib/ollama -s /usr/sbin/nologin -g ollama -r -M ollama" in lines
-        made = lines.index("mkdir -p /data/models")
-        assert lines[made + 1 : made + 3] == [
-            "chmod 755 /data/models",
-            "chown ollama:ollama /data/models",
-        ]
+        assert (
+            "umask 022; mkdir -p /data && install -d -o ollama -g ollama -m 755 /data/models"
+        ) in lines
 
     def test_own_programs_belong_to_root(self) -> None:
         files = from_bare("gpu only").files("gpu1")
@@ -223,8 +229,89 @@ class TestUnit:
         ]
 
 
+class TestTrial:
+    def test_same_unit_beside_the_one_that_runs(self, answers: Answers) -> None:
+        """Its sandbox and settings, the declared release, any free port; the loader stays out."""
+        running = Listener(ip_address("127.0.0.1"), 11434, "7", "ollama", "ollama.service")
+        answers[Listeners] = lambda: (running,)
+        done = plan({"gpu1": ("gpu", {"ollama_keep_alive": "7m"})}, {"gpu1": answers})
+        assert [name for name in done.names("gpu1") if name != RUN] == [
+            TRY,
+            "Ollama | Install the unit",
+        ]
+        write, run = done.step("gpu1", TRY).commands
+        tried = set(write.connector_arguments["_stdin"])
+        unit = set(done.files("gpu1")["/etc/systemd/system/ollama.service"][0].split("\n"))
+        assert unit - tried == {
+            "ExecStart=/opt/ollama/current/bin/ollama serve",
+            'Environment="OLLAMA_HOST=127.0.0.1:11434"',
+            "Restart=always",
+            "RestartSec=3",
+        }
+        assert tried - unit == {
+            f"ExecStart={DIRECTORY}/bin/ollama serve",
+            'Environment="OLLAMA_HOST=127.0.0.1:0"',
+            "RuntimeMaxSec=180",
+        }
+        assert " llm-fleet-trial-ollama.service 60 /api/version ||" in run.get_raw_value()
+
+    def test_port_that_is_free_is_tried_too(self) -> None:
+        """One below 1024 is root's, say."""
+        write, _ = from_bare("gpu only").step("gpu1", TRY).commands
+        tried = write.connector_arguments["_stdin"]
+        assert 'Environment="OLLAMA_HOST=127.0.0.1:11434"' in tried
+
+    def test_new_release_is_tried_before_it_is_switched_to(self, answers: Answers) -> None:
+        sha256 = pins.OLLAMA_SHA256[pins.OLLAMA_VERSION, "amd64"]
+        answers[OllamaReleases] = lambda version: Release(sha256, "/opt/ollama/0.31.0")
+        assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [TRY, SWITCH]
+
+    def test_unit_that_stays_is_not_tried(self, answers: Answers) -> None:
+        answers[UnitState] = lambda unit, files: replace(RUNNING, active_state="failed")
+        assert TRY not in plan(HOSTS, {"gpu1": answers}).names("gpu1")
+
+
+class TestDirectories:
+    def test_models_below_the_home_are_made_by_the_user(self) -> None:
+        """Who could have put a link there while root looked away."""
+        answers = bare() | {
+            Places: lambda paths: {
+                path: Place(path, path, roots_alone=path != "/var/lib/ollama/models")
+                for path in paths
+            }
+        }
+        [line] = (
+            plan(HOSTS, {"gpu1": answers})
+            .step("gpu1", "Ollama | Create the models directory")
+            .lines
+        )
+        assert line == (
+            "setpriv --reuid ollama --regid ollama --clear-groups -- sh -c "
+            "'umask 022; mkdir -p /var/lib/ollama/models && chmod 755 /var/lib/ollama/models'"
+        )
+
+    def test_links_are_followed_in_the_unit(self, answers: Answers) -> None:
+        """systemd waits for the disk that they lead to, and opens that."""
+        where = {"/var/lib/ollama": "/big/home", "/data/models": "/big/models"}
+        answers[Places] = lambda paths: {path: Place(path, where.get(path, path)) for path in paths}
+        done = plan({"gpu1": ("gpu", {"ollama_models_dir": "/data/models"})}, {"gpu1": answers})
+        unit = done.files("gpu1")["/etc/systemd/system/ollama.service"][0].split("\n")
+        paths = "/var/lib/ollama /big/home /data/models /big/models"
+        assert f"RequiresMountsFor={paths}" in unit
+        assert f"ReadWritePaths={paths}" in unit
+
+
 def test_foreign_installation_is_refused_with_the_way_out() -> None:
     foreign = ["/etc/systemd/system/ollama.service"]
     answers = bare() | {ForeignFiles: lambda patterns: foreign}
     with pytest.raises(FleetError, match="systemctl disable --now ollama; rm /etc/systemd"):
         plan(HOSTS, {"gpu1": answers})
+
+
+def test_snap_is_refused_with_the_way_out() -> None:
+    def found(patterns: list[str]) -> list[str]:
+        unit = "/etc/systemd/system/snap.ollama.listener.service"
+        return [unit] if "/etc/systemd/system/snap.ollama.*.service" in patterns else []
+
+    with pytest.raises(FleetError, match=r"Ollama was installed here as a snap.* snap remove oll"):
+        plan(HOSTS, {"gpu1": bare() | {ForeignFiles: found}})

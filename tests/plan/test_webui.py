@@ -106,7 +106,7 @@ def test_each_difference_is_one_step(fact: type, answer: Any, step: str) -> None
 
 def test_pull_is_the_hosts_own() -> None:
     [start, *_] = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
-    assert "systemd-run --quiet --unit llm-fleet-pull-webui.service docker pull" in start
+    assert "--setenv LC_ALL=C --unit llm-fleet-pull-webui.service docker pull" in start
     assert IMAGE in start
 
 

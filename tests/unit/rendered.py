@@ -17,9 +17,11 @@ from fleet.driver.facts import Gpu, GpuHardware
 from fleet.driver.plan import System, make_plan
 from fleet.driver.settings import Driver
 from fleet.firewall.paths import FIREWALL_GUARD
+from fleet.kit.facts.places import Place
 from fleet.kit.files import ManagedFile
 from fleet.ollama.paths import OLLAMA_BINARY
-from fleet.ollama.servers import instances_of
+from fleet.ollama.servers import Instance, instances_of
+from fleet.ollama.storage import Storage, asked_paths
 
 
 def make_files(item: Capability, fleet: Fleet) -> list[ManagedFile]:
@@ -53,12 +55,20 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "me": host,
             "fleet": fleet,
             "instance": instance,
+            "storage": plain_storage(instance) if instance else None,
             "uuids": ["GPU-x"],
             "plan": make_plan(host[Driver], System("debian", "13"), hardware),
             "openssl": (3, 5),
             "drained": [],
+            "ipv6": True,
             "names": [],
         }
+
+
+def plain_storage(instance: Instance) -> Storage:
+    """Home and models directory of a host without links."""
+    paths = asked_paths(instance.settings)
+    return Storage.of(instance.settings, {path: Place(path, path) for path in paths})
 
 
 def lines(text: str) -> list[str]:

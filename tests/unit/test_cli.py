@@ -39,7 +39,7 @@ def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> No
         "gateway metrics requests 127.0.0.1:9145, gateway metrics nginx 127.0.0.1:9113, "
         "gateway metrics node 127.0.0.1:9100",
         "b     other, site         ssh b:22",
-        f"secrets: {own_secrets / 'site'}",
+        f"secrets: {own_secrets / 'elsewhere' / 'site'}",
     ]
     assert result.exit_code == 0
     assert not own_secrets.exists()

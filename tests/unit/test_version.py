@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -75,7 +76,7 @@ def test_command_says_its_version() -> None:
 
 
 def test_deploy_says_its_version_first(tmp_path: Path) -> None:
-    """Once, and before anything is connected."""
+    """Once, and before anything is connected; and by which name its locks know it."""
     (tmp_path / "empty.py").write_text("gpu = []\n")
     result = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", tmp_path / "empty.py", "deploy.py", "--dry"],
@@ -85,4 +86,5 @@ def test_deploy_says_its_version_first(tmp_path: Path) -> None:
         check=False,
     )
     lines = (result.stdout + result.stderr).splitlines()
-    assert [line for line in lines if "llm-fleet" in line] == [f"--> llm-fleet {version()}"], lines
+    [line] = [line for line in lines if "llm-fleet" in line]
+    assert re.fullmatch(rf"--> llm-fleet {re.escape(version())}, run [0-9a-f]{{8}}", line)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from archives import is_due, prune, seal, volume_path
-from common import ProgramError, run, say, sha256
+from common import ProgramError, make_directory, run, say, sha256
 from dify_archive import Tree, clear, read_manifest, unpack_checked
 from dify_compose import Release
 from dify_containers import Containers
@@ -23,6 +23,7 @@ from dify_volumes import (
     load,
     named_volumes,
     replace_volumes,
+    size_of,
     space_needed,
     tar,
     trees_of,
@@ -31,6 +32,7 @@ from dify_volumes import (
 _ARCHIVES = "dify-*.tar"
 # How much larger tables are than their dump, mostly.
 _TABLES = 5
+_MAKE_ROOM = "make room, and deploy again"
 
 
 class Backups:
@@ -60,7 +62,7 @@ class Backups:
         """
         release = Release(self.config, self.state.now.version)
         # One that is there may hold what is others': archives are root's alone by themselves.
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_directory(self.directory, 0o700)
         for stale in self.directory.glob(".part-*"):
             shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         fix = "make room, or declare another dify_backup_dir"
@@ -140,18 +142,24 @@ class Backups:
 
     def restore(self, archive: Path, release: Release) -> None:
         """Have the state of `archive`, which must be of the declared `release`."""
-        version = read_manifest(archive).version
-        if version != release.version:
+        aside = self.aside(archive) if self.state.now.version else None
+        try:
+            version = read_manifest(archive).version
+            if version != release.version:
+                raise ProgramError(
+                    f"the backup is of Dify {version}: declare dify_version = "
+                    f"'{version}' to restore it, and upgrade afterwards"
+                )
+            trees = self.lay_out(archive)
+            self._check_secrets()
+            self._check_room(trees, aside)
+        except ProgramError as error:
             raise ProgramError(
-                f"the backup is of Dify {version}: declare dify_version = "
-                f"'{version}' to restore it, and upgrade afterwards"
-            )
-        trees = self.lay_out(archive)
-        self._check_room(trees)
+                f"{error}; nothing was changed: lay another archive ready, or rm {archive}"
+            ) from None
         # On a bare host too: where this was cut off, PostgreSQL runs on what is replaced.
         self.containers.down()
         release.prepare()
-        aside = self.aside(archive) if self.state.now.version else None
         self.put_back(release, aside, trees)
         self.state.tell(Event.RESTORED, version=release.version, started={})
 
@@ -166,19 +174,39 @@ class Backups:
         """Unpack an archive beside what is there, and judge all of it."""
         say(f"looking at {archive.name}")
         clear(self._stage)
-        if (free := shutil.disk_usage(self.root).free) < (needed := archive.stat().st_size):
-            raise ProgramError(_no_room("nothing is put back", needed, self.root, free))
-        unpack_checked(archive, self._stage)
-        return trees_of(self._stage, self.config["project"])
+        free, needed = shutil.disk_usage(self.root).free, archive.stat().st_size
+        try:
+            if free < needed:
+                raise ProgramError(_no_room("no restore", needed, self.root, free, _MAKE_ROOM))
+            unpack_checked(archive, self._stage)
+            return trees_of(self._stage, self.config["project"])
+        except ProgramError:
+            shutil.rmtree(self._stage)
+            raise
 
-    def _check_room(self, trees: dict[str, Tree]) -> None:
+    def _check_secrets(self) -> None:
+        """Raise ProgramError where what was laid out has other secrets than the deploy's."""
+        ours = json.loads(Path(self.config["secrets"]).read_text())
+        theirs = json.loads((self._stage / Path(self.config["secrets"]).name).read_text())
+        if other := sorted(name for name, value in theirs.items() if ours.get(name) != value):
+            shutil.rmtree(self._stage)
+            raise ProgramError(
+                f"the store has another {', '.join(other)} than the backup: run `fleet dify "
+                "restore` again, it was cut off"
+            )
+
+    def _check_room(self, trees: dict[str, Tree], aside: Path | None) -> None:
         """Raise ProgramError where what was laid out could fill the disk, unpacked."""
         dumps = sum(path.stat().st_size for path in self._stage.glob("*.dump"))
-        # What is there is put aside as it is; a dump is smaller by far than its tables.
+        # A dump is smaller by far than its tables.
         needed = sum(tree.size for tree in trees.values()) + _TABLES * dumps
-        if (free := shutil.disk_usage(self.root).free) < needed:
+        free = shutil.disk_usage(self.root).free
+        if aside is None or aside.exists():
+            # Of a restore that was cut off: it goes first.
+            free += size_of(self.volumes)
+        if free < needed:
             shutil.rmtree(self._stage)
-            raise ProgramError(_no_room("nothing is put back", needed, self.root, free))
+            raise ProgramError(_no_room("no restore", needed, self.root, free, _MAKE_ROOM))
 
     @property
     def _stage(self) -> Path:
@@ -198,9 +226,7 @@ class Backups:
         shutil.rmtree(stage)
 
 
-def _no_room(
-    what: str, needed: int, directory: Path, free: int, fix: str = "make room, and deploy again"
-) -> str:
+def _no_room(what: str, needed: int, directory: Path, free: int, fix: str) -> str:
     return (
         f"{what}: it may take {needed / 1e9:.1f} GB, and {directory} has {free / 1e9:.1f} GB free:"
         f" {fix}"

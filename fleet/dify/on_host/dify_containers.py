@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,26 @@ class Containers:
             except CommandError:
                 say(f"pulling image {number} of {len(images)}: {image}")
                 run("docker", "pull", "--quiet", image)
+
+    def check_image_room(self, before: Services, after: Services) -> None:
+        """Raise ProgramError where the images of a release could fill the disk.
+
+        How large one is, is known once it is here: each may take what the one before it takes.
+        """
+        root = run("docker", "info", "--format", "{{.DockerRootDir}}").strip()
+        known = {name: _size(service["image"]) or 0 for name, service in before.items()}
+        # One image is that of several services.
+        missing = {
+            service["image"]: known.get(name, 0)
+            for name, service in after.items()
+            if _size(service["image"]) is None
+        }
+        needed, free = sum(missing.values()), shutil.disk_usage(root).free
+        if free < needed:
+            raise ProgramError(
+                f"its {len(missing)} images may take {needed / 1e9:.1f} GB, and {root} has "
+                f"{free / 1e9:.1f} GB free: make room, by `docker image prune --all` say"
+            )
 
     def _up(self, release: Release, services: Services) -> None:
         try:
@@ -170,3 +191,11 @@ class Containers:
         if paused:
             run("docker", "unpause", *paused)
         mark(self.root).unlink(missing_ok=True)
+
+
+def _size(image: str) -> int | None:
+    """Bytes of an image, and of what it shares with others; None while it is not here."""
+    try:
+        return int(run("docker", "image", "inspect", "--format", "{{.Size}}", image))
+    except CommandError:
+        return None

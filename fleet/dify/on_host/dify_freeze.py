@@ -27,7 +27,7 @@ def locked(root: Path, *, wait: bool = True) -> AbstractContextManager[bool]:
     def waits() -> None:
         common.say("waiting for the end of a backup, or of another change")
 
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    common.make_directory(root, 0o700)
     return common.locked(root / ".lock", waits if wait else None)
 
 

@@ -13,7 +13,10 @@ from collections.abc import Callable
 
 from dify_health import DATABASE, Services
 
-Version = tuple[int, int]
+Version = tuple[int, ...]  # as many numbers as the tag says
+
+
+_NO_WORD = "from which version to which these tags do not tell"
 
 
 def _postgres(before: Version, after: Version) -> str | None:
@@ -23,13 +26,17 @@ def _postgres(before: Version, after: Version) -> str | None:
 
 
 def _weaviate(before: Version, after: Version) -> str | None:
+    if len(before) < 2 or len(after) < 2:
+        return _NO_WORD
     if before[0] == after[0] and after[1] - before[1] in (0, 1):
         return None
     return "Weaviate goes up one minor version at a time: take a release in between"
 
 
 def _redis(before: Version, after: Version) -> str | None:
-    return None if after >= before else "Redis does not read the files of a newer one"
+    # A tag that says less floats with the newest.
+    said = min(len(before), len(after))
+    return None if after[:said] >= before[:said] else "Redis does not read the files of a newer one"
 
 
 _RULES: dict[str, Callable[[Version, Version], str | None]] = {
@@ -60,7 +67,7 @@ def _problem(name: str, before: str, after: str | None) -> str | None:
         return f"{shown}: another program, which may not read what is there"
     old, new = _version(tag), _version(new_tag)
     if old is None or new is None:
-        return f"{shown}: from which version to which these tags do not tell"
+        return f"{shown}: {_NO_WORD}"
     reason = _RULES[name](old, new)
     return f"{shown}: {reason}" if reason else None
 
@@ -73,5 +80,5 @@ def _parts(image: str) -> tuple[str, str]:
 
 
 def _version(tag: str) -> Version | None:
-    found = re.match(r"v?(\d+)(?:\.(\d+))?", tag)
-    return (int(found[1]), int(found[2] or 0)) if found else None
+    found = re.match(r"v?(\d+(?:\.\d+)*)", tag)
+    return tuple(map(int, found[1].split("."))) if found else None

@@ -60,8 +60,13 @@ class Upgrades:
         """All that can fail while `former` still runs: the files, the images, and the proof."""
         target.prepare()
         services = self.containers.judged(target)
-        if problem := stores_problem(former.services(), services):
+        before = former.services()
+        if problem := stores_problem(before, services):
             raise ProgramError(f"no upgrade to {target.version}: {problem}")
+        try:
+            self.containers.check_image_room(before, services)
+        except ProgramError as error:
+            raise ProgramError(f"no upgrade to {target.version}: {error}") from None
         self.containers.pull(services)
         try:
             if self.state.now.is_under_way:

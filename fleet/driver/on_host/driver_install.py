@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from common import log, say
+from common import log, make_directory, say
 from driver_kernel import kernel_flavor
 
 # Waits for who holds a lock of apt or dpkg, and keeps them from asking; it lies beside this one.
@@ -266,7 +266,7 @@ def kernel_of(log: Path) -> str:
 def keep_log(log: Path, logs: Path) -> str:
     """Keep a failed build's log in `logs`; what is to be said of it."""
     kernel, text = kernel_of(log) or "unknown", log.read_text(errors="replace")
-    logs.mkdir(parents=True, exist_ok=True)
+    make_directory(logs)
     kept = logs / f"driver-build-{kernel}.log"
     kept.write_text(text)
     return (

@@ -42,21 +42,13 @@ local function pause()
   ngx.sleep(0.001)
 end
 
-local function refuse(status, problem)
-  ngx.ctx.problem = problem
-  return ngx.exit(status)
-end
-
 -- Judges the body of a request to `call`, a path of gateway_fields.
 function M.judge(call)
-  local encoding = ngx.req.get_headers(0)["content-encoding"]
-  if encoding and encoding ~= "identity" then
-    return refuse(415)
-  end
   ngx.req.read_body()
   local model, verdict = judge.judge(parts(), fields[call], ngx.var.overriding == "1", pause)
   if verdict then
-    return refuse(400, errors.of_verdict(verdict))
+    ngx.ctx.problem = errors.of_verdict(verdict)
+    return ngx.exit(400)
   end
   ngx.var.model = model or ""
 end

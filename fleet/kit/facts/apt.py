@@ -26,6 +26,20 @@ class AptHolder(FactBase[str]):
         return "\n".join(output)
 
 
+class KeptFiles(FactBase[frozenset[str]]):
+    """Configuration files that packages brought beside the ones of the operator, which stay."""
+
+    default = frozenset
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand("find /etc -xdev -name '*.dpkg-dist' -o -name '*.ucf-dist'")
+
+    @override
+    def process(self, output: list[str]) -> frozenset[str]:
+        return frozenset(output)
+
+
 class KeyringFingerprints(FactBase[tuple[str, ...]]):
     """Fingerprints of the primary keys in the keyring `path`; empty without it, or without gpg."""
 

@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
+# Exit status of a job that found its configuration replaced: EX_TEMPFAIL of sysexits.h.
+TO_BE_STARTED_ANEW = 75
 BLOCK = 1 << 20  # bytes of a file that are in memory at a time
 
 
@@ -34,12 +36,19 @@ class CommandError(ProgramError):
 def say(text: str) -> None:
     """A line on standard output, at once: an answer, or progress of which the deploy shows the
     newest."""
-    print(text, flush=True)  # noqa: T201 - the journal is where it goes
+    print(_plain(text), flush=True)  # noqa: T201 - the journal is where it goes
 
 
 def log(text: str) -> None:
     """A line on standard error: what is no answer, so that an answer can be read by itself."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the journal is where it goes
+    print(_plain(text), file=sys.stderr, flush=True)  # noqa: T201 - the journal is where it goes
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal obeys: a container's log, or a model's answer, may be in it."""
+    return "".join(
+        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
+    )
 
 
 def size_text(count: float) -> str:
@@ -64,9 +73,20 @@ def run(*words: str, cwd: Path | None = None, stdin: IO[bytes] | None = None) ->
     return done.stdout
 
 
+def make_directory(path: Path, mode: int = 0o755) -> None:
+    """Have the directory `path`, made with `mode`; parents that are missing are open to all.
+
+    Whatever the umask is: others may keep their things below the same parents.
+    """
+    missing = [item for item in (path, *path.parents) if not item.exists()]
+    for item in reversed(missing):
+        item.mkdir(mode=0o700, exist_ok=True)
+        item.chmod(mode if item == path else 0o755)
+
+
 def write(path: Path, text: str, mode: int = 0o600) -> None:
     """Have `text` in the file `path`: a reader, or a crash, finds the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_directory(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     temporary = Path(name)
     try:

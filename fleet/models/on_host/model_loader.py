@@ -29,7 +29,6 @@ hashed and found right (with their size and times), and which models were create
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from common import ProgramError, locked, log, say
+from common import TO_BE_STARTED_ANEW, ProgramError, locked, log, say
 from model_check import Comparison, Model, Server, is_for_ever
 from model_provider import Provider
 from model_state import Entry, Phase, State
@@ -255,8 +254,9 @@ def main(arguments: list[str]) -> int:
             return 0
         return 0 if loader.run() else 1
     except OutdatedError as error:
-        log(f"{error}; the configuration was replaced meanwhile: beginning anew")
-        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 - this very program
+        # Not here: the unit may be another one by now, with other directories open to it.
+        log(f"{error}; the configuration was replaced meanwhile: to be started anew")
+        return TO_BE_STARTED_ANEW
     except ProgramError as error:
         if options == ["--check"]:
             names = [model["name"] for model in config["models"]]

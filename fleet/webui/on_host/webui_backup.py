@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from archives import is_due, prune, seal, sum_of, volume_path
-from common import ProgramError, log, run, say, sha256
+from common import ProgramError, log, make_directory, run, say, sha256
 
 ARCHIVES = "webui-*.tar"
 _DATA, _SCRATCH, _ARCHIVE, _PROGRAMS = "/data", "/scratch", "/archive.tar", "/llm-fleet"
@@ -48,7 +48,7 @@ def main(words: list[str]) -> int:
 def back_up(config: dict[str, Any], *, due: bool) -> None:
     """Have an archive of what is in the volume; with `due` only when the newest is old."""
     directory = Path(config["directory"])
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(directory, 0o700)
     if due and not is_due(directory, ARCHIVES, config["due"]):
         say("not due")
         return

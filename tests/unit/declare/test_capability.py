@@ -21,11 +21,12 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability, Service
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.declare.load import group_names, load_fleet, secrets_root
+from fleet.declare.load import group_names, load_fleet
 from fleet.declare.refusals import nested
 from fleet.declare.types import AnyNetwork
 from fleet.firewall.rules import Rule, accept_rules, published_rules
 from fleet.kit.errors import SettingsError
+from fleet.platform.facts import HasIpv6
 from tests.compliance import test_firewall as compliance
 from tests.fleets import EVERYTHING, FLEETS, Hosts, inventory_of
 from tests.unit.rendered import make_files
@@ -264,6 +265,10 @@ class Listening:
         assert command.startswith("ss ")
         return "\n".join(f"LISTEN 0 511 {socket} 0.0.0.0:*" for socket in self.sockets)
 
+    def fact(self, asked: type) -> bool:
+        assert asked is HasIpv6
+        return True
+
 
 class TestComplianceOfSockets:
     @each_fleet
@@ -312,12 +317,6 @@ class TestGroups:
         with pytest.raises(SettingsError, match=f"{group}: not a list of hosts"):
             inventory_file.check(inventory, group_names(CAPABILITIES))
         inventory_file.check(inventory, group_names(ungrouped(group)))
-
-    @each_group
-    def test_names_no_secrets(self, group: str) -> None:
-        inventory = inventory_of({"a": (group, {})})
-        assert secrets_root(inventory, group_names(CAPABILITIES)).name == "default"
-        assert secrets_root(inventory, group_names(ungrouped(group))).name == group
 
 
 @pytest.mark.parametrize("item", CAPABILITIES, ids=name_of)

@@ -35,6 +35,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         )
         for name in ("gpu1$", "a b", "gpu(1", "gpu/../x", "g;x", "-gpu", "gpu{1}", "\u00e9")
     },
+    "two hosts of one name in the store": (
+        {**pair(), "@ssh/gpu1": ("gpu", {}), "ssh-gpu1": ("gpu", {})},
+        "ssh-gpu1",
+        ["the secrets of @ssh/gpu1"],
+    ),
     "address of no form": (
         pair({"ssh_hostname": "gpu1 -oProxyCommand=id"}),
         "gpu1",
@@ -126,12 +131,10 @@ def test_error_says_that_nothing_was_changed() -> None:
 
 
 def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
-    """pyinfra puts every host of inventory/prod.py in a group `prod`."""
-    (tmp_path / "inventory").mkdir()
-    (tmp_path / "inventory" / "prod.py").touch()
-    hosts = {name: (f"{groups} all-sites prod", data) for name, (groups, data) in pair().items()}
-    fleet = load_fleet(inventory_of(hosts), CAPABILITIES)
-    assert fleet.secrets.root == tmp_path / ".secrets" / "prod"
+    for name in ("production", "staging"):
+        file = tmp_path / "inventory" / name / "hosts.py"
+        fleet = load_fleet(inventory_of(pair()), CAPABILITIES, file)
+        assert fleet.secrets.root == tmp_path / ".secrets" / name / "hosts"
 
 
 @pytest.mark.parametrize("name", ["gpu-1", "gpu1.site_a", "10.0.0.11", "fd00::11", "@ssh/gpu1"])

@@ -69,6 +69,11 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         ["ollama_https_proxy = 'socks5://proxy'", "http:// or https://"],
     ),
     "quote in a variable": (pair({"ollama_env": {"A": 'x"y'}}), "gpu1", ["ollama_env['A']"]),
+    "another line break in a variable": (
+        pair({"ollama_env": {"A": "x\u2028y"}}),
+        "gpu1",
+        ["ollama_env['A']"],
+    ),
     "line break in a variable": (pair({"ollama_env": {"A": "x\ny"}}), "gpu1", ["ollama_env['A']"]),
     "bad variable name": (pair({"ollama_env": {"a b": "x"}}), "gpu1", ["ollama_env['a b']"]),
     "private_address of no kind": (
@@ -76,6 +81,19 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["private_address = 'gpu1.internal'", "write one such as '10.20.0.11'"],
     ),
+    **{
+        f"{key} in {path!r}": (
+            pair({key: path}),
+            "gpu1",
+            [f"{key} = {path!r}", "is no place for a service's data", fix],
+        )
+        for key, path, fix in (
+            ("docker_data_root", "//etc", "/var/lib/docker"),
+            ("docker_data_root", "/var/lib/docker/x", "/var/lib/docker"),
+            ("dify_backup_dir", "/etc/./dify", "/var/backups/"),
+            ("webui_backup_dir", "/var/backups", "/var/backups/"),
+        )
+    },
     **{
         f"models in {path!r}": (
             pair({"ollama_models_dir": path}),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet.dify.backups import read_backup
+from fleet.dify.backups import disk_problem, read_backup
 from fleet.kit.errors import FleetError
 
 
@@ -77,3 +77,21 @@ class TestBackup:
             read_backup(tmp_path / "a.tar")
         with pytest.raises(FleetError, match="no such file"):
             read_backup(tmp_path / "b.tar")
+
+
+DF = ["Filesystem 1024-blocks Used Available Capacity Mounted on"]
+ONE = [*DF, "/dev/sda1 100 50 2000000 50% /", "/dev/sda1 100 50 2000000 50% /"]
+TWO = [*DF, "overlay 100 50 2000000 50% /", "tank/a b 100 50 900000 50% /var/lib/dify"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "size", "words"),
+    [
+        (ONE, 1_000_000_000, None),
+        (ONE, 1_100_000_000, "2.20 GB are needed on /dev/sda1, and 2.05 GB are free"),
+        (TWO, 900_000_000, None),
+        (TWO, 1_000_000_000, "1.00 GB are needed on tank/a b, and 0.92 GB are free"),
+    ],
+)
+def test_room_on_its_way(lines: list[str], size: int, words: str | None) -> None:
+    assert disk_problem(lines, size) == words

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import common
 import dify_backups
 import dify_client
 import dify_volumes
+from common import ProgramError
 from dify_backups import Backups
 from dify_containers import Containers
 from dify_freeze import is_frozen, locked
@@ -63,6 +66,32 @@ class TestRestore:
         host.converge(OLD)
         assert there == [{}]
         assert host.files == host.docker["database"] == f" {OLD} work"
+        assert host.stack(OLD).pending() == []
+
+    @pytest.mark.parametrize("what", ["cut", "other member", "room", "secrets"])
+    def test_of_what_cannot_be_put_back_changes_nothing(
+        self, host: Host, what: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        restore = host.root / "restore.tar"
+        (host.folder / "secrets.json").write_text('{"db_password": "mine"}')
+        shutil.copyfile(host.stack(OLD).backups.make(), restore)
+        if what == "cut":
+            os.truncate(restore, restore.stat().st_size // 2)
+        elif what == "other member":
+            with tarfile.open(restore, "a") as archive:
+                archive.addfile(tarfile.TarInfo("./../../etc/cron.d/x"))
+        elif what == "secrets":
+            (host.folder / "secrets.json").write_text('{"db_password": "another"}')
+        else:
+            usage = shutil.disk_usage("/")
+            monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+        before, files = copy.deepcopy(host.docker["containers"]), host.files
+        with pytest.raises(ProgramError, match=r"lay another archive ready, or rm .*restore\.tar"):
+            host.converge(OLD)
+        assert host.docker["containers"] == before
+        assert host.files == files
+        assert not (host.root / ".restore").exists()
+        restore.unlink()
         assert host.stack(OLD).pending() == []
 
 

@@ -29,6 +29,9 @@ DIGEST = "@sha256:" + "ab" * 32
         (WEAVIATE, "semitechnologies/weaviate:1.27.0", None, "would be lost"),
         (REDIS, "redis:6-alpine", "redis:8-alpine", None),
         (REDIS, "redis:7.2-alpine", "redis:7.0", "does not read the files of a newer"),
+        (REDIS, "redis:6.2-alpine", "redis:6-alpine", None),
+        (REDIS, "redis:7.2.1", "redis:7.2.0", "does not read the files of a newer"),
+        (WEAVIATE, "semitechnologies/weaviate:1.27.0", "semitechnologies/weaviate:1", "not tell"),
         (REDIS, "redis:6-alpine", "valkey/valkey:8", "another program"),
     ],
 )  # fmt: skip

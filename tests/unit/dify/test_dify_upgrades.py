@@ -106,6 +106,18 @@ class TestUpgrade:
         assert host.docker["containers"] == before
         assert host.stack(OLD).pending() == []
 
+    def test_whose_images_could_fill_the_disk_stops_nothing(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host.tell(image_size=3_000_000_000)
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=9_000_000_000))
+        before = copy.deepcopy(host.docker["containers"])
+        with pytest.raises(ProgramError, match=r"no upgrade to 1\.17\.1: its 4 images .* 12\.0 GB"):
+            host.converge(NEW)
+        assert host.docker["containers"] == before
+        assert not [image for image in host.docker["images"] if image.endswith(NEW)]
+
     def test_working_copy_that_is_gone_is_no_obstacle_to_the_return(
         self, host: Host, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.firewall.facts import Ruleset, RulesetState
+from fleet.firewall.facts import Carrier, LoginCarrier, Ruleset, RulesetState, Uplinks
+from tests.unit.firewall.namespaces import run
 
 
 class TestRulesetState:
@@ -62,5 +63,36 @@ class TestRulesetState:
         command = RulesetState().command(table=self.TABLE, path=str(path)).get_raw_value()
         assert self.state(path, f"({command}) >/dev/null").live == ""
 
+    def test_file_that_nft_does_not_take(self, path: Path) -> None:
+        """... is no reason not to replace it."""
+        path.write_text(path.read_text()[:-20])
+        state = self.state(path, f"nft add table {self.TABLE}")
+        assert state.declared == ""
+        assert self.TABLE in state.live
+
     def test_neither_file_nor_table(self, tmp_path: Path) -> None:
         assert self.state(tmp_path / "missing") == Ruleset("", "")
+
+
+class TestLoginCarrier:
+    """The real ip, in networks of the test's own."""
+
+    @staticmethod
+    def of(source: str, *before: str) -> Carrier | None:
+        command = LoginCarrier().command(source=source).get_raw_value()
+        return LoginCarrier().process(run("\n".join([*before, command])))
+
+    def test_card(self) -> None:
+        assert self.of("10.0.0.2") == Carrier("eth0", "veth", ())
+
+    def test_tunnel_of_the_kernel(self) -> None:
+        tunnel = "ip link add vx0 type vxlan id 1 dstport 4789 local 10.0.0.11 remote 10.0.0.2"
+        up = "ip addr add 10.9.0.1/24 dev vx0; ip link set vx0 up"
+        assert self.of("10.9.0.2", tunnel, up) == Carrier("vx0", "vxlan", (4789,))
+
+    def test_no_way(self) -> None:
+        assert self.of("10.9.0.2", "ip route del default") is None
+
+
+def test_default_route_leads_out() -> None:
+    assert Uplinks().process(run(Uplinks().command())) == ["eth0"]

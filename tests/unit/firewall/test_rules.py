@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.firewall.rules import accept_rules
+from fleet.firewall.rules import (
+    accept_rules,
+    forward_rules,
+    protocol_rules,
+    published_rules,
+    reserved,
+)
 from tests.fleets import BOX, EDGE, GPU, Hosts, fleet_of
 
 
@@ -102,3 +108,53 @@ def test_declared_ports() -> None:
         'tcp dport 9100 accept comment "declared"',
         'tcp dport 9400 accept comment "declared"',
     ]
+
+
+def test_declared_udp_ports_are_open_on_the_host_and_where_they_are_published() -> None:
+    hosts: Hosts = {"gpu1": ("gpu", {"firewall_open_udp": [51820]})}
+    assert rules("gpu1", hosts) == [*SSH, 'udp dport 51820 accept comment "declared"']
+    fleet = fleet_of(hosts)
+    assert [str(rule) for rule in published_rules(fleet["gpu1"], fleet)] == [
+        'meta l4proto udp ct original proto-dst 51820 accept comment "declared"'
+    ]
+
+
+def test_declared_protocols_go_by_number() -> None:
+    fleet = fleet_of({"gpu1": ("gpu", {"firewall_open_protocols": ["esp", "vrrp"]})})
+    assert list(protocol_rules(fleet["gpu1"])) == [
+        'meta l4proto 50 accept comment "declared esp"',
+        'meta l4proto 112 accept comment "declared vrrp"',
+    ]
+
+
+def test_declared_ways_through_the_host() -> None:
+    ways = [
+        {"incoming": "virbr0", "outgoing": "*"},
+        {"incoming": "wg0", "outgoing": "eth*"},
+        {"incoming": "*", "outgoing": "*"},
+    ]
+    fleet = fleet_of({"gpu1": ("gpu", {"firewall_forward": ways})})
+    assert list(forward_rules(fleet["gpu1"])) == [
+        'iifname "virbr0" accept comment "declared way"',
+        'iifname "wg0" oifname "eth*" accept comment "declared way"',
+        'accept comment "declared way"',
+    ]
+
+
+class TestReserved:
+    """Which servers only the gateway's account may call from the gateway's host."""
+
+    def of(self, host: str, hosts: Hosts) -> list[tuple[str, str]]:
+        fleet = fleet_of(hosts)
+        return [(str(item.endpoint), item.accounts) for item in reserved(fleet[host], fleet)]
+
+    def test_gateway_calls_by_its_account(self) -> None:
+        hosts: Hosts = {"gpu1": GPU, "edge": EDGE}
+        assert self.of("edge", hosts) == [("10.0.0.11:11434", "{ root, www-data }")]
+        assert self.of("gpu1", hosts) == []
+
+    def test_own_server_is_called_by_packages_accounts_too(self) -> None:
+        assert self.of("box", {"gpu1": GPU, "box": BOX}) == [
+            ("10.0.0.11:11434", "{ root, www-data }"),
+            ("127.0.0.1:11434", "0-999"),
+        ]

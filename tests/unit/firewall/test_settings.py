@@ -30,4 +30,6 @@ def test_refused(hosts: Hosts, host: str, parts: list[str], own_secrets: Path) -
 
 def test_what_opens_something_is_marked() -> None:
     """Whoever adds a setting that can open something adds it here, and so writes its warning."""
-    assert exposing(Firewall) == {"backend", "open_tcp", "open_to_containers"}
+    assert exposing(Firewall) == {
+        "backend", "open_tcp", "open_udp", "open_protocols", "open_to_containers", "forward",
+    }  # fmt: skip

@@ -22,8 +22,14 @@ from tests.fleets import fleet_of
 
 Answer = tuple[int, dict[str, str], bytes]
 
-# Its keys: an inference key, one with overrides, and an admin's.
-KEYS = ["plain", {"name": "tuner", "overrides": True}, {"name": "ops", "role": "admin"}]
+# Its keys: an inference key, one with overrides, and admins'.
+KEYS = [
+    "plain",
+    {"name": "tuner", "overrides": True},
+    {"name": "ops", "role": "admin"},
+    # A word of nginx's maps.
+    {"name": "default", "role": "admin"},
+]
 
 
 class Running:
@@ -37,7 +43,8 @@ class Running:
             for name, key in gateway_keys(self.fleet, self.fleet["edge"]).items()
         }
         self.seen: list[tuple[str, bytes]] = []
-        self.answer: tuple[int, str, bytes] = (200, "application/json", b"{}")
+        # None: it hangs up.
+        self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
     def post(self, path: str, body: Any, key: str = "plain", **headers: str) -> Answer:
         """A POST of `body`: bytes and text as they are, anything else as JSON."""
@@ -79,8 +86,14 @@ def _fleet(settings: Mapping[str, Any]) -> Fleet:
         "gateway_listen": "loopback", "gateway_tls": "off", "gateway_metrics": "off",
         "gateway_keys": KEYS, "private_address": "10.0.0.2", **settings,
     }  # fmt: skip
-    gpu = {"private_address": "10.0.0.11", "ollama_listen": "private"}
-    return fleet_of({"gpu1": ("gpu", gpu), "edge": ("gateway", edge)})
+    gpus = {
+        f"gpu{number}": (
+            "gpu",
+            {"private_address": f"10.0.0.{10 + number}", "ollama_listen": "private"},
+        )
+        for number in range(1, 4)
+    }
+    return fleet_of({**gpus, "edge": ("gateway", edge)})
 
 
 @contextmanager
@@ -116,9 +129,11 @@ def _write(gateway: Running) -> None:
         "/run/nginx.pid": f"{directory}/nginx.pid",
         "/var/log/nginx/": f"{directory}/",
         "listen 127.0.0.1:8434": f"listen unix:{directory}/gateway.sock",
-        "10.0.0.11:11434": f"unix:{directory}/backend.sock:",
+        **{f"10.0.0.{number}:11434": f"unix:{directory}/backend.sock:" for number in range(11, 14)},
         "http {": f"http {{\n{temporary}",
         "worker_processes auto": "worker_processes 1",
+        # A socket file is called from no address.
+        "proxy_bind 10.0.0.2;": "",
     }
     files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [])
     for file in files:
@@ -172,6 +187,9 @@ def _backend(gateway: Running) -> _Server:
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             gateway.seen.append((self.path, body))
+            if gateway.answer is None:
+                self.close_connection = True
+                return
             status, kind, content = gateway.answer
             self.send_response(status)
             self.send_header("Content-Type", kind)

@@ -8,7 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anthropic.types as anthropic_types
+import ollama._types as ollama_types
+import openai.types as openai_types
+import openai.types.chat as openai_chat
 import pytest
+from anthropic.types import beta
+from anthropic.types import message_create_params as message_params
+from anthropic.types.beta import message_create_params as beta_params
+from openai.types import completion_create_params as completion_params
+from openai.types import shared_params
+from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import response_create_params as response_params
 
 from fleet.gateway.fields import ALLOWED, ANY, MODEL, Each, Shape, Withheld, as_lua
 from fleet.pins import OLLAMA_VERSION
@@ -68,6 +79,65 @@ def test_withheld_is_what_reloads_unloads_executes_or_has_no_limit(path: str) ->
     assert isinstance(options, dict)
     reloading = {name for name, value in options.items() if isinstance(value, Withheld)}
     assert reloading >= RELOADING or "options" not in WITHHELD.get(path, set())
+
+
+DOCUMENTED = {
+    "api/chat": [ollama_types.ChatRequest],
+    "api/chat options": [ollama_types.Options],
+    "api/chat messages": [ollama_types.Message],
+    "api/generate": [ollama_types.GenerateRequest],
+    "api/embed": [ollama_types.EmbedRequest],
+    "api/embeddings": [ollama_types.EmbeddingsRequest],
+    "v1/chat/completions": [
+        chat_params.CompletionCreateParamsNonStreaming,
+        chat_params.CompletionCreateParamsStreaming,
+    ],
+    "v1/chat/completions messages": [
+        openai_chat.ChatCompletionAssistantMessageParam,
+        openai_chat.ChatCompletionDeveloperMessageParam,
+        openai_chat.ChatCompletionFunctionMessageParam,
+        openai_chat.ChatCompletionSystemMessageParam,
+        openai_chat.ChatCompletionToolMessageParam,
+        openai_chat.ChatCompletionUserMessageParam,
+    ],
+    "v1/chat/completions stream_options": [openai_chat.ChatCompletionStreamOptionsParam],
+    "v1/completions": [completion_params.CompletionCreateParamsStreaming],
+    "v1/embeddings": [openai_types.EmbeddingCreateParams],
+    "v1/responses": [response_params.ResponseCreateParamsStreaming],
+    "v1/responses reasoning": [shared_params.Reasoning],
+    "v1/messages": [
+        message_params.MessageCreateParamsStreaming,
+        beta_params.MessageCreateParamsStreaming,
+    ],
+    "v1/messages/count_tokens": [
+        anthropic_types.MessageCountTokensParams,
+        beta.MessageCountTokensParams,
+    ],
+}
+# Of the SDKs' parameters, those that travel as headers.
+HEADERS = {"betas"}
+
+
+@pytest.mark.parametrize("place", DOCUMENTED)
+def test_what_the_public_clients_document_is_listed(place: str) -> None:
+    """Each parameter of the SDKs passes, or is withheld with its reason."""
+    path, *inner = place.split()
+    shape = ALLOWED[path]
+    for name in inner:
+        assert isinstance(shape, dict)
+        shape = shape[name]
+    shape = shape.of if isinstance(shape, Each) else shape
+    assert isinstance(shape, dict)
+    documented = {name for kind in DOCUMENTED[place] for name in _names(kind)}
+    assert len(documented) > 1
+    assert documented - HEADERS - set(shape) == set()
+
+
+def _names(kind: Any) -> set[str]:
+    """The fields of a pydantic model, or the keys of a typed dictionary."""
+    if hasattr(kind, "model_fields"):
+        return set(kind.model_fields)
+    return {*kind.__required_keys__, *kind.__optional_keys__}
 
 
 def test_every_model_is_read_for_the_log() -> None:

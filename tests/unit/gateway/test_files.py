@@ -16,8 +16,10 @@ from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files, curves, dropin_file
 from fleet.gateway.paths import GATEWAY_CONFIG
 from fleet.kit.files import ManagedFile
-from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of
+from tests.fleets import BOX, EDGE, GPU, Hosts, alternative, fleet_of
 from tests.unit.rendered import lines
+
+GPU6 = (GPU[0], {**GPU[1], "private_address": "fd00::11"})
 
 
 class TestGateway:
@@ -55,6 +57,30 @@ class TestGateway:
         ]
         assert "client_max_body_size 256m;" in config
         assert "proxy_read_timeout 5400s;" in config
+
+    def test_kernel_without_ipv6_is_not_asked_to_listen_there(self, alternative: Fleet) -> None:
+        text = _named("nginx.conf", alternative, ipv6=False).text
+        assert [line for line in lines(text) if line.startswith("listen ")][1:] == [
+            "listen 0.0.0.0:80;",
+            "listen 0.0.0.0:8443 ssl;",
+        ]
+
+    @pytest.mark.parametrize(
+        ("hosts", "address"),
+        [
+            ({"gpu1": GPU, "edge": EDGE}, "10.0.0.2"),
+            ({"edge": (BOX[0], BOX[1])}, None),
+            ({"gpu1": GPU, "edge": (BOX[0], BOX[1])}, "10.0.0.5"),
+            ({"edge": (BOX[0], {**BOX[1], "private_address": "fd00::5"}), "gpu1": GPU6}, None),
+        ],
+        ids=["others", "its own only", "both", "of another kind"],
+    )
+    def test_servers_are_called_from_the_declared_address(
+        self, hosts: Hosts, address: str | None
+    ) -> None:
+        config = self.config(fleet_of(hosts))
+        bound = [line for line in config if line.startswith("proxy_bind ") and "$" not in line]
+        assert bound == ([f"proxy_bind {address};"] if address else [])
 
     def test_every_gpu_host_serves(self) -> None:
         gpus = {
@@ -107,7 +133,7 @@ class TestGateway:
         passing = [text for text in self.text(fleet).split(" location ") if "proxy_pass" in text]
         assert len(passing) >= 3
         for text in passing:
-            for header in ("Authorization", "X-Api-Key", "Origin", "Connection"):
+            for header in ("Authorization", "X-Api-Key", "Origin", "Content-Encoding"):
                 assert f'proxy_set_header {header} "";' in text, text
 
     def test_keys_file_holds_each_key_and_no_output_shows_it(self, alternative: Fleet) -> None:
@@ -153,8 +179,8 @@ class TestGateway:
             assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
 
 
-def _named(name: str, fleet: Fleet, *drained: str) -> ManagedFile:
-    files = config_files(fleet["edge"], fleet, (3, 5), list(drained))
+def _named(name: str, fleet: Fleet, *drained: str, ipv6: bool = True) -> ManagedFile:
+    files = config_files(fleet["edge"], fleet, (3, 5), list(drained), ipv6)
     [found] = [file for file in files if file.staged_name == name]
     return found
 

@@ -5,18 +5,25 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import common
-from common import CommandError, ProgramError, locked, log, run, say, sha256, write
+from common import CommandError, ProgramError, locked, log, make_directory, run, say, sha256, write
 
 
 def test_answers_and_the_rest_are_told_apart(capsys: pytest.CaptureFixture[str]) -> None:
     say("an answer")
     log("no answer")
     assert capsys.readouterr() == ("an answer\n", "no answer\n")
+
+
+def test_nothing_that_a_terminal_obeys_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    for tell in (say, log):
+        tell("api:\tmödel \x1b]0;title\x07\x1b[2J\u202e\nnext")
+    assert {*capsys.readouterr()} == {"api:\tmödel \ufffd]0;title\ufffd\ufffd[2J\ufffd\nnext\n"}
 
 
 class TestWrite:
@@ -55,6 +62,30 @@ class TestRun:
         with pytest.raises(CommandError) as caught:
             run("sh", "-c", "seq 9 >&2; exit 3")
         assert str(caught.value).endswith(": exit 3: 4 | 5 | 6 | 7 | 8 | 9")
+
+
+class TestMakeDirectory:
+    @pytest.fixture(autouse=True)
+    def _private_umask(self) -> Iterator[None]:
+        """As units of ours have it."""
+        before = os.umask(0o077)
+        yield
+        os.umask(before)
+
+    def test_missing_parents_are_open_to_others(self, tmp_path: Path) -> None:
+        """... who may keep their own below them: a model store beside a backup."""
+        path = tmp_path / "data" / "backups" / "webui"
+        for _ in range(2):
+            make_directory(path, 0o700)
+        modes = [item.stat().st_mode & 0o777 for item in (path.parents[1], path.parent, path)]
+        assert modes == [0o755, 0o755, 0o700]
+
+    def test_what_is_there_stays_as_it_is(self, tmp_path: Path) -> None:
+        (tmp_path / "data").mkdir(mode=0o700)
+        make_directory(tmp_path / "data" / "new")
+        make_directory(tmp_path / "data")
+        assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+        assert (tmp_path / "data" / "new").stat().st_mode & 0o777 == 0o755
 
 
 def test_sha256_of_several_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

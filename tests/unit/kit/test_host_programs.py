@@ -100,3 +100,12 @@ def test_product_code_imports_only_what_stands_alone() -> None:
         path = PROJECT_ROOT.joinpath(*name.split(".")).with_suffix(".py")
         own = set(imports_of(path.read_text())) & set(host_modules(path.parts[-3]))
         assert own == set(), name
+
+
+def test_units_of_ours_read_other_programs_in_one_locale() -> None:
+    """systemd gives every service the host's locale; what a deploy runs has its own prefix."""
+    templates = sorted((PROJECT_ROOT / "templates").rglob("*.service.j2"))
+    ours = [path for path in templates if "ExecStart=/usr/bin/python3 " in path.read_text()]
+    assert len(ours) >= 5
+    silent = [path.name for path in ours if "\nEnvironment=LC_ALL=C\n" not in path.read_text()]
+    assert silent == []

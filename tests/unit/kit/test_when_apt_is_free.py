@@ -35,6 +35,7 @@ class Host:
             (root / lock).parent.mkdir(parents=True, exist_ok=True)
             (root / lock).touch()
         (root / "bin").mkdir()
+        self.program("dpkg-query", "exit 0")
         for name in ("apt-get", "apt-mark", "dpkg"):
             self.program(name, f'echo "$(basename "$0") $*" >> {root}/ran; cat >> {root}/stdin')
 
@@ -50,6 +51,7 @@ class Host:
             PROGRAM.read_text()
             .replace(" /var/", f" {self.root}/var/")
             .replace("\t/var/", f"\t{self.root}/var/")
+            .replace(" /etc/apt/", f" {self.root}/etc/apt/")
         )
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -156,8 +158,9 @@ def test_nothing_asks(a_host: Host) -> None:
     # A second may have gone by before.
     assert said.replace("Timeout=29", "Timeout=30").splitlines() == [
         "noninteractive l",
-        "-q -o DPkg::Lock::Timeout=30 -o Dpkg::Options::=--force-confdef "
-        "-o Dpkg::Options::=--force-confold install -y a package",
+        "-q -o DPkg::Lock::Timeout=30 -o APT::Update::Error-Mode=any"
+        " -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold"
+        " install -y a package",
     ]
     a_host.run("30", "dpkg", "--configure", "-a")
     a_host.run("30", "apt-mark", "hold", "curl")
@@ -180,3 +183,72 @@ def test_tells_who_holds_a_lock(a_host: Host) -> None:
     assert a_host.run().stdout == ""
     with a_host.held(LISTS, 30) as holder:
         assert a_host.run().stdout == f"{a_host.root}/{LISTS} is held by {holder}\n"
+
+
+def test_source_that_does_not_answer_is_named_with_its_file(a_host: Host) -> None:
+    folder = a_host.root / "etc/apt/sources.list.d"
+    folder.mkdir(parents=True)
+    (folder / "vendor.sources").write_text("Types: deb\nURIs: http://mirror/vendor/\nSuites: /\n")
+    (folder / "other.list").write_text("deb [trusted=yes] http://mirror/other stable main\n")
+    (folder / "old.list").write_text("# deb http://mirror/vendor stable main\n")
+    failed = "Failed to fetch http://mirror/vendor/InRelease  Temporary failure resolving 'mirror'"
+    a_host.program("apt-get", f'echo "W: of http://mirror/other\nE: {failed}" >&2; exit 100')
+    done = a_host.run("30", "apt-get", "update", check=False)
+    assert done.returncode == 100
+    assert done.stderr.splitlines() == [
+        "W: of http://mirror/other",
+        f"E: {failed}",
+        f"http://mirror/vendor/ cannot be read: correct that source in {folder}/vendor.sources, or "
+        "remove it",
+    ]
+
+
+# Rows as dpkg-query prints them: state, version that was configured, package and what it needs.
+CUT = {
+    "as apt unpacks it": "installed\t\tweb-common, libc6\nunpacked\t\tweb, web-common (= 1), libc6",
+    "in its first configuration": "half-configured\t\tweb, iproute2 | web-common (>= 1:0~)",
+}
+WHOLE = {
+    "whole": "installed\t\tweb, web-common",
+    "an upgrade, of what ran before": "half-configured\t1.0\tweb, web-common",
+    "removed": "config-files\t1.0\tweb, web-common",
+}
+
+
+def _services(a_host: Host, rows: str, state: str) -> list[str]:
+    """What systemctl is told while dpkg was cut short with `rows`; web.service is in `state`."""
+    a_host.program(
+        "dpkg-query",
+        f"case $1 in -W) printf '{rows}\\n' ;; -L) shift; for p; do case $p in web-common)\n"
+        "printf '/usr/lib/systemd/system/%s\\n' web.service web@.service web.timer web.socket ;;\n"
+        "esac; done ;; esac",
+    )
+    a_host.program(
+        "systemctl",
+        f'echo "systemctl $*" >> {a_host.root}/ran\n'
+        f"case $1 in is-active) [ {state} = active ] ;; show) echo {state} ;; esac",
+    )
+    a_host.run("30", "dpkg", "--configure", "-a")
+    said = ("systemctl mask", "systemctl unmask", "dpkg")
+    return [line for line in a_host.ran if line.startswith(said)]
+
+
+@pytest.mark.parametrize("rows", CUT.values(), ids=CUT)
+def test_no_service_is_started_that_never_was(a_host: Host, rows: str) -> None:
+    """A repair is no first start: that is made with the declared configuration."""
+    assert _services(a_host, rows, "loaded") == [
+        "systemctl mask --runtime --quiet web.service",
+        "systemctl mask --runtime --quiet web.socket",
+        "dpkg --force-confdef --force-confold --configure -a",
+        "systemctl unmask --runtime --quiet web.service web.socket",
+    ]
+
+
+@pytest.mark.parametrize("rows", WHOLE.values(), ids=WHOLE)
+def test_other_services_are_left_alone(a_host: Host, rows: str) -> None:
+    assert len(_services(a_host, rows, "loaded")) == 1
+
+
+@pytest.mark.parametrize("state", ["active", "masked"])
+def test_running_and_masked_services_stay_so(a_host: Host, state: str) -> None:
+    assert len(_services(a_host, next(iter(CUT.values())), state)) == 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from fleet.kit.on_host.common import TO_BE_STARTED_ANEW
 from fleet.models.progress import ModelProgress, ModelsJob
 from tests.unit.facts import ask
 
@@ -37,6 +39,20 @@ class TestProgress:
         job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json"))
         assert (job.has_failed, job.is_running) == (failed, not failed)
 
+    def test_loader_that_is_to_be_started_anew_has_ended(
+        self, systemctl: dict[str, str], tmp_path: Path
+    ) -> None:
+        """Its unit may be another one by now: the deploy starts that, instead of failing."""
+        systemctl.update(
+            ActiveState="activating",
+            Result="exit-code",
+            SubState="auto-restart",
+            ExecMainStatus=str(TO_BE_STARTED_ANEW),
+        )
+        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json"))
+        assert not job.has_failed
+        assert not job.is_running
+
     @pytest.mark.parametrize(
         "text",
         [
@@ -52,6 +68,20 @@ class TestProgress:
         (tmp_path / "state.json").write_text(text)
         systemctl.update(ActiveState="active", Result="success")
         job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "state.json"))
+        assert (job.is_running, job.models) == (True, {})
+
+    @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
+    def test_what_is_no_file_is_not_read(
+        self, systemctl: dict[str, str], tmp_path: Path, kind: str
+    ) -> None:
+        """The loader's user writes that directory, and root looks."""
+        path, other = tmp_path / "state.json", tmp_path / "other.json"
+        entry = {"phase": "pulling", "completed": 5, "total": 9, "rate": 1, "error": ""}
+        other.write_text(json.dumps({"models": {"gpt-oss:20b": entry}}))
+        make = {"link": lambda: path.symlink_to(other), "directory": path.mkdir}
+        make.get(kind, lambda: os.mkfifo(path))()
+        systemctl.update(ActiveState="active", Result="success")
+        job = ask(ModelsJob(), unit="m.service", path=str(path))
         assert (job.is_running, job.models) == (True, {})
 
     def test_models_before_their_first_state(

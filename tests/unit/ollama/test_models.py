@@ -41,6 +41,14 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
                 ["gguf needs sha256", "run sha256sum"],
             ),
             ("checksum without a gguf", {"name": "a", "sha256": "ab" * 32}, ["sha256 is for gguf"]),
+            *(
+                (
+                    f"gguf in {path}",
+                    {"name": "a", "gguf": path, "sha256": "ab" * 32},
+                    ["is under /home", "the loader's hardened unit cannot see"],
+                )
+                for path in ("/home/x.gguf", "//home/x.gguf", "/./home//x.gguf")
+            ),
             (
                 "gguf of no place",
                 {"name": "a", "gguf": "x.gguf", "sha256": "ab" * 32},

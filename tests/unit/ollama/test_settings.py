@@ -19,16 +19,31 @@ from tests.unit.refusals import assert_refused, pair
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
 REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
-    "models in a system directory": (
-        pair({"ollama_models_dir": "/etc"}),
-        "gpu1",
-        ["ollama_models_dir", "/etc belongs to the system", "under /var/lib"],
-    ),
-    "models below a system directory": (
-        pair({"ollama_models_dir": "/usr/lib/models"}),
-        "gpu1",
-        ["ollama_models_dir", "/usr/lib/models belongs to the system"],
-    ),
+    **{
+        f"models in {path}": (
+            pair({"ollama_models_dir": path}),
+            "gpu1",
+            [f"ollama_models_dir = {path!r}", f": {read} is no place", "under /srv/, /mnt/"],
+        )
+        for path, read in {
+            "/etc": "/etc",
+            "//etc": "/etc",
+            "/./etc/": "/etc",
+            "/srv": "/srv",
+            "/srv//.": "/srv",
+            "/usr/lib/models": "/usr/lib/models",
+            "/var/lib": "/var/lib",
+            "/var/lib/dpkg": "/var/lib/dpkg",
+            # Our own releases, and the home, which has another mode.
+            "/opt/ollama": "/opt/ollama",
+            "/var/lib/ollama": "/var/lib/ollama",
+            "/var/lib/ollama-other": "/var/lib/ollama-other",
+            "/database/x": "/database/x",
+            # What the hardened units do not see.
+            "/home/models": "/home/models",
+            "/run/models": "/run/models",
+        }.items()
+    },
     "no model": (pair({"ollama_models": []}), "gpu1", ["ollama_models = []", "name at least one"]),
     "token in the environment": (
         pair({"ollama_env": {"HF_TOKEN": "x"}}),
@@ -75,14 +90,6 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["OLLAMA_GPU_OVERHEAD = '1GiB' is no number", "1073741824"],
     ),
-    **{
-        f"models in {path}": (
-            pair({"ollama_models_dir": f"{path}/models"}),
-            "gpu1",
-            ["ollama_models_dir", f"{path}/models", "cannot see", "/var, /srv, /data or /mnt"],
-        )
-        for path in ("/home", "/root", "/tmp", "/run")  # noqa: S108 - refused
-    },
     "quantized cache without flash attention": (
         pair({"ollama_kv_cache_type": "q8_0", "ollama_flash_attention": False}),
         "gpu1",

@@ -1,0 +1,284 @@
+"""pyinfra's connectors with what every connection of ours has: one prefix, deadlines, a lock."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from paramiko import SSHException, Transport
+from pyinfra import logger
+from pyinfra.api import Host, State, StringCommand
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.connectors.base import BaseConnector
+from pyinfra.connectors.util import (
+    CommandOutput,
+    OutputLine,
+    extract_control_arguments,
+    make_unix_command_for_host,
+)
+from typing_extensions import override
+
+from fleet.kit.connection.lock import HostLock
+from fleet.kit.connection.login import examine
+from fleet.kit.connection.prefix import prefixed
+from fleet.kit.connection.silence import Watch
+from fleet.kit.errors import FleetError
+
+STEP_DEADLINE = 3600  # seconds that one command may take
+LOGIN_DEADLINE = 60  # the same while a login is examined
+
+_Heard = tuple[bool, CommandOutput]
+_LOSS = (OSError, EOFError, SSHException, ConnectError)
+
+
+class Careful(BaseConnector):
+    """What stands before a connector's own class; see `careful`.
+
+    A connection that is lost says so, with its reason, in what its commands answer: pyinfra itself
+    counts them as failed without a word, and some exceptions end its run of all hosts.
+    """
+
+    # Why the connection is of no more use; empty while it is.
+    lost = ""
+    # What the last command that failed wrote to standard error, or why there is no connection.
+    trouble = ""
+    _watch: Watch | None = None
+
+    def __init__(self, state: State, host: Host) -> None:
+        super().__init__(state, host)
+        self._lock = HostLock()
+
+    @override
+    def connect(self) -> None:
+        """Connect, and refuse a login under which commands would not do what they say.
+
+        Raises:
+            ConnectError: why there is no connection that is of use; never anything else.
+        """
+        self.lost = self.trouble = ""
+        try:
+            super().connect()
+            self._look_out()
+            examine(str(self.data.get("ssh_user") or "this user"), self._as_login, self._as_root)
+            if self._lock.held_as and (other := self.hold()):
+                raise ConnectError(f"its lock went to {other}")
+        except Exception as error:
+            self.trouble = _words(error) or f"no answer to the login within {LOGIN_DEADLINE} s"
+            if (transport := self._transport()) is not None:
+                transport.close()
+            if not isinstance(error, _LOSS):
+                logger.warning("".join(traceback.format_exception(error)))
+            raise ConnectError(self.trouble) from None
+
+    @override
+    def disconnect(self) -> None:
+        """Disconnect, and let go of the lock."""
+        if self._watch:
+            self._watch.end()
+        if not self.lost:
+            self._lock.release()
+        super().disconnect()
+
+    @override
+    def run_shell_command(
+        self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
+    ) -> _Heard:
+        """Run `command` under the prefix, for an hour at most unless `_timeout` says otherwise.
+
+        Raises:
+            FleetError: the connection is lost, and no operation is run that could fail by it: what
+                is planned or checked without answers would only be wrong.
+        """
+        limit = arguments["_timeout"] = arguments.get("_timeout") or STEP_DEADLINE
+        inner: Any = super()
+        too_long = f"a command did not end within {limit} s; it may go on by itself"
+        with self._within(limit, too_long):
+            ok, output = self._attempt(
+                lambda: inner.run_shell_command(
+                    prefixed(command), print_output, print_input, **arguments
+                ),
+                too_long,
+            )
+        if ok:
+            return ok, output
+        transport = self._transport()
+        if transport is not None and not transport.is_active():
+            # Its status is that of no command.
+            self._lose("the connection was lost")
+        if self.lost:
+            words = f"{self.host.name}: {self.lost}"
+            if not self.state.is_executing:
+                raise FleetError(words)
+            output = CommandOutput([OutputLine("stderr", words)])
+        self.trouble = output.stderr
+        return ok, output
+
+    @override
+    def put_file(self, *arguments: Any, **options: Any) -> bool:
+        """Upload a file; whether it is there now."""
+        inner: Any = super()
+        return self._transferred(lambda: inner.put_file(*arguments, **options))
+
+    @override
+    def get_file(self, *arguments: Any, **options: Any) -> bool:
+        """Download a file; whether it is here now."""
+        inner: Any = super()
+        return self._transferred(lambda: inner.get_file(*arguments, **options))
+
+    def _transferred(self, act: Callable[[], bool]) -> bool:
+        """What `act` returns; of a file that cannot be read or written, why, and false."""
+        transport = self._transport()
+        try:
+            return act()
+        except _LOSS as error:
+            if transport is not None and not transport.is_active():
+                self._lose("the connection was lost")
+            self.trouble = self.lost or _words(error)
+            self.host.log(self.trouble, log_func=logger.error)
+        return False
+
+    def hold(self) -> str:
+        """Hold the host's lock until this connection ends; who holds it, if that is another run.
+
+        Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
+
+        Raises:
+            ConnectError: it cannot be locked.
+        """
+        client = getattr(self, "client", None)
+        return "" if client is None else self._lock.take(client, self._line_as_root)
+
+    def _line_as_root(self, command: StringCommand) -> str:
+        arguments = self._root_arguments()
+        extract_control_arguments(arguments)
+        line = make_unix_command_for_host(self.state, self.host, prefixed(command), **arguments)
+        return line.get_raw_value()
+
+    def let_go(self) -> None:
+        """Let go of the host's lock, for whoever comes next."""
+        if not self.lost:
+            self._lock.release()
+        self._lock = HostLock()
+
+    def _attempt(self, act: Callable[[], _Heard], too_long: str) -> _Heard:
+        """What `act` returns, or a failure when there is no connection, or none after it."""
+        failed = False, CommandOutput([])
+        if self.lost:
+            return failed
+        try:
+            return act()
+        except TimeoutError as error:
+            self._lose(str(error) or too_long)
+        except _LOSS as error:
+            self._lose(f"the connection was lost: {_words(error)}")
+        return failed
+
+    @contextmanager
+    def _within(self, limit: int, words: str) -> Iterator[None]:
+        """Give the connection up by `words` after `limit` seconds.
+
+        pyinfra's own `_timeout` is one of gevent, which reads nothing in a process that it has not
+        taken over: `fleet` and the checks.
+        """
+        timer = threading.Timer(limit + 1, self._lose, (words,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _lose(self, reason: str) -> None:
+        """Give the connection up; the first reason is the one that counts."""
+        self.lost = self.lost or reason
+        self.trouble = f"{self.host.name}: {self.lost}"
+        if (transport := self._transport()) is not None:
+            transport.close()
+
+    def _look_out(self) -> None:
+        """Notice a host that falls silent, and tell it that this run lives."""
+        if (transport := self._transport()) is not None:
+            self._watch = Watch(
+                transport,
+                alive=self._beat,
+                silent=lambda: self._lose("it does not answer any more; the connection was ended"),
+            )
+
+    def _beat(self) -> None:
+        if self._lock.beat():
+            return
+        try:
+            other = self.hold()
+        except _LOSS as error:
+            self._lose(_words(error))
+            return
+        if other:
+            self._lose(f"its lock went to {other} while this run was silent; deploy again")
+
+    def _transport(self) -> Transport | None:
+        client = getattr(self, "client", None)
+        return client.get_transport() if client is not None else None
+
+    def _as_login(self, command: StringCommand) -> _Heard:
+        return self._examined(command, {})
+
+    def _as_root(self, command: StringCommand) -> _Heard:
+        try:
+            return self._examined(command, self._root_arguments())
+        except EOFError:
+            # pyinfra asks for sudo's password, and there is no terminal to ask at.
+            return False, CommandOutput([OutputLine("stderr", "sudo asks for a password")])
+
+    def _examined(self, command: StringCommand, arguments: Any) -> _Heard:
+        inner: Any = super()
+        limited = {**arguments, "_timeout": LOGIN_DEADLINE}
+        with self._within(LOGIN_DEADLINE, f"no answer to the login within {LOGIN_DEADLINE} s"):
+            heard: _Heard = inner.run_shell_command(command, False, False, **limited)
+        transport = self._transport()
+        if transport is not None and not transport.is_active():
+            raise ConnectError(self.lost or "the connection was lost")
+        return heard
+
+    def _root_arguments(self) -> Any:
+        """How commands become root on this host: what its inventory says of sudo and su."""
+        arguments: Any = pop_global_arguments(self.state, self.host, {})[0]
+        return {key: arguments[key] for key in CONNECTOR_ARGUMENT_KEYS if key in arguments}
+
+
+@cache  # a connector's own class must be the same for each of its hosts
+def careful(connector: type[BaseConnector]) -> type[BaseConnector]:
+    """The class `connector` with `Careful` before it."""
+    return type(f"Careful{connector.__name__}", (Careful, connector), {})
+
+
+def be_careful() -> None:
+    """Have every host of this process reached so, whoever asks it: a deploy, a check, a command.
+
+    A host makes its connection when the run's state is made, long before any code of a deploy.
+    """
+    if getattr(Host.init, "is_careful", False):
+        return
+    init = Host.init
+
+    def make(host: Host, state: State) -> None:
+        host.connector_cls = careful(host.connector_cls)
+        if state.should_raise_failed_hosts and not sys.stdin.isatty():
+            # Nobody is there to be asked whether to go on without a host that failed.
+            state.should_raise_failed_hosts = lambda _: False
+        init(host, state)
+
+    make.is_careful = True  # type: ignore[attr-defined]
+    Host.init = make  # type: ignore[assignment, method-assign]
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; pyinfra's errors have their words in their first argument."""
+    return " ".join(str(part) for part in error.args) or (
+        "" if isinstance(error, TimeoutError) else type(error).__name__
+    )

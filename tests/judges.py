@@ -1,0 +1,106 @@
+"""What nginx, nft and systemd say of files that a fleet's settings have made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from fleet.declare.fleet import Fleet
+from fleet.gateway import tls
+from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY, GATEWAY_CONFIG
+from fleet.kit.files import ManagedFile
+from fleet.kit.paths import LIB
+from tests.unit.rendered import complaints, lay
+
+_NO_HOST = (
+    "echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind;"
+)
+
+
+class Judges:
+    """They work in `directory`, and judge a text once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._judged: set[str] = set()
+
+    def complaint(self, files: Iterable[ManagedFile], fleet: Fleet) -> str:
+        """What is wrong with `files`, all those that the hosts of `fleet` have; empty when good."""
+        files = list(files)
+        return "".join(
+            said
+            for file in files
+            if (judge := self._judge(file)) and self._is_new(file)
+            for said in judge(file, files, fleet)
+        )
+
+    def _judge(
+        self, file: ManagedFile
+    ) -> Callable[[ManagedFile, list[ManagedFile], Fleet], Iterator[str]] | None:
+        if file.path == GATEWAY_CONFIG:
+            return self._nginx
+        return {".nft": _nft, ".json": _json, ".service": self._unit, ".timer": self._unit}.get(
+            Path(file.path).suffix
+        )
+
+    def _is_new(self, file: ManagedFile) -> bool:
+        digest = hashlib.sha256(f"{file.path}\0{file.text}".encode()).hexdigest()
+        known = digest in self._judged
+        self._judged.add(digest)
+        return not known
+
+    def _nginx(self, config: ManagedFile, files: list[ManagedFile], fleet: Fleet) -> Iterator[str]:
+        place = self._directory / "nginx"
+        place.mkdir(exist_ok=True)
+        certificate, key = tls.issued(fleet.secrets, "edge", ("localhost",))
+        (place / Path(GATEWAY_CERTIFICATE).name).write_text(certificate)
+        (place / Path(GATEWAY_CERTIFICATE_KEY).name).write_text(key.get_secret_value())
+        of_nginx = {str(Path(GATEWAY_CONFIG).parent), LIB}
+        for file in files:
+            if str(Path(file.path).parent) in of_nginx:
+                # An older OpenSSL than the host's knows one curve less.
+                text = file.text.replace("X25519MLKEM768:", "")
+                for folder in of_nginx:
+                    text = text.replace(f"{folder}/", f"{place}/").replace(
+                        f'"{folder}', f'"{place}'
+                    )
+                (place / file.staged_name).write_text(text)
+        # In a network of its own any address can be bound, as on the host that has it.
+        check = f"{_NO_HOST} exec nginx -q -t -c {place / Path(config.path).name}"
+        yield from _said(["unshare", "--net", "sh", "-c", check])
+
+    def _unit(self, unit: ManagedFile, files: list[ManagedFile], _: Fleet) -> Iterator[str]:
+        lay(self._directory, ManagedFile("docker.service", "[Service]\nExecStart=/bin/true\n"))
+        for file in files:
+            if Path(file.path).suffix in (".service", ".timer"):
+                lay(self._directory, _with_programs(file))
+        lay(self._directory, _with_programs(unit))
+        if said := complaints(self._directory, unit.staged_name):
+            yield f"{unit.path}: {said}"
+
+
+def _with_programs(unit: ManagedFile) -> ManagedFile:
+    """`unit` with programs that this machine has."""
+    return replace(unit, content=re.sub(r"(?m)^(Exec\w+=[-+!@]*)/\S+", r"\1/bin/true", unit.text))
+
+
+def _nft(file: ManagedFile, _: list[ManagedFile], __: Fleet) -> Iterator[str]:
+    yield from _said(["unshare", "--net", "nft", "-c", "-f", "-"], file.text)
+
+
+def _json(file: ManagedFile, _: list[ManagedFile], __: Fleet) -> Iterator[str]:
+    try:
+        json.loads(file.text)
+    except ValueError as error:
+        yield f"{file.path}: {error}\n"
+
+
+def _said(command: list[str], given: str = "") -> Iterator[str]:
+    result = subprocess.run(command, check=False, capture_output=True, text=True, input=given)
+    if result.returncode:
+        yield result.stderr or f"{command[0]} ended with {result.returncode}"

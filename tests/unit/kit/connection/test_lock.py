@@ -1,0 +1,103 @@
+"""The lock of a run, as a host has it: held by a process, and freed by the kernel."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fleet.kit.connection.lock import holder
+from fleet.kit.paths import RUN_ID
+
+PROGRAM = Path(__file__).parents[4] / "fleet" / "kit" / "on_host" / "hold-lock"
+Holder = subprocess.Popen[str]
+Hold = Callable[..., Holder]
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Iterator[Hold]:
+    """Try to hold the lock of a directory, as `who`."""
+    with ExitStack() as stack:
+
+        def start(who: str, silence: int = 60) -> Holder:
+            process = subprocess.Popen(
+                ["bash", PROGRAM, tmp_path / "run", str(silence), who],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def said(process: Holder) -> str:
+    assert process.stdout
+    return process.stdout.readline().rstrip("\n")
+
+
+def test_one_holds_it_and_is_named_to_the_others(hold: Hold) -> None:
+    assert said(hold("alice")) == "held "
+    other = hold("bob")
+    assert said(other) == "taken alice"
+    assert other.wait(5) == 0
+
+
+@pytest.mark.parametrize("how", ["hangs up", "is killed"])
+def test_it_is_freed_by_the_end_of_its_holder(hold: Hold, how: str) -> None:
+    """... who is told afterwards whether somebody was here meanwhile."""
+    first = hold("alice")
+    assert said(first) == "held "
+    if how == "hangs up":
+        assert first.stdin
+        first.stdin.close()
+    else:
+        first.kill()
+    first.wait(5)
+    assert said(hold("bob")) == "held alice"
+
+
+def test_it_is_freed_by_silence(hold: Hold) -> None:
+    first = hold("alice", silence=2)
+    assert said(first) == "held "
+    for _ in range(3):
+        time.sleep(1)
+        assert first.stdin
+        first.stdin.write("\n")
+        first.stdin.flush()
+    assert said(hold("bob")) == "taken alice"
+    first.wait(5)
+    assert said(hold("bob")) == "held alice"
+
+
+def test_stages_of_killed_runs_are_removed(hold: Hold, tmp_path: Path) -> None:
+    """They hold secrets; but of a run that comes back, the stage is its own."""
+    first = hold("alice")
+    said(first)
+    assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
+    stage = tmp_path / "run" / "stage-1"
+    stage.mkdir()
+    (stage / "keys.conf").touch()
+    assert said(hold("bob")) == "taken alice"
+    first.kill()
+    first.wait(5)
+    again = hold("alice")
+    assert said(again) == "held alice"
+    assert (stage / "keys.conf").exists()
+    again.kill()
+    again.wait(5)
+    said(hold("bob"))
+    assert not stage.exists()
+
+
+def test_holder_is_one_readable_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOGNAME", "al\nice\u2028\u00e9")
+    monkeypatch.setattr("socket.gethostname", lambda: "desk")
+    assert re.fullmatch(
+        rf"alice\?\?@desk, run {RUN_ID} since \d{{4}}-\d\d-\d\d \d\d:\d\d UTC", holder()
+    )
