@@ -11,6 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyinfra.api import FactBase
 
+from fleet.dify.facts import DifyKeyPrints, DifyPending
+from fleet.docker.facts import DockerInfo
 from fleet.gates.facts import FileHead, FileSize, GpuMemories, ModelManifest, PlacementState
 from fleet.gates.gguf import HEAD, read_keys
 from fleet.gates.memory import Load, need, prediction, shape_of
@@ -58,6 +60,9 @@ FACTS: list[tuple[FactBase[Any], Callable[[str], list[str]]]] = [
     (FetchJob(), lambda text: [*STATE, text.replace("\n", " "), text.replace("\n", " ")]),
     (LoggedJob(), lambda text: [*STATE, *text.splitlines()]),
     (FailedJobs(), str.splitlines),
+    (DifyPending(), str.splitlines),
+    (DifyKeyPrints(), str.splitlines),
+    (DockerInfo(), str.splitlines),
     (FileHead(), str.splitlines),
     (GpuMemories(), lambda text: [text, f"0, GPU-a, {text}", f"{text}, GPU-a, 5"]),
     (FileSize(), str.splitlines),
