@@ -56,7 +56,7 @@ FACTS: list[tuple[FactBase[Any], Callable[[str], list[str]]]] = [
         HostMemory(),
         lambda text: [f"{kind} {line}" for line in text.splitlines() for kind in ("ram", "gpu")],
     ),
-    (ModelsJob(), lambda text: [*STATE, *text.splitlines(), "running", "0"]),
+    (ModelsJob(), lambda text: [*STATE, *text.splitlines(), "running", "0", "0"]),
     (FetchJob(), lambda text: [*STATE, text.replace("\n", " "), text.replace("\n", " ")]),
     (LoggedJob(), lambda text: [*STATE, *text.splitlines()]),
     (FailedJobs(), str.splitlines),
