@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +25,7 @@ from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.jobs import newest_line, run_job, start_job
+from fleet.kit.on_host.outside import FormError, parsed
 from fleet.kit.releases import Tarball, fetch_release
 from fleet.kit.secrets import SecretStore
 
@@ -109,7 +109,12 @@ def _fetch_keys(store: SecretStore, names: dict[str, str], arguments: dict[str, 
     ok, output = host.run_shell_command(
         StringCommand("cat", DIFY_KEYS), print_output=False, print_input=False, **arguments
     )
-    values = json.loads(output.stdout) if ok else {}
+    try:
+        values = parsed(output.stdout, {...: str}, DIFY_KEYS) if ok else {}
+    except FormError as error:
+        # Nothing of it is shown: it is of secrets.
+        place = str(error).partition(" is ")[0]
+        raise FleetError(f"{host.name}: {place} is not as Dify's set-up writes it") from None
     for role, name in names.items():
         if role not in values:
             raise FleetError(f"{host.name}: {DIFY_KEYS} has no key of the {role} app")

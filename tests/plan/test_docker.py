@@ -236,7 +236,7 @@ class TestConfiguration:
         ("text", "words"),
         [
             ("{'a': 1}", "/etc/docker/daemon.json is no JSON"),
-            ("[]", "holds no JSON object"),
+            ("[]", "/etc/docker/daemon.json is [], and no object"),
             ('{"hosts": ["tcp://0.0.0.0:2375"]}', "whoever reaches it is root"),
             ('{"iptables": false}', "iptables = false"),
         ],

@@ -211,11 +211,9 @@ class TestContainer:
         return planned(A, CONTAINER, given=given, **DOCKER)
 
     def test_image_is_pulled_by_the_host_before_the_units_are_laid_down(self, done: Plan) -> None:
-        start, found = done.step("gpu1", "Ollama | Pull the image").lines
-        assert (
-            f"--setenv LC_ALL=C --unit llm-fleet-pull-ollama.service docker pull --quiet {IMAGE}"
-            in start
-        )
+        *_, start, found = done.step("gpu1", "Ollama | Pull the image").lines
+        program = "/usr/local/lib/llm-fleet/pull-image"
+        assert f"--unit llm-fleet-pull-ollama.service {program} {IMAGE}" in start
         assert f"docker image inspect --format '{{{{.Id}}}}' {IMAGE}" in found
         assert done.order.index("gpu1: Ollama | Pull the image") < done.order.index(
             f"gpu1: {INSTALL}"

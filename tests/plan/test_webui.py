@@ -105,8 +105,9 @@ def test_each_difference_is_one_step(fact: type, answer: Any, step: str) -> None
 
 
 def test_pull_is_the_hosts_own() -> None:
-    [start, *_] = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
-    assert "--setenv LC_ALL=C --unit llm-fleet-pull-webui.service docker pull" in start
+    lines = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
+    [start] = [line for line in lines if "systemd-run" in line]
+    assert "--unit llm-fleet-pull-webui.service /usr/local/lib/llm-fleet/pull-image" in start
     assert IMAGE in start
 
 
