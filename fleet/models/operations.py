@@ -81,13 +81,8 @@ def _run_loader(wait_timeout: float) -> Commands:
 
 
 def _start() -> StringCommand:
-    """Start the loader now. One that runs goes on; one that waits to try again need not wait."""
-    return StringCommand(
-        "systemctl daemon-reload;"
-        f' if [ "$(systemctl show --value -p SubState {LOADER_UNIT})" = auto-restart ];'
-        f" then systemctl restart --no-block {LOADER_UNIT};"
-        f" else systemctl start {LOADER_UNIT}; fi"
-    )
+    """Start the loader now. One that runs goes on, and one that failed need not wait."""
+    return StringCommand(f"systemctl daemon-reload; systemctl start {LOADER_UNIT}")
 
 
 def _report_undeclared(check: ModelsCheck, *, prune: bool) -> None:

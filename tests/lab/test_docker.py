@@ -202,6 +202,17 @@ def test_other_data_root_does_not_lose_containers(docker: Docker) -> None:
     assert (docker.daemon, docker.container) == before
 
 
+def test_link_to_the_data_root_is_where_it_leads(healed: Docker) -> None:
+    before = healed.container
+    healed.ssh("ln -s /var/lib/docker /srv/docker")
+    assert healed.deploy(docker_data_root="/srv/docker")
+    assert healed.failing(docker_data_root="/srv/docker") == []
+    assert healed.deploy(docker_data_root="/srv/docker") == []
+    assert healed.container == before
+    healed.deploy()
+    healed.ssh("rm /srv/docker")
+
+
 _MEMBERS = "The group docker, whose members are root here, has exactly the declared ones"
 _SOCKET = "Docker's socket is root's and its group's alone"
 _TCP = "Docker listens on no TCP port, and leaves the firewall its hold on containers"

@@ -251,7 +251,10 @@ class TestLink:
         assert not state["ok"]
         assert "404" in _entry(state)["error"]
         assert _entry(state)["attempts"] == 1
-        assert bare.ssh("systemctl show --value -p SubState ollama-models") == "auto-restart"
+        assert bare.ssh("systemctl is-active ollama-models-again.timer") == "active"
+        assert bare.ssh("systemctl stop ollama; systemctl is-active ollama-models-again.timer",
+                        check=False) == "inactive"  # fmt: skip
+        bare.ssh("systemctl start ollama")
 
 
 @pytest.mark.parametrize(
@@ -316,6 +319,16 @@ def test_ollama_restarted_in_mid_pull(bare: Site) -> None:
     assert state["ok"]
     assert bare.size <= bare.served() < bare.size + IN_FLIGHT
     bare.assert_whole()
+
+
+def test_killed_loader_goes_on_at_once(bare: Site) -> None:
+    _slowly(bare)
+    bare.break_link()
+    bare.ssh("systemctl kill -s KILL ollama-models")
+    began = time.monotonic()
+    assert bare.until(lambda state: state["finished"])["ok"]
+    assert time.monotonic() - began < 60, "it waited as after a failure"
+    assert bare.served() < bare.size + IN_FLIGHT
 
 
 def test_restart_of_ollama_takes_the_loader_along(bare: Site) -> None:
@@ -514,6 +527,10 @@ class TestDeploys:
         result = whole.lab.pyinfra("-y", "--data", pin, check=False)
         assert result.returncode != 0
         assert "the tag has moved: declared is the digest " + "ab" * 32 in result.stderr
+        other = pin.replace("ab" * 32, "cd" * 32)
+        result = whole.lab.pyinfra("-y", "--data", other, check=False)
+        assert "cd" * 32 in result.stderr
+        assert "ab" * 32 not in result.stderr, "the journal of an earlier run"
         whole.lab.deploy()
 
 

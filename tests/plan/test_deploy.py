@@ -166,7 +166,8 @@ class TestOrder:
             "tls.crt": r"^cd \S+ && nginx -t ",
             "tls.key": r"^cd \S+ && nginx -t ",
             "ollama.service": r"^cd \S+ && .*systemd-analyze verify .*\./ollama\.service",
-            "ollama-models.service": r"^cd \S+ && .*systemd-analyze verify",
+            "ollama-models.service": r"^cd \S+ && .*verify .*\./ollama-models\.service",
+            "ollama-models-again.timer": r"^cd \S+ && .*verify .*\./ollama-models-again\.timer",
             "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
         for steps in bare_plan.steps.values():
@@ -195,6 +196,7 @@ class TestOrder:
             *(Path(file.path).name for file in program_files("models", "model_loader")),
             "models.json",
             "ollama-models.service",
+            "ollama-models-again.timer",
             "gateway_fields.lua",
             "gateway_judge.lua",
             "gateway_errors.lua",

@@ -19,11 +19,7 @@ from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_runni
 
 HOSTS = {"gpu1": ("gpu", {})}
 PROVIDE = "Models | Provide the models"
-START = (
-    'systemctl daemon-reload; if [ "$(systemctl show --value -p SubState ollama-models.service)"'
-    " = auto-restart ]; then systemctl restart --no-block ollama-models.service;"
-    " else systemctl start ollama-models.service; fi"
-)
+START = "systemctl daemon-reload; systemctl start ollama-models.service"
 DONE = ModelsCheck(True, ("gpt-oss:20b",))
 MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 

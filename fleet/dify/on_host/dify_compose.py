@@ -219,9 +219,9 @@ def seed(seeds: Path, target: Path) -> None:
     """Have copies of the files below `seeds` below `target`, where there is nothing of their name.
 
     Containers write there: a link in the place of a folder or a file is left as it is, and nothing
-    is written where it leads.
+    is written where it leads. `target` itself may be one: what is above it is root's alone.
     """
-    place = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    place = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _seed(seeds, place)
     finally:

@@ -108,3 +108,14 @@ def test_nothing_is_written_where_a_container_has_left_a_link(tmp_path: Path) ->
     (volumes / "sandbox/conf/more.yaml").unlink()
     seed(seeds, volumes)
     assert (volumes / "sandbox/conf/more.yaml").read_text() == "more"
+
+
+def test_volumes_may_lie_on_another_disk(tmp_path: Path) -> None:
+    """Root's own link, in a directory of root's."""
+    seeds, disk, volumes = tmp_path / "seeds", tmp_path / "disk", tmp_path / "volumes"
+    seeds.mkdir()
+    disk.mkdir()
+    (seeds / "config.yaml").write_text("new")
+    volumes.symlink_to(disk)
+    seed(seeds, volumes)
+    assert (disk / "config.yaml").read_text() == "new"
