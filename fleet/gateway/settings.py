@@ -139,10 +139,14 @@ class GatewayKey(Item):
     overrides: bool = Field(
         False,
         description=(
-            "Let `/api` requests set `keep_alive` and the options that reload a model (`num_ctx` "
-            "and its like). `admin` keys always may."
+            "Let requests set what acts on everybody: `keep_alive`, `shift`, the options that "
+            "reload a model (`num_ctx` and its like), `template`. `admin` keys always may."
         ),
-        json_schema_extra={"exposes": "`True` lets this client unload or reload all models."},
+        json_schema_extra={
+            "exposes": (
+                "`True` lets this client unload or reload all models, and fill a host's memory."
+            )
+        },
     )
 
     @model_validator(mode="after")
