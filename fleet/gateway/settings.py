@@ -259,6 +259,30 @@ class Gateway(Settings):
         strict=False,
         description="Source networks that the firewall lets reach the gateway.",
     )
+    connections: Annotated[int, Field(ge=8, le=60_000)] | None = Field(
+        512,
+        description=(
+            "How many connections an address may have with the gateway at once (of IPv6, a network "
+            "of 64 bits), half-open ones too; `None` for any number. The fleet's own hosts are not "
+            "limited."
+        ),
+    )
+    connections_free: tuple[Network, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Source networks that `gateway_connections` does not limit, such as the one address "
+            "that a whole office calls from."
+        ),
+    )
+    refusals: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        60,
+        description=(
+            "How many requests without a valid key an address may send a minute: more are "
+            "answered with 429 and are not logged, while valid keys are served as ever; `None` "
+            "for any number."
+        ),
+    )
     read_timeout: PositiveDuration = Field(
         "15m",
         description=(

@@ -28,6 +28,7 @@ from fleet.firewall.facts import (
 )
 from fleet.firewall.operations import run_anew
 from fleet.firewall.preflight import remarks
+from fleet.kit.commands import or_journal
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.units import UnitState
 from tests.fleets import GPU, fleet_of
@@ -300,7 +301,11 @@ class TestDisabled:
             for line in step.lines
         ]
         assert lines == [
-            "systemctl disable --now --quiet llm-fleet-firewall.service",
+            "systemctl disable --quiet llm-fleet-firewall.service",
+            or_journal(
+                StringCommand("systemctl stop llm-fleet-firewall.service"),
+                "llm-fleet-firewall.service",
+            ).get_raw_value(),
             "rm -f /etc/systemd/system/nftables.service.d/llm-fleet.conf",
             "rm -f /etc/llm-fleet/firewall.nft",
             "rm -f /etc/systemd/system/llm-fleet-firewall.service",
@@ -313,7 +318,7 @@ class TestDisabled:
         answers = self.with_files(converged()["gpu1"])
         answers[UnitState] = lambda unit, files: replace(RUNNING, active_state="inactive")
         planned = plan(self.HOSTS, {"gpu1": answers})
-        assert "systemctl disable --now --quiet llm-fleet-firewall.service" in planned.lines("gpu1")
+        assert "systemctl disable --quiet llm-fleet-firewall.service" in planned.lines("gpu1")
 
     @staticmethod
     def with_files(answers: Answers) -> Answers:
