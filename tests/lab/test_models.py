@@ -559,6 +559,19 @@ def test_gguf_by_path_and_by_address(whole: Site) -> None:
     assert _options(whole, "fetched:1") == _options(whole, "copied:1") == {"num_ctx": {"1024"}}
     assert whole.ssh(f"ls {MODELS_DIR}/.llm-fleet") == ""
     assert whole.served() < whole.size + IN_FLIGHT
+    assert whole.ssh(f"ls {whole.blob_file}", check=False) == "", "what was handed over stays"
+    assert _unused_blobs(whole) == set()
+
+    def changed(config: State) -> None:
+        gguf(config)
+        for model in config["models"]:
+            model["definition"] = {"system": "", "template": "", "parameters": {"num_ctx": 512}}
+
+    whole.configure(changed)
+    assert whole.run()["ok"]
+    assert _options(whole, "fetched:1") == _options(whole, "copied:1") == {"num_ctx": {"512"}}
+    assert whole.served() < whole.size + IN_FLIGHT, "it was fetched again"
+    assert _unused_blobs(whole) == set()
 
     def wrong(config: State) -> None:
         gguf(config)
@@ -569,6 +582,12 @@ def test_gguf_by_path_and_by_address(whole: Site) -> None:
     state = whole.run()
     assert f"the SHA-256 is {sha256}, declared is {'ab' * 32}" in _entry(state, "copied:1")["error"]
     assert "copied:1" in whole.loaded() or whole.digest("copied:1"), "what was there stays"
+
+
+def _unused_blobs(site: Site) -> set[str]:
+    """Files in the store that no model uses."""
+    named = site.ssh(f"grep -rhoE 'sha256:[0-9a-f]{{64}}' {MODELS_DIR}/manifests | tr : -")
+    return set(site.ssh(f"ls {MODELS_DIR}/blobs").split()) - set(named.split())
 
 
 # Copies a GGUF file with two more keys: how vectors are pooled, and one that keeps the alignment.
@@ -638,6 +657,7 @@ def test_auto(whole: Site) -> None:
 
 CUSTOM_MODELS = Path("tests/lab/custom_models.py")
 HASHES = "Every file of the declared models hashes to its name, or is unchanged since it did"
+NOTHING_TO_DO = "The loader finds every model as declared, and no file that none of them uses"
 # What is done by hand on which host, and the claim that must fail for it there.
 DAMAGES = [
     (
@@ -699,7 +719,7 @@ def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:
     failing = lab.failing(inventory=CUSTOM_MODELS, LAB_MODELS=declared, **sampled)
     for host, damage, claim in DAMAGES:
         assert host in failing.get(claim, []), f"nobody noticed: {damage}"
-    assert failing[HASHES] == ["gpu1", "gpu2"]
+    assert failing[HASHES] == failing[NOTHING_TO_DO] == ["gpu1", "gpu2"]
     lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared)
     assert lab.failing(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}
     assert lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}

@@ -26,6 +26,8 @@ from driver_kernel import kernel_flavor
 WHEN_APT_IS_FREE = [str(Path(__file__).with_name("when-apt-is-free")), "600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 BOOT = Path("/boot")
+# Bytes that stay free: a module is built there, and an initramfs made.
+RESERVE = 2_000_000_000
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
 # The driver's packages, whichever branch, source and modules. The container toolkit's are others.
@@ -68,6 +70,7 @@ def install(options: argparse.Namespace) -> None:
     kernel, began = output(["uname", "-r"]), time.time() - 1
     clean_up([*options.pinning, *options.package], options.logs)
     run(["apt-get", "update"])
+    refuse_without_room([*options.pinning, *options.package, *options.fabric])
     if options.dkms:
         install_headers(kernel, began, options.logs)
     install_module(options, kernel, began)
@@ -84,6 +87,27 @@ def install(options: argparse.Namespace) -> None:
     names = [*options.package, *options.fabric]
     run(["apt-mark", "hold" if options.hold else "unhold", *names])
     say(f"driver {version} is installed for kernel {kernel}")
+
+
+def refuse_without_room(names: list[str]) -> None:
+    """Refuse what would fill the disk: dpkg finds out in the middle, with packages half installed.
+
+    apt looks at the room for what it fetches, and at none for what is unpacked.
+    """
+    planned = output(["apt-get", "-s", "install", *CHANGE, "--no-install-recommends", *names])
+    found = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", planned, re.MULTILINE)
+    if not found:  # nothing to install, or apt says below why it cannot
+        return
+    about = output(["apt-cache", "show", *(f"{name}={version}" for name, version in found)])
+    fields = re.findall(r"^(Installed-Size|Size): ([0-9]{1,12})$", about, re.MULTILINE)
+    need = sum(int(count) * (1 if field == "Size" else 1024) for field, count in fields)
+    free = min(shutil.disk_usage(place).free for place in ("/usr", "/var"))
+    if need + RESERVE > free:
+        raise Failure(
+            f"The driver's {len(found)} packages take {need / 1e9:.1f} GB, fetched and unpacked, "
+            f"and {free / 1e9:.1f} GB are free in /usr and /var, where {RESERVE / 1e9:.0f} GB are "
+            "to stay free: make room there. Nothing was installed."
+        )
 
 
 def refresh_initramfs(kernel: str) -> None:

@@ -127,7 +127,7 @@ def _write(gateway: Running) -> None:
     changes = {
         LIB: str(directory),
         "/run/nginx.pid": f"{directory}/nginx.pid",
-        "/var/log/nginx/": f"{directory}/",
+        "/var/log/llm-fleet/": f"{directory}/",
         "listen 127.0.0.1:8434": f"listen unix:{directory}/gateway.sock",
         **{f"10.0.0.{number}:11434": f"unix:{directory}/backend.sock:" for number in range(11, 14)},
         "http {": f"http {{\n{temporary}",

@@ -108,7 +108,7 @@ class TestGateway:
 
     def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
         """Each location that can be asked for refuses first, whatever it does then."""
-        gateway = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
+        gateway = self.text(fleet).split("access_log /var/log/llm-fleet/gateway.log")[1]
         public = re.findall(
             r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", gateway, flags=re.MULTILINE
         )
