@@ -201,7 +201,11 @@ def _asked_for(
     asked: list[tuple[str, str, Kind]] = [
         *(("--debian-12", name, "bookworm") for name in debian_12),
         *(("--ubuntu-like", name, "ubuntu-like") for name in ubuntu_like),
-        *(("--root", text.partition("=")[0], _tarball(text)) for text in roots if "=" in text),
+        *(
+            ("--root", text.partition("=")[0], _tarball(text))
+            for text in roots
+            if _names_host(text)
+        ),
     ]
     names = [host.name for host in plan]
     for option, name, _ in asked:
@@ -211,7 +215,11 @@ def _asked_for(
 
 
 def _default(roots: Sequence[str]) -> Kind:
-    return next((_tarball(text) for text in roots if "=" not in text), images.DEFAULT)
+    return next((_tarball(text) for text in roots if not _names_host(text)), images.DEFAULT)
+
+
+def _names_host(text: str) -> bool:
+    return text.partition("=")[0] not in ("", text)
 
 
 def _tarball(text: str) -> Path:
