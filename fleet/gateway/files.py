@@ -180,14 +180,18 @@ def loaded_files(me: FleetHost) -> list[str]:
     ]
 
 
-def dropin_file() -> ManagedFile:
-    """The drop-in that has the package's unit read our configuration only."""
+def dropin_file(me: FleetHost, ipv6: bool = True) -> ManagedFile:
+    """The drop-in that has the package's unit read our configuration only.
+
+    It says where nginx listens (see `config_files`), as that takes a restart.
+    """
     return ManagedFile(
         GATEWAY_DROPIN,
         render(
             "gateway/nginx.dropin.conf.j2",
             config=GATEWAY_CONFIG,
             sockets=[GATEWAY_STATUS_SOCKET],
+            endpoints=_known((*gateway_endpoints(me), *redirect_endpoints(me)), ipv6),
         ),
     )
 
