@@ -11,6 +11,7 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
 from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
+from fleet.dify.files import stack_sandbox
 from fleet.dify.paths import (
     DIFY_CLIENT_CONFIG,
     DIFY_CLIENT_PROGRAM,
@@ -69,7 +70,7 @@ def _have_done(unit: str, asked: dict[str, str], command: str, *options: Any) ->
     A run that is under way already may know older settings: what it leaves is done by another.
     """
     words = ("/usr/bin/python3", DIFY_STACK_PROGRAM, command, DIFY_STACK_CONFIG)
-    start = start_job(unit, *options, *words)
+    start = start_job(unit, stack_sandbox(), *options, *words)
     pending: list[str] = host.get_fact(DifyPending, **asked)
     for _ in range(2):
         if not pending:

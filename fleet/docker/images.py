@@ -12,6 +12,7 @@ from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.jobs import run_job, start_job
 from fleet.kit.paths import LIB
 from fleet.kit.render import host_program
+from fleet.kit.sandbox import sandbox
 
 PULLER = f"{LIB}/pull-image"
 
@@ -27,7 +28,9 @@ def pull_image(image: str, unit: str) -> Commands:
         return
     puller = ManagedFile(PULLER, host_program("kit", "pull-image"), mode="755")
     yield from install_files._inner(files=[puller])
-    start = start_job(unit, PULLER, QuoteString(image))
+    # Docker's client alone; what it is logged in to as root lies in its home.
+    closed = sandbox(ProtectHome="read-only")
+    start = start_job(unit, closed, PULLER, QuoteString(image))
     yield from run_job(
         unit, start, lambda: host.get_fact(LoggedJob, unit=unit), lambda _: f"pulling {image}"
     )

@@ -55,7 +55,7 @@ def provide_models(config: str, wait_timeout: float | None) -> Commands:
     for name, reason in check.pending.items():
         host.log(f"{name} {reason}")
     if wait_timeout is None:
-        yield _start()
+        yield or_journal(_start(), LOADER_UNIT)
         return
     yield from _run_loader(wait_timeout)
     left = host.get_fact(ModelsState, config=config)

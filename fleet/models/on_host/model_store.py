@@ -58,6 +58,16 @@ class Store:
             log(f"{name}: its manifest counts as none: {error}")
             return None
 
+    def remove_what_is_no_manifest(self) -> None:
+        """Remove what stands among the manifests and is no file.
+
+        Ollama opens each of them whenever it lists its models, and would wait for a FIFO for ever.
+        """
+        for path in (self.root / "manifests").rglob("*"):
+            if not path.is_file() and not path.is_dir():
+                log(f"{path}: is no file, removed")
+                path.unlink(missing_ok=True)
+
     def size(self, name: str) -> int:
         """Bytes of a model's blobs; 0 when it is not there."""
         manifest = self.manifest(name)
@@ -176,12 +186,13 @@ class Store:
         if (digests := self.named_blobs()) is None:
             return {}
         named = {blob_name(digest) for digest in digests}
-        old = time.time() - ORPHAN_AGE
+        # One of the future is of a clock that was ahead.
+        now = time.time()
         found = {}
         for path in self._files():
             with contextlib.suppress(FileNotFoundError):
                 about = path.lstat()
-                if path.name not in named and about.st_ctime < old:
+                if path.name not in named and abs(now - about.st_ctime) > ORPHAN_AGE:
                     found[path] = about.st_size
         return found
 

@@ -108,7 +108,7 @@ class TestGateway:
 
     def test_every_request_needs_a_key_but_the_health_check(self, fleet: Fleet) -> None:
         """Each location that can be asked for refuses first, whatever it does then."""
-        gateway = self.text(fleet).split("access_log /var/log/nginx/gateway.log")[1]
+        gateway = self.text(fleet).split("access_log /var/log/llm-fleet/gateway.log")[1]
         public = re.findall(
             r"^ +location ([^@].*) \{\n +(.+)\n +(.+)$", gateway, flags=re.MULTILINE
         )
@@ -171,12 +171,21 @@ class TestGateway:
         assert set(re.findall(r"return 308 (.+);", text)) == {f"{where}$request_uri"}
         assert "$host" not in text
 
-    def test_drop_in_reads_our_configuration_only(self) -> None:
-        commands = [line for line in lines(dropin_file().text) if line.startswith("Exec")]
+    def test_drop_in_reads_our_configuration_only(self, default: Fleet) -> None:
+        text = dropin_file(default["edge"]).text
+        commands = [line for line in lines(text) if line.startswith("Exec")]
         for kind in ("ExecStartPre", "ExecStart", "ExecReload"):
             first, *ours = [line for line in commands if line.startswith(f"{kind}=")]
             assert first == f"{kind}="
             assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
+
+    def test_nginx_restarts_when_it_listens_elsewhere(self) -> None:
+        """A reload fails to listen on all addresses while it listens on one of them."""
+        listens = [
+            dropin_file(fleet_of({"gpu1": GPU, "edge": ("gateway", {**EDGE[1], **data})})["edge"])
+            for data in ({}, {"gateway_listen": "any"}, {"gateway_port": 9000})
+        ]
+        assert len({item.text for item in listens}) == 3
 
 
 def _named(name: str, fleet: Fleet, *drained: str, ipv6: bool = True) -> ManagedFile:

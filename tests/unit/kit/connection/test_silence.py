@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -115,6 +116,17 @@ def test_a_silent_host_is_given_up(client: Transport, cable: Cable) -> None:
     assert not client.is_active()
 
 
+def test_an_old_watch_does_not_end_a_new_connection(client: Transport, cable: Cable) -> None:
+    """After a reboot of ours: the question to the old connection has no answer."""
+    ears = Ears(client.close)
+    watch = Watch(client, alive=ears.alive, silent=ears.silent)
+    assert ears.thrice.wait(10)
+    cable.is_cut.set()
+    time.sleep(0.5)
+    watch.end()
+    assert not ears.given_up.wait(4)
+
+
 # As while pyinfra waits for an answer at the terminal: nothing else in its process runs.
 _STANDS_STILL = """
 from gevent import monkey
@@ -135,11 +147,14 @@ client.auth_none("ops")
 ears = test["Ears"](client.close)
 silence.Watch(client, alive=ears.alive, silent=ears.silent)
 ears.thrice.wait(10)
-for _ in range(3):
+ask = client.global_request
+def stand_still(*words, **options):
+    time.sleep(0.3)  # until it is waited for
     get_original("time", "sleep")(4)
-    time.sleep(0.7)
+    return ask(*words, **options)
+client.global_request = stand_still
 before = ears.heard
-time.sleep(1)
+time.sleep(10)
 print(client.is_active(), ears.given_up.is_set(), ears.heard > before)
 """
 

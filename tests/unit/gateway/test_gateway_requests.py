@@ -101,6 +101,14 @@ class TestWhatPasses:
         sent = sent.encode() if isinstance(sent, str) else sent
         assert gateway.seen[-1] == (path, sent)
 
+    @pytest.mark.parametrize(
+        "path", ["//api/chat", "/api//chat", "/a%70i/chat", "/api/pull/../chat", "/api/./chat"]
+    )
+    def test_one_path_however_it_is_written(self, gateway: Running, path: str) -> None:
+        """The server is asked at the very path that the request was judged for."""
+        assert gateway.post(f"{path}?beta=true", CHAT)[0] == 200
+        assert gateway.seen[-1][0] == "/api/chat?beta=true"
+
     def test_in_pieces_and_larger_than_memory_is_for(self, gateway: Running) -> None:
         """Every place at which a piece may end, in a text, a key or between backslashes."""
         text = b'{"prompt":"' + b'\\\\\\"\\u00e9' * 60_000 + b'" , "model" : "large" }'
