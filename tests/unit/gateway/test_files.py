@@ -13,11 +13,11 @@ import pytest
 
 from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
-from fleet.gateway.files import config_files, curves, dropin_file
+from fleet.gateway.files import config_files, connection_files, curves, dropin_file
 from fleet.gateway.paths import GATEWAY_CONFIG
 from fleet.kit.files import ManagedFile
 from tests.fleets import BOX, EDGE, GPU, Hosts, alternative, fleet_of
-from tests.unit.rendered import lines
+from tests.unit.rendered import lines, nft_listing
 
 GPU6 = (GPU[0], {**GPU[1], "private_address": "fd00::11"})
 
@@ -230,3 +230,20 @@ def findings(hosts: Hosts, directory: Path, change: tuple[str, str] = ("", "")) 
         check=False,
     )
     return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({}, "ip saddr { 10.0.0.2, 10.0.0.11 } accept"),
+        ({"gateway_connections_free": ["10.0.0.0/8", "fd00::/8"]}, "ip6 saddr fd00::/8 accept"),
+        ({"gateway_connections": 8}, "ct count over 8 } reject with tcp reset"),
+    ],
+)
+def test_nft_takes_the_limit(tmp_path: Path, settings: dict[str, object], rule: str) -> None:
+    edge = {"private_address": "10.0.0.2", "gateway_keys": ["team-a"], **settings}
+    fleet = fleet_of({"gpu1": GPU, "edge": ("gateway", edge)})
+    rules, _ = connection_files(fleet["edge"], fleet)
+    listed = nft_listing(tmp_path, rules.text)
+    assert rule in " ".join(listed.split())
+    assert "tcp dport != 8434 accept" in listed
