@@ -82,9 +82,9 @@ test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgr
 	$(BIN)/pytest -v $(LAB_ITSELF)
 	$(LAB_TESTS) tests/lab -m 'not slow' --durations 15
 
-# With the hosts that a file asks for by name as they are: those of Debian 12.
+# Of all hosts but those of Debian 12 that a file asks for; "gpu1=TARBALL gpu2=TARBALL" is of these two.
 test-root: .venv/installed ## Deploy, gateway, firewall and models on hosts from ROOT, a distribution's tarball (root)
-	LLM_FLEET_LAB_ROOT=$(abspath $(ROOT)) $(LAB_TESTS) $(addprefix tests/lab/test_,deploy.py gateway.py firewall.py models.py)
+	LLM_FLEET_LAB_ROOT="$(ROOT)" $(LAB_TESTS) $(addprefix tests/lab/test_,deploy.py gateway.py firewall.py models.py)
 
 test-docker: .venv/installed ## Docker and the container toolkit on real hosts (root, slow)
 	$(BIN)/pytest tests/lab/test_docker.py tests/lab/test_apt.py -v --durations 5

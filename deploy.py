@@ -30,7 +30,7 @@ me = fleet[host.name]
 
 # What goes wrong on this host from here on fails this host alone.
 with alone():
-    lock_host(name="Lock the host against other deploys", _serial=True)
+    lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
     platform(me, fleet)
     if me.runs(Ollama):

@@ -172,7 +172,7 @@ def _configuration(lab: Lab, rig: Rig) -> tuple[str, dict[str, str], str]:
         extra += _BACKEND.format(backend=BACKEND, text="y" * 1000)
     text = re.sub(r"\}\s*\Z", f"{extra}}}\n", files.pop("nginx.conf"))
     text = text.replace("/run/nginx.pid", f"{rig.folder}/nginx.pid").replace(LIB, rig.folder)
-    return text.replace("/var/log/nginx/", f"{rig.folder}/"), files, key
+    return text.replace("/var/log/llm-fleet/", f"{rig.folder}/"), files, key
 
 
 def _wrk(lab: Lab, rig: Rig, port: int, connections: int) -> tuple[float, float]:

@@ -113,7 +113,7 @@ def status(lab_id: str) -> None:
     for name, record in hosts.known(lab).items():
         groups = ",".join(record["groups"])
         addresses = f"{record['address']:<14}{record['address6']:<16}"
-        click.echo(f"{name:<6} {groups:<12}{record['release']:<12}{addresses}{rows[name]}")
+        click.echo(f"{name:<6} {groups:<12}{record['release']:<12} {addresses}{rows[name]}")
     click.echo(f"upstream {services.state(lab)}")
     if lab.read("registry"):
         click.echo(f"registry {services.registry_state(lab)}")
@@ -201,7 +201,11 @@ def _asked_for(
     asked: list[tuple[str, str, Kind]] = [
         *(("--debian-12", name, "bookworm") for name in debian_12),
         *(("--ubuntu-like", name, "ubuntu-like") for name in ubuntu_like),
-        *(("--root", text.partition("=")[0], _tarball(text)) for text in roots if "=" in text),
+        *(
+            ("--root", text.partition("=")[0], _tarball(text))
+            for text in roots
+            if _names_host(text)
+        ),
     ]
     names = [host.name for host in plan]
     for option, name, _ in asked:
@@ -211,7 +215,11 @@ def _asked_for(
 
 
 def _default(roots: Sequence[str]) -> Kind:
-    return next((_tarball(text) for text in roots if "=" not in text), images.DEFAULT)
+    return next((_tarball(text) for text in roots if not _names_host(text)), images.DEFAULT)
+
+
+def _names_host(text: str) -> bool:
+    return text.partition("=")[0] not in ("", text)
 
 
 def _tarball(text: str) -> Path:

@@ -47,8 +47,6 @@ def docker(me: FleetHost) -> None:
         name="Run Docker as declared",
         unit=DOCKER_UNIT,
         files=[DOCKER_CONFIG, *DOCKER_BINARIES],
-        # Docker's unit allows three starts a minute.
-        uncounted=True,
     )
     set_members(name="Set the group's members", group="docker", users=list(me[Docker].users))
 

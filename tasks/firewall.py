@@ -8,6 +8,7 @@ from pyinfra.operations import files
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import (
+    Bridges,
     LoginCarrier,
     OtherFilters,
     OtherFirewalls,
@@ -30,6 +31,7 @@ from fleet.firewall.preflight import (
     refuse_lockout,
     refuse_open_uplinks,
     refuse_other_firewalls,
+    remarks,
 )
 from fleet.firewall.probes import bridges, probes
 from fleet.firewall.settings import Firewall
@@ -65,8 +67,8 @@ def firewall(me: FleetHost, fleet: Fleet) -> None:
         OtherFilters, probes=[str(probe) for probe in needed], bridges=bridges(me)
     )
     refuse_closed_by_others(me, needed, found)
-    for unknown in found.unknown:
-        host.log(f"another packet filter could not be judged: {unknown}")
+    for line in remarks(me, needed, found, host.get_fact(Bridges)):
+        host.log(line)
     install_packages(name="Install nftables", packages=["nftables"])
     install_files(
         name="Install the guard that undoes rules nobody can log in under", files=[guard_file()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy
 from pyinfra.facts.server import LinuxDistribution
-from pyinfra.operations import files
+from pyinfra.operations import files, server
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.declared import metrics_endpoints
@@ -14,24 +14,37 @@ from fleet.gateway.files import (
     KERNEL,
     acme_hook,
     config_files,
+    connection_files,
     dropin_file,
     exporter_dropins,
     health_origin,
     loaded_files,
     request_exporter_files,
+    rotation_files,
     sysctl_file,
 )
-from fleet.gateway.operations import acme_certificate, kernel_settings, placeholder_certificate
+from fleet.gateway.operations import (
+    acme_certificate,
+    kernel_settings,
+    live_table,
+    placeholder_certificate,
+)
 from fleet.gateway.paths import (
     ACME_HOOK,
     ACME_ROOT,
+    CONNECTIONS_TABLE,
+    CONNECTIONS_UNIT,
     EXPORTERS,
     GATEWAY_DIR,
     GATEWAY_DROPIN,
     GATEWAY_LOG,
+    GATEWAY_LOG_READERS,
+    GATEWAY_LOGS,
     GATEWAY_SYSCTL,
     GATEWAY_UNIT,
     METRICS_UNIT,
+    ROTATION_TIMER,
+    ROTATION_TIMER_FILE,
 )
 from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites, refuse_without_lua
 from fleet.gateway.settings import Gateway
@@ -54,13 +67,14 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         "curl",
         "libnginx-mod-http-lua",
         "logrotate",
+        "nftables",
         "nginx",
         "procps",
         *(["certbot", "openssl"] if me[Gateway].tls == "acme" else []),
     ]
     # Before the package, whose own site would listen on every address: at a boot after an
     # installation that was cut short too. Masked while it is installed: nothing is there to serve.
-    install_files(name="Install the drop-in", files=[dropin_file()])
+    install_files(name="Install the drop-in", files=[dropin_file(me, host.get_fact(HasIpv6))])
     install_packages(name="Install nginx", packages=packages, masked_unit=GATEWAY_UNIT)
     have_directory(
         name="Create the directory",
@@ -68,8 +82,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         group="root",
         mode="700",
     )
-    # Before nginx makes it with the mode of its own choice.
-    files.file(name="Create the log", path=GATEWAY_LOG, user="www-data", group="adm", mode="640")
+    _logs()
     if me[Gateway].tls == "acme":
         have_directory(
             name="Create the webroot",
@@ -95,6 +108,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])
     kernel_settings(name="Run the kernel as declared", values=KERNEL, path=GATEWAY_SYSCTL)
+    _connections(me, fleet)
     run_unit(
         name="Run nginx as declared",
         unit=GATEWAY_UNIT,
@@ -110,6 +124,46 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
             directory=me[Gateway].acme_directory,
         )
     _metrics(me)
+
+
+def _logs() -> None:
+    server.group(name="Create the log's group", group=GATEWAY_LOG_READERS, system=True)
+    have_directory(
+        name="Create the logs' directory",
+        directory=Directory(GATEWAY_LOGS, GATEWAY_LOGS),
+        group="root",
+        mode="755",
+    )
+    # Before nginx makes it with the mode of its own choice.
+    files.file(
+        name="Create the log",
+        path=GATEWAY_LOG,
+        user="www-data",
+        group=GATEWAY_LOG_READERS,
+        mode="640",
+    )
+    rotation = rotation_files()
+    install_files(name="Install the logs' rotation", files=rotation)
+    run_unit(name="Rotate the logs", unit=ROTATION_TIMER, files=[ROTATION_TIMER_FILE])
+
+
+def _connections(me: FleetHost, fleet: Fleet) -> None:
+    if me[Gateway].connections is None:
+        stop_unit(name="Let addresses have any number of connections", unit=CONNECTIONS_UNIT)
+        return
+    rules, unit = connection_files(me, fleet)
+    install_files(
+        name="Install the limit of connections",
+        files=[rules, unit],
+        check=StringCommand("nft -c -f", rules.staged_name),
+    )
+    run_unit(name="Limit connections at boot", unit=CONNECTIONS_UNIT, files=[rules.path, unit.path])
+    live_table(
+        name="Limit connections now",
+        table=CONNECTIONS_TABLE,
+        path=rules.path,
+        unit=CONNECTIONS_UNIT,
+    )
 
 
 def _metrics(me: FleetHost) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pyinfra.api import deploy
+from pyinfra.api import StringCommand, deploy
 
 from fleet.declare.fleet import FleetHost
 from fleet.kit.commands import verify_unit
@@ -12,8 +12,9 @@ from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import enable_unit
-from fleet.models.files import loader_config, loader_files, names_in_use, unit_file
+from fleet.models.files import loader_config, loader_files, names_in_use, unit_files
 from fleet.models.operations import choose_model, provide_models
+from fleet.models.paths import LOADER_TIMER
 from fleet.models.settings import Models
 from fleet.ollama.models import is_auto
 from fleet.ollama.paths import LOADER_UNIT
@@ -28,8 +29,10 @@ def models(me: FleetHost) -> None:
         choose_model(name="Choose the model by the host's memory")
     install_files(
         name="Install the loader's unit",
-        files=[unit_file(me)],
-        check=verify_unit(LOADER_UNIT),
+        files=unit_files(me),
+        check=StringCommand(
+            "(", verify_unit(LOADER_UNIT), ") && (", verify_unit(LOADER_TIMER), ")"
+        ),
     )
     enable_unit(name="Run the loader whenever Ollama starts", unit=LOADER_UNIT)
     provide_models(

@@ -16,11 +16,13 @@ from pyinfra.api import Host, QuoteString, State, StringCommand
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.dify import declared as dify
+from fleet.dify.files import stack_sandbox
 from fleet.dify.on_host.dify_manifest import LONGEST, MANIFEST, Manifest, manifest_of
 from fleet.dify.paths import DIFY_RESTORE, DIFY_ROOT, DIFY_STACK_CONFIG, DIFY_STACK_PROGRAM
 from fleet.dify.settings import Dify
 from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.errors import FleetError
+from fleet.kit.jobs import properties
 from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import sha256
 
@@ -59,7 +61,7 @@ class DifyHost:
         self._run(
             StringCommand(
                 "systemd-run --quiet --wait --collect", UNIT_OPTIONS, "--unit", _JOB,
-                "--property", QuoteString(after),
+                "--property", QuoteString(after), *properties(stack_sandbox()),
                 "/usr/bin/python3", program, "backup", config,
                 "|| {", journal_of(_JOB, 8), ">&2; exit 1; }",
             ),

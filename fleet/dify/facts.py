@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.dify.paths import DIFY_CLIENT_CONFIG, DIFY_CLIENT_PROGRAM, DIFY_PRISTINE
+from fleet.kit.on_host.outside import FormError, parsed
 
 
 class DifyRelease(FactBase[str | None]):
@@ -50,7 +49,10 @@ class DifyPending(FactBase[list[str]]):
     def process(self, output: list[str]) -> list[str]:
         if not output:
             return ["cannot be told"]
-        pending: list[str] = json.loads(output[-1])["pending"]
+        try:
+            pending: list[str] = parsed(output[-1], {"pending": [str]}, "the answer")["pending"]
+        except FormError as error:
+            return [f"cannot be told: {error}"]
         return pending
 
 
@@ -68,5 +70,8 @@ class DifyKeyPrints(FactBase[dict[str, str]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, str]:
-        prints: dict[str, str] = json.loads("\n".join(output) or "{}")
+        try:
+            prints: dict[str, str] = parsed("\n".join(output) or "{}", {...: str})
+        except FormError:  # none is known, so each is fetched anew
+            return {}
         return prints

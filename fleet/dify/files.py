@@ -30,13 +30,15 @@ from fleet.dify.paths import (
     DIFY_VALUES,
 )
 from fleet.dify.settings import Dify
-from fleet.gateway import tls
+from fleet.gateway.declared import authority_certificate
 from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after, seconds
 from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
+from fleet.kit.paths import ETC
 from fleet.kit.releases import fetcher_file
 from fleet.kit.render import render
+from fleet.kit.sandbox import sandbox
 
 PROVIDER = "langgenius/ollama/ollama"
 # Sample app to Dify's word for its kind. Only a workflow, streamed, proves the worker.
@@ -71,13 +73,38 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     # What is read by its name in another file comes before that one.
     shown = [ManagedFile(DIFY_STACK_CONFIG, stack)]
     if declared.ollama_access(me, fleet).own_ca:
-        shown.insert(0, ManagedFile(DIFY_CA, tls.ca_certificate(fleet.secrets)))
+        shown.insert(0, ManagedFile(DIFY_CA, authority_certificate(fleet)))
     return [*secret, *shown]
+
+
+def stack_sandbox() -> list[str]:
+    """What the stack's program is kept from: lines of a unit's `[Service]`.
+
+    It is Docker's client, and has root's rights to the volumes, wherever Docker keeps them: backups
+    and restores are of everybody's files, with their modes, and an operator may have backups below
+    /home. It asks Dify over HTTP, and the kernel when the containers' processes began, which are of
+    other users.
+    """
+    return sandbox(
+        CapabilityBoundingSet="CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID",
+        RestrictAddressFamilies="AF_UNIX AF_INET AF_INET6",
+        RestrictSUIDSGID="no",
+        SystemCallFilter="@system-service",
+        ProtectSystem="full",
+        ProtectHome="no",
+        ProcSubset="all",
+        ProtectProc="default",
+        ReadWritePaths=ETC,
+    )
 
 
 def unit_files() -> tuple[ManagedFile, ManagedFile, ManagedFile]:
     """The unit that follows a boot, the one that makes a backup, and the timer that asks for it."""
-    values = {"program": DIFY_STACK_PROGRAM, "config": DIFY_STACK_CONFIG}
+    values = {
+        "program": DIFY_STACK_PROGRAM,
+        "config": DIFY_STACK_CONFIG,
+        "closed": "\n".join(stack_sandbox()),
+    }
     boot = render("dify/llm-fleet-dify-boot.service.j2", **values)
     service = render("dify/llm-fleet-dify-backup.service.j2", **values)
     return (

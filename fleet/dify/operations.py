@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from pyinfra.api import FunctionCommand, QuoteString, StringCommand, operation
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 
 from fleet.dify.facts import DifyKeyPrints, DifyPending, DifyRelease
+from fleet.dify.files import stack_sandbox
 from fleet.dify.paths import (
     DIFY_CLIENT_CONFIG,
     DIFY_CLIENT_PROGRAM,
@@ -26,6 +26,7 @@ from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.jobs import newest_line, run_job, start_job
+from fleet.kit.on_host.outside import FormError, parsed
 from fleet.kit.releases import Tarball, fetch_release
 from fleet.kit.secrets import SecretStore
 
@@ -69,7 +70,7 @@ def _have_done(unit: str, asked: dict[str, str], command: str, *options: Any) ->
     A run that is under way already may know older settings: what it leaves is done by another.
     """
     words = ("/usr/bin/python3", DIFY_STACK_PROGRAM, command, DIFY_STACK_CONFIG)
-    start = start_job(unit, *options, *words)
+    start = start_job(unit, stack_sandbox(), *options, *words)
     pending: list[str] = host.get_fact(DifyPending, **asked)
     for _ in range(2):
         if not pending:
@@ -109,7 +110,12 @@ def _fetch_keys(store: SecretStore, names: dict[str, str], arguments: dict[str, 
     ok, output = host.run_shell_command(
         StringCommand("cat", DIFY_KEYS), print_output=False, print_input=False, **arguments
     )
-    values = json.loads(output.stdout) if ok else {}
+    try:
+        values = parsed(output.stdout, {...: str}, DIFY_KEYS) if ok else {}
+    except FormError as error:
+        # Nothing of it is shown: it is of secrets.
+        place = str(error).partition(" is ")[0]
+        raise FleetError(f"{host.name}: {place} is not as Dify's set-up writes it") from None
     for role, name in names.items():
         if role not in values:
             raise FleetError(f"{host.name}: {DIFY_KEYS} has no key of the {role} app")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
+
+from fleet.kit.on_host.outside import FormError, parsed
 
 
 class OwnedText(NamedTuple):
@@ -53,7 +54,10 @@ class DockerInfo(FactBase[dict[str, Any]]):
 
     @override
     def process(self, output: list[str]) -> dict[str, Any]:
-        info: dict[str, Any] = json.loads("\n".join(output) or "{}")
+        try:
+            info: dict[str, Any] = parsed("\n".join(output) or "{}", {"ServerVersion?": str})
+        except FormError:
+            return {}
         # A client without a daemon still describes itself.
         return info if info.get("ServerVersion") else {}
 

@@ -15,6 +15,7 @@ from fleet.docker.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_ROOT, DOCKER_
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import ManagedFile, install_files
+from fleet.kit.on_host.outside import FormError, parsed
 
 # By the unit's own command line too: a key that is also a flag there keeps the daemon from
 # starting. Of its variables ($DOCKER_OPTS) only the shell that starts it knows the values.
@@ -95,11 +96,9 @@ def read_owned(record: str) -> tuple[dict[str, Any], set[Path]]:
 
 def _object(path: str, text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text or "{}")
-    except json.JSONDecodeError as error:
-        raise RefusedError(f"{path} is no JSON ({error}); correct it or move it away") from None
-    if not isinstance(value, dict):
-        raise RefusedError(f"{path} holds no JSON object; correct it or move it away")
+        value: dict[str, Any] = parsed(text or "{}", {"paths?": [[str]]}, path)
+    except FormError as error:
+        raise RefusedError(f"{error}; correct it or move it away") from None
     return value
 
 

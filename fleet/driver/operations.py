@@ -60,6 +60,8 @@ def install_driver(plan: Plan, version: str | None, hold: bool) -> Commands:
             words += [option, QuoteString(name)]
     start = start_job(
         DRIVER_JOB,
+        # Nothing: what packages' scripts do, and a build of a module, may need all of the host.
+        [],
         "--property=Type=exec",
         "--setenv=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "/usr/bin/python3",

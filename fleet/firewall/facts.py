@@ -25,8 +25,8 @@ class RulesetState(FactBase[Ruleset]):
     """`table` as the kernel has it, and as `path` would make it.
 
     The file is loaded in a network namespace of its own that lasts as long as the command, so both
-    listings come from the same nft and can be compared whole. Of a file that nft does not take,
-    nothing would be made.
+    listings come from the same nft and can be compared whole; but for who is in a set, which
+    changes from packet to packet. Of a file that nft does not take, nothing would be made.
     """
 
     _SEPARATOR = "-- declared --"
@@ -39,12 +39,13 @@ class RulesetState(FactBase[Ruleset]):
     @override
     def command(self, table: str, path: str) -> StringCommand:
         return StringCommand(
-            f"nft --stateless list table {table} 2>/dev/null; echo '{self._SEPARATOR}'; [ ! -f",
+            f"nft --stateless --terse list table {table} 2>/dev/null;",
+            f"echo '{self._SEPARATOR}'; [ ! -f",
             QuoteString(path),
             "] || unshare --net sh -c",
             QuoteString(
                 StringCommand(
-                    "nft -f", QuoteString(path), f"&& nft --stateless list table {table}"
+                    "nft -f", QuoteString(path), f"&& nft --stateless --terse list table {table}"
                 ).get_raw_value()
             ),
             "|| true",
@@ -188,6 +189,20 @@ class Uplinks(FactBase[list[str]]):
             "for family in -4 -6; do ip -o $family route show default 2>/dev/null "
             "| sed -n 's/.* dev \\([^ ]*\\).*/\\1/p'; done; } | sort -u"
         )
+
+    @override
+    def process(self, output: list[str]) -> list[str]:
+        return output
+
+
+class Bridges(FactBase[list[str]]):
+    """The host's bridges: of containers, of virtual machines, or of its cards."""
+
+    default = list
+
+    @override
+    def command(self) -> str:
+        return "ip -o link show type bridge | awk -F ': ' '{ print $2 }'"
 
     @override
     def process(self, output: list[str]) -> list[str]:

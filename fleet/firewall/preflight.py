@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import Carrier, Filters, Login
@@ -112,21 +112,46 @@ def refuse_open_uplinks(me: FleetHost, uplinks: list[str]) -> None:
 
 
 def refuse_closed_by_others(me: FleetHost, probes: Iterable[Probe], found: Filters) -> None:
-    """Refuse a host where another packet filter closes what is declared to be open.
+    """Refuse a host where another packet filter closes a service of the fleet's.
 
     Raises:
         FleetError: one does.
     """
-    if not found.closed:
-        return
-    names = {str(probe): probe for probe in probes}
-    lines = [
-        f"{names[item.probe].setting} = {names[item.probe].port} for {names[item.probe].source} "
-        f"by `{item.rule}`"
-        for item in found.closed
-    ]
-    raise FleetError(
-        f"{me.name}: another packet filter here closes what is declared: {'; '.join(lines)}; "
-        "remove the rule (and from where it is loaded at boot, such as /etc/iptables or "
-        "/etc/nftables.conf), or let these callers through in it"
-    )
+    if ours := closed_by_others(probes, found)[0]:
+        raise FleetError(
+            f"{me.name}: another packet filter here closes what is declared: {'; '.join(ours)}; "
+            "remove the rule (and from where it is loaded at boot, such as /etc/iptables or "
+            "/etc/nftables.conf), or let these callers through in it"
+        )
+
+
+def remarks(
+    me: FleetHost, probes: Iterable[Probe], found: Filters, bridges: list[str]
+) -> Iterator[str]:
+    """What no host is refused for, and whoever deploys should know."""
+    # Who may call what is not ours, another filter may well decide.
+    for line in closed_by_others(probes, found)[1]:
+        yield f"another packet filter closes {line}"
+    for line in found.unknown:
+        yield f"another packet filter could not be judged: {line}"
+    ends = {name for way in me[Firewall].forward for name in (way.incoming, way.outgoing)} - {"*"}
+    known = (*me[Firewall].container_interfaces, *ends)
+    for name in bridges:
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in known):
+            yield (
+                f"{name} is a bridge that nobody declared: what is behind it reaches nobody else, "
+                "and nobody reaches it; firewall_container_interfaces and firewall_forward are for "
+                "such"
+            )
+
+
+def closed_by_others(probes: Iterable[Probe], found: Filters) -> tuple[list[str], list[str]]:
+    """A line for each probe that is closed, with the rule: of the fleet's services, and others."""
+    by_text = {str(probe): probe for probe in probes}
+    lines: dict[bool, list[str]] = {True: [], False: []}
+    for item in found.closed:
+        probe = by_text[item.probe]
+        lines[probe.ours].append(
+            f"{probe.setting} = {probe.port} for {probe.source} by `{item.rule}`"
+        )
+    return lines[True], lines[False]

@@ -23,8 +23,9 @@ _EVERYBODY = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 class Probe:
     """A connection that is declared to be possible.
 
-    `setting` opens it. Without `address`, it is whichever of the host's `source` would call. What a
-    container has published is reached on another `way` than what the host itself listens on.
+    `setting` opens it, for a service of the fleet's where it is `ours`. Without `address`, it is
+    whichever of the host's `source` would call. What a container has published is reached on
+    another `way` than what the host itself listens on.
     """
 
     setting: str
@@ -32,6 +33,7 @@ class Probe:
     address: str
     port: int
     way: Literal["input", "forward"] = "input"
+    ours: bool = True
 
     def __str__(self) -> str:
         """As the program on the host takes it."""
@@ -44,7 +46,7 @@ def probes(
     """What has to be possible; `login` is a caller that there surely is."""
     found = [probe for service in fleet.services(me) for probe in _of_service(service, login)]
     found += [
-        Probe("firewall_open_tcp", _caller(network, login), "", port)
+        Probe("firewall_open_tcp", _caller(network, login), "", port, ours=False)
         for port in me[Firewall].open_tcp
         for network in _EVERYBODY
     ]

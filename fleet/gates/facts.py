@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,7 @@ from typing_extensions import override
 from fleet.declare.types import is_http
 from fleet.gates.gguf import HEAD
 from fleet.gates.placement import Loaded, Placement, Surroundings
-from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.on_host.outside import FormError, counted, parsed
 from fleet.kit.on_host.registry import MANIFEST, MANIFEST_LIMIT, MANIFEST_TYPE
 from fleet.models.on_host.ollama_protocol import ANSWER_LIMIT, RUNNING
 
@@ -58,9 +56,9 @@ class GpuMemories(FactBase[tuple[GpuMemory, ...]]):
         rows = [[word.strip() for word in line.split(",")] for line in output]
         # Without a device it says so in a sentence.
         return tuple(
-            GpuMemory(int(row[0]), row[1], int(row[2]) * _MIB if row[2].isdecimal() else 0)
+            GpuMemory(index, row[1], (counted(row[2]) or 0) * _MIB)
             for row in rows
-            if len(row) == 3 and row[0].isdecimal()
+            if len(row) == 3 and (index := counted(row[0])) is not None
         )
 
 
@@ -145,7 +143,7 @@ class FileHead(FactBase[bytes]):
     def process(self, output: list[str]) -> bytes:
         try:
             return base64.b64decode("".join(output))
-        except binascii.Error:
+        except ValueError:  # not even text of ASCII
             return b""
 
 
@@ -167,8 +165,7 @@ class FileSize(FactBase[int]):
 
     @override
     def process(self, output: list[str]) -> int:
-        text = "".join(output).strip()
-        return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else 0
+        return counted("".join(output)) or 0
 
 
 class PlacementState(FactBase[Placement]):

@@ -31,7 +31,8 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
     verdict = judge(
         budgets, gates.candidates(me, host.get_fact), gates.offloaded(me, host.get_fact)
     )
-    for note in verdict.notes:
+    # Before the last judgement a bare host has no curl yet to ask a registry with.
+    for note in verdict.notes if final else ():
         host.log(note)
     if verdict.refusals:
         yield fail("\n".join(f"{host.name}: {line}" for line in verdict.refusals))

@@ -11,8 +11,13 @@ import click
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
-from fleet.gateway import tls
-from fleet.gateway.declared import gateway_keys, gateway_url, previous_gateway_key, trust_of
+from fleet.gateway.declared import (
+    authority_certificate,
+    gateway_keys,
+    gateway_url,
+    previous_gateway_key,
+    trust_of,
+)
 from fleet.gateway.drain import Gateways
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
@@ -130,7 +135,7 @@ def ca(inventory: Path) -> None:
     fleet = open_fleet(inventory)
     if not any(gateway[Gateway].tls == "private-ca" for gateway in fleet.running(Gateway)):
         raise click.ClickException("no gateway of this inventory has gateway_tls = 'private-ca'")
-    click.echo(tls.ca_certificate(fleet.secrets), nl=False)
+    click.echo(authority_certificate(fleet), nl=False)
     click.echo(
         "Save it as fleet-ca.pem. Python clients: SSL_CERT_FILE=fleet-ca.pem; curl: --cacert "
         "fleet-ca.pem; a whole Debian host: /usr/local/share/ca-certificates/fleet-ca.crt, then "

@@ -124,11 +124,21 @@ def previous_gateway_key(fleet: Fleet, name: str) -> Previous | None:
     return fleet.secrets.previous(f"gateway_key_{name}")
 
 
+def authority_certificate(fleet: Fleet) -> str:
+    """The certificate of the fleet's own authority, in PEM."""
+    return tls.ca_certificate(fleet.secrets, authority_names(fleet))
+
+
+def authority_names(fleet: Fleet) -> list[str]:
+    """What the fleet's own authority may speak for: what its gateways are called."""
+    return [name for gateway in fleet.running(Gateway) for name in gateway_names(gateway)]
+
+
 def trust_of(fleet: Fleet, host: FleetHost) -> str | bool:
     """What a client of this machine verifies the gateway with, as `requests` takes it."""
     if host[Gateway].tls != "private-ca":
         return True
-    tls.ca_certificate(fleet.secrets)
+    authority_certificate(fleet)
     return str(fleet.secrets.path(tls.CA_CERTIFICATE))
 
 

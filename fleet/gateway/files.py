@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    collapse_addresses,
+    ip_address,
+    ip_network,
+)
 from pathlib import PurePosixPath
 
 from pydantic import SecretStr
@@ -11,6 +19,7 @@ from pydantic import SecretStr
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
 from fleet.gateway.declared import (
+    authority_names,
     gateway_endpoints,
     gateway_keys,
     gateway_names,
@@ -24,20 +33,28 @@ from fleet.gateway.keys import key_entries, key_tables
 from fleet.gateway.paths import (
     ACME_HOOK,
     ACME_ROOT,
+    CONNECTIONS_TABLE,
+    CONNECTIONS_UNIT_FILE,
     EXPORTERS,
     GATEWAY_CERTIFICATE,
     GATEWAY_CERTIFICATE_KEY,
     GATEWAY_CONFIG,
+    GATEWAY_CONNECTIONS,
     GATEWAY_DRAINED,
     GATEWAY_DROPIN,
     GATEWAY_FIELDS,
     GATEWAY_KEYS,
     GATEWAY_LOG,
+    GATEWAY_LOG_READERS,
+    GATEWAY_LOGS,
     GATEWAY_PROGRAMS,
+    GATEWAY_ROTATION,
     GATEWAY_STATUS_SOCKET,
     GATEWAY_SYSCTL,
     METRICS_PROGRAM,
     METRICS_UNIT_FILE,
+    ROTATION_TIMER_FILE,
+    ROTATION_UNIT_FILE,
 )
 from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
@@ -132,6 +149,7 @@ def config_files(
             **{gpu.name: ollama_endpoint(gpu) for gpu in fleet.running(Ollama)},
             **{item.name: item.endpoint for item in upstreams(fleet, drained)},
         },
+        logs=GATEWAY_LOGS,
         tables=key_tables(me[Gateway].keys, previous),
         tls=_tls(me, openssl),
     )
@@ -180,16 +198,63 @@ def loaded_files(me: FleetHost) -> list[str]:
     ]
 
 
-def dropin_file() -> ManagedFile:
-    """The drop-in that has the package's unit read our configuration only."""
+def dropin_file(me: FleetHost, ipv6: bool = True) -> ManagedFile:
+    """The drop-in that has the package's unit read our configuration only.
+
+    It says where nginx listens (see `config_files`), as that takes a restart.
+    """
     return ManagedFile(
         GATEWAY_DROPIN,
         render(
             "gateway/nginx.dropin.conf.j2",
             config=GATEWAY_CONFIG,
+            logs=GATEWAY_LOGS,
             sockets=[GATEWAY_STATUS_SOCKET],
+            endpoints=_known((*gateway_endpoints(me), *redirect_endpoints(me)), ipv6),
         ),
     )
+
+
+def rotation_files() -> list[ManagedFile]:
+    """What keeps the logs small, and the unit and the timer that do it."""
+    return [
+        ManagedFile(
+            GATEWAY_ROTATION,
+            render("gateway/logrotate.conf.j2", logs=GATEWAY_LOGS, readers=GATEWAY_LOG_READERS),
+        ),
+        ManagedFile(
+            ROTATION_UNIT_FILE,
+            render("gateway/logs.service.j2", logs=GATEWAY_LOGS, config=GATEWAY_ROTATION),
+        ),
+        ManagedFile(ROTATION_TIMER_FILE, render("gateway/logs.timer.j2")),
+    ]
+
+
+def connection_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
+    """The rules that limit an address's connections, and the unit that loads them."""
+    ports = {endpoint.port for endpoint in (*gateway_endpoints(me), *redirect_endpoints(me))}
+    hosts = [host[Platform].private_address for host in fleet]
+    free = [*(ip_network(str(host)) for host in hosts if host), *me[Gateway].connections_free]
+    # As nft keeps a set: no network is within another.
+    families = {
+        "ip": collapse_addresses(item for item in free if isinstance(item, IPv4Network)),
+        "ip6": collapse_addresses(item for item in free if isinstance(item, IPv6Network)),
+    }
+    listed = {family: [str(item) for item in networks] for family, networks in families.items()}
+    rules = render(
+        "gateway/connections.nft.j2",
+        table=CONNECTIONS_TABLE,
+        ports=sorted(ports),
+        free={family: networks for family, networks in listed.items() if networks},
+        most=me[Gateway].connections,
+    )
+    unit = render(
+        "gateway/connections.service.j2", rules=GATEWAY_CONNECTIONS, table=CONNECTIONS_TABLE
+    )
+    return [
+        ManagedFile(GATEWAY_CONNECTIONS, rules),
+        ManagedFile(CONNECTIONS_UNIT_FILE, unit),
+    ]
 
 
 def sysctl_file() -> ManagedFile:
@@ -213,6 +278,7 @@ def request_exporter_files(me: FleetHost) -> list[ManagedFile]:
         "gateway/metrics.service.j2",
         program=METRICS_PROGRAM,
         log=GATEWAY_LOG,
+        readers=GATEWAY_LOG_READERS,
         endpoint=metrics_endpoints(me)["requests"],
     )
     return [*program_files("gateway", "gateway_metrics"), ManagedFile(METRICS_UNIT_FILE, unit)]
@@ -260,7 +326,9 @@ def _tls(me: FleetHost, openssl: tuple[int, int]) -> dict[str, str] | None:
 
 def _certificate_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     if me[Gateway].tls == "private-ca":
-        certificate, key = tls.issued(fleet.secrets, me.name, gateway_names(me))
+        certificate, key = tls.issued(
+            fleet.secrets, me.name, gateway_names(me), authority_names(fleet)
+        )
     elif me[Gateway].tls == "given":
         certificate = (fleet.root / str(me[Gateway].tls_certificate)).read_text()
         key = fleet.secrets.text(tls.GIVEN_KEY, str)

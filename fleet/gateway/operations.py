@@ -6,6 +6,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.server import Sysctl
 
+from fleet.firewall.facts import RulesetState
 from fleet.gateway.facts import AcmeNames
 from fleet.gateway.paths import (
     ACME_HOOK,
@@ -14,7 +15,7 @@ from fleet.gateway.paths import (
     GATEWAY_CERTIFICATE,
     GATEWAY_CERTIFICATE_KEY,
 )
-from fleet.kit.commands import Commands
+from fleet.kit.commands import Commands, or_journal
 from fleet.kit.facts.files import FileStates
 
 
@@ -55,3 +56,13 @@ def kernel_settings(values: dict[str, int], path: str) -> Commands:
         host.noop("kernel as declared")
         return
     yield StringCommand("sysctl --quiet --load", QuoteString(path))
+
+
+@operation()
+def live_table(table: str, path: str, unit: str) -> Commands:
+    """Have the kernel's `table` as the file `path` makes it, which `unit` loads."""
+    current = host.get_fact(RulesetState, table=table, path=path)
+    if current.live and current.live == current.declared:
+        host.noop(f"table {table} as declared")
+        return
+    yield or_journal(StringCommand("systemctl restart", unit), unit)

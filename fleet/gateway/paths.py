@@ -12,7 +12,20 @@ GATEWAY_DRAINED = f"{GATEWAY_DIR}/drained"
 GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
 GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
-GATEWAY_LOG = "/var/log/nginx/gateway.log"
+# Not nginx's own folder: what is rotated there, and for whom, is the package's to say.
+GATEWAY_LOGS = "/var/log/llm-fleet"
+GATEWAY_LOG = f"{GATEWAY_LOGS}/gateway.log"
+GATEWAY_LOG_READERS = "llm-fleet-log"  # group
+GATEWAY_ROTATION = f"{GATEWAY_DIR}/logrotate.conf"
+ROTATION_UNIT = "llm-fleet-gateway-logs.service"
+ROTATION_UNIT_FILE = f"{UNITS}/{ROTATION_UNIT}"
+ROTATION_TIMER = "llm-fleet-gateway-logs.timer"
+ROTATION_TIMER_FILE = f"{UNITS}/{ROTATION_TIMER}"
+# What one address may have of connections is the kernel's to count: nginx counts whole requests.
+CONNECTIONS_TABLE = "inet llm_fleet_gateway"
+GATEWAY_CONNECTIONS = f"{GATEWAY_DIR}/connections.nft"
+CONNECTIONS_UNIT = "llm-fleet-gateway-connections.service"
+CONNECTIONS_UNIT_FILE = f"{UNITS}/{CONNECTIONS_UNIT}"
 GATEWAY_SYSCTL = "/etc/sysctl.d/60-llm-fleet-gateway.conf"
 GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 # What nginx runs at each request; it calls the last one.

@@ -139,10 +139,14 @@ class GatewayKey(Item):
     overrides: bool = Field(
         False,
         description=(
-            "Let `/api` requests set `keep_alive` and the options that reload a model (`num_ctx` "
-            "and its like). `admin` keys always may."
+            "Let requests set what acts on everybody: `keep_alive`, `shift`, the options that "
+            "reload a model (`num_ctx` and its like), `template`. `admin` keys always may."
         ),
-        json_schema_extra={"exposes": "`True` lets this client unload or reload all models."},
+        json_schema_extra={
+            "exposes": (
+                "`True` lets this client unload or reload all models, and fill a host's memory."
+            )
+        },
     )
 
     @model_validator(mode="after")
@@ -254,6 +258,30 @@ class Gateway(Settings):
         (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")),
         strict=False,
         description="Source networks that the firewall lets reach the gateway.",
+    )
+    connections: Annotated[int, Field(ge=8, le=60_000)] | None = Field(
+        512,
+        description=(
+            "How many connections an address may have with the gateway at once (of IPv6, a network "
+            "of 64 bits), half-open ones too; `None` for any number. The fleet's own hosts are not "
+            "limited."
+        ),
+    )
+    connections_free: tuple[Network, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Source networks that `gateway_connections` does not limit, such as the one address "
+            "that a whole office calls from."
+        ),
+    )
+    refusals: Annotated[int, Field(ge=1, le=1_000_000)] | None = Field(
+        60,
+        description=(
+            "How many requests without a valid key an address may send a minute: more are "
+            "answered with 429 and are not logged, while valid keys are served as ever; `None` "
+            "for any number."
+        ),
     )
     read_timeout: PositiveDuration = Field(
         "15m",

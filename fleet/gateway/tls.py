@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -18,33 +19,49 @@ from fleet.kit.secrets import SecretStore
 CA_KEY, CA_CERTIFICATE = "gateway_ca_key", "gateway_ca_certificate"
 GIVEN_KEY = "gateway_tls_key"
 _CA_LIFE = timedelta(days=3650)
+# Where a fleet's hosts may get an address tomorrow: private ones, a provider's, this host's own.
+_PRIVATE = (
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16",
+    "127.0.0.0/8", "fc00::/7", "fe80::/10", "::1/128",
+)  # fmt: skip
+_DNS_NAME = re.compile(r"(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 # No client refuses a private authority's certificate for being this old at most (Apple: 825).
 _LIFE = timedelta(days=820)
 # Renewed by the first deploy within this time of its end.
 RENEWAL = timedelta(days=120)
 # A clock that is a little slow shall not see a certificate of the future.
 _SKEW = timedelta(hours=1)
+_OURS = "llm-fleet "  # how the name of an authority begins that was made here
 
 _Name = x509.DNSName | x509.IPAddress
+_Networks = list[IPv4Network | IPv6Network]
 
 
-def ca_certificate(store: SecretStore) -> str:
-    """The PEM certificate of the fleet's own authority, which is made when there is none."""
-    return _authority(store)[1].public_bytes(serialization.Encoding.PEM).decode()
+def ca_certificate(store: SecretStore, names: Iterable[str]) -> str:
+    """The PEM certificate of the fleet's own authority, which is made when there is none.
+
+    It can speak for `names`, which are those of all gateways, and for private addresses: whoever
+    trusts it need not fear for other names when its key is stolen. One that is not so limited, or
+    to other names, is made anew with the same key: what it has issued stays good, and so does the
+    former certificate wherever it is trusted.
+    """
+    return _pem(_authority(store, names)[1])
 
 
-def issued(store: SecretStore, host: str, names: Iterable[str]) -> tuple[str, SecretStr]:
+def issued(
+    store: SecretStore, host: str, names: Iterable[str], all_names: Iterable[str]
+) -> tuple[str, SecretStr]:
     """Certificate and key of the gateway `host` for `names` (DNS names and addresses), in PEM.
 
     Both are kept; a new certificate is made when the names or the authority are others, or when
-    the kept one is near its end. The key stays.
+    the kept one is near its end. The key stays. `all_names` are those of all gateways.
     """
     # pyinfra's connectors are part of some hosts' names: `@docker/edge`.
     secret = f"gateway_tls_{host.replace('/', '_')}"
     key_text = store.text(f"{secret}_key", _new_key)
     key = _load_key(key_text)
-    ca_key, ca = _authority(store)
-    wanted = [_general_name(name) for name in sorted(set(names))]
+    ca_key, ca = _authority(store, all_names)
+    wanted = _general_names(names)
     kept = store.read(f"{secret}_certificate")
     if kept is not None:
         certificate = x509.load_pem_x509_certificate(kept.get_secret_value().encode())
@@ -70,29 +87,75 @@ def check_given(certificate: str, key: SecretStr) -> None:
     der = serialization.Encoding.DER
     if first.public_key().public_bytes(der, spki) != private.public_key().public_bytes(der, spki):
         raise FleetError(f"the key {GIVEN_KEY} is not this certificate's")
+    if first.not_valid_before_utc > datetime.now(UTC):
+        raise FleetError(f"begins on {first.not_valid_before_utc:%Y-%m-%d} by this machine's clock")
     if first.not_valid_after_utc < datetime.now(UTC):
         raise FleetError(f"ended on {first.not_valid_after_utc:%Y-%m-%d}")
 
 
-def _authority(store: SecretStore) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+def _authority(
+    store: SecretStore, names: Iterable[str]
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = _load_key(store.text(CA_KEY, _new_key))
-    text = store.text(CA_CERTIFICATE, lambda: _pem(_self_signed(key, store.root.name)))
+    subject = _subject(f"{_OURS}{store.root.name} authority")
+    wanted = _general_names(names)
+    text = store.text(CA_CERTIFICATE, lambda: _pem(_self_signed(key, subject, wanted)))
     certificate = x509.load_pem_x509_certificate(text.get_secret_value().encode())
     if certificate.public_key() != key.public_key():
         raise FleetError(
             f"{store.path(CA_CERTIFICATE)} is not the certificate of {store.path(CA_KEY)}; restore "
             "both from one backup, or delete both and have all clients trust the new one"
         )
+    if _is_ours(certificate) and not _may_speak_for(certificate, wanted):
+        certificate = _self_signed(key, certificate.subject, wanted)
+        store.replace(CA_CERTIFICATE, _pem(certificate))
     return key, certificate
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey, inventory: str) -> x509.Certificate:
-    name = _subject(f"llm-fleet {inventory} authority")
+def _is_ours(authority: x509.Certificate) -> bool:
+    """Whether it was made here. One that an operator has put into the store is left as it is."""
+    names = authority.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    ours = any(str(name.value).startswith(_OURS) for name in names)
+    return ours and authority.subject == authority.issuer
+
+
+def _may_speak_for(authority: x509.Certificate, names: list[_Name]) -> bool:
+    """Whether it is limited, to no less than `names`, and has a certificate's life to live."""
+    now = datetime.now(UTC)
+    if not authority.not_valid_before_utc <= now < authority.not_valid_after_utc - _LIFE:
+        return False
+    try:
+        found = authority.extensions.get_extension_for_class(x509.NameConstraints).value
+    except x509.ExtensionNotFound:
+        return False
+    return set(_constraints(names).permitted_subtrees or ()) <= set(found.permitted_subtrees or ())
+
+
+def _constraints(names: list[_Name]) -> x509.NameConstraints:
+    networks: _Networks = [ip_network(text) for text in _PRIVATE]
+    for name in names:
+        if isinstance(name, x509.IPAddress):
+            address = ip_network(name.value)
+            if not any(
+                address.version == network.version and address.subnet_of(network)  # type: ignore[arg-type]
+                for network in networks
+            ):
+                networks.append(address)
+    domains = {name.value.removeprefix("*.") for name in names if isinstance(name, x509.DNSName)}
+    permitted: list[x509.GeneralName] = [x509.DNSName(domain) for domain in sorted(domains)]
+    permitted += [x509.IPAddress(network) for network in networks]
+    return x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)
+
+
+def _self_signed(
+    key: ec.EllipticCurvePrivateKey, name: x509.Name, names: list[_Name]
+) -> x509.Certificate:
     usage = _key_usage(key_cert_sign=True, crl_sign=True)
     return (
         _builder(name, name, key.public_key(), _CA_LIFE)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
+        .add_extension(_constraints(names), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -133,6 +196,8 @@ def _still_good(
             ca.public_key()  # type: ignore[arg-type]
         )
         and certificate.public_key() == key.public_key()
+        # Nor one of the future: this machine's clock was ahead when it was made.
+        and certificate.not_valid_before_utc <= datetime.now(UTC)
         and certificate.not_valid_after_utc > datetime.now(UTC) + RENEWAL
     )
 
@@ -165,11 +230,16 @@ def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
 
 
-def _general_name(name: str) -> _Name:
-    try:
-        return x509.IPAddress(ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
+def _general_names(names: Iterable[str]) -> list[_Name]:
+    """What of `names` a certificate can be for: pyinfra's own, as `@docker/edge`, are none."""
+    found: list[_Name] = []
+    for name in sorted(set(names)):
+        try:
+            found.append(x509.IPAddress(ip_address(name)))
+        except ValueError:
+            if _DNS_NAME.fullmatch(name):
+                found.append(x509.DNSName(name))
+    return found
 
 
 def _new_key() -> str:

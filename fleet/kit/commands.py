@@ -31,13 +31,10 @@ def fail(message: str) -> StringCommand:
 
 def or_journal(command: StringCommand, unit: str) -> StringCommand:
     """`command`, and when it fails the end of what `unit` said in this run as evidence."""
+    # In a shell of its own: whichever way it ends, the evidence comes after it.
     return StringCommand(
-        "{",
-        command,
-        "; } || {",
-        journal_of(unit, 20),
-        ">&2; exit 1; }",
-    )
+        "(", command, ") || {", journal_of(unit, 20), ">&2; exit 1; }",
+    )  # fmt: skip
 
 
 def with_environment(environment: Mapping[str, str]) -> list[Any]:

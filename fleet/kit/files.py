@@ -49,8 +49,9 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     """Put `files` in place, together or not at all when `check` refuses them.
 
     All files are laid side by side in a private directory, in which `check` runs; only when it
-    accepts them are the changed ones renamed over what was there. A run that dies in between
-    leaves each file either old or new, never half, and the next run finishes the job.
+    accepts them are the changed ones renamed over what was there, what refers to another after
+    that one. A run that dies in between leaves each file either old or new, never half, and the
+    next run finishes the job.
     """
     if len({file.staged_name for file in files}) != len(files):
         raise ValueError("two files of one name would be one in the stage")
@@ -77,11 +78,39 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
             f"install -D -o {file.user} -g {file.group} -m {file.mode}",
             QuoteString(f"{STAGE}/{file.staged_name}"),
             QuoteString(f"{file.path}.new"),
-            "&& mv -f",
-            QuoteString(f"{file.path}.new"),
-            QuoteString(file.path),
         )
+    # In one command: no cut connection and no killed deploy comes between two of them.
+    yield StringCommand(*[_put(file) for file in referred_first(changed)], _separator=" && ")
     yield StringCommand("rm -rf", STAGE)
+
+
+def referred_first(files: list[ManagedFile]) -> list[ManagedFile]:
+    """`files`, each after those of them that its text names, by path or by name."""
+    ordered: list[ManagedFile] = []
+    seen: set[str] = set()
+
+    def place(file: ManagedFile) -> None:
+        if file.path in seen:
+            return
+        seen.add(file.path)
+        for other in files:
+            if other.path in file.text or other.staged_name in file.text:
+                place(other)
+        ordered.append(file)
+
+    for file in files:
+        place(file)
+    return ordered
+
+
+def _put(file: ManagedFile) -> StringCommand:
+    """Rename the new file over what is there; a directory that is in its place goes aside."""
+    path = QuoteString(file.path)
+    return StringCommand(
+        "{ [ -L", path, "] || ! [ -d", path, "] || mv -T", path,
+        StringCommand('"$(mktemp -d', QuoteString(f"{file.path}.found.XXXXXX"), ')"'),
+        "; } && mv -fT", QuoteString(f"{file.path}.new"), path,
+    )  # fmt: skip
 
 
 def show_diff(file: ManagedFile) -> None:

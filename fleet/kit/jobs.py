@@ -11,7 +11,7 @@ import gevent  # type: ignore[import-untyped]
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, fail
+from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.facts.jobs import AnyJob, FailedJobs, LoggedRun
 from fleet.kit.journal import journal_of
@@ -20,16 +20,22 @@ from fleet.kit.on_host.common import size_text
 POLL = 1.0  # seconds between two looks at the host
 
 
-def start_job(unit: str, *command: Any) -> StringCommand:
+def start_job(unit: str, lines: list[str], *command: Any) -> StringCommand:
     """Start a transient unit that a lost connection does not stop; one that runs is left alone.
 
-    `command` may begin with options of systemd-run.
+    `lines` are of its `[Service]`: what it is kept from. `command` may begin with options of
+    systemd-run.
     """
     return StringCommand(
         "systemctl is-active --quiet", unit, "|| {",
         "systemctl reset-failed --quiet", unit, "2>/dev/null;",
-        "systemd-run --quiet", UNIT_OPTIONS, "--unit", unit, *command, "; }",
+        "systemd-run --quiet", UNIT_OPTIONS, "--unit", unit, *properties(lines), *command, "; }",
     )  # fmt: skip
+
+
+def properties(lines: list[str]) -> list[Any]:
+    """Options of systemd-run that give its unit the `lines`."""
+    return [option for line in lines for option in ("--property", QuoteString(line))]
 
 
 def run_job(
@@ -45,7 +51,7 @@ def run_job(
     next deploy attaches. `describe` turns what `look` saw into a line of progress, which is shown
     when it changed: at once on a terminal, every ten seconds elsewhere.
     """
-    yield start
+    yield or_journal(start, unit)
     every = 1.0 if sys.stderr.isatty() else 10.0
     began = shown_at = time.monotonic()
     shown = ""

@@ -15,6 +15,7 @@ from fleet.kit.files import ManagedFile
 from fleet.kit.jobs import Meter, run_job, start_job
 from fleet.kit.paths import LIB
 from fleet.kit.render import host_program
+from fleet.kit.sandbox import sandbox
 
 FETCHER = f"{LIB}/fetch-release"
 
@@ -41,6 +42,12 @@ def fetch_release(
     A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
     what curl is told of a proxy. Needs `fetcher_file` in place.
     """
+    # It fetches over the network, and unpacks beside other releases what all may read.
+    closed = sandbox(
+        RestrictAddressFamilies="AF_UNIX AF_INET AF_INET6",
+        ReadWritePaths=str(PurePosixPath(tarball.directory).parents[1]),
+        UMask="0022",
+    )
     fetch = (FETCHER, QuoteString(tarball.url), tarball.sha256, tarball.directory)
     meter = Meter()
     runtime = f"RuntimeDirectory={PurePosixPath(runtime_directory(unit)).name}"
@@ -51,7 +58,7 @@ def fetch_release(
 
     yield from run_job(
         unit,
-        start_job(unit, *options, *fetch),
+        start_job(unit, closed, *options, *fetch),
         lambda: host.get_fact(FetchJob, unit=unit, directory=tarball.directory),
         describe,
     )

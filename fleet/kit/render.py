@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from fleet.kit.sandbox import sandbox
+
 _ROOMS = Path(__file__).resolve().parents[1]
 TEMPLATES = _ROOMS.parent / "templates"
 
@@ -26,6 +28,7 @@ _ENVIRONMENT = Environment(
     autoescape=False,  # noqa: S701 - configuration files, no HTML
 )
 _ENVIRONMENT.globals["systemd_assignment"] = systemd_assignment
+_ENVIRONMENT.globals["sandbox"] = lambda **exceptions: "\n".join(sandbox(**exceptions))
 
 
 def render(template: str, **values: Any) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
+from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
+from paramiko import SSHException
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, Host, State, operation
 from pyinfra.api.command import PyinfraCommand
-from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 
 from fleet.kit.commands import Commands, fail
@@ -21,8 +23,9 @@ _Make = Callable[[], Iterator[PyinfraCommand]]
 
 # Host to why it failed, as far as that is no failed command of an operation.
 _REASONS: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
-# Host to the other run that has its lock.
-_TAKEN: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
+# Host to the other run that has its lock, empty when this one has it, or to why nobody can.
+_LOCKS: WeakKeyDictionary[Host, str | ConnectError] = WeakKeyDictionary()
+_LOCKING = BoundedSemaphore()
 
 
 @contextmanager
@@ -53,23 +56,45 @@ def alone() -> Iterator[None]:
 
 @operation()
 def lock_host() -> Commands:
-    """Hold the host's lock, that two deploys never mix their settings; with `_serial`.
+    """Hold the host's lock, that two deploys never mix their settings.
 
-    One after the other, in the inventory's order: of two runs, the one that is first at the first
-    host that they share gets all. It is freed by the end of the run, whatever that is.
+    It is freed by the end of the run, whatever that is.
+
+    Raises:
+        ConnectError: the host cannot be locked.
     """
-    connector = host.connector
-    if not state.is_executing or _taken() or not isinstance(connector, Careful):
+    if not state.is_executing:
         return
-    if other := connector.hold():
-        _TAKEN[ctx_host.get()] = other  # type: ignore[no-untyped-call]
+    with _LOCKING:
+        _lock_all(ctx_state.get())  # type: ignore[no-untyped-call]
+    outcome = _LOCKS.get(ctx_host.get())  # type: ignore[no-untyped-call]
+    if isinstance(outcome, ConnectError):
+        raise outcome
     yield from ()
+
+
+def _lock_all(state: State) -> None:
+    """One host after the other, in the inventory's order, until another run is met.
+
+    Of two runs, the one that is first at the first host that they share gets all: side by side,
+    each could be first somewhere, and both would give way.
+    """
+    for item in state.inventory:
+        if item not in state.active_hosts or item in _LOCKS or _taken(state):
+            continue
+        connector = item.connector
+        try:
+            _LOCKS[item] = connector.hold() if isinstance(connector, Careful) else ""
+        except ConnectError as error:
+            _LOCKS[item] = error
+        except (OSError, SSHException) as error:
+            _LOCKS[item] = ConnectError(f"the host cannot be locked: {error}")
 
 
 @operation()
 def give_way() -> Commands:
     """Change nothing on any host when another run is at work on one of them."""
-    if taken := _taken():
+    if taken := _taken(state):
         where = "; ".join(f"{name} by {other}" for name, other in taken.items())
         yield fail(
             f"{host.name}: nothing was changed on any host, another deploy is at work: {where}; "
@@ -108,8 +133,9 @@ def failures(state: State) -> dict[str, str]:
     return {name: why.removeprefix(f"{name}: ") for name, why in found.items()}
 
 
-def _taken() -> dict[str, str]:
-    return {item.name: _TAKEN[item] for item in state.inventory if item in _TAKEN}
+def _taken(state: State) -> dict[str, str]:
+    found = ((item.name, _LOCKS.get(item)) for item in state.inventory)
+    return {name: other for name, other in found if other and isinstance(other, str)}
 
 
 def _guarded(state: State, host: Host, names: str, make: _Make) -> _Make:

@@ -7,9 +7,10 @@ from urllib.parse import urlsplit
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, or_journal, when_answers
-from fleet.kit.facts.units import Unit, UnitState
+from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
+from fleet.kit.paths import STARTED
 
 
 @operation()
@@ -20,43 +21,55 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     reload_files: list[str] | None = None,
     health_url: str | None = None,
     answers_within: int = 60,
-    uncounted: bool = False,
     container: str | None = None,
 ) -> Commands:
-    """Have `unit` enabled, active, and started after the last change of `files`.
+    """Have `unit` enabled, active, and started with `files` as they are now.
 
-    After a change of `reload_files` it is only reloaded; its children are then the younger ones.
-    The decision compares the running process with the files, never with what this run changed: a
-    run that died between an upload and a restart is finished by the next one. After a start the
-    unit must answer on `health_url` within `answers_within` seconds; if not, its journal is shown.
-    It is the unit's own process that must listen there, or Docker for the `container` that it runs.
-    `uncounted` is for a unit that allows itself few starts in a time: what a deploy asks for is no
-    crash.
+    After a change of `reload_files` it is only reloaded. The decision compares what the process
+    was started with, of which the host keeps a note, with the files, never with what this run
+    changed: a run that died between an upload and a restart is finished by the next one. After a
+    start the unit must answer on `health_url` within `answers_within` seconds; if not, its journal
+    is shown, and what it was started with is not noted. It is the unit's own process that must
+    listen there, or Docker for the `container` that it runs. It comes back from any state that
+    systemd has for a unit: masked, failed, unknown while it runs.
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
-    verb = _verb(current)
-    if verb is None and reload_files:
-        loaded = host.get_fact(UnitState, unit=unit, files=reload_files)
-        verb = "reload" if loaded.newest_file > loaded.worker_started else None
-    if verb is None and current.is_enabled:
+    if current.is_transient:
+        yield fail(
+            f"{host.name}: {unit} was started by systemd-run, and systemd would delete the unit's "
+            f"file when that one ends; run there: systemctl stop {unit}; then reboot, and deploy"
+        )
+        return
+    loaded = current
+    if reload_files:
+        loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
+    verb = _verb(current, loaded)
+    noted = current.is_noted and loaded.is_noted
+    if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
         return
-    yield from _unmask(unit, current)
-    if current.needs_daemon_reload or not current.is_active:
-        yield StringCommand("systemctl daemon-reload")
-    if not current.is_enabled:
-        yield StringCommand("systemctl enable --quiet", QuoteString(unit))
-    if verb and uncounted:
-        yield StringCommand(
-            "systemctl reset-failed --quiet", QuoteString(unit), "2>/dev/null || true"
-        )
+    yield from _make_known(unit, current)
+    if verb != "reload":
+        yield _note(unit, files, reloaded=False)
+    if reload_files:
+        yield _note(unit, reload_files, reloaded=True)
     if verb:
-        yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
+        yield from _start(unit, verb)
         if health_url:
             port = urlsplit(health_url).port
             assert port, f"{health_url} names no port"
-            answers = when_answers(health_url, seconds=answers_within)
-            yield or_journal(StringCommand(answers, ";", is_own(unit, port, container)), unit)
+            yield or_journal(
+                StringCommand(
+                    when_answers(health_url, seconds=answers_within),
+                    ";",
+                    is_own(unit, port, container),
+                ),
+                unit,
+            )
+    if verb != "reload":
+        yield _keep_note(unit, reloaded=False)
+    if reload_files:
+        yield _keep_note(unit, reloaded=True)
 
 
 @operation()
@@ -69,25 +82,70 @@ def unmask_unit(unit: str) -> Commands:
 def enable_unit(unit: str) -> Commands:
     """Have `unit` start at boot, whether or not it runs now, and systemd know its newest file."""
     current = host.get_fact(UnitState, unit=unit, files=[])
-    if not current.is_enabled or current.needs_daemon_reload:
-        yield StringCommand(
-            "systemctl daemon-reload && systemctl enable --quiet", QuoteString(unit)
-        )
+    if current.is_enabled and current.is_read:
+        host.noop(f"{unit} starts at boot")
+        return
+    yield from _make_known(unit, current)
 
 
 @operation()
 def stop_unit(unit: str) -> Commands:
     """Have `unit` disabled and not running; a unit that is not installed is left at that."""
     current = host.get_fact(UnitState, unit=unit, files=[])
-    if current.load_state != "not-found" and (current.is_active or current.is_enabled):
-        yield StringCommand("systemctl disable --now --quiet", QuoteString(unit))
+    if current.is_enabled:
+        yield StringCommand("systemctl disable --quiet", QuoteString(unit))
+    # One whose file was removed runs on, and is as good as unknown.
+    if current.active_state not in ("inactive", "failed"):
+        yield or_journal(StringCommand("systemctl stop", QuoteString(unit)), unit)
+
+
+def _make_known(unit: str, current: Unit) -> Commands:
+    """Have systemd know `unit` as its files say, unmasked, and start it at boot."""
+    yield from _unmask(unit, current)
+    if not current.is_read or not current.is_active:
+        yield StringCommand("systemctl daemon-reload")
+    if not current.is_enabled:
+        yield StringCommand("systemctl enable --quiet", QuoteString(unit))
 
 
 def _unmask(unit: str, current: Unit) -> Commands:
-    if current.file_state == "masked-runtime":
-        yield StringCommand("systemctl unmask --runtime --quiet", QuoteString(unit))
+    # Both kinds: behind one there may be the other.
+    if current.file_state in ("masked", "masked-runtime"):
+        yield StringCommand(
+            "systemctl unmask --runtime --quiet", QuoteString(unit),
+            "&& systemctl unmask --quiet", QuoteString(unit),
+        )  # fmt: skip
 
 
-def _verb(current: Unit) -> str | None:
-    stale = current.needs_daemon_reload or current.newest_file > current.started
-    return "restart" if stale or not current.is_active else None
+def _start(unit: str, verb: str) -> Commands:
+    if verb != "reload":
+        # What a deploy asks for is no crash: it is not counted against the unit's limit of starts.
+        yield StringCommand(
+            "systemctl reset-failed --quiet", QuoteString(unit), "2>/dev/null || true"
+        )
+    yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
+
+
+def _verb(current: Unit, loaded: Unit) -> str | None:
+    if not current.is_read or current.is_outdated:
+        return "restart"
+    if not current.is_active:
+        # One that is on its way up is waited for.
+        return "start"
+    return "reload" if loaded.is_outdated else None
+
+
+def _note(unit: str, files: list[str], *, reloaded: bool) -> StringCommand:
+    """See what is in `files` before the start: what changes meanwhile is not taken for read."""
+    note = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
+    return StringCommand("install -d -m 700", STARTED, "&& {", seen_files(files), "; } >", note)
+
+
+def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
+    note = QuoteString(note_path(unit, reloaded=reloaded))
+    new = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
+    whole = QuoteString(f"{note_path(unit, reloaded=reloaded)}.whole")
+    return StringCommand(
+        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } >", whole,
+        "&& mv -f", whole, note, "&& rm -f", new,
+    )  # fmt: skip

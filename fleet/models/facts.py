@@ -9,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.kit.host_programs import program_files
-from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.on_host.outside import FormError, counted, parsed
 from fleet.models.choice import Memory
 from fleet.models.paths import LOADER_PROGRAM
 
@@ -84,6 +84,7 @@ class HostMemory(FactBase[Memory]):
     def process(self, output: list[str]) -> Memory:
         lines = [line.split(" ", 1) for line in output]
         told = [rest for kind, *others in lines if kind == "gpu" for rest in others]
-        gpus = tuple(int(rest) * 1024**2 for rest in told if rest.strip().isdecimal())
-        ram = next(int(rest) * 1024 for kind, *others in lines if kind == "ram" for rest in others)
+        gpus = tuple(size * 1024**2 for rest in told if (size := counted(rest)) is not None)
+        told_ram = [rest for kind, *others in lines if kind == "ram" for rest in others]
+        ram = (counted(told_ram[0]) or 0) * 1024 if told_ram else 0
         return Memory(gpus, ram, has_silent_gpu=["bus"] in lines and not told)

@@ -16,11 +16,13 @@ from fleet.models.paths import (
     LOADER_MEMORY,
     LOADER_PROGRAM,
     LOADER_STATE,
+    LOADER_TIMER,
+    LOADER_TIMER_FILE,
     MODEL_CHOICE,
 )
 from fleet.models.settings import Models
 from fleet.ollama.models import FOR_EVER, ModelDeclaration, full_name, pull_name, with_bases
-from fleet.ollama.paths import LOADER_UNIT_FILE
+from fleet.ollama.paths import LOADER_UNIT, LOADER_UNIT_FILE
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 
@@ -34,7 +36,7 @@ def names_in_use(me: FleetHost) -> set[str]:
 
 def managed_files(me: FleetHost) -> list[ManagedFile]:
     """Every file of the loader."""
-    return [*loader_files(me), unit_file(me)]
+    return [*loader_files(me), *unit_files(me)]
 
 
 def loader_files(me: FleetHost) -> list[ManagedFile]:
@@ -43,19 +45,27 @@ def loader_files(me: FleetHost) -> list[ManagedFile]:
     return [*program_files("models", "model_loader"), ManagedFile(LOADER_CONFIG, config)]
 
 
-def unit_file(me: FleetHost) -> ManagedFile:
-    """The unit that runs the loader."""
+def unit_files(me: FleetHost) -> list[ManagedFile]:
+    """The unit that runs the loader, after the timer that begins anew after a failed run."""
+    servers = [instance.unit for instance in instances_of(me)]
+    timer = render(
+        "models/ollama-models-again.timer.j2",
+        loader=LOADER_UNIT,
+        servers=servers,
+        delay=seconds(me[Models].retry_delay_max),
+    )
     unit = render(
         "models/ollama-models.service.j2",
         program=LOADER_PROGRAM,
         config=LOADER_CONFIG,
         models_dir=me[Ollama].models_dir,
-        servers=[instance.unit for instance in instances_of(me)],
+        servers=servers,
+        timer=LOADER_TIMER,
         several=bool(me[Ollama].instances),
         environment=proxy_environment(me[Ollama].https_proxy, me[Ollama].no_proxy),
-        restart_delay=seconds(me[Models].retry_delay_max),
+        restart_delay=seconds(me[Models].retry_delay),
     )
-    return ManagedFile(LOADER_UNIT_FILE, unit)
+    return [ManagedFile(LOADER_TIMER_FILE, timer), ManagedFile(LOADER_UNIT_FILE, unit)]
 
 
 def loader_config(me: FleetHost) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def provide_models(config: str, wait_timeout: float | None) -> Commands:
     for name, reason in check.pending.items():
         host.log(f"{name} {reason}")
     if wait_timeout is None:
-        yield _start()
+        yield or_journal(_start(), LOADER_UNIT)
         return
     yield from _run_loader(wait_timeout)
     left = host.get_fact(ModelsState, config=config)
@@ -81,13 +81,8 @@ def _run_loader(wait_timeout: float) -> Commands:
 
 
 def _start() -> StringCommand:
-    """Start the loader now. One that runs goes on; one that waits to try again need not wait."""
-    return StringCommand(
-        "systemctl daemon-reload;"
-        f' if [ "$(systemctl show --value -p SubState {LOADER_UNIT})" = auto-restart ];'
-        f" then systemctl restart --no-block {LOADER_UNIT};"
-        f" else systemctl start {LOADER_UNIT}; fi"
-    )
+    """Start the loader now. One that runs goes on, and one that failed need not wait."""
+    return StringCommand(f"systemctl daemon-reload; systemctl start {LOADER_UNIT}")
 
 
 def _report_undeclared(check: ModelsCheck, *, prune: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.kit.paths import ETC, LIB
+from fleet.kit.paths import ETC, LIB, UNITS
 
+LOADER_TIMER = "ollama-models-again.timer"
+LOADER_TIMER_FILE = f"{UNITS}/{LOADER_TIMER}"
 LOADER_PROGRAM = f"{LIB}/model_loader.py"
 LOADER_CONFIG = f"{ETC}/models.json"
 LOADER_STATE = "/run/llm-fleet-models/state.json"

@@ -19,6 +19,7 @@ _STATE = {
         ...: {"phase": str, "completed": int, "total": int, "rate": int, "error": str},
     },
 }
+_FEW = ("", "0", "1", "2")  # restarts after which a loader may still do it
 # In these phases of the loader nothing is done about a model.
 _QUIET_PHASES = ("waiting", "ready")
 
@@ -64,8 +65,9 @@ class LoaderRun(Job):
 class ModelsJob(FactBase[LoaderRun]):
     """The run of `model_loader.py` whose state file is `path`.
 
-    A run that failed and waits to be started again has failed, as far as anybody waits for it. One
-    that ended because its configuration was replaced has ended, and nothing more.
+    One that is killed is started again at once, and one that is killed again and again has failed,
+    as far as anybody waits for it. One that ended because its configuration was replaced has ended,
+    and nothing more.
     """
 
     default = LoaderRun
@@ -81,13 +83,18 @@ class ModelsJob(FactBase[LoaderRun]):
             QuoteString(unit),
             "; systemctl show --value -p ExecMainStatus --",
             QuoteString(unit),
+            "; systemctl show --value -p NRestarts --",
+            QuoteString(unit),
         )
 
     @override
     def process(self, output: list[str]) -> LoaderRun:
-        active_state, result, *lines, sub_state, status = output
+        active_state, result, *lines, sub_state, status, restarts = output
         if sub_state == "auto-restart":
-            active_state = "inactive" if status == str(TO_BE_STARTED_ANEW) else "failed"
+            if status == str(TO_BE_STARTED_ANEW):
+                active_state = "inactive"
+            elif restarts not in _FEW:
+                active_state = "failed"
         try:
             models = parsed("".join(lines) or "{}", _STATE).get("models") or {}
         except FormError:

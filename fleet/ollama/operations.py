@@ -10,7 +10,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.driver.facts import DrivenGpu, DrivenGpus, DriverState, DriverStateFact, GpuHardwareFact
 from fleet.driver.paths import DRIVER_NOUVEAU
-from fleet.kit.commands import Commands, fail, verify_unit
+from fleet.kit.commands import Commands, fail, or_journal, verify_unit
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.listeners import Listener, Listeners
@@ -180,12 +180,15 @@ def remove_servers(instances: list[Instance]) -> Commands:
         if unit not in keep:
             # One that has failed would be listed for ever.
             name = QuoteString(unit)
-            yield StringCommand(
-                "systemctl stop", name, "&& { ! systemctl is-failed --quiet", name,
-                "|| systemctl reset-failed", name, "; }",
+            yield or_journal(
+                StringCommand(
+                    "systemctl stop", name, "&& { ! systemctl is-failed --quiet", name,
+                    "|| systemctl reset-failed", name, "; }",
+                ),
+                unit,
             )  # fmt: skip
     for unit in _in_the_way(instances, host.get_fact(Listeners)):
-        yield StringCommand("systemctl stop", QuoteString(unit))
+        yield or_journal(StringCommand("systemctl stop", QuoteString(unit)), unit)
     if gone:
         folders = {str(PurePosixPath(path).parent) for path in gone}
         emptied = sorted(folder for folder in folders if folder.endswith(".service.wants"))

@@ -7,7 +7,7 @@ import json
 from pydantic import SecretStr
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.gateway import tls
+from fleet.gateway.declared import authority_certificate
 from fleet.kit.backups import timer_file
 from fleet.kit.durations import due_after
 from fleet.kit.files import ManagedFile
@@ -41,7 +41,7 @@ def config_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
     files = [ManagedFile(WEBUI_ENVIRONMENT, SecretStr(text), mode="600")]
     if declared.access(me, fleet).own_ca:
         # First: the environment's gateway is one that is trusted by it.
-        files.insert(0, ManagedFile(WEBUI_CA, tls.ca_certificate(fleet.secrets)))
+        files.insert(0, ManagedFile(WEBUI_CA, authority_certificate(fleet)))
     return files
 
 
@@ -61,6 +61,7 @@ def unit_files(me: FleetHost, fleet: Fleet) -> tuple[ManagedFile, ManagedFile, M
             "webui/backup.service.j2",
             program=WEBUI_BACKUP_PROGRAM,
             config=WEBUI_BACKUP_CONFIG,
+            directory=me[Webui].backup_dir,
         ),
     }
     unit, service = (ManagedFile(path, text) for path, text in texts.items())

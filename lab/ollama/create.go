@@ -120,12 +120,14 @@ func createFromFiles(files map[string]string, report func(Progress)) (config Con
 		if !ok {
 			return config, nil, errors.New("invalid digest format")
 		}
-		path := blobPath(digest)
-		info, err := os.Stat(path)
+		head, err := readGGUF(blobPath(digest))
 		if err != nil {
 			return config, nil, err
 		}
-		head, err := readGGUF(path)
+		if digest, err = rewritten(digest); err != nil {
+			return config, nil, err
+		}
+		info, err := os.Stat(blobPath(digest))
 		if err != nil {
 			return config, nil, err
 		}

@@ -27,7 +27,7 @@ def test_active(docker_host: Target) -> None:
     assert service.is_enabled
     unit = docker_host.fact(UnitState, unit=DOCKER_UNIT, files=[DOCKER_CONFIG, *DOCKER_BINARIES])
     assert not unit.needs_daemon_reload
-    assert unit.started > unit.newest_file, "the daemon is older than its binary or its settings"
+    assert not unit.is_outdated, "the daemon is older than its binary or its settings"
 
 
 def test_versions(docker_host: Target, measured) -> None:

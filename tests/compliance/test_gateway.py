@@ -15,6 +15,7 @@ import openai
 import pytest
 import requests
 
+from fleet.firewall.facts import RulesetState
 from fleet.gateway.declared import (
     gateway_keys,
     gateway_url,
@@ -26,14 +27,26 @@ from fleet.gateway.facts import DrainedHosts, OpensslVersion
 from fleet.gateway.files import (
     KERNEL,
     config_files,
+    connection_files,
     dropin_file,
     loaded_files,
     metrics_files,
+    rotation_files,
     sysctl_file,
 )
-from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_KEYS, GATEWAY_UNIT
+from fleet.gateway.paths import (
+    CONNECTIONS_TABLE,
+    CONNECTIONS_UNIT,
+    GATEWAY_CONFIG,
+    GATEWAY_CONNECTIONS,
+    GATEWAY_KEYS,
+    GATEWAY_UNIT,
+    ROTATION_TIMER,
+    ROTATION_UNIT,
+)
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.facts.units import UnitState
 from fleet.kit.proxy import ask_directly_if_private
 from fleet.ollama.models import is_auto
@@ -57,23 +70,42 @@ def test_configuration(gateway_host: Target, measured) -> None:
     declared = gateway_host.declared
     drained = gateway_host.fact(DrainedHosts)
     openssl = gateway_host.fact(OpensslVersion)
+    ipv6 = gateway_host.fact(HasIpv6)
     files = [
-        *config_files(declared, gateway_host.fleet, openssl, drained, gateway_host.fact(HasIpv6)),
-        dropin_file(),
+        *config_files(declared, gateway_host.fleet, openssl, drained, ipv6),
+        dropin_file(declared, ipv6),
         sysctl_file(),
     ]
     states = gateway_host.fact(FileStates, paths=[file.path for file in files])
     # Names only: the content of one of them is secret.
     assert [file.path for file in files if states.get(file.path) != file.state] == []
-    unit = gateway_host.fact(UnitState, unit=GATEWAY_UNIT, files=loaded_files(declared))
+    loaded = loaded_files(declared)
+    unit = gateway_host.fact(UnitState, unit=GATEWAY_UNIT, files=loaded, reloaded=True)
     assert not unit.needs_daemon_reload
-    assert unit.worker_started > unit.newest_file, "nginx has not been reloaded since"
+    assert not unit.is_outdated, "nginx has not been reloaded since"
     command = gateway_host.run("tr '\\0' ' ' < /proc/$(cat /run/nginx.pid)/cmdline")
     assert GATEWAY_CONFIG in command
     kernel = {name: int(gateway_host.run("sysctl -n %s", name)) for name in KERNEL}
     assert kernel == KERNEL
     if drained:
         measured(f"drained, gets no requests: {', '.join(drained)}")
+
+
+def test_connections(gateway_host: Target) -> None:
+    """An address has no more connections than declared, and logs are rotated by size."""
+    files = rotation_files()
+    timer = gateway_host.testinfra.service(ROTATION_TIMER)
+    assert timer.is_running
+    assert timer.is_enabled
+    assert not gateway_host.fact(LoggedJob, unit=ROTATION_UNIT).has_failed
+    if gateway_host.declared[Gateway].connections is not None:
+        files += connection_files(gateway_host.declared, gateway_host.fleet)
+        rules = gateway_host.fact(RulesetState, table=CONNECTIONS_TABLE, path=GATEWAY_CONNECTIONS)
+        assert rules.live, gateway_host.journal(CONNECTIONS_UNIT)
+        assert rules.live == rules.declared
+        assert gateway_host.testinfra.service(CONNECTIONS_UNIT).is_enabled
+    states = gateway_host.fact(FileStates, paths=[file.path for file in files])
+    assert [file.path for file in files if states.get(file.path) != file.state] == []
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/api/tags", "/api/pull", "/"])
@@ -309,7 +341,7 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
     ]
     # The patterns come on stdin, so they are in no process list either.
     found = gateway_host.run(
-        "grep -rlF -f - /var/log/nginx; echo searched $?",
+        "grep -rlF -f - /var/log/nginx /var/log/llm-fleet; echo searched $?",
         stdin="".join(f"{key}\n" for key in keys),
     )
     # 1 is grep's word for no match; 2 would be for not having looked.

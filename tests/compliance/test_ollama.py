@@ -53,7 +53,7 @@ def test_unit(instance: Server) -> None:
     )
     unit = host.fact(UnitState, unit=name, files=running_files(instance.declared))
     assert not unit.needs_daemon_reload
-    assert unit.started > unit.newest_file, "the process is older than its unit or its release"
+    assert not unit.is_outdated, "the process is older than its unit or its release"
 
 
 def test_no_other_server(gpu_host: Target) -> None:

@@ -49,6 +49,7 @@ LONGEST_FIRST = (
     "test_dify_gateway",
     "test_driver_build",
     "upstream",
+    "test_userland",
     "test_alternative",
 )
 

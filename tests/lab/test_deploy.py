@@ -202,7 +202,9 @@ _UNIT_FILE_REPLACED = Damage(
 _RELOAD_LOST = Damage(
     "nginx not reloaded",
     "edge",
-    "touch /etc/llm-fleet/gateway/nginx.conf",
+    # As somebody's trial leaves it: what runs is not what lies there.
+    "cd /etc/llm-fleet/gateway && cp -p nginx.conf /root/ && echo '# tried' >> nginx.conf"
+    " && systemctl reload nginx && sleep 1 && mv /root/nginx.conf nginx.conf",
     frozenset({_CONFIGURATION_CLAIM}),
 )
 
@@ -277,6 +279,69 @@ def test_reboot(healed: LabUnderTest) -> None:
         time.sleep(0.5)
     healed.ssh("gpu1", "systemctl is-system-running --wait", check=False)
     assert healed.failing() == {}
+
+
+_FILE = "/etc/systemd/system/ollama.service"
+_DROPIN = "/etc/systemd/system/nginx.service.d"
+_FAILING = (
+    f"sed -i 's|^ExecStart=.*|ExecStart=/bin/false|; s/^RestartSec=.*/RestartSec=0/' {_FILE}; "
+    "systemctl daemon-reload; systemctl restart ollama; sleep 3; systemctl is-failed ollama"
+)
+_STARTING = (
+    f"sed -i 's|^ExecStart=|ExecStartPre=/bin/sleep infinity\\n&|' {_FILE}; "
+    "systemctl daemon-reload; systemctl restart --no-block ollama; sleep 1; "
+    "systemctl is-active ollama | grep -x activating"
+)
+
+
+@pytest.mark.parametrize(
+    "damages",
+    [
+        {
+            "gpu1": f"rm {_FILE}; systemctl daemon-reload",
+            "gpu2": f"ln -sf /dev/null {_FILE}; systemctl daemon-reload",
+            "edge": "systemctl mask nginx",
+        },
+        {
+            "gpu1": f"sed -i 's/^ExecStart=/ExecStart=nowhere/' {_FILE}; systemctl daemon-reload",
+            "gpu2": f"rm {_FILE}; mkdir -p {_FILE}/x; systemctl daemon-reload",
+            "edge": f"rm -r {_DROPIN}; mkfifo {_DROPIN}.x; systemctl daemon-reload; "
+            "systemctl mask --runtime --now nginx",
+        },
+        {
+            "gpu1": _FAILING,
+            "gpu2": _STARTING,
+            "edge": "systemctl disable --quiet nginx; systemctl enable --quiet --runtime nginx; "
+            "systemctl stop nginx; systemctl mask llm-fleet-gateway-metrics 2>/dev/null; true",
+        },
+        {
+            "gpu1": f"systemctl stop ollama; ln -sfn /etc {_FILE}; systemctl daemon-reload",
+            "gpu2": f"systemctl stop ollama; ln -sf /nowhere {_FILE}; systemctl daemon-reload",
+            "edge": f"rm {_DROPIN}/llm-fleet.conf; mkdir {_DROPIN}/llm-fleet.conf; "
+            "systemctl daemon-reload; systemctl restart nginx",
+        },
+    ],
+    ids=[
+        "unknown, masked",
+        "unreadable, a directory",
+        "failed, starting",
+        "links to a directory, to nothing",
+    ],
+)
+def test_a_unit_comes_back_from_any_state(lab: LabUnderTest, damages: dict[str, str]) -> None:
+    try:
+        for host, command in damages.items():
+            lab.ssh(host, command)
+        lab.deploy()
+        shown = "systemctl show --value -p LoadState -p ActiveState -p UnitFileState"
+        for host, unit in _UNITS.items():
+            assert lab.ssh(host, f"{shown} {unit}").split() == ["loaded", "active", "enabled"]
+        assert lab.deploy() == {}
+        assert lab.failing() == {}
+    finally:
+        # What was found in a file's place is kept.
+        lab.ssh("gpu2", f"rm -rf {_FILE}.found.*")
+        lab.ssh("edge", f"rm -rf {_DROPIN}.x {_DROPIN}/*.found.*")
 
 
 def test_killed_deploys_converge(healed: LabUnderTest) -> None:

@@ -178,7 +178,7 @@ def test_gateway_sends_to_both_and_goes_on_with_one(two: Servers) -> None:
     body = {"model": "gpt-oss:20b", "messages": [{"role": "user", "content": "hi"}]}
 
     def served(count: int) -> set[str]:
-        before = len(two.lab.ssh("edge", "cat /var/log/nginx/gateway.log").splitlines())
+        before = len(two.lab.ssh("edge", "cat /var/log/llm-fleet/gateway.log").splitlines())
         for _ in range(count):
             answer = requests.post(
                 url, json={**body, "max_tokens": 4}, headers={"Authorization": f"Bearer {key}"},
@@ -186,7 +186,7 @@ def test_gateway_sends_to_both_and_goes_on_with_one(two: Servers) -> None:
             )  # fmt: skip
             assert answer.status_code == 200, answer.text
         time.sleep(1.5)  # the log is written once a second
-        lines = two.lab.ssh("edge", "cat /var/log/nginx/gateway.log").splitlines()[before:]
+        lines = two.lab.ssh("edge", "cat /var/log/llm-fleet/gateway.log").splitlines()[before:]
         return {json.loads(line)["upstream"].split(", ")[-1] for line in lines}
 
     assert served(6) == {f"{address}:11434", f"{address}:11435"}

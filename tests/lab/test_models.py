@@ -251,7 +251,10 @@ class TestLink:
         assert not state["ok"]
         assert "404" in _entry(state)["error"]
         assert _entry(state)["attempts"] == 1
-        assert bare.ssh("systemctl show --value -p SubState ollama-models") == "auto-restart"
+        assert bare.ssh("systemctl is-active ollama-models-again.timer") == "active"
+        assert bare.ssh("systemctl stop ollama; systemctl is-active ollama-models-again.timer",
+                        check=False) == "inactive"  # fmt: skip
+        bare.ssh("systemctl start ollama")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +301,23 @@ def test_full_disk_is_noticed_before_the_first_byte(bare: Site) -> None:
     assert bare.served() == 0
 
 
+def test_release_that_does_not_fit_is_not_fetched(site: Site) -> None:
+    """Judged by the host's own tools, in a file system of hardly more than the reserve."""
+    version = site.ssh("readlink /opt/ollama/current").rsplit("/", 1)[-1]
+    path = f"ollama/ollama/releases/download/v{version}/ollama-linux-amd64.tar.zst"
+    fetch = f"/usr/local/lib/llm-fleet/fetch-release {site.upstream}/{path} {'0' * 64} /mnt/1.0.0"
+    try:
+        said = site.ssh(
+            "mount -t tmpfs -o size=960m small /mnt; touch /mnt/0.9.0.part;"
+            f" {fetch} 2>&1; ls -A /mnt",
+            check=False,
+        )
+    finally:
+        site.ssh("umount /mnt")
+    assert "a reserve of 1000 MB, but 1006 MB are free in /mnt" in said
+    assert said.endswith("nothing was fetched"), "something is left"
+
+
 def _slowly(site: Site) -> State:
     site.break_link({"path": site.blob_path, "ranges": True, "rate": 20 * MB})
     site.start()
@@ -316,6 +336,16 @@ def test_ollama_restarted_in_mid_pull(bare: Site) -> None:
     assert state["ok"]
     assert bare.size <= bare.served() < bare.size + IN_FLIGHT
     bare.assert_whole()
+
+
+def test_killed_loader_goes_on_at_once(bare: Site) -> None:
+    _slowly(bare)
+    bare.break_link()
+    bare.ssh("systemctl kill -s KILL ollama-models")
+    began = time.monotonic()
+    assert bare.until(lambda state: state["finished"])["ok"]
+    assert time.monotonic() - began < 60, "it waited as after a failure"
+    assert bare.served() < bare.size + IN_FLIGHT
 
 
 def test_restart_of_ollama_takes_the_loader_along(bare: Site) -> None:
@@ -514,6 +544,10 @@ class TestDeploys:
         result = whole.lab.pyinfra("-y", "--data", pin, check=False)
         assert result.returncode != 0
         assert "the tag has moved: declared is the digest " + "ab" * 32 in result.stderr
+        other = pin.replace("ab" * 32, "cd" * 32)
+        result = whole.lab.pyinfra("-y", "--data", other, check=False)
+        assert "cd" * 32 in result.stderr
+        assert "ab" * 32 not in result.stderr, "the journal of an earlier run"
         whole.lab.deploy()
 
 
@@ -542,6 +576,19 @@ def test_gguf_by_path_and_by_address(whole: Site) -> None:
     assert _options(whole, "fetched:1") == _options(whole, "copied:1") == {"num_ctx": {"1024"}}
     assert whole.ssh(f"ls {MODELS_DIR}/.llm-fleet") == ""
     assert whole.served() < whole.size + IN_FLIGHT
+    assert whole.ssh(f"ls {whole.blob_file}", check=False) == "", "what was handed over stays"
+    assert _unused_blobs(whole) == set()
+
+    def changed(config: State) -> None:
+        gguf(config)
+        for model in config["models"]:
+            model["definition"] = {"system": "", "template": "", "parameters": {"num_ctx": 512}}
+
+    whole.configure(changed)
+    assert whole.run()["ok"]
+    assert _options(whole, "fetched:1") == _options(whole, "copied:1") == {"num_ctx": {"512"}}
+    assert whole.served() < whole.size + IN_FLIGHT, "it was fetched again"
+    assert _unused_blobs(whole) == set()
 
     def wrong(config: State) -> None:
         gguf(config)
@@ -552,6 +599,12 @@ def test_gguf_by_path_and_by_address(whole: Site) -> None:
     state = whole.run()
     assert f"the SHA-256 is {sha256}, declared is {'ab' * 32}" in _entry(state, "copied:1")["error"]
     assert "copied:1" in whole.loaded() or whole.digest("copied:1"), "what was there stays"
+
+
+def _unused_blobs(site: Site) -> set[str]:
+    """Files in the store that no model uses."""
+    named = site.ssh(f"grep -rhoE 'sha256:[0-9a-f]{{64}}' {MODELS_DIR}/manifests | tr : -")
+    return set(site.ssh(f"ls {MODELS_DIR}/blobs").split()) - set(named.split())
 
 
 # Copies a GGUF file with two more keys: how vectors are pooled, and one that keeps the alignment.
@@ -621,6 +674,7 @@ def test_auto(whole: Site) -> None:
 
 CUSTOM_MODELS = Path("tests/lab/custom_models.py")
 HASHES = "Every file of the declared models hashes to its name, or is unchanged since it did"
+NOTHING_TO_DO = "The loader finds every model as declared, and no file that none of them uses"
 # What is done by hand on which host, and the claim that must fail for it there.
 DAMAGES = [
     (
@@ -682,7 +736,7 @@ def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:
     failing = lab.failing(inventory=CUSTOM_MODELS, LAB_MODELS=declared, **sampled)
     for host, damage, claim in DAMAGES:
         assert host in failing.get(claim, []), f"nobody noticed: {damage}"
-    assert failing[HASHES] == ["gpu1", "gpu2"]
+    assert failing[HASHES] == failing[NOTHING_TO_DO] == ["gpu1", "gpu2"]
     lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared)
     assert lab.failing(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}
     assert lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared) == {}

@@ -65,6 +65,8 @@ def test_a_login_that_cannot_be_used_is_named_with_its_fix(lab: LabUnderTest) ->
     lab.ssh("gpu2", _TCSH)
     try:
         result = lab.pyinfra("-y", inventory=INVENTORY, check=False, **AS_OPS)
+        # Nobody is there to be asked whether to go on without the two.
+        look = lab.pyinfra("--dry", inventory=INVENTORY, check=False, **AS_OPS)
         claims = lab.failing(inventory=INVENTORY, **AS_OPS)
         lab.ssh("edge", "mv /etc/sudoers.d/ops /root/")
         asked = lab.pyinfra("-y", "--limit", "edge", inventory=INVENTORY, check=False, **AS_OPS)
@@ -79,6 +81,7 @@ def test_a_login_that_cannot_be_used_is_named_with_its_fix(lab: LabUnderTest) ->
     assert "Traceback" not in result.stderr
     found = failed_hosts(result.stderr)
     assert list(found) == ["gpu1", "gpu2"]
+    assert (look.returncode, failed_hosts(look.stderr)) == (1, found)
     assert found["gpu1"].startswith("the login of ops writes 'Welcome to gpu1' before what")
     assert found["gpu2"].startswith("the login shell of ops is /bin/tcsh, which")
     assert "edge" in re.sub(r"(?s).*Beginning operation run", "", result.stderr)

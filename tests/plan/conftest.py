@@ -17,6 +17,7 @@ from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 import fleet.declare.load
 from fleet import pins
+from fleet.declare import inventory_file
 from fleet.firewall import operations as firewall
 from fleet.kit import jobs
 from tests.fleets import BOX, EDGE, GPU, Hosts, alternative
@@ -95,6 +96,8 @@ def secrets_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No plan starts or ends with another one's context, and none waits for a host's work."""
     monkeypatch.setattr(jobs, "POLL", 0.0)
+    # Of a test that opened a file.
+    monkeypatch.setattr(inventory_file, "_asked", [])
     # No host is there to log in to anew.
     monkeypatch.setattr(firewall, "run_anew", lambda *_: None)
     managers = (ctx_state, ctx_inventory, ctx_config, ctx_host)

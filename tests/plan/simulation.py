@@ -38,6 +38,7 @@ from fleet.driver.facts import (
     GpuHardwareFact,
 )
 from fleet.firewall.facts import (
+    Bridges,
     Filters,
     LoginCarrier,
     OtherFilters,
@@ -59,6 +60,7 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
+from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_DROPIN
 from fleet.kit import run
 from fleet.kit.facts.apt import (
     AptHolder,
@@ -116,13 +118,14 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DebPackages: lambda: {"systemd": ["257"]},
         Groups: lambda: ["root"],
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
-        UnitState: lambda unit, files: ABSENT,
+        UnitState: lambda unit, files, reloaded=False: ABSENT,
         RulesetState: lambda table, path: Ruleset("", ""),
         OtherFirewalls: list,
         SshLogin: lambda _sudo: None,
         LoginCarrier: lambda source: None,
         OtherFilters: lambda probes, bridges: Filters(),
         Uplinks: lambda: ["eth0"],
+        Bridges: list,
         OllamaReleases: lambda version: Release(),
         OllamaServers: Servers,
         DrivenGpus: tuple,
@@ -190,7 +193,7 @@ class AnyAddress(list[str]):
         return True
 
 
-RUNNING = Unit("loaded", "active", "enabled", False, 100.0, 100.0, 50.0)
+RUNNING = Unit("loaded", "active", "enabled", False, False, True)
 
 
 @dataclass
@@ -248,6 +251,7 @@ class Plan:
         installed from it and renamed.
         """
         staged: dict[str, str] = {}
+        ready: dict[str, tuple[str, FileState]] = {}
         installed: dict[str, tuple[str, FileState]] = {}
         for command in self.commands(host):
             if not isinstance(command, StringCommand):
@@ -257,14 +261,15 @@ class Plan:
                 stdin = command.connector_arguments["_stdin"]
                 staged[match[1]] = "".join(f"{text}\n" for text in stdin)
             elif match := re.fullmatch(
-                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new && mv -f \5\.new (\S+)",
-                line,
+                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new", line
             ):
-                user, group, mode, source, target, final = match.groups()
-                assert target == final
-                text = staged[source]
-                sha256 = hashlib.sha256(text.encode()).hexdigest()
-                installed[final] = (text, FileState(sha256, mode, user, group))
+                user, group, mode, source, target = match.groups()
+                sha256 = hashlib.sha256(staged[source].encode()).hexdigest()
+                ready[target] = (staged[source], FileState(sha256, mode, user, group))
+            elif names := re.findall(r"mv -fT (\S+)\.new (\S+)", line):
+                for source, final in names:
+                    assert source == final
+                    installed[final] = ready.pop(final)
             elif re.fullmatch(r"\S+/firewall-guard try \S+ \d+", line):
                 # Tried, and kept as soon as a new login succeeds, which here it does.
                 text = "".join(f"{text}\n" for text in command.connector_arguments["_stdin"])
@@ -272,6 +277,22 @@ class Plan:
                 state = FileState(sha256, "600", "root", "root")
                 installed["/etc/llm-fleet/firewall.nft"] = (text, state)
         return installed
+
+    def named_too_early(self, host: str) -> list[tuple[str, str]]:
+        """Each file that is put in place before another that its text names, and that other."""
+        files = self.files(host)
+        placed = [
+            path for line in self.lines(host) for path in re.findall(r"mv -fT \S+\.new (\S+)", line)
+        ]
+        assert placed
+        return [
+            (path, other)
+            for number, path in enumerate(placed)
+            for other in placed[number + 1 :]
+            # Until the configuration is there, nginx is rather not to start than as packaged.
+            if (path, other) != (GATEWAY_DROPIN, GATEWAY_CONFIG)
+            and re.search(rf"(?<![\w/.-]){re.escape(other)}(?![\w/-])", files[path][0])
+        ]
 
 
 @contextmanager
@@ -391,7 +412,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
     installed, sha256 = declared["release"]
 
-    log = {"mode": 640, "user": "www-data", "group": "adm"}
+    log = {"mode": 640, "user": "www-data", "group": "llm-fleet-log"}
 
     def place(path: str) -> Place:
         user, mode = directories.get(path, ("root", "755"))
@@ -402,12 +423,12 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
         Places: lambda paths: {path: place(path) for path in paths},
-        File: lambda path: log if path == "/var/log/nginx/gateway.log" else None,
+        File: lambda path: log if path == "/var/log/llm-fleet/gateway.log" else None,
         Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
         AcmeNames: lambda: declared.get("acme_names", []),
-        Groups: lambda: ["root", "ollama"],
+        Groups: lambda: ["root", "ollama", "llm-fleet-log"],
         Users: lambda: {"ollama": ollama},
-        UnitState: lambda unit, files: RUNNING,
+        UnitState: lambda unit, files, reloaded=False: RUNNING,
         RulesetState: lambda table, path: Ruleset("table", "table"),
         OllamaReleases: lambda version: Release(
             sha256 if version == installed else None, f"/opt/ollama/{installed}"

@@ -152,7 +152,7 @@ class TestOrder:
                 installed = [
                     i
                     for i, text in enumerate(lines)
-                    if text.endswith(f"/etc/systemd/system/{unit}")
+                    if re.search(f" /etc/systemd/system/{re.escape(unit)}( |$)", text)
                 ]
                 assert installed, f"{host}: {match[1]} has no file"
                 assert installed[0] < place, f"{host}: {match[1]}"
@@ -166,7 +166,8 @@ class TestOrder:
             "tls.crt": r"^cd \S+ && nginx -t ",
             "tls.key": r"^cd \S+ && nginx -t ",
             "ollama.service": r"^cd \S+ && .*systemd-analyze verify .*\./ollama\.service",
-            "ollama-models.service": r"^cd \S+ && .*systemd-analyze verify",
+            "ollama-models.service": r"^cd \S+ && .*verify .*\./ollama-models\.service",
+            "ollama-models-again.timer": r"^cd \S+ && .*verify .*\./ollama-models-again\.timer",
             "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
         for steps in bare_plan.steps.values():
@@ -195,6 +196,7 @@ class TestOrder:
             *(Path(file.path).name for file in program_files("models", "model_loader")),
             "models.json",
             "ollama-models.service",
+            "ollama-models-again.timer",
             "gateway_fields.lua",
             "gateway_judge.lua",
             "gateway_errors.lua",
@@ -209,6 +211,11 @@ class TestOrder:
             "llm-fleet-node.conf",
             "gateway_metrics.py",
             "llm-fleet-gateway-metrics.service",
+            "logrotate.conf",
+            "llm-fleet-gateway-logs.service",
+            "llm-fleet-gateway-logs.timer",
+            "connections.nft",
+            "llm-fleet-gateway-connections.service",
         }
 
 
@@ -307,6 +314,12 @@ def test_address_that_the_host_does_not_have_is_refused() -> None:
     answers = bare() | {HostAddresses: lambda: ["127.0.0.1", "10.9.9.9"]}
     with pytest.raises(FleetError, match=r"private_address = '\S+': the host has no such address"):
         plan({"gpu1": GPU}, {"gpu1": answers})
+
+
+def test_what_a_file_names_is_there_before_it(bare_plan: Plan) -> None:
+    """A deploy that is killed, and a reboot: each unit finds what its files refer to."""
+    for host in bare_plan.steps:
+        assert bare_plan.named_too_early(host) == []
 
 
 def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:

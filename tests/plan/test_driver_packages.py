@@ -117,7 +117,7 @@ class TestPackages:
         ]
         assert "\nWants=llm-fleet-gpu-devices.service\nAfter=llm-fleet-gpu-devices.service" in text
         assert not [line for line in text.splitlines() if line.startswith("Requires")]
-        changed = {"nvidia-fabricmanager.service": replace(RUNNING, newest_file=200.0)}
+        changed = {"nvidia-fabricmanager.service": replace(RUNNING, is_outdated=True)}
         state = converged() | {
             UnitState: lambda unit, files: changed.get(unit, RUNNING) if files else RUNNING
         }

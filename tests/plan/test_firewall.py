@@ -27,9 +27,11 @@ from fleet.firewall.facts import (
     Uplinks,
 )
 from fleet.firewall.operations import run_anew
+from fleet.firewall.preflight import remarks
+from fleet.kit.commands import or_journal
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.units import UnitState
-from tests.fleets import GPU
+from tests.fleets import GPU, fleet_of
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import RUNNING, Answers, bare, plan
 
@@ -238,17 +240,30 @@ def test_pattern_of_containers_that_matches_an_uplink_is_refused() -> None:
 
 def test_filter_that_closes_a_service_is_refused_with_its_rule() -> None:
     def closing(probes: list[str], bridges: list[str]) -> Filters:
-        return Filters((Closed(probes[-1], "ip filter INPUT rule reject"),), ("iptables-nft why",))
+        assert closed in probes
+        return Filters((Closed(closed, "ip filter INPUT rule reject"),), ("iptables-nft why",))
 
+    closed = "2606:4700:4700::1111,,22,input"
     answers = bare() | {OtherFilters: closing, SshLogin: lambda _sudo: LOGIN}
     with pytest.raises(
         FleetError,
         match=r"gpu1: another packet filter here closes what is declared: "
-        r"firewall_open_tcp = 9100 for 2606:4700:4700::1111 by `ip filter INPUT rule reject`; ",
+        r"ssh_port = 22 for 2606:4700:4700::1111 by `ip filter INPUT rule reject`; ",
     ):
         plan({"gpu1": ("gpu", {"firewall_open_tcp": [9100]})}, {"gpu1": answers})
-    answers[OtherFilters] = lambda probes, bridges: Filters((), ("iptables-nft why",))
-    assert plan(HOSTS, {"gpu1": answers}).names("gpu1")
+    # Who may call what is not ours, another filter may well decide.
+    closed = "10.9.0.2,,9100,input"
+    assert plan({"gpu1": ("gpu", {"firewall_open_tcp": [9100]})}, {"gpu1": answers}).names("gpu1")
+
+
+def test_bridge_that_nobody_declared_is_remarked() -> None:
+    found = Filters((), ("iptables-nft why",))
+    ways = [{"incoming": "virbr0", "outgoing": "*"}]
+    fleet = fleet_of({"gpu1": ("gpu", {"firewall_forward": ways})})
+    bridges = ["docker0", "br-1a2b", "virbr0", "backend0"]
+    unjudged, undeclared = remarks(fleet["gpu1"], [], found, bridges)
+    assert unjudged == "another packet filter could not be judged: iptables-nft why"
+    assert undeclared.startswith("backend0 is a bridge that nobody declared")
 
 
 def test_other_port_of_ssh_replaces_the_ruleset() -> None:
@@ -286,7 +301,11 @@ class TestDisabled:
             for line in step.lines
         ]
         assert lines == [
-            "systemctl disable --now --quiet llm-fleet-firewall.service",
+            "systemctl disable --quiet llm-fleet-firewall.service",
+            or_journal(
+                StringCommand("systemctl stop llm-fleet-firewall.service"),
+                "llm-fleet-firewall.service",
+            ).get_raw_value(),
             "rm -f /etc/systemd/system/nftables.service.d/llm-fleet.conf",
             "rm -f /etc/llm-fleet/firewall.nft",
             "rm -f /etc/systemd/system/llm-fleet-firewall.service",
@@ -299,7 +318,7 @@ class TestDisabled:
         answers = self.with_files(converged()["gpu1"])
         answers[UnitState] = lambda unit, files: replace(RUNNING, active_state="inactive")
         planned = plan(self.HOSTS, {"gpu1": answers})
-        assert "systemctl disable --now --quiet llm-fleet-firewall.service" in planned.lines("gpu1")
+        assert "systemctl disable --quiet llm-fleet-firewall.service" in planned.lines("gpu1")
 
     @staticmethod
     def with_files(answers: Answers) -> Answers:

@@ -255,6 +255,8 @@ class TestMemory:
             "hf.co/team/secret:Q4: how much memory it needs is not known: no manifest: curl: (22) "
             "401; declare `memory` for it in ollama_models"
         ) in caplog.text
+        # By the last judgement alone, planned and executed: a bare host has nothing to ask with.
+        assert caplog.text.count("is not known") == 2
 
     def test_weights_alone_are_judged_where_the_cache_is_not_known(
         self, caplog: pytest.LogCaptureFixture

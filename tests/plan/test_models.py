@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+from pyinfra.api import StringCommand
 from pyinfra.context import ctx_state
 
+from fleet.kit.commands import or_journal
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
@@ -19,11 +21,10 @@ from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_runni
 
 HOSTS = {"gpu1": ("gpu", {})}
 PROVIDE = "Models | Provide the models"
-START = (
-    'systemctl daemon-reload; if [ "$(systemctl show --value -p SubState ollama-models.service)"'
-    " = auto-restart ]; then systemctl restart --no-block ollama-models.service;"
-    " else systemctl start ollama-models.service; fi"
-)
+START = or_journal(
+    StringCommand("systemctl daemon-reload; systemctl start ollama-models.service"),
+    "ollama-models.service",
+).get_raw_value()
 DONE = ModelsCheck(True, ("gpt-oss:20b",))
 MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 
@@ -197,7 +198,7 @@ def test_loader_starts_at_boot(answers: Answers) -> None:
     planned = plan(HOSTS, {"gpu1": answers})
     assert planned.names("gpu1") == ["Models | Run the loader whenever Ollama starts"]
     assert planned.lines("gpu1") == [
-        "systemctl daemon-reload && systemctl enable --quiet ollama-models.service"
+        "systemctl enable --quiet ollama-models.service",
     ]
 
 

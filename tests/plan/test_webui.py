@@ -13,6 +13,7 @@ from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import ABSENT, UnitState
+from fleet.webui.paths import WEBUI_UNIT
 from tests.alternatives import webui as alternatives
 from tests.alternatives.webui import LEAST
 from tests.fleets import Hosts, alternative
@@ -61,7 +62,7 @@ def converged(age: float = 3600.0) -> Answers:
     packages = {name: ["1"] for name in ("ca-certificates", "curl", "python3")}
     return facts(age) | {
         FileStates: lambda paths: {path: states[path] for path in paths if path in states},
-        UnitState: lambda unit, files: RUNNING,
+        UnitState: lambda unit, files, reloaded=False: RUNNING,
         DockerImage: lambda reference: reference == IMAGE,
         installed: lambda: packages,
     }
@@ -81,6 +82,10 @@ def test_from_bare() -> None:
     ]
 
 
+def test_what_a_file_names_is_there_before_it() -> None:
+    assert own(plan(hosts(), {"box": facts()}), "box").named_too_early("box") == []
+
+
 def test_docker_comes_with_the_group_and_the_door_before() -> None:
     names = [step.name for step in plan(hosts(), {"box": facts()}).steps["box"]]
     assert names.index("Docker | Run Docker as declared") < names.index(PULL)
@@ -95,7 +100,7 @@ def test_second_run_plans_nothing() -> None:
     ("fact", "answer", "step"),
     [
         (DockerImage, lambda reference: False, PULL),
-        (UnitState, lambda unit, files: ABSENT if "timer" not in unit else RUNNING, RUN),
+        (UnitState, lambda unit, **_: ABSENT if unit == WEBUI_UNIT else RUNNING, RUN),
         (NewestBackup, lambda directory, prefix: 90_000.0, BACKUP),
         (NewestBackup, lambda directory, prefix: None, BACKUP),
     ],
@@ -105,8 +110,10 @@ def test_each_difference_is_one_step(fact: type, answer: Any, step: str) -> None
 
 
 def test_pull_is_the_hosts_own() -> None:
-    [start, *_] = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
-    assert "--setenv LC_ALL=C --unit llm-fleet-pull-webui.service docker pull" in start
+    lines = own(plan(hosts(), {"box": facts()}), "box").step("box", PULL).lines
+    [start] = [line for line in lines if "systemd-run" in line]
+    assert "--setenv LC_ALL=C --unit llm-fleet-pull-webui.service " in start
+    assert " /usr/local/lib/llm-fleet/pull-image" in start
     assert IMAGE in start
 
 

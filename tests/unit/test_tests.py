@@ -23,7 +23,7 @@ def modules_of(room: str) -> set[str]:
         path.stem.replace("-", "_")
         for place in places
         for path in place.rglob("*")
-        if path.suffix in (".py", "") and path.is_file()
+        if path.suffix in (".py", ".lua", "") and path.is_file()
     }
 
 

@@ -27,6 +27,8 @@ from dify_state import Event, Phase, StateFile
 # Many a service ends a few times until what it needs is up.
 _CRASHES, _CRASHING = 4, 60.0
 _LOG_LINES = "12"
+# What one image of Dify's takes at most, fetched and unpacked, with some left for the containers.
+_IMAGE_ROOM = 5_000_000_000
 
 
 class Containers:
@@ -79,8 +81,19 @@ class Containers:
             try:
                 run("docker", "image", "inspect", image)
             except CommandError:
+                self._refuse_last_room(image)
                 say(f"pulling image {number} of {len(images)}: {image}")
                 run("docker", "pull", "--quiet", image)
+
+    def _refuse_last_room(self, image: str) -> None:
+        """Raise ProgramError where the largest image there is could fill the disk."""
+        root = run("docker", "info", "--format", "{{.DockerRootDir}}").strip()
+        free = shutil.disk_usage(root).free
+        if free < _IMAGE_ROOM:
+            raise ProgramError(
+                f"{image} is not pulled: it may take up to {_IMAGE_ROOM / 1e9:.0f} GB, and {root} "
+                f"has {free / 1e9:.1f} GB free: make room, by `docker image prune --all` say"
+            )
 
     def check_image_room(self, before: Services, after: Services) -> None:
         """Raise ProgramError where the images of a release could fill the disk.

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,8 +25,12 @@ from driver_kernel import kernel_flavor
 WHEN_APT_IS_FREE = [str(Path(__file__).with_name("when-apt-is-free")), "600"]
 CHANGE = ["--allow-change-held-packages", "--allow-downgrades"]
 BOOT = Path("/boot")
+# Bytes that stay free: a module is built there, and an initramfs made.
+RESERVE = 2_000_000_000
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
+# A log, and when it was written, in nanoseconds: only whether that is another time counts.
+BuildLogs = dict[Path, int]
 # The driver's packages, whichever branch, source and modules. The container toolkit's are others.
 DRIVER = re.compile(r"(libnvidia-|nvidia-|libcuda1$|linux-modules-nvidia-)(?!container)")
 # Below the logs: what an installation that succeeded has to say.
@@ -64,10 +67,10 @@ def main() -> int:
 
 def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
-    # A file's time is some milliseconds behind the clock's.
-    kernel, began = output(["uname", "-r"]), time.time() - 1
+    kernel, began = output(["uname", "-r"]), build_logs()
     clean_up([*options.pinning, *options.package], options.logs)
     run(["apt-get", "update"])
+    refuse_without_room([*options.pinning, *options.package, *options.fabric])
     if options.dkms:
         install_headers(kernel, began, options.logs)
     install_module(options, kernel, began)
@@ -84,6 +87,27 @@ def install(options: argparse.Namespace) -> None:
     names = [*options.package, *options.fabric]
     run(["apt-mark", "hold" if options.hold else "unhold", *names])
     say(f"driver {version} is installed for kernel {kernel}")
+
+
+def refuse_without_room(names: list[str]) -> None:
+    """Refuse what would fill the disk: dpkg finds out in the middle, with packages half installed.
+
+    apt looks at the room for what it fetches, and at none for what is unpacked.
+    """
+    planned = output(["apt-get", "-s", "install", *CHANGE, "--no-install-recommends", *names])
+    found = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", planned, re.MULTILINE)
+    if not found:  # nothing to install, or apt says below why it cannot
+        return
+    about = output(["apt-cache", "show", *(f"{name}={version}" for name, version in found)])
+    fields = re.findall(r"^(Installed-Size|Size): ([0-9]{1,12})$", about, re.MULTILINE)
+    need = sum(int(count) * (1 if field == "Size" else 1024) for field, count in fields)
+    free = min(shutil.disk_usage(place).free for place in ("/usr", "/var"))
+    if need + RESERVE > free:
+        raise Failure(
+            f"The driver's {len(found)} packages take {need / 1e9:.1f} GB, fetched and unpacked, "
+            f"and {free / 1e9:.1f} GB are free in /usr and /var, where {RESERVE / 1e9:.0f} GB are "
+            "to stay free: make room there. Nothing was installed."
+        )
 
 
 def refresh_initramfs(kernel: str) -> None:
@@ -112,7 +136,7 @@ def clean_up(wanted: list[str], logs: Path) -> None:
     run(["dpkg", "--configure", "-a"], check=False)
 
 
-def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
+def install_module(options: argparse.Namespace, kernel: str, began: BuildLogs) -> None:
     """Have the driver's packages, and their module for the running kernel, or what was before."""
     wanted = [*options.pinning, *options.package]
     for name in options.package:
@@ -164,7 +188,7 @@ def stay(names: list[str], branch: str) -> list[str]:
     return [f"{name}={there.get(name, f'{version}*')}" for name in names]
 
 
-def install_headers(kernel: str, began: float, logs: Path) -> None:
+def install_headers(kernel: str, began: BuildLogs, logs: Path) -> None:
     """Have the running kernel's headers, and no others yet: DKMS builds for all that are there."""
     package = f"linux-headers-{kernel}"
     if Path(f"/lib/modules/{kernel}/build/Makefile").exists():
@@ -179,7 +203,7 @@ def install_headers(kernel: str, began: float, logs: Path) -> None:
         give_up(kernel, began, [package], {}, logs)
 
 
-def install_later_headers(kernel: str, began: float, logs: Path) -> None:
+def install_later_headers(kernel: str, began: BuildLogs, logs: Path) -> None:
     """Have the headers of later kernels come with them, and say where the module does not build."""
     flavor = kernel_flavor(kernel)
     package = f"linux-headers-{flavor}"
@@ -196,7 +220,7 @@ def install_later_headers(kernel: str, began: float, logs: Path) -> None:
         (logs / WARNING).write_text(f"{message}\n")
 
 
-def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
+def built_for_others(kernel: str, began: BuildLogs, names: list[str]) -> bool:
     """Whether `names` are installed when nothing is built with them.
 
     Only where the build for another kernel than the running one has failed: then dpkg has to be
@@ -217,7 +241,7 @@ def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
 
 
 def give_up(
-    kernel: str, began: float, wanted: list[str], before: dict[str, str], logs: Path
+    kernel: str, began: BuildLogs, wanted: list[str], before: dict[str, str], logs: Path
 ) -> NoReturn:
     """Say what failed, and leave dpkg configured and apt usable.
 
@@ -249,11 +273,16 @@ def give_up(
     raise Failure(message)
 
 
-def newest_build_log(began: float) -> Path | None:
-    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+def build_logs() -> BuildLogs:
+    """The logs of builds of NVIDIA modules that failed, whenever that was."""
     # DKMS moves the log of a build that succeeds.
-    logs = {log: log.stat().st_mtime for log in DKMS.glob("nvidia*/*/build/make.log")}
-    failed = [log for log, changed in logs.items() if changed >= began]
+    return {log: log.stat().st_mtime_ns for log in DKMS.glob("nvidia*/*/build/make.log")}
+
+
+def newest_build_log(began: BuildLogs) -> Path | None:
+    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+    logs = build_logs()
+    failed = [log for log, changed in logs.items() if changed != began.get(log)]
     return max(failed, key=lambda log: logs[log], default=None)
 
 

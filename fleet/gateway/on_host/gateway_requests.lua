@@ -5,15 +5,26 @@ local judge = require "gateway_judge"
 
 local CHUNK = 65536 -- bytes
 local M = {}
-local texts, read_timeout = {}, 0
+local texts, read_timeout, refusals = {}, 0, 0
 
--- `limits`: read_timeout in seconds, max_body in MiB.
+-- `limits`: read_timeout in seconds, max_body in MiB, refusals a minute.
 function M.start(limits)
-  read_timeout = limits.read_timeout
+  read_timeout, refusals = limits.read_timeout, limits.refusals
   texts = {
     [413] = "the request is larger than " .. limits.max_body .. " MiB",
     [504] = "the host did not answer within " .. read_timeout .. " seconds",
   }
+end
+
+-- Counts a request without a valid key against its address (of IPv6, a network of 64 bits): "" while
+-- there are few in this minute, "first" for the one that is too many, "over" for all after it.
+function M.stranger()
+  local address = string.sub(ngx.var.binary_remote_addr, 1, 8)
+  local count = ngx.shared.strangers:incr(address, 1, 0, 60) or 0
+  if count <= refusals then
+    return ""
+  end
+  return count == refusals + 1 and "first" or "over"
 end
 
 -- The parts of the request's body: in memory, or in nginx's file where it is larger.

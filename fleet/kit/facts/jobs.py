@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.kit.journal import journal_of
-from fleet.kit.on_host.outside import MOST
+from fleet.kit.on_host.outside import counted
 
 
 @dataclass(frozen=True)
@@ -78,13 +77,8 @@ class FetchJob(FactBase[Download]):
     @override
     def process(self, output: list[str]) -> Download:
         active_state, result, completed, total = output
-        return Download(active_state, result, _count(completed), _count(total))
-
-
-def _count(text: str) -> int:
-    """A number of bytes; 0 for what is none, as a file is there before its number is."""
-    value = int(text) if re.fullmatch("[0-9]{1,19}", text) else 0
-    return value if value < MOST else 0
+        # The file of the size is there before its number is.
+        return Download(active_state, result, counted(completed) or 0, counted(total) or 0)
 
 
 def runtime_directory(unit: str) -> str:

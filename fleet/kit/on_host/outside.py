@@ -77,6 +77,11 @@ def parsed(content: bytes | str, form: Form, at: str = "it") -> Any:
     return judged(value, form, at)
 
 
+def counted(text: str) -> int | None:
+    """The whole number that a text is, from 0 on; None for any other text."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text.strip()) else None
+
+
 def read_all(source: Readable, limit: int, seconds: float = math.inf) -> bytes:
     """What `source` has to the end: at most `limit` bytes, within about `seconds`.
 

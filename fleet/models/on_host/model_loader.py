@@ -242,14 +242,14 @@ def _resolve(declared: list[Model], choice: Path) -> list[Model]:
 def main(arguments: list[str]) -> int:
     """Run with the configuration named on the command line; the exit status."""
     *options, path = arguments
-    text = Path(path).read_text()
+    text = Path(path).read_bytes()
     try:
         config = parsed(text, CONFIG, path)
     except FormError as error:
         log(f"{error}: run the deploy, which writes it anew")
         return 1
     try:
-        loader = Loader(config, lambda: Path(path).read_text() != text)
+        loader = Loader(config, lambda: Path(path).read_bytes() != text)
         if options == ["--check"]:
             say(json.dumps(loader.check()))
             return 0

@@ -150,6 +150,8 @@ class Provider(Work):
                         completed = sum(done for done, _ in layers.values())
                         whole = max(total, sum(size for _, size in layers.values()))
                         rate = watch.saw(completed, whole, time.monotonic())
+                        if not total:  # what only Ollama's own key can see is judged on its way
+                            self.check_space(whole - completed)
                         self.follow(model, Progress(completed, whole, rate))
         except TimeoutError:
             raise StalledError(

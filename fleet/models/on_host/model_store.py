@@ -186,12 +186,13 @@ class Store:
         if (digests := self.named_blobs()) is None:
             return {}
         named = {blob_name(digest) for digest in digests}
-        old = time.time() - ORPHAN_AGE
+        # One of the future is of a clock that was ahead.
+        now = time.time()
         found = {}
         for path in self._files():
             with contextlib.suppress(FileNotFoundError):
                 about = path.lstat()
-                if path.name not in named and about.st_ctime < old:
+                if path.name not in named and abs(now - about.st_ctime) > ORPHAN_AGE:
                     found[path] = about.st_size
         return found
 

@@ -222,4 +222,19 @@ def test_blob_upload_and_create_from_it(lab: Lab, idle: Path) -> None:
     assert server.lines("/api/create", body)[-1] == {"status": "success"}
     shown = server.call("/api/show", {"model": "MINE"}).json()
     assert shown["template"] == "{{ .Prompt }}"
+
+    # Every imported file is rewritten: another one lies beside what was handed over.
+    def weights(name: str) -> str:
+        manifest = server.models / "manifests/registry.ollama.ai/library" / name / "latest"
+        [layer] = [
+            item for item in json.loads(manifest.read_text())["layers"]
+            if item["mediaType"].endswith(".model")
+        ]  # fmt: skip
+        return str(layer["digest"])
+
+    made = weights("mine")
+    assert made != WEIGHTS
+    body = {"model": "again", "files": {"m.gguf": made}}
+    assert server.lines("/api/create", body)[-1] == {"status": "success"}
+    assert weights("again") == made, "what is done to its own work is the same again"
     assert shown["details"]["quantization_level"] == "Q4_K_M"

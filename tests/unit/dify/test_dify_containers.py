@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from common import ProgramError
@@ -26,6 +28,20 @@ def test_old_crashes_are_no_reason_to_give_up(host: Host, monkeypatch: pytest.Mo
     monkeypatch.setattr(Release, "containers", lambda _: next(looks))
     stack = host.stack(OLD)
     stack.containers.wait_well(stack.release, {"api": {}})
+
+
+def test_image_that_could_take_the_last_room_is_not_pulled(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a first installation nobody knows how large one is."""
+    host.tell(images=[])
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=4_900_000_000))
+    with pytest.raises(
+        ProgramError, match=r"is not pulled: it may take up to 5 GB, and / has 4\.9"
+    ):
+        host.stack(OLD).containers.pull({"api": {"image": "dify/api:9"}})
+    assert host.docker["images"] == []
 
 
 def test_log_of_what_others_wait_for_in_vain(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,68 @@ class Debian:
             "package": ["nvidia-open-kernel-dkms"], "logs": self.logs, "stay": "",
         }  # fmt: skip
         driver_install.install(argparse.Namespace(**given | more))
+
+
+class TestRoom:
+    """1 GB of packages, fetched and unpacked, beside 2 GB that stay free."""
+
+    PLAN = (
+        "NOTE: This is only a simulation!\n"
+        "Inst nvidia-modprobe (580.178.04-1 NVIDIA CUDA:x [amd64])\n"
+        "Inst libnvidia-cfg1 [550.163.01-2] (580.178.04-1 NVIDIA CUDA:x [amd64]) []\n"
+        "Conf libnvidia-cfg1 (580.178.04-1 NVIDIA CUDA:x [amd64])\n"
+    )
+    ABOUT = (
+        "Package: nvidia-modprobe\nInstalled-Size: 390625\nSize: 100000000\n"
+        "Description-en: x\n Size: 7\n\n"
+        "Package: libnvidia-cfg1\nInstalled-Size: 390625\nSize: 100000000\n"
+    )
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+        asked: list[list[str]] = []
+
+        def output(argv: list[str]) -> str:
+            asked.append(argv)
+            return self.PLAN if argv[0] == "apt-get" else self.ABOUT
+
+        monkeypatch.setattr(driver_install, "output", output)
+        return asked
+
+    def free(self, monkeypatch: pytest.MonkeyPatch, **counts: float) -> None:
+        usage = shutil.disk_usage("/")
+        monkeypatch.setattr(
+            driver_install.shutil, "disk_usage",
+            lambda place: usage._replace(free=int(counts[place[1:]])),
+        )  # fmt: skip
+
+    def test_there(self, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.free(monkeypatch, usr=3.01e9, var=3.01e9)
+        driver_install.refuse_without_room(["nvidia-open"])
+        assert asked[0][-1] == "nvidia-open"
+        assert asked[1][2:] == ["nvidia-modprobe=580.178.04-1", "libnvidia-cfg1=580.178.04-1"]
+
+    @pytest.mark.parametrize("counts", [{"usr": 2.99e9, "var": 9e9}, {"usr": 9e9, "var": 2.99e9}])
+    @pytest.mark.usefixtures("asked")
+    def test_not_there(self, monkeypatch: pytest.MonkeyPatch, counts: dict[str, float]) -> None:
+        self.free(monkeypatch, **counts)
+        with pytest.raises(
+            driver_install.Failure, match=r"2 packages take 1\.0 GB, .* 3\.0 GB are"
+        ):
+            driver_install.refuse_without_room(["nvidia-open"])
+
+    def test_judged_before_anything_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        host = Debian(tmp_path, monkeypatch, RUNS)
+
+        def refuse(names: list[str]) -> None:
+            raise driver_install.Failure(f"no room for {names}")
+
+        monkeypatch.setattr(driver_install, "refuse_without_room", refuse)
+        with pytest.raises(driver_install.Failure, match="no room"):
+            host.install()
+        assert not [line for line in host.ran if "install" in line]
 
 
 RUNS, NEXT = "6.12.94+deb13-amd64", "6.12.117+deb13-amd64"

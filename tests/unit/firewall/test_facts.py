@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.firewall.facts import Carrier, LoginCarrier, Ruleset, RulesetState, Uplinks
+from fleet.firewall.facts import Bridges, Carrier, LoginCarrier, Ruleset, RulesetState, Uplinks
 from tests.unit.firewall.namespaces import run
 
 
@@ -92,6 +92,11 @@ class TestLoginCarrier:
 
     def test_no_way(self) -> None:
         assert self.of("10.9.0.2", "ip route del default") is None
+
+
+def test_bridges_are_told_from_other_interfaces() -> None:
+    made = "ip link add lan0 type bridge; "
+    assert Bridges().process(run(made + Bridges().command())) == ["lan0"]
 
 
 def test_default_route_leads_out() -> None:

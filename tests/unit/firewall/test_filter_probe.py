@@ -96,7 +96,7 @@ HARMLESS = {
     "containers' own": [
         chain("policy drop; ct state established accept; ct status dnat accept;", hook="forward"),
         "table ip d { chain f { type filter hook forward priority 0; policy drop; }; chain c { "
-        "type nat hook prerouting priority -100; tcp dport 81 dnat to 172.17.0.2:80; }; }",
+        "type nat hook prerouting priority -100; tcp dport 8434 dnat to 172.17.0.2:80; }; }",
     ],
     "but for containers": [
         chain('policy drop; ct state established accept; oifname "br-*" accept;', hook="forward"),

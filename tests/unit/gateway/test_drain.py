@@ -24,7 +24,7 @@ class Asked(Gateways):
         self.gpu = fleet_of({"gpu1": ("gpu", {**GPU[1], "ollama_models": list(models)})})["gpu1"]
         self.requests: list[tuple[str, dict[str, Any]]] = []
 
-    def _run(self, name: str, command: StringCommand) -> list[str]:
+    def _run(self, name: str, command: StringCommand, timeout: int | None = None) -> list[str]:
         *_, body, url = shlex.split(command.get_raw_value())
         self.requests.append((url.rsplit(":", 1)[1], json.loads(body)))
         can = "embedding" if "embed" in json.loads(body)["model"] else "completion"

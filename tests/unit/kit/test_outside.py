@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from outside import FormError, judged, parsed, read_all
+from outside import FormError, counted, judged, parsed, read_all
 
 FORM = {
     "name": str, "size": int, "rate?": float, "on?": bool, "tags?": [re.compile("[a-z]+")],
@@ -89,3 +89,12 @@ class TestSize:
 
         with pytest.raises(FormError, match=r"more than|has not ended"):
             read_all(Trickle(), 10_000_000, 0.05)
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1e9", "1.5", "٣", "9" * 5_000, "5 5", "[N/A]"])
+def test_text_that_is_no_number(text: str) -> None:
+    assert counted(text) is None
+
+
+def test_number_of_a_command() -> None:
+    assert (counted("0"), counted(" 81559\n")) == (0, 81_559)

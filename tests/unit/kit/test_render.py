@@ -13,6 +13,7 @@ import pytest
 import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
 from fleet.kit.render import TEMPLATES, render, systemd_assignment
+from fleet.kit.sandbox import sandbox
 from tests.fleets import FLEETS, fleet_of
 from tests.unit.rendered import make_files
 
@@ -24,7 +25,7 @@ def variables(template: str) -> set[str]:
     """What a template names, but for what every one of them knows."""
     parser = jinja2.Environment()  # noqa: S701 - renders nothing
     parsed = parser.parse((TEMPLATES / template).read_text())
-    known = {*parser.globals, systemd_assignment.__name__}
+    known = {*parser.globals, systemd_assignment.__name__, sandbox.__name__}
     return jinja2.meta.find_undeclared_variables(parsed) - known
 
 

@@ -82,6 +82,15 @@ class TestModels:
         }
 
     def test_configuration_is_what_the_loader_reads(self, fleet: Fleet) -> None:
-        *_, loader, config, unit = models.managed_files(fleet["gpu1"])
+        *_, loader, config, _, unit = models.managed_files(fleet["gpu1"])
         assert json.loads(config.text) == loader_config(fleet["gpu1"])
         assert f"ExecStart=/usr/bin/python3 {loader.path} {config.path}" in lines(unit.text)
+
+    def test_failed_run_lets_the_registry_rest_and_a_killed_one_goes_on(
+        self, default: Fleet
+    ) -> None:
+        *_, timer, unit = models.managed_files(default["gpu1"])
+        assert {"RestartSec=5.0", "RestartPreventExitStatus=1"} <= set(lines(unit.text))
+        assert "OnFailure=ollama-models-again.timer" in lines(unit.text)
+        assert {"OnActiveSec=300.0", "Unit=ollama-models.service"} <= set(lines(timer.text))
+        assert "PartOf=ollama-models.service ollama.service" in lines(timer.text)

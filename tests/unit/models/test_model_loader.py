@@ -234,7 +234,7 @@ class TestOutsideData:
         with pytest.raises(RefusedError, match="delete it and run the deploy"):
             run(model(ollama, "auto:latest"))
 
-    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"models": 7}'])
+    @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"models": 7}', b"\xff\xfe"])
     def test_configuration_that_is_none(
         self, tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from manifests import Manifest
 from model_loader import Loader
-from tests.unit.models.loader_rig import Ollama, Run, model, sha256
+from tests.unit.models.loader_rig import MANIFEST, SUCCESS, Ollama, Run, layer, model, sha256
 from transfer import RefusedError
 
 
@@ -66,6 +66,15 @@ class TestPin:
         assert "leave digest out" in run.state["a:1"]["error"]
         ollama.fails = {"/v2/library/a/manifests/1": 401}
         assert run(declared), "without a pin Ollama's own key is enough"
+
+
+def test_room_is_watched_where_only_ollama_sees_the_size(run: Run, ollama: Ollama) -> None:
+    declared = model(ollama)
+    ollama.fails = {"/v2/library/a/manifests/1": 401}
+    ollama.pulls = [[MANIFEST, layer("sha256:a", 10**18, 0), SUCCESS]]
+    assert not run(declared)
+    assert "needs 1000000.0 TB and a reserve of 0 B" in run.state["a:1"]["error"]
+    assert run.state["a:1"]["attempts"] == 1
 
 
 class TestCustom:

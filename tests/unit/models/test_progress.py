@@ -24,11 +24,20 @@ class TestProgress:
         assert job.models == {"gpt-oss:20b": ModelProgress("pulling", 5, 9, 1, "")}
         assert str(job.models["gpt-oss:20b"]) == "pulling 55 % of 9 B, 1 B/s, 0m04s left"
 
-    def test_loader_that_waits_to_try_again_has_failed(
-        self, systemctl: dict[str, str], tmp_path: Path
+    @pytest.mark.parametrize(
+        ("sub_state", "restarts", "failed"),
+        [
+            ("auto-restart", "1", False), ("auto-restart", "3", True), ("auto-restart", "12", True),
+            ("running", "12", False), ("start", "", False),
+        ],
+    )  # fmt: skip
+    def test_loader_that_was_killed_is_waited_for_but_not_for_ever(
+        self, systemctl: dict[str, str], tmp_path: Path, sub_state: str, restarts: str, failed: bool
     ) -> None:
-        systemctl.update(ActiveState="activating", Result="exit-code", SubState="auto-restart")
-        assert ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json")).has_failed
+        systemctl.update(ActiveState="activating", Result="signal", SubState=sub_state)
+        systemctl.update(NRestarts=restarts)
+        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json"))
+        assert (job.has_failed, job.is_running) == (failed, not failed)
 
     def test_loader_that_is_to_be_started_anew_has_ended(
         self, systemctl: dict[str, str], tmp_path: Path

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from paramiko import RSAKey, ServerInterface, Transport
@@ -110,3 +114,54 @@ def test_a_silent_host_is_given_up(client: Transport, cable: Cable) -> None:
     cable.is_cut.set()
     assert ears.given_up.wait(10)
     assert not client.is_active()
+
+
+def test_an_old_watch_does_not_end_a_new_connection(client: Transport, cable: Cable) -> None:
+    """After a reboot of ours: the question to the old connection has no answer."""
+    ears = Ears(client.close)
+    watch = Watch(client, alive=ears.alive, silent=ears.silent)
+    assert ears.thrice.wait(10)
+    cable.is_cut.set()
+    time.sleep(0.5)
+    watch.end()
+    assert not ears.given_up.wait(4)
+
+
+# As while pyinfra waits for an answer at the terminal: nothing else in its process runs.
+_STANDS_STILL = """
+from gevent import monkey
+monkey.patch_all()
+import runpy, sys, threading, time
+from gevent.monkey import get_original
+from paramiko import RSAKey, Transport
+from fleet.kit.connection import silence
+silence.INTERVAL, silence.PATIENCE = 0.2, 2
+test = runpy.run_path(sys.argv[1])
+cable = test["Cable"]()
+server = Transport(cable.ends[1][0])
+server.add_server_key(RSAKey.generate(2048))
+server.start_server(threading.Event(), test["Server"]())
+client = Transport(cable.ends[0][0])
+client.start_client(timeout=10)
+client.auth_none("ops")
+ears = test["Ears"](client.close)
+silence.Watch(client, alive=ears.alive, silent=ears.silent)
+ears.thrice.wait(10)
+ask = client.global_request
+def stand_still(*words, **options):
+    time.sleep(0.3)  # until it is waited for
+    get_original("time", "sleep")(4)
+    return ask(*words, **options)
+client.global_request = stand_still
+before = ears.heard
+time.sleep(10)
+print(client.is_active(), ears.given_up.is_set(), ears.heard > before)
+"""
+
+
+def test_a_process_that_stood_still_takes_nobody_for_silent() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _STANDS_STILL, __file__],
+        cwd=Path(__file__).parents[4], capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "True False True\n", done.stderr

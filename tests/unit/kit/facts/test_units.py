@@ -1,112 +1,268 @@
-"""What is asked of a unit: its shell lines run for real, and their parsing."""
+"""What is asked of a unit, with real processes and files: does it run what is on the disk?"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyinfra.api import StringCommand
 
+from fleet.kit import units
+from fleet.kit.facts import units as facts
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from tests.unit.facts import ask
 
+_UNIT = "a.service"
 
-class TestUnitState:
-    # A running nginx, as the command prints it: master, two workers, two files, one of them gone.
-    RUNNING = """\
-LoadState=loaded
-ActiveState=active
-UnitFileState=enabled
-NeedDaemonReload=no
-ExecMainStartTimestampMonotonic=900000000
-Ticks=100
-Now=1000.50 1700000000.500000000
-Started=90000
-Worker=90010
-Worker=95020
-File=1699999980.250000000
-File=
-File=1699999900.000000000"""
 
-    def test_running(self) -> None:
-        assert UnitState().process(self.RUNNING.splitlines()) == Unit(
-            load_state="loaded",
-            active_state="active",
-            file_state="enabled",
-            needs_daemon_reload=False,
-            started=900.0,
-            worker_started=950.2,
-            newest_file=pytest.approx(980.25),
+class Service:
+    """A unit with a real process, started and noted by the commands that `run_unit` yields."""
+
+    def __init__(self, systemctl: dict[str, str], files: list[Path]) -> None:
+        self.systemctl, self.files, self.starts = systemctl, files, 0
+        self.process: subprocess.Popen[bytes] | None = None
+        systemctl.update(
+            LoadState="loaded", ActiveState="active", UnitFileState="enabled", NeedDaemonReload="no"
         )
 
-    def test_running_is_active_and_enabled(self) -> None:
-        unit = UnitState().process(self.RUNNING.splitlines())
-        assert (unit.is_active, unit.is_enabled) == (True, True)
+    def start(self) -> None:
+        """Start it anew, as a crash or a reboot does."""
+        self.stop()
+        self.starts += 1
+        self.process = subprocess.Popen(
+            ["sh", "-c", "trap 'sleep 60 & echo' HUP; sleep 60 & echo; while :; do wait; done"],
+            stdout=subprocess.PIPE,
+        )
+        self._until_it_says()
+        self.systemctl.update(MainPID=str(self.process.pid), InvocationID=str(self.starts))
 
-    def test_unit_that_is_not_installed(self) -> None:
-        lines = """\
-LoadState=not-found
-ActiveState=inactive
-UnitFileState=
-NeedDaemonReload=no
-ExecMainStartTimestampMonotonic=0
-Ticks=100
-Now=1000.50 1700000000.500000000
-File="""
-        unit = UnitState().process(lines.splitlines())
-        assert (unit.load_state, unit.is_active, unit.is_enabled) == ("not-found", False, False)
-        assert (unit.started, unit.worker_started, unit.newest_file) == (0.0, 0.0, 0.0)
+    def reload(self) -> None:
+        """Have a younger child."""
+        assert self.process
+        time.sleep(0.05)
+        self.process.send_signal(1)
+        self._until_it_says()
 
-    def test_one_shot_unit_has_no_process_left(self) -> None:
-        text = self.RUNNING.split("Started=")[0] + "File=1699999980.250000000"
-        unit = UnitState().process(text.splitlines())
-        assert unit.started == 900.0
+    def _until_it_says(self) -> None:
+        assert self.process
+        assert self.process.stdout
+        self.process.stdout.readline()
 
-    @pytest.mark.parametrize("state", ["disabled", "masked", "static", "enabled-runtime", ""])
-    def test_only_enabled_starts_at_boot(self, state: str) -> None:
-        text = self.RUNNING.replace("UnitFileState=enabled", f"UnitFileState={state}")
-        assert not UnitState().process(text.splitlines()).is_enabled
+    def stop(self) -> None:
+        """End it, and its children."""
+        if self.process:
+            children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+            subprocess.run(["kill", "-9", str(self.process.pid), *children.read_text().split()],
+                           check=True)  # fmt: skip
+            self.process.communicate()
 
-    def test_changed_unit_file(self) -> None:
-        text = self.RUNNING.replace("NeedDaemonReload=no", "NeedDaemonReload=yes")
-        assert UnitState().process(text.splitlines()).needs_daemon_reload
+    def deploy(self, restart: Any = None, *, reloaded: bool = False) -> None:
+        """What a deploy does that starts the unit, or only writes its note."""
+        paths = [str(path) for path in self.files]
+        _shell(units._note(_UNIT, paths, reloaded=reloaded))
+        if restart:
+            restart()
+        _shell(units._keep_note(_UNIT, reloaded=reloaded))
 
-    def test_no_answer_is_an_absent_unit(self) -> None:
-        assert UnitState().default() == ABSENT
+    def ask(self, *, reloaded: bool = False) -> Unit:
+        """What the next deploy sees."""
+        paths = [str(path) for path in self.files]
+        unit: Unit = ask(UnitState(), unit=_UNIT, files=paths, reloaded=reloaded)
+        return unit
 
-    def test_file_older_and_newer_than_a_real_process(
-        self, systemctl: dict[str, str], tmp_path: Path
-    ) -> None:
-        """The clocks of a process and of a file are brought together, whatever was their order."""
-        before, after, link = tmp_path / "it's old", tmp_path / "new", tmp_path / "link"
-        before.touch()
-        time.sleep(0.1)
-        with subprocess.Popen(["sleep", "60"]) as process:
-            try:
-                time.sleep(0.1)
-                after.touch()
-                link.symlink_to(before)
-                systemctl.update(LoadState="loaded", ActiveState="active", MainPID=str(process.pid))
-                older = ask(UnitState(), unit="a.service", files=[str(before)])
-                newer = ask(UnitState(), unit="a.service", files=[str(before), str(after)])
-                switched = ask(UnitState(), unit="a.service", files=[str(link)])
-            finally:
-                process.kill()
-        assert older.newest_file < older.started < newer.newest_file
-        assert switched.newest_file > switched.started
+
+def _shell(command: StringCommand) -> None:
+    subprocess.run(["sh", "-c", command.get_raw_value()], check=True)
+
+
+def _write(path: Path, text: str) -> None:
+    """As `install_files` does: a new file in the old one's place."""
+    path.with_suffix(".new").write_text(text)
+    path.with_suffix(".new").rename(path)
+
+
+@pytest.fixture
+def service(
+    systemctl: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Service]:
+    """A service with two files, which a deploy has started."""
+    for module in (units, facts):
+        monkeypatch.setattr(module, "STARTED", str(tmp_path / "started"))
+    files = [tmp_path / "it's a file", tmp_path / "other"]
+    for path in files:
+        path.write_text("old")
+    service = Service(systemctl, files)
+    service.deploy(service.start)
+    yield service
+    service.stop()
+
+
+class TestNote:
+    def test_started_as_it_is(self, service: Service) -> None:
+        assert service.ask() == Unit("loaded", "active", "enabled", False, False, True)
+
+    def test_changed_since(self, service: Service) -> None:
+        _write(service.files[0], "new")
+        assert service.ask().is_outdated
+        service.deploy(service.start)
+        assert not service.ask().is_outdated
+
+    @pytest.mark.parametrize("moment", [0, 4_000_000_000], ids=["of long ago", "of the future"])
+    def test_no_clock_decides(self, service: Service, moment: int) -> None:
+        """Set forth or back between a start and a change, or for good."""
+        os.utime(service.files[0], (moment, moment))
+        assert not service.ask().is_outdated
+        _write(service.files[0], "new")
+        os.utime(service.files[0], (moment, moment))
+        assert service.ask().is_outdated
+        service.deploy(service.start)
+        assert not service.ask().is_outdated
+
+    def test_crash_or_reboot_after_which_it_reads_the_same(self, service: Service) -> None:
+        service.start()
+        assert not service.ask().is_outdated
+
+    def test_nobody_knows_what_somebody_elses_start_has_read(self, service: Service) -> None:
+        """Changed, started by a reboot before the deploy came to it, and changed back."""
+        _write(service.files[0], "new")
+        service.start()
+        assert service.ask().is_outdated
+        _write(service.files[0], "old")
+        assert service.ask().is_outdated
+
+    def test_changed_and_changed_back_under_the_same_process(self, service: Service) -> None:
+        _write(service.files[0], "new")
+        _write(service.files[0], "old")
+        assert not service.ask().is_outdated
+
+    def test_file_that_comes_and_goes(self, service: Service) -> None:
+        service.files[1].unlink()
+        assert service.ask().is_outdated
+        service.deploy(service.start)
+        assert not service.ask().is_outdated
+        service.files[1].write_text("")
+        assert service.ask().is_outdated
+
+    def test_link_that_is_switched(self, service: Service) -> None:
+        link = service.files[1].with_name("link")
+        link.symlink_to(service.files[0])
+        service.files.append(link)
+        service.deploy(service.start)
+        assert not service.ask().is_outdated
+        link.unlink()
+        link.symlink_to(service.files[1])
+        assert service.ask().is_outdated
+
+    def test_what_is_no_file_is_not_read(self, service: Service) -> None:
+        service.files[1].unlink()
+        os.mkfifo(service.files[1])
+        assert service.ask().is_outdated
+        service.files[1].unlink()
+        service.files[1].mkdir()
+        assert service.ask().is_outdated
+
+    def test_failed_start_is_not_noted(self, service: Service) -> None:
+        _write(service.files[0], "new")
+        _shell(units._note(_UNIT, [str(path) for path in service.files], reloaded=False))
+        service.start()
+        assert service.ask().is_outdated
+
+
+class TestReload:
+    def test_changed_since_the_reload(self, service: Service) -> None:
+        service.deploy(reloaded=True)
+        assert not service.ask(reloaded=True).is_outdated
+        _write(service.files[0], "new")
+        assert service.ask(reloaded=True).is_outdated
+        service.deploy(service.reload, reloaded=True)
+        assert not service.ask(reloaded=True).is_outdated
+
+    def test_somebody_elses_reload_of_what_was_changed_back(self, service: Service) -> None:
+        service.deploy(reloaded=True)
+        _write(service.files[0], "new")
+        service.reload()
+        _write(service.files[0], "old")
+        assert service.ask(reloaded=True).is_outdated
+
+
+class TestWithoutANote:
+    """As an older version of this project, or a package, has started the unit."""
+
+    @pytest.fixture(autouse=True)
+    def _no_note(self, service: Service, tmp_path: Path) -> None:
+        (tmp_path / "started" / _UNIT).unlink()
+
+    def test_started_after_its_files(self, service: Service) -> None:
+        """An upgrade of this project restarts nothing that runs as declared."""
+        assert (service.ask().is_outdated, service.ask().is_noted) == (False, False)
+        service.deploy()
+        assert (service.ask().is_outdated, service.ask().is_noted) == (False, True)
+
+    def test_changed_since(self, service: Service) -> None:
+        time.sleep(1)
+        _write(service.files[0], "new")
+        assert service.ask().is_outdated
+
+    def test_file_that_an_older_note_does_not_know(self, service: Service) -> None:
+        service.deploy()
+        service.files.append(service.files[0].with_name("third"))
+        time.sleep(1)
+        service.files[-1].touch()
+        assert (service.ask().is_outdated, service.ask().is_noted) == (True, False)
+
+    def test_one_shot_unit_has_no_process_left(self, service: Service) -> None:
         uptime = float(Path("/proc/uptime").read_text().split()[0])
-        assert uptime - older.started < 30
+        moment = str(round((uptime + 1) * 1e6))
+        service.systemctl.update(MainPID="0", ExecMainStartTimestampMonotonic=moment)
+        assert not service.ask().is_outdated
+        service.systemctl.update(ExecMainStartTimestampMonotonic="1")
+        assert service.ask().is_outdated
 
-    def test_youngest_child_of_a_real_process(self, systemctl: dict[str, str]) -> None:
-        script = "sleep 60 & sleep 0.2; sleep 60 & echo ready; wait"
-        with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            try:
-                systemctl.update(ActiveState="active", MainPID=str(process.pid))
-                unit = ask(UnitState(), unit="a.service", files=[])
-            finally:
-                subprocess.run(["kill", str(process.pid), *children], check=True)
-        assert unit.worker_started >= unit.started + 0.15
+
+def test_the_file_that_runs_needs_no_note(service: Service, tmp_path: Path) -> None:
+    """A package's upgrade that has restarted its unit asks for no other restart."""
+    program = tmp_path / "program"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    service.files = [program]
+    service.deploy()
+    with subprocess.Popen([program, "60"]) as process:
+        service.systemctl.update(MainPID=str(process.pid), InvocationID="other")
+        assert not service.ask().is_outdated
+        program.unlink()
+        program.write_bytes(Path("/bin/cat").read_bytes())
+        assert service.ask().is_outdated
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("properties", "enabled", "read"),
+    [
+        ({}, True, True),
+        ({"UnitFileState": "enabled-runtime"}, False, True),
+        ({"UnitFileState": ""}, False, True),
+        ({"NeedDaemonReload": "yes"}, True, False),
+        *[({"LoadState": state}, True, False)
+          for state in ("not-found", "bad-setting", "error", "masked", "stub", "merged")],
+    ],
+)  # fmt: skip
+def test_systemds_words(
+    service: Service, properties: dict[str, str], enabled: bool, read: bool
+) -> None:
+    service.systemctl.update(**properties)
+    assert (service.ask().is_enabled, service.ask().is_read) == (enabled, read)
+
+
+def test_transient_unit_is_told_from_the_file_below_it(service: Service) -> None:
+    assert not service.ask().is_transient
+    service.systemctl.update(Transient="yes", UnitFileState="enabled")
+    assert service.ask().is_transient
+
+
+def test_no_answer_is_an_absent_unit() -> None:
+    assert UnitState().default() == ABSENT
