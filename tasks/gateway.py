@@ -74,7 +74,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     ]
     # Before the package, whose own site would listen on every address: at a boot after an
     # installation that was cut short too. Masked while it is installed: nothing is there to serve.
-    install_files(name="Install the drop-in", files=[dropin_file()])
+    install_files(name="Install the drop-in", files=[dropin_file(me, host.get_fact(HasIpv6))])
     install_packages(name="Install nginx", packages=packages, masked_unit=GATEWAY_UNIT)
     have_directory(
         name="Create the directory",

@@ -12,7 +12,12 @@ from pathlib import Path
 
 from fleet.declare.fleet import Fleet
 from fleet.gateway import tls
-from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY, GATEWAY_CONFIG
+from fleet.gateway.paths import (
+    GATEWAY_CERTIFICATE,
+    GATEWAY_CERTIFICATE_KEY,
+    GATEWAY_CONFIG,
+    GATEWAY_LOGS,
+)
 from fleet.kit.files import ManagedFile
 from fleet.kit.paths import LIB
 from tests.unit.rendered import complaints, lay
@@ -57,14 +62,14 @@ class Judges:
     def _nginx(self, config: ManagedFile, files: list[ManagedFile], fleet: Fleet) -> Iterator[str]:
         place = self._directory / "nginx"
         place.mkdir(exist_ok=True)
-        certificate, key = tls.issued(fleet.secrets, "edge", ("localhost",))
+        certificate, key = tls.issued(fleet.secrets, "edge", ["localhost"], ["localhost"])
         (place / Path(GATEWAY_CERTIFICATE).name).write_text(certificate)
         (place / Path(GATEWAY_CERTIFICATE_KEY).name).write_text(key.get_secret_value())
         of_nginx = {str(Path(GATEWAY_CONFIG).parent), LIB}
         for file in files:
             if str(Path(file.path).parent) in of_nginx:
                 # An older OpenSSL than the host's knows one curve less.
-                text = file.text.replace("X25519MLKEM768:", "")
+                text = file.text.replace("X25519MLKEM768:", "").replace(GATEWAY_LOGS, str(place))
                 for folder in of_nginx:
                     text = text.replace(f"{folder}/", f"{place}/").replace(
                         f'"{folder}', f'"{place}'

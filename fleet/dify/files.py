@@ -82,7 +82,8 @@ def stack_sandbox() -> list[str]:
 
     It is Docker's client, and has root's rights to the volumes, wherever Docker keeps them: backups
     and restores are of everybody's files, with their modes, and an operator may have backups below
-    /home. It asks Dify over HTTP.
+    /home. It asks Dify over HTTP, and the kernel when the containers' processes began, which are of
+    other users.
     """
     return sandbox(
         CapabilityBoundingSet="CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_FSETID",
@@ -92,6 +93,7 @@ def stack_sandbox() -> list[str]:
         ProtectSystem="full",
         ProtectHome="no",
         ProcSubset="all",
+        ProtectProc="default",
         ReadWritePaths=ETC,
     )
 

@@ -198,8 +198,11 @@ def loaded_files(me: FleetHost) -> list[str]:
     ]
 
 
-def dropin_file() -> ManagedFile:
-    """The drop-in that has the package's unit read our configuration only."""
+def dropin_file(me: FleetHost, ipv6: bool = True) -> ManagedFile:
+    """The drop-in that has the package's unit read our configuration only.
+
+    It says where nginx listens (see `config_files`), as that takes a restart.
+    """
     return ManagedFile(
         GATEWAY_DROPIN,
         render(
@@ -207,6 +210,7 @@ def dropin_file() -> ManagedFile:
             config=GATEWAY_CONFIG,
             logs=GATEWAY_LOGS,
             sockets=[GATEWAY_STATUS_SOCKET],
+            endpoints=_known((*gateway_endpoints(me), *redirect_endpoints(me)), ipv6),
         ),
     )
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.commands import Commands, fail, or_journal, when_answers
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
 from fleet.kit.paths import STARTED
@@ -31,9 +31,15 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     start the unit must answer on `health_url` within `answers_within` seconds; if not, its journal
     is shown, and what it was started with is not noted. It is the unit's own process that must
     listen there, or Docker for the `container` that it runs. It comes back from any state that
-    systemd has for a unit: masked, failed, unknown while it runs, transient.
+    systemd has for a unit: masked, failed, unknown while it runs.
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
+    if current.is_transient:
+        yield fail(
+            f"{host.name}: {unit} was started by systemd-run, and systemd would delete the unit's "
+            f"file when that one ends; run there: systemctl stop {unit}; then reboot, and deploy"
+        )
+        return
     loaded = current
     if reload_files:
         loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
@@ -96,9 +102,6 @@ def stop_unit(unit: str) -> Commands:
 def _make_known(unit: str, current: Unit) -> Commands:
     """Have systemd know `unit` as its files say, unmasked, and start it at boot."""
     yield from _unmask(unit, current)
-    if current.file_state == "transient":
-        # Its file is above ours in systemd's path, and goes with the process.
-        yield or_journal(StringCommand("systemctl stop", QuoteString(unit)), unit)
     if not current.is_read or not current.is_active:
         yield StringCommand("systemctl daemon-reload")
     if not current.is_enabled:
@@ -124,7 +127,7 @@ def _start(unit: str, verb: str) -> Commands:
 
 
 def _verb(current: Unit, loaded: Unit) -> str | None:
-    if not current.is_read or current.is_outdated or current.file_state == "transient":
+    if not current.is_read or current.is_outdated:
         return "restart"
     if not current.is_active:
         # One that is on its way up is waited for.

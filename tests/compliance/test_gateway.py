@@ -70,9 +70,10 @@ def test_configuration(gateway_host: Target, measured) -> None:
     declared = gateway_host.declared
     drained = gateway_host.fact(DrainedHosts)
     openssl = gateway_host.fact(OpensslVersion)
+    ipv6 = gateway_host.fact(HasIpv6)
     files = [
-        *config_files(declared, gateway_host.fleet, openssl, drained, gateway_host.fact(HasIpv6)),
-        dropin_file(),
+        *config_files(declared, gateway_host.fleet, openssl, drained, ipv6),
+        dropin_file(declared, ipv6),
         sysctl_file(),
     ]
     states = gateway_host.fact(FileStates, paths=[file.path for file in files])

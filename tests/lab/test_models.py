@@ -301,6 +301,23 @@ def test_full_disk_is_noticed_before_the_first_byte(bare: Site) -> None:
     assert bare.served() == 0
 
 
+def test_release_that_does_not_fit_is_not_fetched(site: Site) -> None:
+    """Judged by the host's own tools, in a file system of hardly more than the reserve."""
+    version = site.ssh("readlink /opt/ollama/current").rsplit("/", 1)[-1]
+    path = f"ollama/ollama/releases/download/v{version}/ollama-linux-amd64.tar.zst"
+    fetch = f"/usr/local/lib/llm-fleet/fetch-release {site.upstream}/{path} {'0' * 64} /mnt/1.0.0"
+    try:
+        said = site.ssh(
+            "mount -t tmpfs -o size=960m small /mnt; touch /mnt/0.9.0.part;"
+            f" {fetch} 2>&1; ls -A /mnt",
+            check=False,
+        )
+    finally:
+        site.ssh("umount /mnt")
+    assert "a reserve of 1000 MB, but 1006 MB are free in /mnt" in said
+    assert said.endswith("nothing was fetched"), "something is left"
+
+
 def _slowly(site: Site) -> State:
     site.break_link({"path": site.blob_path, "ranges": True, "rate": 20 * MB})
     site.start()

@@ -187,6 +187,14 @@ def test_systemd_reads_the_drop_in_before_the_start(
     assert any(re.search("systemctl (re)?start nginx.service", line) for line in lines[1:])
 
 
+def test_unit_that_systemd_would_delete_is_refused(answers: dict[str, Answers]) -> None:
+    """systemd deletes the file of a transient unit with it: by then the one in /etc."""
+    planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, is_transient=True)))
+    [line] = planned.step("edge", RUN).lines
+    assert "nginx.service was started by systemd-run" in line
+    assert line.endswith("exit 1")
+
+
 def test_disabled_unit_is_enabled_without_a_restart(answers: dict[str, Answers]) -> None:
     planned = plan(HOSTS, with_nginx(answers, replace(RUNNING, file_state="disabled")))
     lines = [line for line in planned.lines("edge") if "systemctl" in line]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common import ProgramError
+
 DATABASE = "db_postgres"
 DAEMON = "plugin_daemon"
 # These names nginx looks up once, when it starts; that of api_websocket at each request.
@@ -94,10 +96,17 @@ def began_at(container: dict[str, Any]) -> int | None:
     """When a container's process began, in the kernel's ticks since the boot; None without one.
 
     Docker's own word for it is a time of day, and clocks are set.
+
+    Raises:
+        ProgramError: it has ended just now, or is hidden from us.
     """
-    try:
-        text = (PROC / str(container["State"].get("Pid", 0)) / "stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
+    if not (process := container["State"].get("Pid")):
         return None
+    try:
+        text = (PROC / str(process) / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        raise ProgramError(
+            f"process {process} of {container['Id'][:12]} is not to be seen"
+        ) from None
     # proc_pid_stat(5): the 22nd field; the second, in parentheses, may have spaces in it.
     return int(text.rpartition(")")[2].split()[19])

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,8 @@ BOOT = Path("/boot")
 RESERVE = 2_000_000_000
 MODULES = ("nvidia", "nvidia-current-open", "nvidia-current")
 DKMS = Path("/var/lib/dkms")
+# A log, and when it was written, in nanoseconds: only whether that is another time counts.
+BuildLogs = dict[Path, int]
 # The driver's packages, whichever branch, source and modules. The container toolkit's are others.
 DRIVER = re.compile(r"(libnvidia-|nvidia-|libcuda1$|linux-modules-nvidia-)(?!container)")
 # Below the logs: what an installation that succeeded has to say.
@@ -66,8 +67,7 @@ def main() -> int:
 
 def install(options: argparse.Namespace) -> None:
     """Have everything installed, at one version, for the running kernel."""
-    # A file's time is some milliseconds behind the clock's.
-    kernel, began = output(["uname", "-r"]), time.time() - 1
+    kernel, began = output(["uname", "-r"]), build_logs()
     clean_up([*options.pinning, *options.package], options.logs)
     run(["apt-get", "update"])
     refuse_without_room([*options.pinning, *options.package, *options.fabric])
@@ -136,7 +136,7 @@ def clean_up(wanted: list[str], logs: Path) -> None:
     run(["dpkg", "--configure", "-a"], check=False)
 
 
-def install_module(options: argparse.Namespace, kernel: str, began: float) -> None:
+def install_module(options: argparse.Namespace, kernel: str, began: BuildLogs) -> None:
     """Have the driver's packages, and their module for the running kernel, or what was before."""
     wanted = [*options.pinning, *options.package]
     for name in options.package:
@@ -188,7 +188,7 @@ def stay(names: list[str], branch: str) -> list[str]:
     return [f"{name}={there.get(name, f'{version}*')}" for name in names]
 
 
-def install_headers(kernel: str, began: float, logs: Path) -> None:
+def install_headers(kernel: str, began: BuildLogs, logs: Path) -> None:
     """Have the running kernel's headers, and no others yet: DKMS builds for all that are there."""
     package = f"linux-headers-{kernel}"
     if Path(f"/lib/modules/{kernel}/build/Makefile").exists():
@@ -203,7 +203,7 @@ def install_headers(kernel: str, began: float, logs: Path) -> None:
         give_up(kernel, began, [package], {}, logs)
 
 
-def install_later_headers(kernel: str, began: float, logs: Path) -> None:
+def install_later_headers(kernel: str, began: BuildLogs, logs: Path) -> None:
     """Have the headers of later kernels come with them, and say where the module does not build."""
     flavor = kernel_flavor(kernel)
     package = f"linux-headers-{flavor}"
@@ -220,7 +220,7 @@ def install_later_headers(kernel: str, began: float, logs: Path) -> None:
         (logs / WARNING).write_text(f"{message}\n")
 
 
-def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
+def built_for_others(kernel: str, began: BuildLogs, names: list[str]) -> bool:
     """Whether `names` are installed when nothing is built with them.
 
     Only where the build for another kernel than the running one has failed: then dpkg has to be
@@ -241,7 +241,7 @@ def built_for_others(kernel: str, began: float, names: list[str]) -> bool:
 
 
 def give_up(
-    kernel: str, began: float, wanted: list[str], before: dict[str, str], logs: Path
+    kernel: str, began: BuildLogs, wanted: list[str], before: dict[str, str], logs: Path
 ) -> NoReturn:
     """Say what failed, and leave dpkg configured and apt usable.
 
@@ -273,11 +273,16 @@ def give_up(
     raise Failure(message)
 
 
-def newest_build_log(began: float) -> Path | None:
-    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+def build_logs() -> BuildLogs:
+    """The logs of builds of NVIDIA modules that failed, whenever that was."""
     # DKMS moves the log of a build that succeeds.
-    logs = {log: log.stat().st_mtime for log in DKMS.glob("nvidia*/*/build/make.log")}
-    failed = [log for log, changed in logs.items() if changed >= began]
+    return {log: log.stat().st_mtime_ns for log in DKMS.glob("nvidia*/*/build/make.log")}
+
+
+def newest_build_log(began: BuildLogs) -> Path | None:
+    """The log of the last build of an NVIDIA module that failed since `began`; None without one."""
+    logs = build_logs()
+    failed = [log for log, changed in logs.items() if changed != began.get(log)]
     return max(failed, key=lambda log: logs[log], default=None)
 
 

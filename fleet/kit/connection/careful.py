@@ -61,6 +61,8 @@ class Careful(BaseConnector):
         Raises:
             ConnectError: why there is no connection that is of use; never anything else.
         """
+        if self._watch:
+            self._watch.end()
         self.lost = self.trouble = ""
         try:
             super().connect()

@@ -34,7 +34,11 @@ class Watch:
         while not self._ended.wait(INTERVAL) and self._transport.is_active():
             question = threading.Thread(target=self._ask, daemon=True)
             question.start()
-            if not self._answered(question):
+            answered = self._answered(question)
+            if self._ended.is_set():
+                # The host was connected to anew meanwhile, as after a reboot of ours.
+                return
+            if not answered:
                 self._silent()
                 return
             if self._transport.is_active():

@@ -16,7 +16,8 @@ class Unit:
     """A unit as it runs.
 
     `is_outdated` is whether it may run with something else than the files that were asked about;
-    `is_noted` whether the host has a note of what each of them was at the start (or reload).
+    `is_noted` whether the host has a note of what each of them was at the start (or reload);
+    `is_transient` whether systemd-run made it, even when there is another file by now.
     """
 
     load_state: str
@@ -25,6 +26,7 @@ class Unit:
     needs_daemon_reload: bool
     is_outdated: bool
     is_noted: bool
+    is_transient: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -107,7 +109,7 @@ class UnitState(FactBase[Unit]):
         return StringCommand(
             "u=", QuoteString(unit),
             ";systemctl show -p LoadState -p ActiveState -p UnitFileState"
-            ' -p NeedDaemonReload -p FragmentPath -p ExecMainStartTimestampMonotonic -- "$u";'
+            ' -p NeedDaemonReload -p Transient -p ExecMainStartTimestampMonotonic -- "$u";'
             'pid=$(systemctl show -p MainPID --value -- "$u");'
             'echo "Ticks=$(getconf CLK_TCK)";'
             'echo "Now=$(cut -d" " -f1 /proc/uptime) $(date +%s.%N)";'
@@ -136,8 +138,6 @@ class UnitState(FactBase[Unit]):
         then, *noted = values.get("Note", [""])
         notes = {path: (identity, content) for identity, content, path in map(_parts, noted)}
         is_same_run = then == first("Generation")
-        # systemd tells of the file in /etc where there is one, and runs the one above it.
-        is_transient = first("FragmentPath").startswith("/run/systemd/transient/")
         started = _started(first)
         outdated, unnoted = False, False
         for identity, content, path in map(_parts, values.get("File", [])):
@@ -153,10 +153,11 @@ class UnitState(FactBase[Unit]):
         return Unit(
             load_state=first("LoadState"),
             active_state=first("ActiveState"),
-            file_state="transient" if is_transient else first("UnitFileState"),
+            file_state=first("UnitFileState"),
             needs_daemon_reload=first("NeedDaemonReload") == "yes",
             is_outdated=outdated,
             is_noted=bool(then) and not unnoted,
+            is_transient=first("Transient") == "yes",
         )
 
 

@@ -96,6 +96,7 @@ class Loader:
         self.state.save()
         with locked(self.store.root / ".llm-fleet.lock", self._note_the_other):
             self.state.notes = []
+            self.store.remove_what_is_no_manifest()
             self._wait_for_api()
             for model in self.models:
                 self._with_attempts(model, self.provider.provide)

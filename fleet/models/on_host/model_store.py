@@ -58,6 +58,16 @@ class Store:
             log(f"{name}: its manifest counts as none: {error}")
             return None
 
+    def remove_what_is_no_manifest(self) -> None:
+        """Remove what stands among the manifests and is no file.
+
+        Ollama opens each of them whenever it lists its models, and would wait for a FIFO for ever.
+        """
+        for path in (self.root / "manifests").rglob("*"):
+            if not path.is_file() and not path.is_dir():
+                log(f"{path}: is no file, removed")
+                path.unlink(missing_ok=True)
+
     def size(self, name: str) -> int:
         """Bytes of a model's blobs; 0 when it is not there."""
         manifest = self.manifest(name)

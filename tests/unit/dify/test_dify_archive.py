@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+import common
+import dify_volumes
 from common import ProgramError
 from dify_archive import judge_tree, read_manifest, unpack_checked
 from dify_volumes import replace_volumes, trees_of
@@ -121,8 +123,13 @@ def test_tree_that_cannot_be_read(tmp_path: Path, content: bytes) -> None:
         judge_tree(tmp_path / "volumes.tar.gz")
 
 
-def test_pipes_and_devices_are_not_brought_back(tmp_path: Path) -> None:
-    """Whatever a container left in its volume: the backup is good, and they are no data."""
+def test_pipes_and_devices_are_not_brought_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a container left in its volume: the backup is good, and they are no data.
+
+    Nor are they tried: the unit has no right to make a device.
+    """
     stage = tmp_path / "stage"
     stage.mkdir()
     members = [
@@ -131,13 +138,18 @@ def test_pipes_and_devices_are_not_brought_back(tmp_path: Path) -> None:
         ("./app/link", tarfile.SYMTYPE, "/etc/shadow", b""),
         ("./app/pipe", tarfile.FIFOTYPE, "", b""),
         ("./app/disk", tarfile.BLKTYPE, "", b""),
+        ("./app/*\nd[i]sk", tarfile.CHRTYPE, "", b""),
+        file("./disk", b""),
     ]
     packed(stage / "volumes.tar.gz", *members, mode="w:gz")
     trees = trees_of(stage, "dify")
     assert trees["volumes.tar.gz"].size == 4
     if os.geteuid():
         pytest.skip("only root unpacks owners and devices")
+    less = ("setpriv", "--bounding-set=-mknod", "--inh-caps=-mknod", "--")
+    monkeypatch.setattr(dify_volumes, "run", lambda *words: common.run(*less, *words))
     replace_volumes(tmp_path / "volumes", "dify", stage, None, trees)
+    assert (tmp_path / "volumes/disk").exists()
     found = {path.name: path.lstat().st_mode for path in (tmp_path / "volumes/app").iterdir()}
     assert set(found) == {"kept", "link"}
     assert stat.S_ISLNK(found["link"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from common import ProgramError
 from dify_health import began_at, stale_nginx, state_trouble
 from tests.unit.dify import docker
 from tests.unit.dify.dify_host import Host
@@ -54,4 +55,7 @@ def test_when_a_process_began() -> None:
     assert first is not None
     assert own > first
     assert began_at({"State": {"Pid": 0}}) is None
+    # In a unit that sees its own processes only, every nginx would be a fresh one.
+    with pytest.raises(ProgramError, match="process 4194305 of x is not to be seen"):
+        began_at({"Id": "x", "State": {"Pid": 4194305}})
     assert began_at({"State": {"Status": "created"}}) is None

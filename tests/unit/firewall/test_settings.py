@@ -20,6 +20,16 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "gpu1",
         ["firewall_ssh_from", "at least one network"],
     ),
+    "way through the host by no interface": (
+        pair({"firewall_forward": [{"incoming": "eth0; accept", "outgoing": "*"}]}),
+        "gpu1",
+        ["firewall_forward[0]['incoming']", "eth0; accept", "such as virbr0"],
+    ),
+    "protocol that has ports": (
+        pair({"firewall_open_protocols": ["tcp"]}),
+        "gpu1",
+        ["firewall_open_protocols[0]", "tcp", "'esp'"],
+    ),
 }
 
 

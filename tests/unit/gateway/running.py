@@ -42,6 +42,7 @@ class Running:
             name: key.get_secret_value()
             for name, key in gateway_keys(self.fleet, self.fleet["edge"]).items()
         }
+        self.nginx: subprocess.Popen[bytes] | None = None
         self.seen: list[tuple[str, bytes]] = []
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
@@ -75,6 +76,12 @@ class Running:
             parts = iter(lambda: client.recv(65536), b"")
             return b"".join(parts)
 
+    def ends(self) -> None:
+        """Have nginx end now, with all of its logs written."""
+        assert self.nginx
+        self.nginx.terminate()
+        self.nginx.wait()
+
     def log(self) -> list[dict[str, Any]]:
         """The access log's entries, all of them once nginx has ended."""
         lines = (self.directory / "gateway.log").read_text().splitlines()
@@ -106,6 +113,7 @@ def running(directory: Path, **settings: Any) -> Iterator[Running]:
     command = ["nginx", "-c", str(directory / "nginx.conf"), "-g", "daemon off;"]
     with (directory / "stderr").open("wb") as told, subprocess.Popen(command, stderr=told) as nginx:
         try:
+            gateway.nginx = nginx
             _wait(gateway, nginx)
             yield gateway
         finally:

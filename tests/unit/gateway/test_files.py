@@ -13,11 +13,11 @@ import pytest
 
 from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
-from fleet.gateway.files import config_files, curves, dropin_file
+from fleet.gateway.files import config_files, connection_files, curves, dropin_file
 from fleet.gateway.paths import GATEWAY_CONFIG
 from fleet.kit.files import ManagedFile
 from tests.fleets import BOX, EDGE, GPU, Hosts, alternative, fleet_of
-from tests.unit.rendered import lines
+from tests.unit.rendered import lines, nft_listing
 
 GPU6 = (GPU[0], {**GPU[1], "private_address": "fd00::11"})
 
@@ -171,12 +171,21 @@ class TestGateway:
         assert set(re.findall(r"return 308 (.+);", text)) == {f"{where}$request_uri"}
         assert "$host" not in text
 
-    def test_drop_in_reads_our_configuration_only(self) -> None:
-        commands = [line for line in lines(dropin_file().text) if line.startswith("Exec")]
+    def test_drop_in_reads_our_configuration_only(self, default: Fleet) -> None:
+        text = dropin_file(default["edge"]).text
+        commands = [line for line in lines(text) if line.startswith("Exec")]
         for kind in ("ExecStartPre", "ExecStart", "ExecReload"):
             first, *ours = [line for line in commands if line.startswith(f"{kind}=")]
             assert first == f"{kind}="
             assert any(f"-c {GATEWAY_CONFIG}" in line for line in ours), kind
+
+    def test_nginx_restarts_when_it_listens_elsewhere(self) -> None:
+        """A reload fails to listen on all addresses while it listens on one of them."""
+        listens = [
+            dropin_file(fleet_of({"gpu1": GPU, "edge": ("gateway", {**EDGE[1], **data})})["edge"])
+            for data in ({}, {"gateway_listen": "any"}, {"gateway_port": 9000})
+        ]
+        assert len({item.text for item in listens}) == 3
 
 
 def _named(name: str, fleet: Fleet, *drained: str, ipv6: bool = True) -> ManagedFile:
@@ -221,3 +230,20 @@ def findings(hosts: Hosts, directory: Path, change: tuple[str, str] = ("", "")) 
         check=False,
     )
     return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rule"),
+    [
+        ({}, "ip saddr { 10.0.0.2, 10.0.0.11 } accept"),
+        ({"gateway_connections_free": ["10.0.0.0/8", "fd00::/8"]}, "ip6 saddr fd00::/8 accept"),
+        ({"gateway_connections": 8}, "ct count over 8 } reject with tcp reset"),
+    ],
+)
+def test_nft_takes_the_limit(tmp_path: Path, settings: dict[str, object], rule: str) -> None:
+    edge = {"private_address": "10.0.0.2", "gateway_keys": ["team-a"], **settings}
+    fleet = fleet_of({"gpu1": GPU, "edge": ("gateway", edge)})
+    rules, _ = connection_files(fleet["edge"], fleet)
+    listed = nft_listing(tmp_path, rules.text)
+    assert rule in " ".join(listed.split())
+    assert "tcp dport != 8434 accept" in listed

@@ -429,3 +429,42 @@ def _logged(gateway: Running, number: str) -> dict[str, Any]:
                 return entry
         time.sleep(0.1)
     raise AssertionError(f"{number} is not in the log")
+
+
+class TestStrangers:
+    """What callers without a key may cost."""
+
+    @pytest.fixture
+    def few(self) -> Iterator[Running]:
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            running(Path(directory), gateway_refusals=3) as gateway,
+        ):
+            yield gateway
+
+    def test_many_refusals_are_neither_answered_nor_logged_as_the_first(self, few: Running) -> None:
+        """Whatever is wrong with their keys; a valid one of the same address is served as ever."""
+        keys = ["", "sk-" + "0" * 64, "nonsense", "", "", ""]
+        assert [few.call("GET", "/v1/models", key)[0] for key in keys] == [401] * 3 + [429] * 3
+        assert few.call("GET", "/v1/models", "plain")[0] == 200
+        # A stranger may still ask whether the gateway is there.
+        assert few.call("GET", "/healthz", "")[0] == 200
+        few.ends()
+        assert [entry["status"] for entry in few.log()] == [401, 401, 401, 429, 200]
+
+    def test_a_line_of_the_log_is_short(self, few: Running) -> None:
+        path = "/" + "p" * 5000
+        assert few.call("GET", path, "")[0] == 401
+        assert few.call("A" * 900, "/x", "")[0] == 401
+        assert few.call("GET", f"/{'%0a' * 300}", "")[0] == 401
+        few.ends()
+        assert max(map(len, (few.directory / "few.log").read_text().splitlines())) < 700
+        assert [len(entry["path"]) for entry in few.log()] == [203, 2, 203]
+
+    def test_a_stranger_writes_nothing_to_the_error_log(self, few: Running) -> None:
+        """A body above the limit would have its whole request line there."""
+        headers = {"Content-Length": str(1 << 40)}
+        status, _, _ = few.call("POST", "/v1/models?" + "q" * 5000, "", None, headers)
+        assert status == 401
+        few.ends()
+        assert "qqq" not in (few.directory / "error.log").read_text()

@@ -173,6 +173,13 @@ class TestOutsideData:
         ollama.path_of("a:1").unlink()
         os.mkfifo(ollama.path_of("a:1"))
         assert run.check(model(ollama), model(ollama, "b:1"))["pending"] == {"a:1": "is not there"}
+        # An undeclared one too: the server opens whatever is there to list it.
+        other = ollama.path_of("c:1")
+        other.parent.mkdir(parents=True)
+        os.mkfifo(other)
+        assert run(model(ollama), model(ollama, "b:1")), run.state
+        assert ollama.path_of("a:1").is_file()
+        assert not other.exists()
 
     @pytest.mark.parametrize("answer", NO_ANSWERS, ids=repr)
     @pytest.mark.parametrize("path", ["/api/ps", "/api/tags"])

@@ -45,7 +45,7 @@ class TestOllamaUnit:
 class TestJudgedBySystemd:
     def test_takes_the_units(self, fleet: Fleet, tmp_path: Path) -> None:
         gpu = fleet["gpu1"]
-        files = [unit_of(gpu), models.unit_file(gpu)]
+        files = [unit_of(gpu), *models.unit_files(gpu)]
         for file in files:
             lay(tmp_path, file)
         for file in files:
@@ -66,7 +66,7 @@ class TestJudgedBySystemd:
         # What the container's unit stands on, which is not on every machine that tests.
         lay(tmp_path, ManagedFile("docker.service", "[Service]\nExecStart=/bin/true\n"))
         files = [unit_file(item, plain_storage(item), ["GPU-x"]) for item in instances_of(gpu)]
-        for file in [*files, models.unit_file(gpu)]:
+        for file in [*files, *models.unit_files(gpu)]:
             lay(tmp_path, file)
         for file in files:
             assert complaints(tmp_path, file.staged_name) == ""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -113,6 +114,17 @@ def test_a_silent_host_is_given_up(client: Transport, cable: Cable) -> None:
     cable.is_cut.set()
     assert ears.given_up.wait(10)
     assert not client.is_active()
+
+
+def test_an_old_watch_does_not_end_a_new_connection(client: Transport, cable: Cable) -> None:
+    """After a reboot of ours: the question to the old connection has no answer."""
+    ears = Ears(client.close)
+    watch = Watch(client, alive=ears.alive, silent=ears.silent)
+    assert ears.thrice.wait(10)
+    cable.is_cut.set()
+    time.sleep(0.5)
+    watch.end()
+    assert not ears.given_up.wait(4)
 
 
 # As while pyinfra waits for an answer at the terminal: nothing else in its process runs.

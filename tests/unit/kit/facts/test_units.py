@@ -259,8 +259,9 @@ def test_systemds_words(
 
 
 def test_transient_unit_is_told_from_the_file_below_it(service: Service) -> None:
-    service.systemctl.update(FragmentPath=f"/run/systemd/transient/{_UNIT}")
-    assert service.ask().file_state == "transient"
+    assert not service.ask().is_transient
+    service.systemctl.update(Transient="yes", UnitFileState="enabled")
+    assert service.ask().is_transient
 
 
 def test_no_answer_is_an_absent_unit() -> None:
