@@ -19,6 +19,7 @@ NO_SESSION = (
     "sshd allows no further session on a connection; a deploy needs two, one for its lock: "
     "MaxSessions 10 in sshd_config"
 )
+PATIENCE = 5  # seconds: a run that was killed a moment ago is on its way out
 SILENCE = 120  # seconds without a word after which a host frees the lock
 _PROGRAM = (Path(__file__).parents[1] / "on_host" / "hold-lock").read_text()
 
@@ -55,7 +56,13 @@ class HostLock:
         """
         text = self.held_as or holder()
         command = StringCommand(
-            "exec bash -c", QuoteString(_PROGRAM), "hold-lock", RUN, SILENCE, QuoteString(text)
+            "exec bash -c",
+            QuoteString(_PROGRAM),
+            "hold-lock",
+            RUN,
+            SILENCE,
+            QuoteString(text),
+            PATIENCE,
         )
         stdin, stdout, stderr = client.exec_command(as_root(command))
         word, _, who = stdout.readline().rstrip("\n").partition(" ")

@@ -26,7 +26,7 @@ def hold(tmp_path: Path) -> Iterator[Hold]:
 
         def start(who: str, silence: int = 60) -> Holder:
             process = subprocess.Popen(
-                ["bash", PROGRAM, tmp_path / "run", str(silence), who],
+                ["bash", PROGRAM, tmp_path / "run", str(silence), who, "0"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             stack.enter_context(process)
