@@ -187,14 +187,14 @@ def drained_file(names: list[str]) -> ManagedFile:
 
 
 def loaded_files(me: FleetHost) -> list[str]:
-    """What nginx reads when it is started or reloaded."""
+    """What nginx reads when it is started or reloaded, but for what certbot's hook reloads itself."""
     certificate = [GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY]
     return [
         GATEWAY_FIELDS,
         *GATEWAY_PROGRAMS,
         GATEWAY_CONFIG,
         GATEWAY_KEYS,
-        *(certificate if me[Gateway].tls != "off" else []),
+        *(certificate if me[Gateway].tls in ("private-ca", "given") else []),
     ]
 
 

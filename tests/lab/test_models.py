@@ -505,14 +505,15 @@ class TestDeploys:
     def test_killed_in_mid_pull_then_attached(self, bare: Site) -> None:
         bare.lab.deploy()
         bare.forget_models()
-        bare.break_link({"path": bare.blob_path, "ranges": True, "rate": 4 * MB})
+        # Slow enough that the second deploy finds it at work.
+        bare.break_link({"path": bare.blob_path, "ranges": True, "rate": 2 * MB})
         killed = _deploying(bare)
-        bare.until(lambda state: 20 * MB < _entry(state)["completed"] < 200 * MB)
+        bare.until(lambda state: 8 * MB < _entry(state)["completed"] < 200 * MB, within=120)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
         before = bare.ssh("systemctl show --value -p InvocationID ollama-models")
         attached = _deploying(bare)
-        output, _ = attached.communicate(timeout=120)
+        output, _ = attached.communicate(timeout=300)
         assert attached.returncode == 0, output
         # Plain lines, as this is no terminal.
         assert "gpt-oss:20b: pulling" in output
@@ -647,7 +648,8 @@ def test_prune(whole: Site) -> None:
     for name in ("stray:1", "busy:1"):
         whole.call("/api/copy", {"source": MODEL, "destination": name})
     # Names that share weights share the process that serves them, and the first one names it.
-    whole.call("/api/generate", {"model": MODEL, "keep_alive": 0, "stream": False})
+    for name in whole.loaded():
+        whole.call("/api/generate", {"model": name, "keep_alive": 0, "stream": False})
     whole.call("/api/generate", {"model": "busy:1", "keep_alive": -1, "stream": False})
     assert list(whole.loaded()) == ["busy:1"]
     result = whole.lab.pyinfra("-y")
