@@ -187,7 +187,7 @@ def drained_file(names: list[str]) -> ManagedFile:
 
 
 def loaded_files(me: FleetHost) -> list[str]:
-    """What nginx reads when it is started or reloaded, but for what certbot's hook reloads itself."""
+    """What nginx reads at a start or reload, but for what certbot's hook reloads itself."""
     certificate = [GATEWAY_CERTIFICATE, GATEWAY_CERTIFICATE_KEY]
     return [
         GATEWAY_FIELDS,
