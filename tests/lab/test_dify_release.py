@@ -41,11 +41,11 @@ INSTALL = """set -e
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends \
-    curl docker.io docker-cli docker-compose zstd >/dev/null
+    curl docker.io docker-cli docker-compose python3 zstd >/dev/null
 echo '{"registry-mirrors": ["%s"]}' > /etc/docker/daemon.json
 systemctl restart docker
 """
-# Ollama on the host itself, as a person would have started it.
+# Ollama on the host itself, as a person would have started it. What stands for its runner is Python.
 OLLAMA = """set -e
 mkdir -p /opt/ollama && cd /opt/ollama
 curl -fsS %(url)s/ollama/ollama/releases/download/v%(version)s/ollama-linux-amd64.tar.zst |

@@ -29,6 +29,7 @@ _UNITS = (
 )
 _SINGLE = [
     "./multi-user.target.wants/ollama.service",
+    "./ollama-models-again.timer",
     "./ollama-models.service",
     "./ollama.service",
     "./ollama.service.wants",
@@ -40,6 +41,7 @@ _TWO = [
     "./multi-user.target.wants/ollama-models.service",
     "./multi-user.target.wants/ollama@a.service",
     "./multi-user.target.wants/ollama@b.service",
+    "./ollama-models-again.timer",
     "./ollama-models.service",
     "./ollama@a.service",
     "./ollama@b.service",
