@@ -10,7 +10,7 @@ LABS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates format docs pins test-settings
+.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-slow format docs pins test-settings
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -43,9 +43,14 @@ test: check unit test-lab ## What a change must pass: static checks, unit, plan,
 LAB_ITSELF = tests/lab/test_lab_hosts.py
 LAB_TESTS = $(BIN)/pytest -v -n $(LABS) --ignore $(LAB_ITSELF)
 
-test-ci: check test-settings ## What CI runs: the same, and every slow suite but the real DKMS build (root)
-	$(BIN)/pytest -v $(LAB_ITSELF)
-	$(LAB_TESTS) tests/lab --ignore tests/lab/test_driver_build.py --durations 30
+# Slow suites in CI; `make test-slow` is all of them, for a machine with more time.
+SLOW_IN_CI = tests/lab/test_dify_release.py tests/lab/test_driver.py
+
+test-ci: check test-settings test-lab ## What CI runs: the same, hostile settings, and two of the slow suites (root)
+	$(LAB_TESTS) $(SLOW_IN_CI) --durations 10
+
+test-slow: .venv/installed ## Every slow suite: Docker, Dify, the driver and its build, gates, instances, apt (root)
+	$(LAB_TESTS) tests/lab -m slow --durations 30
 
 # Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
 SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$$)')

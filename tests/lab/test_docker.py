@@ -229,14 +229,14 @@ _RUNNING = "The daemon says of itself what is declared: logs, live-restore, root
     [
         ("gpasswd -a ops docker", {_MEMBERS}),
         ("systemctl disable docker.service", {_ACTIVE}),
-        ("touch /etc/docker/daemon.json", {_ACTIVE}),
+        ("echo >> /etc/docker/daemon.json", {_ACTIVE}),
         (
             'echo \'{"bip": "10.99.0.1/24"}\' > /etc/docker/daemon.json;'
             " systemctl reload docker; sleep 1; systemctl restart docker; docker start stays",
-            {_CONFIG, _RUNNING},
+            {_ACTIVE, _CONFIG, _RUNNING},
         ),
     ],
-    ids=["member", "disabled", "touched", "overwritten"],
+    ids=["member", "disabled", "changed", "overwritten"],
 )
 def test_damage_is_seen_and_repaired(healed: Docker, damage: str, claims: set[str]) -> None:
     healed.ssh(damage)
