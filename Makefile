@@ -43,7 +43,7 @@ test: check unit test-lab ## What a change must pass: static checks, unit, plan,
 LAB_ITSELF = tests/lab/test_lab_hosts.py
 LAB_TESTS = $(BIN)/pytest -v -n $(LABS) --ignore $(LAB_ITSELF)
 
-# Of the slow suites in CI; `make test-slow` is all of them, for a machine with more time.
+# Slow suites in CI; `make test-slow` is all of them, for a machine with more time.
 SLOW_IN_CI = tests/lab/test_dify_release.py
 
 test-ci: check test-settings test-lab ## What CI runs: the same, hostile settings, and one of the slow suites (root)

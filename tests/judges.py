@@ -32,17 +32,21 @@ class Judges:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._judged: set[str] = set()
+        self._judged: dict[str, list[str]] = {}
 
     def complaint(self, files: Iterable[ManagedFile], fleet: Fleet) -> str:
         """What is wrong with `files`, all those that the hosts of `fleet` have; empty when good."""
         files = list(files)
-        return "".join(
-            said
-            for file in files
-            if (judge := self._judge(file)) and self._is_new(file)
-            for said in judge(file, files, fleet)
-        )
+        return "".join(said for file in files for said in self._said_of(file, files, fleet))
+
+    def _said_of(self, file: ManagedFile, files: list[ManagedFile], fleet: Fleet) -> list[str]:
+        judge = self._judge(file)
+        if judge is None:
+            return []
+        digest = hashlib.sha256(f"{file.path}\0{file.text}".encode()).hexdigest()
+        if digest not in self._judged:
+            self._judged[digest] = list(judge(file, files, fleet))
+        return self._judged[digest]
 
     def _judge(
         self, file: ManagedFile
@@ -52,12 +56,6 @@ class Judges:
         return {".nft": _nft, ".json": _json, ".service": self._unit, ".timer": self._unit}.get(
             Path(file.path).suffix
         )
-
-    def _is_new(self, file: ManagedFile) -> bool:
-        digest = hashlib.sha256(f"{file.path}\0{file.text}".encode()).hexdigest()
-        known = digest in self._judged
-        self._judged.add(digest)
-        return not known
 
     def _nginx(self, config: ManagedFile, files: list[ManagedFile], fleet: Fleet) -> Iterator[str]:
         place = self._directory / "nginx"

@@ -231,7 +231,9 @@ def rotation_files() -> list[ManagedFile]:
 
 
 def connection_files(me: FleetHost, fleet: Fleet) -> list[ManagedFile]:
-    """The rules that limit an address's connections, and the unit that loads them."""
+    """The rules that limit an address's connections, and the unit that loads them, if any do."""
+    if me[Gateway].connections is None:
+        return []
     ports = {endpoint.port for endpoint in (*gateway_endpoints(me), *redirect_endpoints(me))}
     hosts = [host[Platform].private_address for host in fleet]
     free = [*(ip_network(str(host)) for host in hosts if host), *me[Gateway].connections_free]

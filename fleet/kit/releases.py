@@ -11,6 +11,7 @@ from pyinfra.api import QuoteString
 
 from fleet.kit.commands import Commands, with_environment
 from fleet.kit.facts.jobs import Download, FetchJob, runtime_directory
+from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import ManagedFile
 from fleet.kit.jobs import Meter, run_job, start_job
 from fleet.kit.paths import LIB
@@ -42,10 +43,13 @@ def fetch_release(
     A tarball with another SHA-256 changes nothing and is reported with both sums. `environment` is
     what curl is told of a proxy. Needs `fetcher_file` in place.
     """
+    releases = PurePosixPath(tarball.directory).parent
+    # May be a link to another disk, which is what has to be open.
+    place: Place = host.get_fact(Places, paths=[str(releases)])[str(releases)]
     # It fetches over the network, and unpacks beside other releases what all may read.
     closed = sandbox(
         RestrictAddressFamilies="AF_UNIX AF_INET AF_INET6",
-        ReadWritePaths=str(PurePosixPath(tarball.directory).parents[1]),
+        ReadWritePaths=f"{releases.parent} {PurePosixPath(place.resolved).parent}",
         UMask="0022",
     )
     fetch = (FETCHER, QuoteString(tarball.url), tarball.sha256, tarball.directory)

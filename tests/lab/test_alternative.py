@@ -14,7 +14,9 @@ _INVENTORY = Path("tests/lab/alternative.py")
 @pytest.fixture(scope="module")
 def environment(single_host_lab: LabUnderTest) -> dict[str, str]:
     """What the inventory reads, for a host with a second file system."""
-    single_host_lab.ssh("gpu1", "mkdir -p /srv/weights && mount -t tmpfs -o size=2G t /srv/weights")
+    single_host_lab.ssh(
+        "gpu1", "mkdir -p /srv/weights && mount -t tmpfs -o size=2G,mode=755 t /srv/weights"
+    )
     return {"OLLAMA_SHA256": published_sha256(single_host_lab, "0.32.8")}
 
 
