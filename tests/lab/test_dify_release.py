@@ -45,7 +45,7 @@ apt-get install -y -qq --no-install-recommends \
 echo '{"registry-mirrors": ["%s"]}' > /etc/docker/daemon.json
 systemctl restart docker
 """
-# Ollama on the host itself, as a person would have started it. What stands for its runner is Python.
+# Ollama on the host itself, as a person would have started it. Its runner's stand-in is Python.
 OLLAMA = """set -e
 mkdir -p /opt/ollama && cd /opt/ollama
 curl -fsS %(url)s/ollama/ollama/releases/download/v%(version)s/ollama-linux-amd64.tar.zst |
