@@ -14,7 +14,8 @@ gpu = (
         # Loopback: the gateway is on the same host.
         "ollama_listen": "loopback",
         "ollama_models_dir": "/srv/weights/ollama",
-        "ollama_models": ["gpt-oss:20b", "gpt-oss:120b"],
+        # The lab's are small, and a bare host has nothing yet to ask the registry with.
+        "ollama_models": ["gpt-oss:20b", {"name": "gpt-oss:120b", "memory": 1.0}],
         "ollama_origins": ["https://chat.example.com"],
         "ollama_keep_alive": -1,
         "ollama_load_timeout": "20m",
