@@ -13,6 +13,8 @@ import pytest
 from fleet.kit.listeners import is_own
 from tests.lab.conftest import LabUnderTest, _lab
 
+pytestmark = pytest.mark.slow
+
 INVENTORY = Path("tests/lab/gpu.py")
 # The gateway would be deployed without it.
 GPU = ("--limit", "gpu1")
