@@ -1,4 +1,4 @@
-"""What holds for every unit of this project on a host, whichever capability it is of."""
+"""What holds on every host, whichever capability it has: its units, ports and directories."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from pathlib import PurePosixPath
 import pytest
 
 from fleet.kit.facts.foreign import MARK
+from fleet.kit.facts.listeners import Listeners
+from fleet.kit.facts.places import Places
 from fleet.kit.paths import UNITS
+from fleet.kit.places import problem_of
 from fleet.kit.sandbox import MOST_EXPOSED, NOT_OURS
 from tests.compliance.connection import Target
 
@@ -28,6 +31,25 @@ def test_sandboxes(each_host: Target, measured) -> None:
             exposed[name] = said
     measured(f"most exposed: {most[0]}, {most[1]} of 10")
     assert exposed == {}
+
+
+def test_ports(each_host: Target) -> None:
+    """What listens on a declared port is what was started for it."""
+    listeners = each_host.fact(Listeners)
+    for service in each_host.fleet.services(each_host.declared):
+        for at in service.endpoints if service.ours else ():
+            found = [item for item in listeners if item.is_in_the_way(at.address, at.port)]
+            strangers = [str(item) for item in found if not item.is_of(service.held_by)]
+            assert strangers == [], f"{service.setting} = {at.port}"
+            assert found, f"{service.setting} = {at.port}: nothing listens"
+
+
+def test_directories(each_host: Target) -> None:
+    """Directories of data are their services', and nobody else could put others there."""
+    directories = each_host.fleet.directories(each_host.declared)
+    places = each_host.fact(Places, paths=[item.path for item in directories])
+    found = [problem_of(item, places[item.path]) for item in directories]
+    assert [problem for problem in found if problem] == []
 
 
 def _service(path: str) -> str:
