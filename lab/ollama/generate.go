@@ -51,6 +51,9 @@ type inferRequest struct {
 	Name      string          `json:"name"`
 	Prompt    string          `json:"prompt"`
 	Suffix    string          `json:"suffix"`
+	Images    [][]byte        `json:"images"`
+	Truncate  *bool           `json:"truncate"`
+	Shift     *bool           `json:"shift"`
 	System    string          `json:"system"`
 	Template  string          `json:"template"`
 	Raw       bool            `json:"raw"`
@@ -135,6 +138,10 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		refuseCloud(w)
 		return
 	}
+	if asked == "" && doing == "chat" {
+		writeError(w, http.StatusBadRequest, "model is required")
+		return
+	}
 	m, err := loadModel(asked)
 	if err != nil {
 		writeModelError(w, asked, err)
@@ -151,7 +158,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		writeJSON(w, http.StatusOK, last)
 		return
 	}
-	if err := m.check(asked, doing, len(req.Tools) > 0, req.Think.on); err != nil {
+	if err := m.check(asked, doing, req); err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -160,11 +167,13 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		writeError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
+	options.noShift = req.Shift != nil && !*req.Shift
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	loaded, err := s.sched.acquire(ctx, m, options, req.KeepAlive.value)
 	if err != nil {
-		writeScheduleError(w, asked, err)
+		failure := failed(scheduleError(asked, err))
+		writeError(w, failure.status, failure.Error)
 		return
 	}
 	defer s.sched.release(loaded)
@@ -183,7 +192,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 	events := make(chan any)
 	go func() {
 		defer close(events)
-		err := loaded.runner.complete(ctx, prompt, req.Format, options, func(c Chunk) {
+		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) {
 			line := answer(c.Content)
 			if c.Stop {
 				line.finish(c, start, ready)
@@ -191,7 +200,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 			events <- line
 		})
 		if err != nil {
-			events <- map[string]string{"error": err.Error()}
+			events <- Failure{err.Error(), http.StatusInternalServerError}
 		}
 	}()
 	if req.Stream == nil || *req.Stream {
@@ -199,6 +208,27 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		return
 	}
 	collect(w, events, wrap)
+}
+
+// answer cuts a prompt that is longer than the context, unless the request forbids it.
+func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk)) error {
+	var fitting any = prompt
+	if req.Truncate == nil || *req.Truncate {
+		var err error
+		if fitting, err = l.runner.fit(ctx, prompt, o.NumKeep, l.options.NumCtx); err != nil {
+			return err
+		}
+	}
+	return l.runner.complete(ctx, fitting, req.format(l.model), o, each)
+}
+
+// format is the grammar to hold to. A model that thinks is let think first, and one that never ends it
+// is never held to anything.
+func (req *inferRequest) format(m *Model) json.RawMessage {
+	if m.can("thinking") && (!req.Think.set || req.Think.on) {
+		return nil
+	}
+	return req.Format
 }
 
 func (a *Answer) finish(c Chunk, start, ready time.Time) {
@@ -227,8 +257,8 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 				text.WriteString(*e.Response)
 			}
 			last = e
-		case map[string]string:
-			failure = e["error"]
+		case Failure:
+			failure = e.Error
 		}
 	}
 	if failure != "" {
@@ -255,15 +285,14 @@ func writeModelError(w http.ResponseWriter, asked string, err error) {
 	writeError(w, http.StatusInternalServerError, err.Error())
 }
 
-func writeScheduleError(w http.ResponseWriter, asked string, err error) {
+func scheduleError(asked string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
-		writeError(w, 499, "request canceled")
+		return statusError{499, "request canceled"}
 	case errors.Is(err, errQueueFull):
-		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return statusError{http.StatusServiceUnavailable, err.Error()}
 	case errors.Is(err, os.ErrNotExist):
-		writeError(w, http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", asked))
-	default:
-		writeError(w, http.StatusInternalServerError, err.Error())
+		return statusError{http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", asked)}
 	}
+	return err
 }

@@ -25,16 +25,18 @@ type Details struct {
 	ParameterSize     string   `json:"parameter_size"`
 	QuantizationLevel string   `json:"quantization_level"`
 	ContextLength     int      `json:"context_length,omitempty"`
+	EmbeddingLength   int      `json:"embedding_length,omitempty"`
 }
 
 // ModelEntry is one of /api/tags; its digest is the hash of the manifest file.
 type ModelEntry struct {
-	Name       string    `json:"name"`
-	Model      string    `json:"model"`
-	ModifiedAt time.Time `json:"modified_at"`
-	Size       int64     `json:"size"`
-	Digest     string    `json:"digest"`
-	Details    Details   `json:"details"`
+	Name         string    `json:"name"`
+	Model        string    `json:"model"`
+	ModifiedAt   time.Time `json:"modified_at"`
+	Size         int64     `json:"size"`
+	Digest       string    `json:"digest"`
+	Details      Details   `json:"details"`
+	Capabilities []string  `json:"capabilities"`
 }
 
 // RunningEntry is one of /api/ps.
@@ -57,8 +59,16 @@ func (c Config) details() Details {
 func listModels() []ModelEntry {
 	models := []ModelEntry{}
 	for name, m := range listManifests() {
-		models = append(models, ModelEntry{Name: name.String(), Model: name.String(), ModifiedAt: m.modified,
-			Size: m.size(), Digest: m.digest, Details: m.config().details()})
+		entry := ModelEntry{Name: name.String(), Model: name.String(), ModifiedAt: m.modified,
+			Size: m.size(), Digest: m.digest, Details: m.config().details(), Capabilities: []string{}}
+		if model, err := loadModel(name.String()); err == nil {
+			entry.Capabilities = model.capabilities()
+			if head, err := readGGUF(model.Weights); err == nil {
+				entry.Details.ContextLength = head.contextLimit()
+				entry.Details.EmbeddingLength = int(head.number(head.arch() + ".embedding_length"))
+			}
+		}
+		models = append(models, entry)
 	}
 	sort.Slice(models, func(i, j int) bool {
 		if models[i].ModifiedAt.Equal(models[j].ModifiedAt) {
@@ -105,9 +115,13 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		refuseCloud(w)
 		return
 	}
+	if asked == "" {
+		writeError(w, http.StatusBadRequest, "model is required")
+		return
+	}
 	m, err := loadModel(asked)
 	if err != nil {
-		writeModelError(w, asked, err)
+		writeModelError(w, parseName(asked).String(), err)
 		return
 	}
 	head, err := readGGUF(m.Weights)

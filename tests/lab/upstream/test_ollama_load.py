@@ -114,6 +114,44 @@ def test_other_options_load_anew(lab: Lab, idle: Path) -> None:
     assert server.child() != first
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"shift": False},
+        {"SHIFT": False},
+        {"\u017fhift": False},
+        {"options": {"draft_num_predict": 4}},
+    ],
+)
+@pytest.mark.parametrize("path", ["/api/generate", "/api/chat"])
+def test_what_loads_anew_and_forgets_that_a_model_was_pinned(
+    lab: Lab, idle: Path, path: str, more: dict[str, Any]
+) -> None:
+    server = lab.start(tree=idle)
+    server.ask(path, {"model": MODEL, "keep_alive": -1})
+    first = server.child()
+    assert server.running()[0]["expires_at"] > "2100"
+    server.ask(path, {"model": MODEL, **more})
+    assert server.child() != first
+    assert server.running()[0]["expires_at"] < "2100"
+    assert ("--context-shift" in server.command_line()) == ("options" in more)
+
+
+def test_what_loads_nothing_anew(lab: Lab, idle: Path) -> None:
+    server = lab.start(tree=idle)
+    server.ask("/api/generate", {"model": MODEL})
+    first = server.child()
+    server.ask("/api/generate", {"model": MODEL, "shift": True})
+    names = (
+        "numa f16_kv low_vram vocab_only logits_all use_mlock use_mmap NUM_CTX Draft_Num_Predict"
+    )
+    for name in names.split():
+        value = 5 if name[0] in "ND" else True
+        assert server.ask("/api/generate", {"model": MODEL, "options": {name: value}})[0] == 200
+        assert server.child() == first, name
+    assert server.running()[0]["context_length"] == 4096
+
+
 @pytest.mark.parametrize(("limit", "left"), [("1", 1), ("", 2)])
 def test_max_loaded_models(lab: Lab, idle: Path, limit: str, left: int) -> None:
     server = lab.start(tree=idle, OLLAMA_MAX_LOADED_MODELS=limit)
