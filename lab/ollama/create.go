@@ -63,7 +63,11 @@ func createModel(ctx context.Context, name Name, req *createRequest, report func
 	config.RootFS = RootFS{Type: "layers"}
 	for _, layer := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
-		report(Progress{Status: "using existing layer " + layer.Digest})
+		status := "using existing layer "
+		if layer.From != "" { // what was the base's is called new, though nothing is written
+			status = "creating new layer "
+		}
+		report(Progress{Status: status + layer.Digest})
 	}
 	data, err := json.Marshal(config)
 	if err != nil {

@@ -64,6 +64,9 @@ type inferRequest struct {
 	Options   map[string]any  `json:"options"`
 	KeepAlive KeepAlive       `json:"keep_alive"`
 	Think     Think           `json:"think"`
+
+	Logprobs    bool `json:"logprobs"`
+	TopLogprobs int  `json:"top_logprobs"`
 }
 
 // Answer is a line of either endpoint: Message for chat, Response for generate.
@@ -74,6 +77,8 @@ type Answer struct {
 	Response   *string   `json:"response,omitempty"`
 	Done       bool      `json:"done"`
 	DoneReason string    `json:"done_reason,omitempty"`
+	Context    []int     `json:"context,omitempty"` // what was read and said, of generate
+	Logprobs   []Logprob `json:"logprobs,omitempty"`
 
 	TotalDuration      time.Duration `json:"total_duration,omitempty"`
 	LoadDuration       time.Duration `json:"load_duration,omitempty"`
@@ -192,12 +197,22 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 	events := make(chan any)
 	go func() {
 		defer close(events)
-		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) {
+		said := prompt
+		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) error {
 			line := answer(c.Content)
+			line.Logprobs = c.Logprobs
+			said += c.Content
 			if c.Stop {
 				line.finish(c, start, ready)
+				if doing == "generate" && !req.Raw {
+					var err error
+					if line.Context, err = loaded.runner.tokens(ctx, said); err != nil {
+						return err
+					}
+				}
 			}
 			events <- line
+			return nil
 		})
 		if err != nil {
 			events <- Failure{err.Error(), http.StatusInternalServerError}
@@ -211,7 +226,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 }
 
 // answer cuts a prompt that is longer than the context, unless the request forbids it.
-func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk)) error {
+func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk) error) error {
 	var fitting any = prompt
 	if req.Truncate == nil || *req.Truncate {
 		var err error
@@ -219,7 +234,18 @@ func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferReque
 			return err
 		}
 	}
-	return l.runner.complete(ctx, fitting, req.format(l.model), o, each)
+	body := completionBody(fitting, req.format(l.model), o)
+	if req.Logprobs {
+		body["n_probs"] = larger(1, req.TopLogprobs)
+	}
+	return l.runner.complete(ctx, body, func(c Chunk) error {
+		for i := range c.Logprobs {
+			if req.TopLogprobs == 0 {
+				c.Logprobs[i].Top = nil
+			}
+		}
+		return each(c)
+	})
 }
 
 // format is the grammar to hold to. A model that thinks is let think first, and one that never ends it
@@ -248,6 +274,7 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 	var text strings.Builder
 	var last Answer
 	var failure string
+	var logprobs []Logprob
 	for event := range events {
 		switch e := event.(type) {
 		case Answer:
@@ -256,7 +283,7 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 			} else {
 				text.WriteString(*e.Response)
 			}
-			last = e
+			last, logprobs = e, append(logprobs, e.Logprobs...)
 		case Failure:
 			failure = e.Error
 		}
@@ -266,6 +293,7 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 		return
 	}
 	last.Message, last.Response = wrap(text.String())
+	last.Logprobs = logprobs
 	writeJSON(w, http.StatusOK, last)
 }
 

@@ -139,11 +139,15 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	details := m.Config.details()
-	answer := map[string]any{"modelfile": m.modelfile(), "details": details, "model_info": info,
-		"capabilities": m.capabilities(), "modified_at": m.Manifest.modified, "license": m.Manifest.text("license")}
-	if m.hasTemplate() {
-		answer["template"] = m.Template.source
+	if layer := m.Manifest.layer("model"); layer != nil {
+		details.ParentModel = layer.From
 	}
+	tensors := []map[string]any{}
+	for _, t := range head.tensors {
+		tensors = append(tensors, map[string]any{"name": t.name, "type": first(tensorTypes[t.kind], fmt.Sprint(t.kind)), "shape": t.shape})
+	}
+	answer := map[string]any{"tensors": tensors, "template": m.Template.source, "modelfile": m.modelfile(), "details": details, "model_info": info,
+		"capabilities": m.capabilities(), "modified_at": m.Manifest.modified, "license": m.Manifest.text("license")}
 	if m.System != "" {
 		answer["system"] = m.System
 	}
@@ -153,7 +157,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// parameters is the aligned list of /api/show, one value a line.
+// parameters is the aligned list of /api/show, one value a line, in no order.
 func (m *Model) parameters() string {
 	var lines []string
 	for key, value := range m.Options {
@@ -168,7 +172,6 @@ func (m *Model) parameters() string {
 			lines = append(lines, fmt.Sprintf("%-30s %v", key, v))
 		}
 	}
-	sort.Strings(lines)
 	return strings.Join(lines, "\n")
 }
 

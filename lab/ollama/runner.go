@@ -251,11 +251,20 @@ func (r *Runner) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
+// Logprob is how likely a token was, and, where asked for, others in its place.
+type Logprob struct {
+	Token   string    `json:"token"`
+	Logprob float64   `json:"logprob"`
+	Bytes   []int     `json:"bytes,omitempty"`
+	Top     []Logprob `json:"top_logprobs,omitempty"`
+}
+
 // Chunk is a piece of an answer; the last one carries the reason and the counts.
 type Chunk struct {
-	Content  string `json:"content"`
-	Stop     bool   `json:"stop"`
-	StopType string `json:"stop_type"`
+	Content  string    `json:"content"`
+	Stop     bool      `json:"stop"`
+	StopType string    `json:"stop_type"`
+	Logprobs []Logprob `json:"completion_probabilities"`
 	Timings  struct {
 		CacheN      int     `json:"cache_n"`
 		PromptN     int     `json:"prompt_n"`
@@ -266,13 +275,13 @@ type Chunk struct {
 }
 
 // complete streams an answer. The end of the caller's context ends the generation.
-func (r *Runner) complete(ctx context.Context, prompt any, format json.RawMessage, o Options, each func(Chunk)) error {
+func (r *Runner) complete(ctx context.Context, body map[string]any, each func(Chunk) error) error {
 	release, err := r.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	resp, err := r.ask(ctx, "/completion", completionBody(prompt, format, o))
+	resp, err := r.ask(ctx, "/completion", body)
 	if err != nil {
 		return err
 	}
@@ -289,7 +298,9 @@ func (r *Runner) complete(ctx context.Context, prompt any, format json.RawMessag
 			return fmt.Errorf("error unmarshalling llm prediction response: %w", err)
 		}
 		if c.Content != "" || c.Stop {
-			each(c)
+			if err := each(c); err != nil {
+				return err
+			}
 		}
 		if c.Stop {
 			return nil

@@ -8,7 +8,6 @@ import ctypes
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -46,8 +45,6 @@ def test_keep_alive(lab: Lab, idle: Path) -> None:
     assert left() > timedelta(days=36500)
     load()
     assert left() > timedelta(days=36500)
-    out = cli(server, "ps")
-    assert "Forever" in out.stdout
     load(keep_alive="90s")
     assert timedelta(seconds=80) < left() <= timedelta(seconds=90)
     child = server.child()
@@ -300,20 +297,6 @@ def test_version(cold: Server, upstream: Upstream) -> None:
     )
 
 
-def test_list(cold: Server) -> None:
-    (entry,) = [m for m in cold.call("/api/tags").json()["models"] if m["name"] == MODEL]
-    (line,) = [line for line in cli(cold, "list").stdout.splitlines() if line.startswith(MODEL)]
-    assert line.split()[1:4] == [entry["digest"][:12], "253", "MB"]
-
-
-def test_client_tells_the_server_s_error(cold: Server, registry: str) -> None:
-    failed = cli(cold, "pull", "--insecure", f"{registry}/library/nope")
-    assert (failed.returncode, failed.stderr.splitlines()[-1]) == (
-        1,
-        "Error: pull model manifest: file does not exist",
-    )
-
-
 @pytest.mark.parametrize(
     ("host", "said"),
     [
@@ -346,10 +329,7 @@ def test_environment(lab: Lab, env: dict[str, str], said: str) -> None:
 def test_first_start_makes_a_key(cold: Server) -> None:
     key = cold.home / ".ollama" / "id_ed25519"
     assert key.stat().st_mode & 0o777 == 0o600
-    public = subprocess.run(
-        ["ssh-keygen", "-y", "-f", key], capture_output=True, text=True, check=True
-    )
-    assert public.stdout.split()[:2] == Path(f"{key}.pub").read_text().split()[:2]
+    assert Path(f"{key}.pub").read_text().startswith("ssh-ed25519 ")
 
 
 def test_unwritable_home_or_taken_port_ends_the_start(cold: Server, tmp_path: Path) -> None:
