@@ -78,17 +78,6 @@ func errorKind(status int) string {
 	return "api_error"
 }
 
-// writeV1 is writeJSON as these endpoints do it, without a charset.
-func writeV1(w http.ResponseWriter, status int, value any) {
-	data, err := json.Marshal(value)
-	if err != nil {
-		status, data = http.StatusInternalServerError, []byte(`{"error":"marshal"}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_, _ = w.Write(data)
-}
-
 // translator stands between a native handler and the client.
 type translator struct {
 	http.ResponseWriter

@@ -194,11 +194,20 @@ func plain(w http.ResponseWriter, status int, text string) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
+	writeAs(w, "application/json; charset=utf-8", status, value)
+}
+
+// writeV1 is how the other dialects do it, without a charset.
+func writeV1(w http.ResponseWriter, status int, value any) {
+	writeAs(w, "application/json", status, value)
+}
+
+func writeAs(w http.ResponseWriter, kind string, status int, value any) {
 	data, err := json.Marshal(value)
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"error":"marshal"}`)
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(status)
 	_, _ = w.Write(data)
 }

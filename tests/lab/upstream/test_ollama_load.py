@@ -146,6 +146,12 @@ def test_what_loads_nothing_anew(lab: Lab, idle: Path) -> None:
         value = 5 if name[0] in "ND" else True
         assert server.ask("/api/generate", {"model": MODEL, "options": {name: value}})[0] == 200
         assert server.child() == first, name
+    # Whatever says so on /v1; this child answers nothing, so the status is of no interest.
+    other = {"model": MODEL, "messages": FRANCE, "shift": False, "max_tokens": 1, "input": "x"}
+    other |= {"options": {"num_ctx": 512, "draft_num_predict": 4}, "keep_alive": 0}
+    for path in ("chat/completions", "responses", "messages"):
+        server.ask(f"/v1/{path}", other)
+        assert server.child() == first, path
     assert server.running()[0]["context_length"] == 4096
 
 
