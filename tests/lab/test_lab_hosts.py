@@ -174,8 +174,8 @@ def test_is_a_real_bare_host(name: str) -> None:
     assert ssh(name, "command -v curl jq nft python3 zstd; true") == ""
     for address in ("edge", f"-6 {described()['hosts']['edge']['address6']}", "upstream.lab"):
         ssh(name, f"ping -c1 -W2 {address}")
-    get = r"bash -c 'exec 3<>/dev/tcp/upstream.lab/8080; echo GET / >&3; head -c 1 <&3'"
-    assert ssh(name, get)
+    get = r'exec 3<>/dev/tcp/upstream.lab/8080; printf "GET / HTTP/1.0\r\n\r\n" >&3; head -c 4 <&3'
+    assert ssh(name, f"bash -c '{get}'") == "HTTP"
 
 
 @pytest.mark.usefixtures("fleet")

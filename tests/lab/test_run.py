@@ -87,7 +87,7 @@ def test_a_login_that_cannot_be_used_is_named_with_its_fix(lab: LabUnderTest) ->
     assert "edge" in re.sub(r"(?s).*Beginning operation run", "", result.stderr)
     assert {host for hosts in claims.values() for host in hosts} == {"gpu1", "gpu2"}
     assert failed_hosts(asked.stderr)["edge"].startswith("ops does not become root without being")
-    assert "sshd allows one session a connection" in failed_hosts(one.stderr)["edge"]
+    assert "sshd allows no further session on a connection" in failed_hosts(one.stderr)["edge"]
     assert (asked.returncode, one.returncode) == (1, 1)
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from paramiko import SSHException, Transport
+from paramiko import ChannelException, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api import Host, State, StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
@@ -24,7 +24,7 @@ from pyinfra.connectors.util import (
 )
 from typing_extensions import override
 
-from fleet.kit.connection.lock import HostLock
+from fleet.kit.connection.lock import NO_SESSION, HostLock
 from fleet.kit.connection.login import examine
 from fleet.kit.connection.prefix import prefixed
 from fleet.kit.connection.silence import Watch
@@ -281,6 +281,8 @@ def be_careful() -> None:
 
 def _words(error: BaseException) -> str:
     """What an error says; pyinfra's errors have their words in their first argument."""
+    if isinstance(error, ChannelException):
+        return NO_SESSION
     return " ".join(str(part) for part in error.args) or (
         "" if isinstance(error, TimeoutError) else type(error).__name__
     )

@@ -15,6 +15,10 @@ from pyinfra.api.exceptions import ConnectError
 
 from fleet.kit.paths import RUN, RUN_ID
 
+NO_SESSION = (
+    "sshd allows no further session on a connection; a deploy needs two, one for its lock: "
+    "MaxSessions 10 in sshd_config"
+)
 SILENCE = 120  # seconds without a word after which a host frees the lock
 _PROGRAM = (Path(__file__).parents[1] / "on_host" / "hold-lock").read_text()
 
@@ -91,7 +95,4 @@ def _need_a_second_session(client: SSHClient) -> None:
     try:
         transport.open_session(timeout=60).close()
     except ChannelException:
-        raise ConnectError(
-            "sshd allows one session a connection, and the lock has it; let it allow two or more: "
-            "MaxSessions 10 in sshd_config"
-        ) from None
+        raise ConnectError(NO_SESSION) from None

@@ -458,7 +458,7 @@ class TestStrangers:
         assert few.call("A" * 900, "/x", "")[0] == 401
         assert few.call("GET", f"/{'%0a' * 300}", "")[0] == 401
         few.ends()
-        assert max(map(len, (few.directory / "few.log").read_text().splitlines())) < 700
+        assert max(map(len, (few.directory / "gateway.log").read_text().splitlines())) < 700
         assert [len(entry["path"]) for entry in few.log()] == [203, 2, 203]
 
     def test_a_stranger_writes_nothing_to_the_error_log(self, few: Running) -> None:

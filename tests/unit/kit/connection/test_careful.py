@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from paramiko import SSHException
+from paramiko import ChannelException, SSHException
 from pyinfra.api import Config, Host, State, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.inventory import Inventory
@@ -16,6 +16,7 @@ from pyinfra.connectors.ssh import SSHConnector
 
 from fleet.kit.connection import careful as module
 from fleet.kit.connection.careful import Careful, careful
+from fleet.kit.connection.lock import NO_SESSION
 from fleet.kit.errors import FleetError
 
 
@@ -88,11 +89,18 @@ def test_command_without_an_end_is_ended(local: Host, monkeypatch: pytest.Monkey
     assert local.run_shell_command("true") == (False, output)
 
 
-@pytest.mark.parametrize("error", [OSError("no route"), EOFError(), SSHException("no session")])
-def test_loss_is_an_answer(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError("no route"), "no route"),
+        (EOFError(), "EOFError"),
+        (SSHException("no answer"), "no answer"),
+        (ChannelException(2, "Connect failed"), NO_SESSION),
+    ],
+)
+def test_loss_is_an_answer(error: Exception, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """pyinfra lets some of these end the run of all hosts, and says nothing of others."""
     monkeypatch.setattr(Broken, "error", error)
-    words = str(error) or "EOFError"
     ok, output = host_over(Broken).run_shell_command("true")
     assert (ok, output.stderr) == (False, f"@local: the connection was lost: {words}")
     assert host_over(Broken).put_file("a", "b") is False
