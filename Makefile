@@ -59,7 +59,10 @@ SHELL_PROGRAMS = $(shell git grep -lIE --untracked '^\#!.*[/ ](a|ba|da|k)?sh( |$
 ON_HOST = $(filter-out %/__init__.py,$(wildcard fleet/*/on_host/*.py))
 ON_HOST_PATH = $(shell echo fleet/*/on_host | tr ' ' :)
 
-check: .venv/installed ## Format, lint, types, imports, shell programs and generated files
+# Programs in Go, a folder each.
+GO_PROGRAMS = $(sort $(dir $(shell git ls-files --cached --others --exclude-standard '*.go')))
+
+check: .venv/installed ## Format, lint, types, imports, shell and Go programs, and generated files
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -67,6 +70,7 @@ check: .venv/installed ## Format, lint, types, imports, shell programs and gener
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/deptry --no-ansi . $(wildcard fleet/*/on_host)
 	$(BIN)/shellcheck $(SHELL_PROGRAMS)
+	$(BIN)/python -m lab.upstream.vet $(GO_PROGRAMS)
 	$(BIN)/python -m fleet.docs --check
 
 # What the unit tests judge with. The lab installs its own tools.

@@ -1,29 +1,35 @@
 package main
 
-// Endpoints that the real server has and the stand-in does not play. They answer 501 and not 404, so
-// that a gateway which lets one of them through is seen.
+// Endpoints that the real server has and the stand-in does not play. Each answers with the status that
+// was seen of a server without internet (501: never asked), so that a gateway which lets one through
+// is seen. What they say was not written down.
 
 import "net/http"
 
 func absentRoutes() routes {
-	absent := func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, http.StatusNotImplemented, r.URL.Path+" is not in the lab's stand-in")
-	}
 	table := routes{}
-	for path, method := range map[string]string{
-		"/api/push":                    http.MethodPost,
-		"/api/me":                      http.MethodPost,
-		"/api/signout":                 http.MethodPost,
-		"/api/user/keys/":              http.MethodDelete,
-		"/api/status":                  http.MethodGet,
-		"/api/experimental/web_search": http.MethodPost,
-		"/api/experimental/web_fetch":  http.MethodPost,
-		"/api/experimental/model-recommendations": http.MethodGet,
-		"/v1/responses":            http.MethodPost,
-		"/v1/messages":             http.MethodPost,
-		"/v1/audio/transcriptions": http.MethodPost,
+	for _, absent := range []struct {
+		method, path string
+		status       int
+	}{
+		{http.MethodPost, "/api/push", http.StatusInternalServerError},
+		{http.MethodPost, "/api/me", http.StatusOK},
+		{http.MethodPost, "/api/signout", http.StatusNotImplemented},
+		{http.MethodDelete, "/api/user/keys/", http.StatusNotImplemented},
+		{http.MethodGet, "/api/status", http.StatusOK},
+		{http.MethodPost, "/api/experimental/web_search", http.StatusServiceUnavailable},
+		{http.MethodPost, "/api/experimental/web_fetch", http.StatusServiceUnavailable},
+		{http.MethodGet, "/api/experimental/model-recommendations", http.StatusForbidden},
+		{http.MethodPost, "/v1/audio/transcriptions", http.StatusBadRequest},
 	} {
-		table[path] = map[string]http.HandlerFunc{method: absent}
+		status := absent.status
+		table[absent.path] = map[string]http.HandlerFunc{absent.method: func(w http.ResponseWriter, r *http.Request) {
+			if status == http.StatusOK {
+				writeJSON(w, status, map[string]any{})
+				return
+			}
+			fail(w, r, status, r.URL.Path+" is not in the lab's stand-in")
+		}}
 	}
 	return table
 }

@@ -24,6 +24,7 @@ type createRequest struct {
 	Parameters map[string]any    `json:"parameters"`
 	Messages   []Message         `json:"messages"`
 	Stream     *bool             `json:"stream"`
+	Quantize   string            `json:"quantize"`
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request) {
@@ -53,13 +54,20 @@ func createModel(ctx context.Context, name Name, req *createRequest, report func
 	if err != nil {
 		return err
 	}
+	if kind := config.FileType; req.Quantize != "" && kind != "F16" && kind != "BF16" && kind != "F32" {
+		return errors.New("quantization is only supported for F16 and F32 models")
+	}
 	if layers, err = req.apply(layers); err != nil {
 		return err
 	}
 	config.RootFS = RootFS{Type: "layers"}
 	for _, layer := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
-		report(Progress{Status: "using existing layer " + layer.Digest})
+		status := "using existing layer "
+		if layer.From != "" { // what was the base's is called new, though nothing is written
+			status = "creating new layer "
+		}
+		report(Progress{Status: status + layer.Digest})
 	}
 	data, err := json.Marshal(config)
 	if err != nil {
@@ -94,7 +102,7 @@ func createBase(ctx context.Context, req *createRequest, report func(Progress)) 
 		return createFromFiles(req.Files, report)
 	}
 	if req.From == "" {
-		return Config{}, nil, errors.New("neither 'from' or 'files' was specified")
+		return Config{}, nil, statusError{http.StatusBadRequest, "neither 'from' or 'files' was specified"}
 	}
 	name := existingName(parseName(req.From))
 	m, err := readManifest(name)
@@ -121,6 +129,9 @@ func createFromFiles(files map[string]string, report func(Progress)) (config Con
 			return config, nil, errors.New("invalid digest format")
 		}
 		head, err := readGGUF(blobPath(digest))
+		if errors.Is(err, errMagic) {
+			return config, nil, statusError{http.StatusBadRequest, "supplied file was not in GGUF format"}
+		}
 		if err != nil {
 			return config, nil, err
 		}
@@ -156,7 +167,7 @@ func replace(layers []Layer, kind string, data []byte) ([]Layer, error) {
 func (req *createRequest) apply(layers []Layer) (_ []Layer, err error) {
 	if req.Template != "" {
 		if _, err := parseTemplate(req.Template); err != nil {
-			return nil, fmt.Errorf("template error: %w", err)
+			return nil, statusError{http.StatusBadRequest, "template error: " + err.Error()}
 		}
 		if layers, err = replace(layers, "template", []byte(req.Template)); err != nil {
 			return nil, err

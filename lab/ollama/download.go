@@ -24,10 +24,7 @@ const (
 	minPartSize = 100_000_000
 	maxPartSize = 1_000_000_000
 	maxTries    = 6
-	stallLimit  = 30 * time.Second
 )
-
-var errStalled = errors.New("part stalled")
 
 // downloads holds the running ones by digest: two pulls of one blob share it.
 var (
@@ -49,8 +46,6 @@ type download struct {
 type part struct {
 	N                       int
 	Offset, Size, Completed int64
-
-	touched int64 // when the last byte came, unix nanoseconds
 }
 
 func (p *part) file(d *download) string { return d.path + "-partial-" + strconv.Itoa(p.N) }
@@ -267,7 +262,7 @@ func (d *download) fetchParts(ctx context.Context, direct *url.URL, file *os.Fil
 	return failed
 }
 
-// fetchPart tries six times; a stall costs no try, so a part that stalls again and again never ends.
+// fetchPart tries six times. (The real one also gives up a part without a byte in 30 seconds.)
 func (d *download) fetchPart(ctx context.Context, direct *url.URL, file *os.File, p *part) (err error) {
 	for try := 0; try < maxTries; try++ {
 		err = d.fetchRange(ctx, direct, file, p)
@@ -276,8 +271,6 @@ func (d *download) fetchPart(ctx context.Context, direct *url.URL, file *os.File
 			return nil
 		case errors.Is(err, context.Canceled), errors.Is(err, syscall.ENOSPC):
 			return err
-		case errors.Is(err, errStalled):
-			try--
 		default:
 			pause := time.Second << try
 			logInfo("download.go", fmt.Sprintf("%s part %d attempt %d failed: %v, retrying in %s", d.digest[7:19], p.N, try, err, pause))
@@ -289,11 +282,6 @@ func (d *download) fetchPart(ctx context.Context, direct *url.URL, file *os.File
 
 // fetchRange does not look at the status: a server that ignores Range puts the wrong bytes in the part.
 func (d *download) fetchRange(ctx context.Context, direct *url.URL, file *os.File, p *part) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	atomic.StoreInt64(&p.touched, time.Now().UnixNano())
-	stalled := d.watch(ctx, cancel, p)
-
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, direct.String(), nil)
 	if err != nil {
 		return err
@@ -301,14 +289,11 @@ func (d *download) fetchRange(ctx context.Context, direct *url.URL, file *os.Fil
 	req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", p.Offset+p.Completed, p.Offset+p.Size-1))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		if atomic.LoadInt32(stalled) == 1 {
-			return errStalled
-		}
 		return err
 	}
 	defer resp.Body.Close()
 	w := &offsetWriter{file, p.Offset + p.Completed}
-	n, err := io.CopyN(w, io.TeeReader(resp.Body, &counter{d, p}), p.Size-p.Completed)
+	n, err := io.CopyN(w, io.TeeReader(resp.Body, &counter{d}), p.Size-p.Completed)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		atomic.AddInt64(&d.completed, -n)
 		return err
@@ -317,43 +302,13 @@ func (d *download) fetchRange(ctx context.Context, direct *url.URL, file *os.Fil
 	if err := p.save(d); err != nil {
 		return err
 	}
-	if atomic.LoadInt32(stalled) == 1 {
-		return errStalled
-	}
 	return err
 }
 
-// watch cancels a part that got no byte for half a minute.
-func (d *download) watch(ctx context.Context, cancel context.CancelFunc, p *part) *int32 {
-	stalled := new(int32)
-	go func() {
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-ticker.C:
-				if time.Since(time.Unix(0, atomic.LoadInt64(&p.touched))) > stallLimit {
-					logInfo("download.go", fmt.Sprintf("%s part %d stalled; retrying. If this persists, press ctrl-c to exit, then 'ollama pull' to find a faster connection.", d.digest[7:19], p.N))
-					atomic.StoreInt32(stalled, 1)
-					cancel()
-					return
-				}
-			}
-		}
-	}()
-	return stalled
-}
-
-type counter struct {
-	d *download
-	p *part
-}
+type counter struct{ d *download }
 
 func (c *counter) Write(b []byte) (int, error) {
 	atomic.AddInt64(&c.d.completed, int64(len(b)))
-	atomic.StoreInt64(&c.p.touched, time.Now().UnixNano())
 	return len(b), nil
 }
 

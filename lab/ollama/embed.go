@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -19,6 +20,7 @@ type embedRequest struct {
 	Options    map[string]any `json:"options"`
 	KeepAlive  KeepAlive      `json:"keep_alive"`
 	Dimensions int            `json:"dimensions"`
+	Truncate   *bool          `json:"truncate"`
 }
 
 func (s *Server) embed(w http.ResponseWriter, r *http.Request) {
@@ -47,8 +49,10 @@ func (s *Server) embed(w http.ResponseWriter, r *http.Request) {
 		writeError(w, http.StatusBadRequest, "invalid input type")
 		return
 	}
-	vectors, tokens, loaded, ok := s.vectors(w, r, &req, inputs, start)
-	if !ok {
+	vectors, tokens, loaded, err := s.vectors(r, &req, inputs, start)
+	if err != nil {
+		failure := failed(err)
+		writeError(w, failure.status, failure.Error)
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{"model": req.Model, "embeddings": vectors, "total_duration": time.Since(start),
@@ -64,8 +68,13 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 	if req.Prompt != "" {
 		inputs = []string{req.Prompt}
 	}
-	vectors, _, _, ok := s.vectors(w, r, &req, inputs, time.Now())
-	if !ok {
+	vectors, _, _, err := s.vectors(r, &req, inputs, time.Now())
+	if err != nil {
+		failure := failed(err)
+		if failure.status == http.StatusNotImplemented {
+			failure.status = http.StatusInternalServerError
+		}
+		writeError(w, failure.status, failure.Error)
 		return
 	}
 	vector := []float32{}
@@ -75,42 +84,47 @@ func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]any{"embedding": vector})
 }
 
-// vectors answers errors itself.
-func (s *Server) vectors(w http.ResponseWriter, r *http.Request, req *embedRequest, inputs []string, start time.Time) (
-	vectors [][]float32, tokens int, load time.Duration, ok bool) {
+func (s *Server) vectors(r *http.Request, req *embedRequest, inputs []string, start time.Time) (
+	vectors [][]float32, tokens int, load time.Duration, err error) {
 	m, err := loadModel(req.Model)
+	if errors.Is(err, os.ErrNotExist) {
+		err = statusError{http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", req.Model)}
+	}
 	if err != nil {
-		writeModelError(w, req.Model, err)
-		return
+		return nil, 0, 0, err
 	}
 	options, err := optionsFor(m, req.Options)
 	if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error())
-		return
+		return nil, 0, 0, err
 	}
 	loaded, err := s.sched.acquire(r.Context(), m, options, req.KeepAlive.value)
 	if err != nil {
-		writeScheduleError(w, req.Model, err)
-		return
+		return nil, 0, 0, scheduleError(req.Model, err)
 	}
 	defer s.sched.release(loaded)
 	load = time.Since(start)
 	vectors = [][]float32{}
 	for _, input := range inputs {
-		vector, n, err := loaded.runner.embed(r.Context(), input)
+		fitting, err := loaded.runner.fit(r.Context(), input, 0, loaded.options.NumCtx)
 		if err != nil {
-			writeError(w, http.StatusInternalServerError, err.Error())
-			return
+			return nil, 0, 0, err
+		}
+		if _, whole := fitting.(string); !whole && req.Truncate != nil && !*req.Truncate {
+			return nil, 0, 0, statusError{http.StatusBadRequest, "the input length exceeds the context length"}
+		}
+		vector, n, err := loaded.runner.embed(r.Context(), fitting)
+		if err != nil {
+			return nil, 0, 0, err
 		}
 		if req.Dimensions > 0 && req.Dimensions < len(vector) {
 			vector = vector[:req.Dimensions]
 		}
 		vectors, tokens = append(vectors, normalize(vector)), tokens+n
 	}
-	return vectors, tokens, load, true
+	return vectors, tokens, load, nil
 }
 
-func (r *Runner) embed(ctx context.Context, input string) ([]float32, int, error) {
+func (r *Runner) embed(ctx context.Context, input any) ([]float32, int, error) {
 	release, err := r.take(ctx)
 	if err != nil {
 		return nil, 0, err
@@ -118,7 +132,7 @@ func (r *Runner) embed(ctx context.Context, input string) ([]float32, int, error
 	defer release()
 	resp, err := r.ask(ctx, "/v1/embeddings", map[string]any{"input": input, "encoding_format": "float"})
 	if err != nil {
-		return nil, 0, fmt.Errorf("error in embedding: %w", err)
+		return nil, 0, err
 	}
 	defer resp.Body.Close()
 	var answer struct {

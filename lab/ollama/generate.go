@@ -51,6 +51,9 @@ type inferRequest struct {
 	Name      string          `json:"name"`
 	Prompt    string          `json:"prompt"`
 	Suffix    string          `json:"suffix"`
+	Images    [][]byte        `json:"images"`
+	Truncate  *bool           `json:"truncate"`
+	Shift     *bool           `json:"shift"`
 	System    string          `json:"system"`
 	Template  string          `json:"template"`
 	Raw       bool            `json:"raw"`
@@ -61,6 +64,9 @@ type inferRequest struct {
 	Options   map[string]any  `json:"options"`
 	KeepAlive KeepAlive       `json:"keep_alive"`
 	Think     Think           `json:"think"`
+
+	Logprobs    bool `json:"logprobs"`
+	TopLogprobs int  `json:"top_logprobs"`
 }
 
 // Answer is a line of either endpoint: Message for chat, Response for generate.
@@ -71,6 +77,8 @@ type Answer struct {
 	Response   *string   `json:"response,omitempty"`
 	Done       bool      `json:"done"`
 	DoneReason string    `json:"done_reason,omitempty"`
+	Context    []int     `json:"context,omitempty"` // what was read and said, of generate
+	Logprobs   []Logprob `json:"logprobs,omitempty"`
 
 	TotalDuration      time.Duration `json:"total_duration,omitempty"`
 	LoadDuration       time.Duration `json:"load_duration,omitempty"`
@@ -135,6 +143,10 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		refuseCloud(w)
 		return
 	}
+	if asked == "" && doing == "chat" {
+		writeError(w, http.StatusBadRequest, "model is required")
+		return
+	}
 	m, err := loadModel(asked)
 	if err != nil {
 		writeModelError(w, asked, err)
@@ -151,7 +163,7 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		writeJSON(w, http.StatusOK, last)
 		return
 	}
-	if err := m.check(asked, doing, len(req.Tools) > 0, req.Think.on); err != nil {
+	if err := m.check(asked, doing, req); err != nil {
 		writeError(w, http.StatusBadRequest, err.Error())
 		return
 	}
@@ -160,11 +172,13 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		writeError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
+	options.noShift = req.Shift != nil && !*req.Shift
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	loaded, err := s.sched.acquire(ctx, m, options, req.KeepAlive.value)
 	if err != nil {
-		writeScheduleError(w, asked, err)
+		failure := failed(scheduleError(asked, err))
+		writeError(w, failure.status, failure.Error)
 		return
 	}
 	defer s.sched.release(loaded)
@@ -183,15 +197,25 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 	events := make(chan any)
 	go func() {
 		defer close(events)
-		err := loaded.runner.complete(ctx, prompt, req.Format, options, func(c Chunk) {
+		said := prompt
+		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) error {
 			line := answer(c.Content)
+			line.Logprobs = c.Logprobs
+			said += c.Content
 			if c.Stop {
 				line.finish(c, start, ready)
+				if doing == "generate" && !req.Raw {
+					var err error
+					if line.Context, err = loaded.runner.tokens(ctx, said); err != nil {
+						return err
+					}
+				}
 			}
 			events <- line
+			return nil
 		})
 		if err != nil {
-			events <- map[string]string{"error": err.Error()}
+			events <- Failure{err.Error(), http.StatusInternalServerError}
 		}
 	}()
 	if req.Stream == nil || *req.Stream {
@@ -199,6 +223,38 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 		return
 	}
 	collect(w, events, wrap)
+}
+
+// answer cuts a prompt that is longer than the context, unless the request forbids it.
+func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk) error) error {
+	var fitting any = prompt
+	if req.Truncate == nil || *req.Truncate {
+		var err error
+		if fitting, err = l.runner.fit(ctx, prompt, o.NumKeep, l.options.NumCtx); err != nil {
+			return err
+		}
+	}
+	body := completionBody(fitting, req.format(l.model), o)
+	if req.Logprobs {
+		body["n_probs"] = larger(1, req.TopLogprobs)
+	}
+	return l.runner.complete(ctx, body, func(c Chunk) error {
+		for i := range c.Logprobs {
+			if req.TopLogprobs == 0 {
+				c.Logprobs[i].Top = nil
+			}
+		}
+		return each(c)
+	})
+}
+
+// format is the grammar to hold to. A model that thinks is let think first, and one that never ends it
+// is never held to anything.
+func (req *inferRequest) format(m *Model) json.RawMessage {
+	if m.can("thinking") && (!req.Think.set || req.Think.on) {
+		return nil
+	}
+	return req.Format
 }
 
 func (a *Answer) finish(c Chunk, start, ready time.Time) {
@@ -218,6 +274,7 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 	var text strings.Builder
 	var last Answer
 	var failure string
+	var logprobs []Logprob
 	for event := range events {
 		switch e := event.(type) {
 		case Answer:
@@ -226,9 +283,9 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 			} else {
 				text.WriteString(*e.Response)
 			}
-			last = e
-		case map[string]string:
-			failure = e["error"]
+			last, logprobs = e, append(logprobs, e.Logprobs...)
+		case Failure:
+			failure = e.Error
 		}
 	}
 	if failure != "" {
@@ -236,6 +293,7 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 		return
 	}
 	last.Message, last.Response = wrap(text.String())
+	last.Logprobs = logprobs
 	writeJSON(w, http.StatusOK, last)
 }
 
@@ -255,15 +313,14 @@ func writeModelError(w http.ResponseWriter, asked string, err error) {
 	writeError(w, http.StatusInternalServerError, err.Error())
 }
 
-func writeScheduleError(w http.ResponseWriter, asked string, err error) {
+func scheduleError(asked string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
-		writeError(w, 499, "request canceled")
+		return statusError{499, "request canceled"}
 	case errors.Is(err, errQueueFull):
-		writeError(w, http.StatusServiceUnavailable, err.Error())
+		return statusError{http.StatusServiceUnavailable, err.Error()}
 	case errors.Is(err, os.ErrNotExist):
-		writeError(w, http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", asked))
-	default:
-		writeError(w, http.StatusInternalServerError, err.Error())
+		return statusError{http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", asked)}
 	}
+	return err
 }

@@ -15,16 +15,20 @@ import (
 	"time"
 )
 
+var errMagic = errors.New("invalid file magic")
+
 // GGUF is a model file's head.
 type GGUF struct {
 	Keys       map[string]any
 	Parameters uint64
+	words      uint64 // of the vocabulary
 	tensors    []tensor
 }
 
 type tensor struct {
 	name   string
 	kind   uint32
+	shape  []uint64
 	count  uint64
 	offset uint64
 }
@@ -35,6 +39,9 @@ var blocks = map[uint32][2]uint64{
 	10: {256, 84}, 11: {256, 110}, 12: {256, 144}, 13: {256, 176}, 14: {256, 210}, 15: {256, 292},
 	24: {1, 1}, 25: {1, 2}, 26: {1, 4}, 27: {1, 8}, 28: {1, 8}, 30: {1, 2}, 39: {32, 17},
 }
+
+var tensorTypes = map[uint32]string{0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 10: "Q2_K",
+	11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K", 30: "BF16", 39: "MXFP4"}
 
 type ggufReader struct {
 	r   *bufio.Reader
@@ -165,7 +172,7 @@ func decodeGGUF(path string, size int64) (*GGUF, error) {
 	defer f.Close()
 	r := &ggufReader{r: bufio.NewReaderSize(f, 1<<20)}
 	if magic := r.bytes(4); r.err != nil || string(magic) != "GGUF" {
-		return nil, errors.New("invalid file magic")
+		return nil, errMagic
 	}
 	r.u32() // version
 	tensors, keys := r.u64(), r.u64()
@@ -179,7 +186,11 @@ func decodeGGUF(path string, size int64) (*GGUF, error) {
 	for i := uint64(0); i < tensors && r.err == nil; i++ {
 		t := tensor{name: r.str(), count: 1}
 		for dims := r.u32(); dims > 0 && r.err == nil; dims-- {
-			t.count *= r.u64()
+			t.shape = append(t.shape, r.u64())
+			t.count *= t.shape[len(t.shape)-1]
+		}
+		if t.name == "token_embd.weight" && len(t.shape) == 2 {
+			g.words = t.shape[1]
 		}
 		t.kind, t.offset = r.u32(), r.u64()
 		g.Parameters += t.count
@@ -226,6 +237,9 @@ func (g *GGUF) arch() string {
 	s, _ := g.Keys["general.architecture"].(string)
 	return s
 }
+
+// pooled: the file says how its vectors are pooled, so its model makes embeddings.
+func (g *GGUF) pooled() bool { return g.Keys[g.arch()+".pooling_type"] != nil }
 
 func (g *GGUF) layers() int { return int(g.number(g.arch() + ".block_count")) }
 

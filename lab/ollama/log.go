@@ -14,9 +14,6 @@ import (
 var logMu sync.Mutex
 
 func logLine(level, source, msg string, pairs ...any) {
-	if level == "DEBUG" && !envBool("OLLAMA_DEBUG") {
-		return
-	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "time=%s level=%s source=%s msg=%s", time.Now().Format("2006-01-02T15:04:05.000Z07:00"), level, source, logValue(msg))
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -37,4 +34,3 @@ func logValue(s string) string {
 func logInfo(source, msg string, pairs ...any)  { logLine("INFO", source, msg, pairs...) }
 func logWarn(source, msg string, pairs ...any)  { logLine("WARN", source, msg, pairs...) }
 func logError(source, msg string, pairs ...any) { logLine("ERROR", source, msg, pairs...) }
-func logDebug(source, msg string, pairs ...any) { logLine("DEBUG", source, msg, pairs...) }

@@ -7,11 +7,10 @@
 // It keeps what a deploy can trip on: the environment and its parsing, the blobs and manifests on
 // disk, the registry protocol with every oddity seen, errors inside an HTTP 200 stream, the
 // Host and Origin rules, load and unload, the queue, the child process and how it dies, and the
-// native and OpenAI endpoints, and the silent ways from the GPU to the CPU. Inference is real, though
+// native, OpenAI and Anthropic endpoints, and the silent ways from the GPU to the CPU. Inference is real, though
 // never on a GPU: the child is llama.cpp.
 //
-// It does not keep: push, Modelfiles, images, cloud models, safetensors, the sign-in of
-// ollama.com, the Responses and Anthropic endpoints.
+// It does not keep: push, Modelfiles, images, cloud models, safetensors, the sign-in of ollama.com.
 package main
 
 import (

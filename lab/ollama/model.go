@@ -57,12 +57,17 @@ func (m *Model) hasTemplate() bool { return m.Manifest.layer("template") != nil 
 // capabilities: from the weights' head and from what the template speaks of. Unreadable weights have none.
 func (m *Model) capabilities() []string {
 	caps := []string{}
-	if _, err := os.Stat(m.Weights); err == nil && m.Weights != "" {
+	head, err := readGGUF(m.Weights)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errMagic):
+	// Weights that say how their vectors are pooled make embeddings, and nothing else.
+	case err == nil && head.pooled():
+		caps = append(caps, "embedding")
+	default:
 		caps = append(caps, "completion")
 	}
-	// Weights that say how their vectors are pooled make embeddings, and nothing else.
-	if head, err := readGGUF(m.Weights); err == nil && head.Keys[head.arch()+".pooling_type"] != nil {
-		caps = []string{"embedding"}
+	if len(caps) == 0 {
+		return caps
 	}
 	for _, pair := range [][2]string{{"tools", "tools"}, {"suffix", "insert"}, {"thinking", "thinking"}} {
 		if m.Template.mentions(pair[0]) {
@@ -81,16 +86,31 @@ func (m *Model) can(capability string) bool {
 	return false
 }
 
+// The words of llama.cpp: no model of the lab sees.
+const noImages = "Multimodal data provided, but model does not support multimodal requests."
+
 // check says why the model cannot do what a request wants, in the words of that request's endpoint.
-func (m *Model) check(asked, doing string, tools, thinks bool) error {
-	if thinks && !m.can("thinking") {
+func (m *Model) check(asked, doing string, req *inferRequest) error {
+	if req.Think.on && !m.can("thinking") {
 		return fmt.Errorf("%q does not support thinking", asked)
 	}
 	if !m.can("completion") {
 		return fmt.Errorf("%q does not support %s", asked, doing)
 	}
-	if tools && !m.can("tools") {
-		return fmt.Errorf("%s does not support tools", m.Name.full())
+	for _, wanted := range []struct {
+		name string
+		is   bool
+	}{{"tools", len(req.Tools) > 0}, {"insert", req.Suffix != ""}} {
+		if wanted.is && !m.can(wanted.name) {
+			return fmt.Errorf("%s does not support %s", m.Name.full(), wanted.name)
+		}
+	}
+	images := len(req.Images)
+	for _, message := range req.Messages {
+		images += len(message.Images)
+	}
+	if images > 0 {
+		return errors.New(noImages)
 	}
 	return nil
 }

@@ -22,6 +22,7 @@ type v1Request struct {
 	Model            string          `json:"model"`
 	Messages         []v1Message     `json:"messages"`
 	Prompt           any             `json:"prompt"`
+	Suffix           string          `json:"suffix"`
 	Stream           bool            `json:"stream"`
 	StreamOptions    *streamOptions  `json:"stream_options"`
 	MaxTokens        *int            `json:"max_tokens"`
@@ -33,13 +34,15 @@ type v1Request struct {
 	PresencePenalty  *float64        `json:"presence_penalty"`
 	ResponseFormat   *responseFormat `json:"response_format"`
 	Tools            []any           `json:"tools"`
-	ReasoningEffort  *string         `json:"reasoning_effort"`
-	Reasoning        *struct {
-		Effort string `json:"effort"`
-	} `json:"reasoning"`
-	Input          any    `json:"input"`
-	Dimensions     int    `json:"dimensions"`
-	EncodingFormat string `json:"encoding_format"`
+	ReasoningEffort  string          `json:"reasoning_effort"`
+	Reasoning        *reasoning      `json:"reasoning"`
+	Input            any             `json:"input"`
+	Dimensions       int             `json:"dimensions"`
+	EncodingFormat   string          `json:"encoding_format"`
+}
+
+type reasoning struct {
+	Effort string `json:"effort"`
 }
 
 type streamOptions struct {
@@ -62,14 +65,17 @@ type v1Message struct {
 
 // v1Error is the OpenAI form of an error.
 func v1Error(w http.ResponseWriter, status int, message string) {
-	kind := "api_error"
+	writeV1(w, status, map[string]any{"error": map[string]any{"message": message, "type": errorKind(status), "param": nil, "code": nil}})
+}
+
+func errorKind(status int) string {
 	switch status {
 	case http.StatusBadRequest:
-		kind = "invalid_request_error"
+		return "invalid_request_error"
 	case http.StatusNotFound:
-		kind = "not_found_error"
+		return "not_found_error"
 	}
-	writeJSON(w, status, map[string]any{"error": map[string]any{"message": message, "type": kind, "param": nil, "code": nil}})
+	return "api_error"
 }
 
 // translator stands between a native handler and the client.
@@ -102,7 +108,7 @@ func (t *translator) Flush() { t.ResponseWriter.(http.Flusher).Flush() }
 func native(w http.ResponseWriter, r *http.Request, h http.HandlerFunc, body any, line func([]byte)) (answer []byte, ok bool) {
 	data, err := json.Marshal(body)
 	if err != nil {
-		v1Error(w, http.StatusInternalServerError, err.Error())
+		fail(w, r, http.StatusInternalServerError, err.Error())
 		return nil, false
 	}
 	inner := r.Clone(r.Context())
@@ -112,7 +118,7 @@ func native(w http.ResponseWriter, r *http.Request, h http.HandlerFunc, body any
 	if t.status > http.StatusOK {
 		var failure struct{ Error string }
 		_ = json.Unmarshal(t.body.Bytes(), &failure)
-		v1Error(w, t.status, failure.Error)
+		fail(w, r, t.status, failure.Error)
 		return nil, false
 	}
 	return t.body.Bytes(), true
@@ -150,12 +156,9 @@ func (q *v1Request) options() map[string]any {
 }
 
 // think: none is off, the levels are passed on, anything else is refused.
-func (q *v1Request) think() (any, error) {
-	effort := ""
-	if q.Reasoning != nil {
-		effort = q.Reasoning.Effort
-	} else if q.ReasoningEffort != nil {
-		effort = *q.ReasoningEffort
+func (r *reasoning) think(effort string) (any, error) {
+	if r != nil {
+		effort = r.Effort
 	}
 	switch effort {
 	case "":
@@ -192,6 +195,14 @@ func (q *v1Request) messages() (out []Message, err error) {
 		case []any:
 			for _, item := range content {
 				part, _ := item.(map[string]any)
+				if part["type"] == "image_url" {
+					image, err := imagePart(part["image_url"])
+					if err != nil {
+						return nil, err
+					}
+					out = append(out, Message{Role: m.Role, Images: [][]byte{image}})
+					continue
+				}
 				text, ok := part["text"].(string)
 				if part["type"] != "text" || !ok {
 					return nil, errors.New("invalid message format")
@@ -208,11 +219,23 @@ func (q *v1Request) messages() (out []Message, err error) {
 	return out, nil
 }
 
+// imagePart: an image comes within the request, never by address.
+func imagePart(value any) ([]byte, error) {
+	if object, ok := value.(map[string]any); ok {
+		value = object["url"]
+	}
+	address, _ := value.(string)
+	if head, data, ok := strings.Cut(address, ";base64,"); ok && strings.HasPrefix(head, "data:image/") {
+		return base64.StdEncoding.DecodeString(data)
+	}
+	return nil, errors.New("invalid image input")
+}
+
 // v1Form is how one of the two completion endpoints writes an answer.
 type v1Form struct {
 	id, object, chunk string
 	whole             func(text string) map[string]any
-	delta             func(text string) map[string]any
+	delta             func(text string, last bool) map[string]any
 }
 
 func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request) {
@@ -229,7 +252,7 @@ func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request) {
 		v1Error(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	think, err := q.think()
+	think, err := q.Reasoning.think(q.ReasoningEffort)
 	if err != nil {
 		v1Error(w, http.StatusBadRequest, err.Error())
 		return
@@ -241,7 +264,12 @@ func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request) {
 	message := func(text string) map[string]any { return map[string]any{"role": "assistant", "content": text} }
 	s.v1Answer(w, r, &q, s.chat, body, v1Form{"chatcmpl", "chat.completion", "chat.completion.chunk",
 		func(text string) map[string]any { return map[string]any{"message": message(text)} },
-		func(text string) map[string]any { return map[string]any{"delta": message(text)} }})
+		func(text string, last bool) map[string]any {
+			if last && text == "" {
+				return map[string]any{"delta": map[string]any{}}
+			}
+			return map[string]any{"delta": message(text)}
+		}})
 }
 
 func (s *Server) v1Completions(w http.ResponseWriter, r *http.Request) {
@@ -250,8 +278,9 @@ func (s *Server) v1Completions(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	text := func(text string) map[string]any { return map[string]any{"text": text} }
-	body := map[string]any{"model": q.Model, "prompt": q.Prompt, "options": q.options(), "stream": q.Stream}
-	s.v1Answer(w, r, &q, s.generate, body, v1Form{"cmpl", "text_completion", "text_completion", text, text})
+	body := map[string]any{"model": q.Model, "prompt": q.Prompt, "suffix": q.Suffix, "options": q.options(), "stream": q.Stream}
+	s.v1Answer(w, r, &q, s.generate, body, v1Form{"cmpl", "text_completion", "text_completion", text,
+		func(t string, _ bool) map[string]any { return text(t) }})
 }
 
 func (a Answer) text() string {
@@ -295,7 +324,7 @@ func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, 
 		line = func(data []byte) {
 			var a Answer // an error line leaves it empty
 			_ = json.Unmarshal(data, &a)
-			event(object(form.chunk, a.Model, choice(form.delta(a.text()), a.DoneReason)))
+			event(object(form.chunk, a.Model, choice(form.delta(a.text(), a.Done), a.DoneReason)))
 			if !a.Done {
 				return
 			}
@@ -318,7 +347,7 @@ func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, 
 	}
 	answer := object(form.object, a.Model, choice(form.whole(a.text()), a.DoneReason))
 	answer["usage"] = a.usage()
-	writeJSON(w, http.StatusOK, answer)
+	writeV1(w, http.StatusOK, answer)
 }
 
 func (s *Server) v1Embeddings(w http.ResponseWriter, r *http.Request) {
@@ -352,7 +381,7 @@ func (s *Server) v1Embeddings(w http.ResponseWriter, r *http.Request) {
 		}
 		list = append(list, map[string]any{"object": "embedding", "embedding": value, "index": i})
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list, "model": q.Model,
+	writeV1(w, http.StatusOK, map[string]any{"object": "list", "data": list, "model": q.Model,
 		"usage": map[string]int{"prompt_tokens": answer.Tokens, "total_tokens": answer.Tokens}})
 }
 
@@ -365,15 +394,15 @@ func (s *Server) v1Models(w http.ResponseWriter, r *http.Request) {
 	for _, m := range listModels() {
 		list = append(list, v1Entry(m.Name, m.ModifiedAt))
 	}
-	writeJSON(w, http.StatusOK, map[string]any{"object": "list", "data": list})
+	writeV1(w, http.StatusOK, map[string]any{"object": "list", "data": list})
 }
 
 func (s *Server) v1Model(w http.ResponseWriter, r *http.Request) {
 	asked := strings.TrimPrefix(r.URL.Path, "/v1/models/")
 	m, err := loadModel(asked)
 	if err != nil {
-		v1Error(w, http.StatusNotFound, fmt.Sprintf("model '%s' not found", asked))
+		v1Error(w, http.StatusNotFound, fmt.Sprintf("model '%s' not found", parseName(asked)))
 		return
 	}
-	writeJSON(w, http.StatusOK, v1Entry(asked, m.Manifest.modified))
+	writeV1(w, http.StatusOK, v1Entry(asked, m.Manifest.modified))
 }

@@ -13,6 +13,9 @@ type Options struct {
 	NumBatch  int `json:"num_batch"`
 	NumGPU    int `json:"num_gpu"`
 	NumThread int `json:"num_thread"`
+	// Nothing is drafted here, yet a change of it loads anew too.
+	DraftNumPredict int  `json:"draft_num_predict"`
+	noShift         bool // the request's shift: false, beside its options
 
 	NumKeep          int      `json:"num_keep"`
 	Seed             int      `json:"seed"`
@@ -42,6 +45,10 @@ func defaultOptions() Options {
 // merge lays a map over the options: unknown keys are ignored with a warning, wrong types refused.
 func (o *Options) merge(values map[string]any) error {
 	for key, value := range values {
+		if !knownOption[key] {
+			logWarn("types.go", "invalid option provided", "option", key)
+			continue
+		}
 		if value == nil {
 			continue
 		}
@@ -54,9 +61,6 @@ func (o *Options) merge(values map[string]any) error {
 		}
 		if err := json.Unmarshal(data, o); err != nil {
 			return fmt.Errorf("option %q must be of type %s", key, wantedType(key))
-		}
-		if !knownOption[key] {
-			logWarn("types.go", "invalid option provided", "option", key)
 		}
 	}
 	return nil

@@ -58,7 +58,7 @@ func work(w http.ResponseWriter, r *http.Request, streaming *bool, task func(con
 		}
 		if err := task(ctx, report); err != nil {
 			select {
-			case events <- map[string]string{"error": err.Error()}:
+			case events <- failed(err):
 			case <-ctx.Done():
 			}
 		}
@@ -69,8 +69,8 @@ func work(w http.ResponseWriter, r *http.Request, streaming *bool, task func(con
 	}
 	var last any
 	for event := range events {
-		if failure, ok := event.(map[string]string); ok {
-			writeError(w, http.StatusInternalServerError, failure["error"])
+		if failure, ok := event.(Failure); ok {
+			writeError(w, failure.status, failure.Error)
 			return
 		}
 		last = event

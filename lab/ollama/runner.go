@@ -47,8 +47,10 @@ type Runner struct {
 	lastLine string
 }
 
-func batchSize(ctx int) int {
+func batchSize(head *GGUF, ctx int) int {
 	switch {
+	case head.pooled():
+		return 2048
 	case ctx <= 4096:
 		return 512
 	case ctx <= 32768:
@@ -57,13 +59,13 @@ func batchSize(ctx int) int {
 	return 2048
 }
 
-func runnerArgs(m *Model, o Options, port, parallel int) []string {
+func runnerArgs(m *Model, head *GGUF, o Options, port, parallel int) []string {
 	flash := "auto"
 	if envVar("OLLAMA_FLASH_ATTENTION") != "" {
 		flash = map[bool]string{true: "on", false: "off"}[envBool("OLLAMA_FLASH_ATTENTION")]
 	}
 	ctx := o.NumCtx * parallel
-	batch := batchSize(ctx)
+	batch := batchSize(head, ctx)
 	if o.NumBatch > 0 {
 		batch = o.NumBatch
 	}
@@ -73,7 +75,14 @@ func runnerArgs(m *Model, o Options, port, parallel int) []string {
 	if kv := envVar("OLLAMA_KV_CACHE_TYPE"); kv != "" {
 		args = append(args, "--cache-type-k", kv, "--cache-type-v", kv)
 	}
-	args = append(args, "-b", strconv.Itoa(batch), "-ub", strconv.Itoa(batch), "--context-shift", "--keep", strconv.Itoa(o.NumKeep))
+	args = append(args, "-b", strconv.Itoa(batch), "-ub", strconv.Itoa(batch))
+	if !o.noShift {
+		args = append(args, "--context-shift")
+	}
+	args = append(args, "--keep", strconv.Itoa(o.NumKeep))
+	if head.pooled() {
+		args = append(args, "--embedding")
+	}
 	if o.NumThread > 0 {
 		args = append(args, "-t", strconv.Itoa(o.NumThread))
 	}
@@ -93,7 +102,7 @@ func freePort() (int, error) {
 }
 
 // startRunner starts the child with this process's environment and the library folder ahead of others.
-func startRunner(m *Model, o Options, parallel int) (*Runner, error) {
+func startRunner(m *Model, head *GGUF, o Options, parallel int) (*Runner, error) {
 	dir, err := libDir()
 	if err != nil {
 		return nil, err
@@ -102,7 +111,7 @@ func startRunner(m *Model, o Options, parallel int) (*Runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(filepath.Join(dir, "llama-server"), runnerArgs(m, o, port, parallel)...)
+	cmd := exec.Command(filepath.Join(dir, "llama-server"), runnerArgs(m, head, o, port, parallel)...)
 	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+strings.TrimSuffix(dir+":"+os.Getenv("LD_LIBRARY_PATH"), ":"))
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -197,9 +206,39 @@ func (r *Runner) ask(ctx context.Context, path string, body any) (*http.Response
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return nil, errors.New(strings.TrimSpace(string(text)))
+		var said struct {
+			Error struct{ Message string }
+		}
+		if json.Unmarshal(text, &said) != nil || said.Error.Message == "" {
+			return nil, errors.New(strings.TrimSpace(string(text)))
+		}
+		return nil, statusError{resp.StatusCode, said.Error.Message}
 	}
 	return resp, nil
+}
+
+func (r *Runner) tokens(ctx context.Context, text string) ([]int, error) {
+	resp, err := r.ask(ctx, "/tokenize", map[string]any{"content": text, "add_special": true, "parse_special": true})
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var answer struct{ Tokens []int }
+	err = json.NewDecoder(resp.Body).Decode(&answer)
+	return answer.Tokens, err
+}
+
+// fit gives a text as it is, or, where that is longer than the context, its first tokens and its end.
+func (r *Runner) fit(ctx context.Context, text string, keep, limit int) (any, error) {
+	if len(text) < limit { // a token is a byte or more
+		return text, nil
+	}
+	tokens, err := r.tokens(ctx, text)
+	if err != nil || len(tokens) < limit {
+		return text, err
+	}
+	keep = larger(0, int(smaller(int64(keep), int64(limit/2))))
+	return append(tokens[:keep:keep], tokens[len(tokens)-(limit-1-keep):]...), nil
 }
 
 // take waits for one of the child's slots: OLLAMA_NUM_PARALLEL requests run, the others wait here.
@@ -212,11 +251,20 @@ func (r *Runner) take(ctx context.Context) (release func(), err error) {
 	}
 }
 
+// Logprob is how likely a token was, and, where asked for, others in its place.
+type Logprob struct {
+	Token   string    `json:"token"`
+	Logprob float64   `json:"logprob"`
+	Bytes   []int     `json:"bytes,omitempty"`
+	Top     []Logprob `json:"top_logprobs,omitempty"`
+}
+
 // Chunk is a piece of an answer; the last one carries the reason and the counts.
 type Chunk struct {
-	Content  string `json:"content"`
-	Stop     bool   `json:"stop"`
-	StopType string `json:"stop_type"`
+	Content  string    `json:"content"`
+	Stop     bool      `json:"stop"`
+	StopType string    `json:"stop_type"`
+	Logprobs []Logprob `json:"completion_probabilities"`
 	Timings  struct {
 		CacheN      int     `json:"cache_n"`
 		PromptN     int     `json:"prompt_n"`
@@ -227,13 +275,13 @@ type Chunk struct {
 }
 
 // complete streams an answer. The end of the caller's context ends the generation.
-func (r *Runner) complete(ctx context.Context, prompt string, format json.RawMessage, o Options, each func(Chunk)) error {
+func (r *Runner) complete(ctx context.Context, body map[string]any, each func(Chunk) error) error {
 	release, err := r.take(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	resp, err := r.ask(ctx, "/completion", completionBody(prompt, format, o))
+	resp, err := r.ask(ctx, "/completion", body)
 	if err != nil {
 		return err
 	}
@@ -249,7 +297,11 @@ func (r *Runner) complete(ctx context.Context, prompt string, format json.RawMes
 		if err := json.Unmarshal(data, &c); err != nil {
 			return fmt.Errorf("error unmarshalling llm prediction response: %w", err)
 		}
-		each(c)
+		if c.Content != "" || c.Stop {
+			if err := each(c); err != nil {
+				return err
+			}
+		}
 		if c.Stop {
 			return nil
 		}
@@ -264,7 +316,7 @@ func (r *Runner) complete(ctx context.Context, prompt string, format json.RawMes
 	return fmt.Errorf("an error was encountered while running the model: %w", err)
 }
 
-func completionBody(prompt string, format json.RawMessage, o Options) map[string]any {
+func completionBody(prompt any, format json.RawMessage, o Options) map[string]any {
 	predict := o.NumPredict
 	if limit := 10 * o.NumCtx; predict < 0 || predict > limit {
 		predict = limit

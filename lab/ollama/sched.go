@@ -151,6 +151,7 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 	was, now := l.options, req.options
 	if was.NumCtx != now.NumCtx || was.NumBatch != now.NumBatch || was.NumGPU != now.NumGPU || was.NumThread != now.NumThread ||
+		was.DraftNumPredict != now.DraftNumPredict || was.noShift != now.noShift ||
 		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.healthy(req.ctx) {
 		return false
 	}
@@ -171,7 +172,7 @@ func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
 
 func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 	parallel := parallelRequests()
-	runner, err := startRunner(req.model, req.options, parallel)
+	runner, err := startRunner(req.model, req.head, req.options, parallel)
 	if err != nil {
 		return nil, err
 	}
@@ -320,5 +321,10 @@ func estimate(m *Model, head *GGUF, ctx int) int64 {
 	if layer := m.Manifest.layer("model"); layer != nil {
 		weights = layer.Size
 	}
-	return weights + int64(math.Round(perToken*float64(ctx))) + int64(batchSize(ctx))<<14
+	batch := batchSize(head, ctx)
+	logits := uint64(0) // of a whole batch, four bytes a word, where embeddings are made
+	if head.pooled() {
+		logits = uint64(batch) * head.words * 4
+	}
+	return weights + int64(math.Round(perToken*float64(ctx))) + int64(batch)<<14 + int64(logits)
 }

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"path"
 	"strings"
 	"syscall"
 	"time"
@@ -100,6 +101,8 @@ func (s *Server) routes() routes {
 		"/v1/chat/completions": post(s.v1Chat),
 		"/v1/completions":      post(s.v1Completions),
 		"/v1/embeddings":       post(s.v1Embeddings),
+		"/v1/responses":        post(s.v1Responses),
+		"/v1/messages":         post(s.v1Messages),
 		"/api/blobs/":          {http.MethodPost: s.blobCreate, http.MethodHead: s.blobHead},
 		"/v1/models/":          {http.MethodGet: s.v1Model},
 	}) {
@@ -112,6 +115,9 @@ func (s *Server) routes() routes {
 func (s *Server) handler() http.Handler {
 	table := s.routes()
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if redirected(rw, r, table) {
+			return
+		}
 		start := time.Now()
 		w := &recorder{ResponseWriter: rw, status: http.StatusOK}
 		defer func() {
@@ -122,10 +128,10 @@ func (s *Server) handler() http.Handler {
 		if !corsAllows(w, r) || !s.hostAllows(w, r) {
 			return
 		}
-		path := r.URL.Path
-		methods, ok := table[path]
+		asked := r.URL.Path
+		methods, ok := table[asked]
 		for _, prefix := range []string{"/api/blobs/", "/v1/models/", "/api/user/keys/"} {
-			if rest := strings.TrimPrefix(path, prefix); rest != path {
+			if rest := strings.TrimPrefix(asked, prefix); rest != asked {
 				methods, ok = table[prefix], rest != ""
 			}
 		}
@@ -144,6 +150,29 @@ func (s *Server) handler() http.Handler {
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		plain(w, http.StatusMethodNotAllowed, "405 method not allowed")
 	})
+}
+
+// redirected answers the paths that never reach the layers below: one that is not clean (307, by Go's
+// ServeMux), and one with a slash too many (301, or 307 for what is not GET, by gin).
+func redirected(w http.ResponseWriter, r *http.Request, table routes) bool {
+	to, status := path.Clean(r.URL.Path), http.StatusTemporaryRedirect
+	if strings.HasSuffix(r.URL.Path, "/") && to != "/" {
+		to += "/"
+	}
+	if to == r.URL.Path {
+		to = strings.TrimSuffix(to, "/")
+		if to == "" || to == r.URL.Path || table[to][r.Method] == nil {
+			return false
+		}
+		if r.Method == http.MethodGet {
+			status = http.StatusMovedPermanently
+		}
+	}
+	if r.URL.RawQuery != "" {
+		to += "?" + r.URL.RawQuery
+	}
+	http.Redirect(w, r, to, status)
+	return true
 }
 
 type recorder struct {
@@ -165,17 +194,60 @@ func plain(w http.ResponseWriter, status int, text string) {
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
+	writeAs(w, "application/json; charset=utf-8", status, value)
+}
+
+// writeV1 is how the other dialects do it, without a charset.
+func writeV1(w http.ResponseWriter, status int, value any) {
+	writeAs(w, "application/json", status, value)
+}
+
+func writeAs(w http.ResponseWriter, kind string, status int, value any) {
 	data, err := json.Marshal(value)
 	if err != nil {
 		status, data = http.StatusInternalServerError, []byte(`{"error":"marshal"}`)
 	}
-	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.Header().Set("Content-Type", kind)
 	w.WriteHeader(status)
 	_, _ = w.Write(data)
 }
 
 func writeError(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, map[string]string{"error": message})
+}
+
+// fail writes an error in the form of the path's dialect.
+func fail(w http.ResponseWriter, r *http.Request, status int, message string) {
+	switch {
+	case r.URL.Path == "/v1/messages":
+		messagesError(w, status, message)
+	case strings.HasPrefix(r.URL.Path, "/v1/"):
+		v1Error(w, status, message)
+	default:
+		writeError(w, status, message)
+	}
+}
+
+// Failure is the end of a task that failed: a status before the first line, one more line after it.
+type Failure struct {
+	Error  string `json:"error"`
+	status int
+}
+
+// statusError is an error that says with which status it is answered.
+type statusError struct {
+	status int
+	text   string
+}
+
+func (e statusError) Error() string { return e.text }
+
+func failed(err error) Failure {
+	var known statusError
+	if errors.As(err, &known) {
+		return Failure{err.Error(), known.status}
+	}
+	return Failure{err.Error(), http.StatusInternalServerError}
 }
 
 // readJSON answers 400 itself and says whether to go on.
@@ -193,8 +265,14 @@ func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
 
 // stream sends a line for each event. An error after the first line can only be one more line.
 func stream(w http.ResponseWriter, events <-chan any) {
-	w.Header().Set("Content-Type", "application/x-ndjson")
+	started := false
 	for event := range events {
+		if failure, ok := event.(Failure); ok && !started {
+			writeError(w, failure.status, failure.Error)
+			continue
+		}
+		started = true
+		w.Header().Set("Content-Type", "application/x-ndjson")
 		data, err := json.Marshal(event)
 		if err != nil {
 			logError("routes.go", "streamResponse: json.Marshal failed", "error", err)

@@ -17,7 +17,7 @@ type Message struct {
 	Role      string           `json:"role"`
 	Content   string           `json:"content"`
 	Thinking  string           `json:"thinking,omitempty"`
-	Images    []string         `json:"images,omitempty"`
+	Images    [][]byte         `json:"images,omitempty"`
 	ToolCalls []map[string]any `json:"tool_calls,omitempty"`
 	ToolName  string           `json:"tool_name,omitempty"`
 }

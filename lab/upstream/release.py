@@ -67,6 +67,25 @@ def build(root: Path, libraries: Path, version: str, go_cache: Path) -> Release:
 
 def compile_ollama(target: Path, version: str, cache: Path) -> None:
     """Build a static binary that depends on the sources, the version and the compiler only."""
+    link = f"-s -w -X main.Version={version}"
+    run_go(["build", "-trimpath", "-ldflags", link, "-o", str(target), "."], SOURCES, cache)
+
+
+def vet(sources: Path, cache: Path) -> None:
+    """Judge a Go program's source.
+
+    Raises ``RuntimeError`` with what gofmt or go vet finds.
+    """
+    run_go(["vet", *(path.name for path in sorted(sources.glob("*.go")))], sources, cache)
+    done = subprocess.run(
+        ["gofmt", "-l", "."], cwd=sources, capture_output=True, text=True, check=False
+    )
+    if done.returncode or done.stdout:
+        raise RuntimeError(f"gofmt would write these otherwise:\n{done.stdout}{done.stderr}")
+
+
+def run_go(arguments: list[str], sources: Path, cache: Path) -> None:
+    """Run the Go compiler's program, which fetches nothing here."""
     go = artifacts.ensure_tool("go", "golang-go")
     environment = {**os.environ, "CGO_ENABLED": "0", "GOOS": "linux", "GOARCH": "amd64"}
     environment |= {
@@ -75,17 +94,11 @@ def compile_ollama(target: Path, version: str, cache: Path) -> None:
         "GO111MODULE": "on",
         "GOCACHE": str(cache),
     }
-    link = f"-s -w -X main.Version={version}"
     done = subprocess.run(
-        [go, "build", "-trimpath", "-ldflags", link, "-o", target, "."],
-        cwd=SOURCES,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        [go, *arguments], cwd=sources, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise RuntimeError(f"go build failed:\n{done.stderr}")
+        raise RuntimeError(f"go {arguments[0]} failed:\n{done.stderr}")
 
 
 def pack(members: dict[str, Path], target: Path) -> None:

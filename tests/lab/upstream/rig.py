@@ -1,6 +1,7 @@
 """Servers and fixtures for the tests of the lab's upstream: what is started here is killed here."""
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -61,6 +62,15 @@ class Server:
     def call(self, path: str, body: Any = None, method: str = "", **more: Any) -> requests.Response:
         method = method or ("GET" if body is None else "POST")
         return requests.request(method, self.url + path, json=body, timeout=60, **more)
+
+    def raw(self, method: str, path: str) -> http.client.HTTPResponse:
+        """Send a path as it is written, and follow no redirect."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, "{}" if method == "POST" else None)
+            answer = connection.getresponse()
+            answer.read()
+            return answer
 
     def lines(self, path: str, body: Any) -> list[dict[str, Any]]:
         """Return the lines of a streamed answer, which always says 200."""

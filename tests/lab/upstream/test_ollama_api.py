@@ -45,8 +45,6 @@ def test_ollama_client(lab: Lab, registry: str, request: pytest.FixtureRequest) 
     ]
     assert len(pieces) > 2
     assert "".join(pieces) == whole.message.content
-    vectors = client.embed(MODEL, input=["one text", "another"]).embeddings
-    assert [round(sum(x * x for x in v), 3) for v in vectors] == [1, 1]
     (running,) = client.ps().models
     assert (running.model, running.size_vram, running.context_length) == (MODEL, 0, 4096)
 
@@ -85,9 +83,9 @@ def test_openai_client(shared: Server, request: pytest.FixtureRequest) -> None:
     assert chunks[-1].choices[0].finish_reason == "stop"
     text = client.completions.create(model=MODEL, prompt="Hello!", temperature=0)
     assert text.choices[0].text
-    vectors = client.embeddings.create(model=MODEL, input=["a", "b"])
-    assert len(vectors.data[1].embedding) == 640
-    with pytest.raises(openai.NotFoundError, match="model 'nope' not found"):
+    with pytest.raises(openai.InternalServerError, match="does not support embeddings"):
+        client.with_options(max_retries=0).embeddings.create(model=MODEL, input=["a", "b"])
+    with pytest.raises(openai.NotFoundError, match="model 'nope:latest' not found"):
         client.models.retrieve("nope")
 
 
@@ -109,12 +107,20 @@ def test_formats(shared: Server) -> None:
         {
             "model": MODEL,
             "messages": FRANCE,
+            "think": False,
             "format": schema,
             "options": {"num_predict": 60, "stop": []},
         },
     )
     assert status == 200
     assert "city" in json.loads(answer["message"]["content"])
+    # Until a model's thinking has ended it is held to nothing, and this one never begins.
+    status, answer = shared.ask("/api/chat", {"model": MODEL, "messages": FRANCE, "format": schema})
+    assert "Paris" in answer["message"]["content"]
+    body = {"model": MODEL, "messages": FRANCE, "max_tokens": 60, "stop": []}
+    body |= {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
+    status, answer = shared.ask("/v1/chat/completions", {**body, "reasoning_effort": "none"})
+    assert "city" in json.loads(answer["choices"][0]["message"]["content"])
 
 
 # Answers that a deploy can trip on
@@ -131,12 +137,19 @@ def test_formats(shared: Server) -> None:
             "POST",
             "/api/push",
             {"model": "x"},
-            501,
+            500,
             {"error": "/api/push is not in the lab's stand-in"},
         ),
         ("GET", "/api/nope", None, 404, "404 page not found"),
         ("POST", "/api/chat", {"model": "nope"}, 404, {"error": "model 'nope' not found"}),
-        ("POST", "/api/show", {"model": "nope"}, 404, {"error": "model 'nope' not found"}),
+        ("POST", "/api/show", {"model": "nope"}, 404, {"error": "model 'nope:latest' not found"}),
+        (
+            "POST",
+            "/api/embed",
+            {"model": "nope"},
+            404,
+            {"error": 'model "nope" not found, try pulling it first'},
+        ),
         ("DELETE", "/api/delete", {"model": "nope"}, 404, {"error": "model 'nope' not found"}),
         ("POST", "/api/pull", {"model": "a/b/c/d"}, 400, {"error": "invalid model name"}),
         ("POST", "/api/pull", {"model": "n.s/m"}, 400, {"error": "invalid model name"}),

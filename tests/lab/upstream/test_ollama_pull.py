@@ -173,7 +173,7 @@ def corrupt_tensors(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "status", "error"),
     [
-        (corrupt_magic, 500, "invalid file magic"),
+        (corrupt_magic, 400, '"{far}" does not support chat'),
         (
             lambda path: os.truncate(path, 200_000_000),
             500,
@@ -200,7 +200,7 @@ def test_damaged_blob_survives_a_pull(
     assert server.blob.stat().st_size == size
     options = {"num_predict": 8}
     got, answer = server.ask("/api/chat", {"model": far, "messages": FRANCE, "options": options})
-    assert (got, answer.get("error")) == (status, error)
+    assert (got, answer.get("error")) == (status, error and error.format(far=far))
     if error is None:
         assert "Paris" not in answer["message"]["content"]
 
@@ -216,7 +216,9 @@ def test_blob_upload_and_create_from_it(lab: Lab, idle: Path) -> None:
     assert requests.post(url, data=content, timeout=10).status_code == 201
     assert requests.post(url, data=content, timeout=10).status_code == 200
     bad = server.lines("/api/create", {"model": "bad", "files": {"m.gguf": digest}})
-    assert bad[-1] == {"error": "invalid file magic"}
+    assert bad[-1] == {"error": "supplied file was not in GGUF format"}
+    status, answer = server.ask("/api/create", {"model": "bad", "files": {"m.gguf": digest}})
+    assert (status, answer) == (400, bad[-1])
     assert server.ask("/api/create", {"model": "mine", "files": {"/m.gguf": WEIGHTS}})[0] == 400
     body = {"model": "mine", "files": {"m.gguf": WEIGHTS}, "template": "{{ .Prompt }}"}
     assert server.lines("/api/create", body)[-1] == {"status": "success"}
