@@ -20,6 +20,7 @@ from pyinfra.context import ctx_host, ctx_state
 from fleet.kit.commands import Commands, fail
 from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
+from fleet.kit.refuse import refused
 
 _Make = Callable[[], Iterator[PyinfraCommand]]
 
@@ -51,6 +52,11 @@ def alone() -> Iterator[None]:
         return
     if host in state.failed_hosts:
         _REASONS[host] = _trouble(host)
+    elif why := refused(host):
+        _REASONS[host] = why
+        host.log_styled(why, fg="red", log_func=logger.error)
+        state.fail_hosts({host})  # type: ignore[no-untyped-call]
+        return
     for op_hash, data in state.ops[host].items():
         names = ", ".join(state.op_meta[op_hash].names)
         data.command_generator = _guarded(state, host, names, data.command_generator)
