@@ -21,6 +21,7 @@ from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import instances, ollama
+from tasks.outlook import outlook
 from tasks.platform import platform
 from tasks.record import began, ended
 from tasks.webui import webui
@@ -74,3 +75,5 @@ with alone():
 
     # What comes this far is as declared.
     ended(me, fleet)
+
+outlook(fleet)
