@@ -144,8 +144,10 @@ class Careful(BaseConnector):
             self.host.log(self.trouble, log_func=logger.error)
         return False
 
-    def hold(self) -> str:
+    def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
+
+        By `force` that one is ended.
 
         Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
 
@@ -153,7 +155,7 @@ class Careful(BaseConnector):
             ConnectError: it cannot be locked.
         """
         client = getattr(self, "client", None)
-        return "" if client is None else self._lock.take(client, self._line_as_root)
+        return "" if client is None else self._lock.take(client, self._line_as_root, force=force)
 
     def _line_as_root(self, command: StringCommand) -> str:
         arguments = self._root_arguments()
