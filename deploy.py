@@ -21,9 +21,7 @@ from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.outlook import outlook
-from tasks.platform import platform
-from tasks.record import began, ended
+from tasks.platform import began, ended, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.

@@ -137,7 +137,8 @@ def test_a_drop_in_on_one_host_stops_that_host_alone(lab: LabUnderTest) -> None:
         assert host == "gpu1"
         assert f"run there: rm {folder}/own.conf; the deploy then" in why
         assert "disable" not in why
-    assert "edge: nginx.service would be reloaded (/etc/llm-fleet/gateway/nginx.conf)" in look.stderr
+    reloaded = "edge: nginx.service would be reloaded (/etc/llm-fleet/gateway/nginx.conf)"
+    assert reloaded in look.stderr
     assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") != "# by a test"
 
 
