@@ -11,6 +11,7 @@ from fleet.declare.load import group_names
 from fleet.kit.connection.careful import be_careful
 from fleet.kit.paths import RUN_ID
 from fleet.kit.run import failures
+from fleet.kit.secrets import imagined, only_look
 from fleet.version import version
 
 # A log of a deploy says what it was deployed with.
@@ -26,7 +27,20 @@ def _name_failures() -> None:
         click.echo(f"    {name}: {why}", err=True)
 
 
+def _name_secrets() -> None:
+    for root, names in imagined().items():
+        click.echo(f"--> A deploy would make secrets in {root}: {', '.join(names)}", err=True)
+
+
 click.get_current_context().call_on_close(_name_failures)
+click.get_current_context().call_on_close(_name_secrets)
+
+# What only looks at hosts leaves no secret behind that no host knows.
+if any(
+    click.get_current_context().params.get(name)
+    for name in ("dry", "debug_facts", "debug_operations")
+):
+    only_look()
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():

@@ -26,7 +26,7 @@ from tasks.platform import platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked())
+fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked(), deploys=True)
 me = fleet[host.name]
 
 # What goes wrong on this host from here on fails this host alone.
