@@ -33,7 +33,10 @@ from fleet.ollama.settings import Ollama
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
 def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
     """Ask QUESTION through the gateway, as a client with a key does."""
-    import openai  # noqa: PLC0415 - heavy, and each deploy loads the list of commands
+    # Heavy, and each deploy loads the list of commands.
+    import openai  # noqa: PLC0415
+
+    from fleet.gateway.causes import Asked, cause_of  # noqa: PLC0415
 
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
@@ -62,9 +65,10 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             first = first or time.monotonic() - began
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
-        proxy = proxy_of(url)
-        by = f" (asked through the proxy {proxy} of this machine's environment)" if proxy else ""
-        raise click.ClickException(f"{url}: {error}{by}") from None
+        declared = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
+        names = tuple(dict.fromkeys(declared))
+        asked = Asked(url, name, model, names, str(inventory), proxy_of(url))
+        raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
 
