@@ -22,6 +22,7 @@ from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import instances, ollama
 from tasks.platform import platform
+from tasks.record import began, ended
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -32,6 +33,7 @@ me = fleet[host.name]
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
+    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
@@ -69,3 +71,6 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # What comes this far is as declared.
+    ended(me, fleet)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, Host, State, operation
+from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.context import ctx_host, ctx_state
@@ -18,6 +20,7 @@ from pyinfra.context import ctx_host, ctx_state
 from fleet.kit.commands import Commands, fail
 from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
+from fleet.kit.refuse import refused
 
 _Make = Callable[[], Iterator[PyinfraCommand]]
 
@@ -49,6 +52,11 @@ def alone() -> Iterator[None]:
         return
     if host in state.failed_hosts:
         _REASONS[host] = _trouble(host)
+    elif why := refused(host):
+        _REASONS[host] = why
+        host.log_styled(why, fg="red", log_func=logger.error)
+        state.fail_hosts({host})  # type: ignore[no-untyped-call]
+        return
     for op_hash, data in state.ops[host].items():
         names = ", ".join(state.op_meta[op_hash].names)
         data.command_generator = _guarded(state, host, names, data.command_generator)
@@ -100,6 +108,20 @@ def give_way() -> Commands:
             f"{host.name}: nothing was changed on any host, another deploy is at work: {where}; "
             "deploy when it has ended"
         )
+
+
+def quietly(command: StringCommand) -> None:
+    """Run `command` on the host of an operation that is executed, which is no change by that.
+
+    Raises:
+        FleetError: it failed.
+    """
+    here: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    given: Any = pop_global_arguments(ctx_state.get(), here, {})[0]  # type: ignore[no-untyped-call]
+    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
+    ok, output = here.run_shell_command(command, **arguments)
+    if not ok:
+        raise FleetError(f"{here.name}: {output.stderr or 'a command failed without a word'}")
 
 
 @contextmanager

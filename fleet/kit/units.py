@@ -7,10 +7,11 @@ from urllib.parse import urlsplit
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.kit.commands import Commands, or_journal, when_answers
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
 from fleet.kit.paths import STARTED
+from fleet.kit.refuse import refusal
 
 
 @operation()
@@ -35,7 +36,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
     if current.is_transient:
-        yield fail(
+        yield refusal(
             f"{host.name}: {unit} was started by systemd-run, and systemd would delete the unit's "
             f"file when that one ends; run there: systemctl stop {unit}; then reboot, and deploy"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -270,8 +269,8 @@ def be_careful() -> None:
 
     def make(host: Host, state: State) -> None:
         host.connector_cls = careful(host.connector_cls)
-        if state.should_raise_failed_hosts and not sys.stdin.isatty():
-            # Nobody is there to be asked whether to go on without a host that failed.
+        if state.should_raise_failed_hosts:
+            # A host that fails is its own matter: nobody is asked whether the others may go on.
             state.should_raise_failed_hosts = lambda _: False
         init(host, state)
 

@@ -24,18 +24,22 @@ SILENCE = 120  # seconds without a word after which a host frees the lock
 _PROGRAM = (Path(__file__).parents[1] / "on_host" / "hold-lock").read_text()
 
 
+def who() -> str:
+    """Whoever runs this, and where: `alice@laptop`; printable ASCII, one line."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = "somebody"
+    name = f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()
+    return "".join(filter(str.isprintable, name))
+
+
 def holder() -> str:
     """This run, as others are told of it: `alice@laptop, run 1a2b3c4d since 2026-11-30 16:00 UTC`.
 
     Printable ASCII, one line.
     """
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = "somebody"
-    who = f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()
-    now = datetime.now(UTC)
-    return f"{''.join(filter(str.isprintable, who))}, run {RUN_ID} since {now:%Y-%m-%d %H:%M} UTC"
+    return f"{who()}, run {RUN_ID} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class HostLock:
