@@ -34,6 +34,9 @@ from fleet.gateway import declared as gateway
 from fleet.gateway import problems as gateway_problems
 from fleet.gateway import status as gateway_status
 from fleet.gateway.settings import Gateway
+from fleet.gpu import checks as gpu_checks
+from fleet.gpu import status as gpu_status
+from fleet.gpu.settings import Gpus
 from fleet.models import problems as models_problems
 from fleet.models import status as models_status
 from fleet.models.settings import Models
@@ -98,6 +101,7 @@ CAPABILITIES = (
         status=gateway_status.looks,
         commands=gateway_cli.COMMANDS,
     ),
+    Capability(Gpus, group="gpu", preflight=gpu_checks.checks, status=gpu_status.looks),
     Capability(Driver, group="gpu", preflight=driver_checks.checks, status=driver_status.looks),
     Capability(
         Docker,

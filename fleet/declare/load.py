@@ -93,7 +93,7 @@ def _load_host(
     problems += [f"{name}: {text}" for text in unknown_keys(data, models)]
 
     def build(model: type[_Settings]) -> _Settings | None:
-        keys = {f"{model.prefix}{field}": field for field in model.model_fields}
+        keys = {model.key(field): field for field in model.model_fields}
         values = {field: data[key] for key, field in keys.items() if key in data}
         try:
             return model(**values)
@@ -163,9 +163,7 @@ def _problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         groups = ", ".join(sorted(host.groups)) or "none"
         wanted = " or ".join(group_names(fleet.capabilities))
         switches = " or ".join(
-            f"{item.settings.prefix}{item.switch} = True"
-            for item in fleet.capabilities
-            if item.switch
+            f"{item.settings.key(item.switch)} = True" for item in fleet.capabilities if item.switch
         )
         yield (
             f"{host.name}: in groups {groups}, but a host needs {wanted}, or {switches}, to have "

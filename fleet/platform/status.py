@@ -1,8 +1,9 @@
-"""What runs on a host, whichever capability it is of: its ports, and units that failed."""
+"""What runs on a host, whichever capability it is of: its last deploy, its ports, its units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from ipaddress import ip_address
 
 from pyinfra.api import StringCommand
@@ -12,6 +13,7 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.status import Look, Told
 from fleet.kit.facts.listeners import Listener
 from fleet.kit.on_host.outside import counted
+from fleet.platform.record import DeployedRecord
 
 # How the units of ours are called that no port tells of.
 _UNITS = "'llm-fleet-*' 'ollama*'"
@@ -19,7 +21,7 @@ _MOST = 5  # units that are named
 
 
 def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
-    """Which declared ports nobody listens on, and which of our units failed."""
+    """Who deployed last, which ports nobody listens on, and which of our units failed."""
     yield Look(
         (
             StringCommand("ss -Hltn"),
@@ -27,6 +29,7 @@ def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
         ),
         lambda found: _tell(fleet.services(me), *found),
     )
+    yield Look((DeployedRecord().command(),), lambda found: _tell_record(*found))
 
 
 def _tell(services: Iterable[Service], sockets: list[str], units: list[str]) -> Iterator[Told]:
@@ -40,6 +43,27 @@ def _tell(services: Iterable[Service], sockets: list[str], units: list[str]) -> 
     if failed:
         names = ", ".join(failed[:_MOST]) + (" and more" if len(failed) > _MOST else "")
         yield Told(problem=f"failed: {names}; see `journalctl -u {failed[0]}` there")
+
+
+def _tell_record(lines: list[str]) -> Iterator[Told]:
+    record = DeployedRecord().process(lines)
+    last, begun = record.deployed, record.unfinished
+    if last is not None:
+        commit = f" {last.commit[:7]}{'-dirty' if last.dirty else ''}" if last.commit else ""
+        when = last.when.replace("T", " ")[:16]
+        yield Told(f"deployed{commit} {when} UTC by {last.who}", {"deployed": asdict(last)})
+    if record.at_work:
+        yield Told("deploy at work", {"at_work": record.at_work})
+    elif begun is not None:
+        yield Told(
+            values={"unfinished": asdict(begun)},
+            problem=(
+                f"the deploy of {begun.who} (run {begun.run}) began at {begun.since} and did not "
+                "end: deploy again"
+            ),
+        )
+    for line in record.unreadable:
+        yield Told(problem=f"{line}: deploy, which writes it anew")
 
 
 def closed_ports(services: Iterable[Service], listeners: Iterable[Listener]) -> Iterator[str]:

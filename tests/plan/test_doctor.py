@@ -78,8 +78,12 @@ def names(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_fails_on_a_bare_host_that_has_all(name: str) -> None:
     # Instances may name theirs.
     two = GpuHardware((*_H100.gpus, Gpu("0000:18:00.0", 0x2330)))
-    gpus = {GpuHardwareFact: lambda: two} if name == "instances" else {}
-    assert _bad(FLEETS[name], gpus) == []
+    hosts, answers = FLEETS[name], {}
+    if name == "instances":
+        groups, settings = hosts["gpu1"]
+        hosts = {**hosts, "gpu1": (groups, {**settings, "gpu_count": 2})}
+        answers = {GpuHardwareFact: lambda: two}
+    assert _bad(hosts, answers) == []
 
 
 @pytest.mark.parametrize("name", FLEETS)
@@ -113,6 +117,7 @@ WRONG: dict[str, tuple[str, dict[type, Callable[..., Any]]]] = {
         {ForeignFiles: lambda patterns: ["/etc/systemd/system/ollama.service"]},
     ),
     "architecture": ("Ollama 0.32.7", {Arch: lambda: "ppc64le"}),
+    "lost GPU": ("number of GPUs", {GpuHardwareFact: lambda: _H100}),
     "old GPU": (
         "driver",
         {GpuHardwareFact: lambda: GpuHardware((Gpu("0000:17:00.0", 0x0FFF),))},

@@ -17,11 +17,11 @@ from fleet.operate import status
 from fleet.operate.command import Commands
 
 INVENTORY = """\
-gpu = (["gpu1.a-rather-long-name.example.internal", "gpu2"], {"ollama_listen": "private"})
-gateway = (["edge"], {"gateway_keys": ["team-a"], "gateway_tls": "off"})
+_gpu = {"ollama_listen": "private", "gpu_count": 0}
+_gateway = {"gateway_keys": ["team-a"], "gateway_tls": "off"}
 _addresses = {"gpu1.a-rather-long-name.example.internal": "10.0.0.11", "gpu2": "10.0.0.12"}
-gpu = ([(name, {"private_address": where}) for name, where in _addresses.items()], gpu[1])
-gateway = ([("edge", {"private_address": "10.0.0.2"})], gateway[1])
+gpu = ([(name, {"private_address": where}) for name, where in _addresses.items()], _gpu)
+gateway = ([("edge", {"private_address": "10.0.0.2"})], _gateway)
 """
 GPU1 = "gpu1.a-rather-long-name.example.internal"
 READY = (

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from typing import ClassVar
+
 import pytest
 
 from fleet.declare.status import Told
 from fleet.platform import status
+from fleet.platform.record import DEPLOYED, DEPLOYING, SCHEMA
 from tests.fleets import BOX, fleet_of
 
 
@@ -13,6 +17,40 @@ def told(sockets: list[str], units: list[str]) -> list[Told]:
     fleet = fleet_of({"box": (BOX[0], {**BOX[1], "gateway_metrics": "off"})})
     look = next(iter(status.looks(fleet["box"], fleet)))
     return list(look.tell([sockets, units]))
+
+
+class TestRecord:
+    DEPLOYED: ClassVar = {
+        "schema": SCHEMA, "version": "0.3.0", "commit": "ab" * 20, "dirty": True,
+        "who": "ops@desk", "when": "2026-11-30T20:15:00Z", "run": "1a2b3c4d", "settings": "cd" * 32,
+    }  # fmt: skip
+    BEGUN: ClassVar = {
+        "run": "1a2b3c4d", "who": "bob@lap", "since": "2026-11-30T20:10:00Z", "commit": None,
+    }  # fmt: skip
+
+    def told(self, *lines: str) -> list[Told]:
+        fleet = fleet_of({"box": BOX})
+        return list(list(status.looks(fleet["box"], fleet))[1].tell([list(lines)]))
+
+    def test_last_deploy(self) -> None:
+        [item] = self.told(f"{DEPLOYED} {json.dumps(self.DEPLOYED)}")
+        assert item.text == "deployed abababa-dirty 2026-11-30 20:15 UTC by ops@desk"
+        assert item.values["deployed"]["who"] == "ops@desk"
+        assert not item.problem
+
+    def test_none(self) -> None:
+        assert self.told() == []
+
+    def test_that_did_not_end(self) -> None:
+        begun = f"{DEPLOYING} {json.dumps(self.BEGUN)}"
+        [item] = self.told(begun)
+        assert "the deploy of bob@lap (run 1a2b3c4d) began at" in item.problem
+        [item] = self.told(begun, "lock bob@lap, run 1a2b3c4d since 2026-11-30 20:10 UTC")
+        assert (item.text, item.problem) == ("deploy at work", "")
+
+    def test_that_somebody_else_wrote(self) -> None:
+        [item] = self.told(f"{DEPLOYED} []")
+        assert "deploy, which writes it anew" in item.problem
 
 
 def line(where: str) -> str:
