@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from fleet.gateway.declared import (
     trust_of,
 )
 from fleet.gateway.drain import Gateways
+from fleet.gateway.handout import handout_of, text_of
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
@@ -103,6 +106,33 @@ def key_show(inventory: Path, name: str) -> None:
     fleet = open_fleet(inventory)
     gateway = _gateway_with(fleet, name)
     click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
+
+
+@key.command("handout")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the key in it.")
+def key_handout(inventory: Path, name: str, as_json: bool) -> None:
+    """Print what the owner of the API key NAME needs, as one text.
+
+    URL, key, limits, models, the authority to trust, and examples for curl, Python and Dify. The
+    key is in it: send it as you would send a password.
+
+    \b
+    Example:
+      fleet key handout inventory/prod.py research > research.txt
+    """
+    fleet = open_fleet(inventory)
+    gateway = _gateway_with(fleet, name, lambda host: gateway_url(host) is not None)
+    handout = handout_of(fleet, gateway, name, gateway_keys(fleet, gateway)[name])
+    if handout.declared.has_ended(datetime.now(UTC)):
+        raise click.ClickException(
+            f"the key {name!r} has ended: give it a later `expires` in gateway_keys, and deploy"
+        )
+    if as_json:
+        click.echo(json.dumps({"schema": "fleet-key-handout/1", **handout.as_object()}, indent=2))
+    else:
+        click.echo(text_of(handout), nl=False)
 
 
 @key.command("rotate")
@@ -207,9 +237,11 @@ def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
     raise FleetError(f"{name}: no such GPU host; there are {known}")
 
 
-def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
+def _gateway_with(
+    fleet: Fleet, name: str, usable: Callable[[FleetHost], bool] = lambda _: True
+) -> FleetHost:
     for gateway in fleet.running(Gateway):
-        if name in [item.name for item in gateway[Gateway].keys]:
+        if usable(gateway) and name in [item.name for item in gateway[Gateway].keys]:
             return gateway
     known = sorted(
         {item.name for gateway in fleet.running(Gateway) for item in gateway[Gateway].keys}
