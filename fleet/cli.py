@@ -13,6 +13,7 @@ from fleet.operate.check import check
 from fleet.operate.command import Commands
 from fleet.operate.doctor import doctor
 from fleet.operate.status import status
+from fleet.operate.verify import verify
 from fleet.version import version
 
 
@@ -42,6 +43,7 @@ for _command in (
     check,
     status,
     doctor,
+    verify,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)
