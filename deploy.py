@@ -22,7 +22,7 @@ from tasks.gateway import gateway
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import platform
+from tasks.platform import began, ended, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -33,6 +33,7 @@ me = fleet[host.name]
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
+    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
@@ -72,3 +73,8 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # What comes this far is as declared.
+    ended(me, fleet)
+
+outlook(fleet)

@@ -369,7 +369,7 @@ class TestRemoval:
             there = f"{FOLDER}/ollama@.service.d/x.conf"
             return [there] if f"{FOLDER}/ollama@*.service.d/*" in patterns else []
 
-        with pytest.raises(FleetError, match="installed here by something else"):
+        with pytest.raises(FleetError, match="somebody else's drop-ins would change how our Oll"):
             planned(A, given=answers() | {ForeignFiles: foreign})
 
 
