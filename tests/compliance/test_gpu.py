@@ -12,12 +12,15 @@ from fleet.ollama.servers import wants_gpus
 from tests.compliance.connection import Target
 
 
-def test_none_is_missing(gpu_host: Target, measured: Callable[[str], None]) -> None:
+def test_none_is_missing(
+    gpu_host: Target, measured: Callable[[str], None], warns: Callable[[str], None]
+) -> None:
     """Every GPU that is declared, or was once seen, is on the bus and in the driver."""
     declared = gpu_host.declared
     found = find(gpu_host.fact)
-    notes = [f"WARN: {text}" for text in warnings(declared[Gpus], found)]
-    measured("; ".join([f"{len(found.hardware.gpus)} on the bus", *notes]))
+    measured(f"{len(found.hardware.gpus)} on the bus")
+    for text in warnings(declared[Gpus], found):
+        warns(text)
     problem = missing_on_bus(declared[Gpus], found)
     # Nobody has to bring a driver where no server uses a GPU.
     if problem is None and (declared[Driver].source != "none" or wants_gpus(declared)):
