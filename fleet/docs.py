@@ -30,6 +30,9 @@ from fleet.kit.errors import SettingsError
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 INDEX = PROJECT_ROOT / "docs" / "operating.md"
 
+# The pages of docs/operating/ that are a capability's; all others are about what an operator does.
+_TASKS = frozenset(path.stem for path in (PROJECT_ROOT / "tasks").glob("[!_]*.py"))
+
 # Python's own types in an operator's words; all others tell theirs.
 _PYTHON = {
     bool: Words("`True` or `False`"),
@@ -250,14 +253,22 @@ def _literal(value: Any) -> str:
 
 
 def index() -> str:
-    """The whole of docs/operating.md: its table is made anew of what the pages begin with."""
-    rows = ["| page | answers |", "|---|---|"]
+    """The whole of docs/operating.md: its tables are made anew of what the pages begin with."""
+    page = INDEX.read_text()
+    for heading, rows in (("page", _rows_of_pages(True)), ("topic", _rows_of_pages(False))):
+        table = "\n".join((f"| {heading} | answers |", "|---|---|", *rows, ""))
+        there = re.search(rf"^\| {heading} .*?\n(?!\|)", page, re.M | re.S)
+        assert there, f"{INDEX.name} has no table of every {heading}"
+        page = page.replace(there[0], table)
+    return page
+
+
+def _rows_of_pages(of_capabilities: bool) -> Iterator[str]:
+    """A row for each page: those of capabilities, or all others that say what they answer."""
     for page in sorted(INDEX.with_suffix("").glob("*.md")):
         summary = page.read_text().splitlines()[2]
-        if summary.startswith("> "):
-            rows.append(f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |")
-    table = "\n".join(rows) + "\n"
-    return re.sub(r"^\| page .*?\n(?!\|)", lambda _: table, INDEX.read_text(), flags=re.M | re.S)
+        if (page.stem in _TASKS) == of_capabilities and summary.startswith("> "):
+            yield f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |"
 
 
 def stale(path: Path, content: str, source: str) -> Iterator[str]:

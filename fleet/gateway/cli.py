@@ -101,7 +101,7 @@ def key_show(inventory: Path, name: str) -> None:
     click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
 
 
-@key.command("rotate")
+@key.command("rotate", short_help="Give the API key NAME a new value.")
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option(

@@ -157,16 +157,20 @@ def test_check_reports_a_stale_page(page: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize(("name", "heading"), [("abacus", "topic"), ("ollama", "page")])
 def test_a_page_is_in_the_index_by_its_first_line(
-    page: Path, capsys: pytest.CaptureFixture[str]
+    page: Path, capsys: pytest.CaptureFixture[str], name: str, heading: str
 ) -> None:
+    """... a capability's in the first table, and what an operator does in the second."""
     assert docs.main([]) == 0
-    (page.parent / "operating" / "abacus.md").write_text(
-        "# Abacus\n\n> Counting by hand.\n\nText.\n"
+    (page.parent / "operating" / f"{name}.md").write_text(
+        f"# {name}\n\n> Counting by hand.\n\nText.\n"
     )
     assert docs.main(["--check"]) == 1
     assert "docs/operating.md is stale, a page in docs/operating/" in capsys.readouterr().err
     assert docs.main([]) == 0
     rows = docs.INDEX.read_text().splitlines()
-    assert "| [abacus](operating/abacus.md) | Counting by hand. |" in rows
-    assert rows[-1].startswith("[Looks like a failure"), "what follows the table stays"
+    row = rows.index(f"| [{name}](operating/{name}.md) | Counting by hand. |")
+    above = [line for line in rows[:row] if line.endswith("| answers |")]
+    assert above[-1] == f"| {heading} | answers |"
+    assert rows[-1].startswith("[Looks like a failure"), "what follows the tables stays"
