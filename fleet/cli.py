@@ -11,6 +11,9 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.doctor import doctor
+from fleet.operate.status import status
+from fleet.operate.verify import verify
 from fleet.version import version
 
 
@@ -38,6 +41,9 @@ def main(context: click.Context) -> None:
 
 for _command in (
     check,
+    status,
+    doctor,
+    verify,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

@@ -59,6 +59,6 @@ def judge_placement(me: FleetHost) -> Commands:
     wanting = gates.on_gpu(me, host.get_fact)
     for item in instances_of(me):
         if item not in wanting:
-            host.log(f"{item.unit}: {gates.CPU_BY_DECLARATION}")
+            host.log(f"{item.unit}: {gates.why_on_cpu(me, item)}")
     if texts := gates.misplaced(me, host.get_fact):
         yield fail("\n".join(f"{host.name}: {text}" for text in texts))

@@ -209,7 +209,8 @@ def test_an_interrupted_pull_goes_on_by_itself(lab: LabUnderTest) -> None:
     lab.ssh(
         "gpu1",
         f"mkdir -p {slow}; printf '[Service]\nExecStartPre=/bin/sleep 300\n' > {slow}/slow.conf;"
-        " systemctl daemon-reload; ollama rm $(ollama list | awk 'NR == 2 { print $1 }')",
+        " systemctl daemon-reload; curl -fsS -X DELETE"
+        " http://$(hostname -I | cut -d' ' -f1):11434/api/delete -d '{\"model\":\"gpt-oss:20b\"}'",
     )
     try:
         with running(lab) as run:

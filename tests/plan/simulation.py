@@ -63,6 +63,7 @@ from fleet.gateway.cut_off import NginxTraffic
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
 from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_DROPIN
+from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
 from fleet.kit.facts.apt import (
     AptHolder,
@@ -150,6 +151,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         FetchJob: lambda unit, directory: Download(),
         ModelsJob: lambda unit, path: LoaderRun(),
         GpuHardwareFact: GpuHardware,
+        GpuNoteFact: lambda traces: GpuNote(),
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
