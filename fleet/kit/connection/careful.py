@@ -135,6 +135,10 @@ class Careful(BaseConnector):
         is_usual = all(arguments.get(key) == root.get(key) for key in {*arguments, *root})
         return self._answers.heard(command, is_usual=is_usual)
 
+    def aside(self, command: StringCommand) -> Heard:
+        """Run `command` as root, which changes nothing of what the host has answered."""
+        return self._asked_as_root(command, [])
+
     def _asked_as_root(self, command: StringCommand, lines: list[str]) -> Heard:
         inner: Any = super()
         arguments = {**self._root_arguments(), "_timeout": STEP_DEADLINE, "_stdin": lines}
@@ -173,9 +177,8 @@ class Careful(BaseConnector):
     def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
 
-        By `force` that one is ended.
-
-        Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
+        By `force` that one is ended. Only SSH has a connection whose end a host sees: over other
+        connectors, nobody is kept out.
 
         Raises:
             ConnectError: it cannot be locked.
