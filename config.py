@@ -9,6 +9,7 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.load import group_names
 from fleet.kit.connection.careful import be_careful
+from fleet.kit.events import tell_run
 from fleet.kit.paths import RUN_ID
 from fleet.kit.run import failures
 from fleet.version import version
@@ -16,6 +17,7 @@ from fleet.version import version
 # A log of a deploy says what it was deployed with.
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
+tell_run(click.get_current_context())
 
 
 def _name_failures() -> None:

@@ -11,6 +11,8 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.deploy import deploy
+from fleet.operate.drift import drift
 from fleet.version import version
 
 
@@ -38,6 +40,8 @@ def main(context: click.Context) -> None:
 
 for _command in (
     check,
+    deploy,
+    drift,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

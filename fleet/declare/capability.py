@@ -88,7 +88,8 @@ class Capability:
     `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
     send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
-    another disk. `commands` are its own of the command `fleet`.
+    another disk. `urls` are what people open or call there, each after what it is. `commands` are
+    its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -101,6 +102,7 @@ class Capability:
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     directories: Callable[[FleetHost], Iterable[Directory]] = _none
+    urls: Callable[[FleetHost, Fleet], Iterable[tuple[str, str]]] = _none
     problems: Problems = _none
     stored_problems: Problems = _none
     commands: tuple[click.Command, ...] = ()

@@ -169,6 +169,11 @@ def public_url(host: FleetHost) -> str:
     return host[Dify].public_url or f"http://{dify_endpoint(host)}"
 
 
+def urls(host: FleetHost, _: Fleet) -> Iterator[tuple[str, str]]:
+    """The address in people's browsers."""
+    yield "Dify", public_url(host)
+
+
 def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:
     """What we say in the release's `.env`; everything else stays as the release has it."""
     declared = host[Dify]

@@ -50,7 +50,7 @@ def test_help_says_what_everything_is(path: tuple[str, ...]) -> None:
     """... the command in its first sentence, each option, and each argument by its name there."""
     command = found(path)
     assert command.help
-    assert command.help.strip().endswith((".", "`", ")")), "a sentence"
+    assert command.help.partition("\n\n")[0].strip().endswith("."), "a sentence comes first"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{parameter.opts[0]} has no help"
