@@ -9,8 +9,10 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.load import group_names
 from fleet.kit.connection.careful import be_careful
+from fleet.kit.connection.together import ask_together
 from fleet.kit.events import tell_run
 from fleet.kit.paths import RUN_ID
+from fleet.kit.quick import be_quick
 from fleet.kit.run import failures
 from fleet.version import version
 
@@ -18,6 +20,8 @@ from fleet.version import version
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
 tell_run(click.get_current_context())
+ask_together()
+be_quick()
 
 
 def _name_failures() -> None:
