@@ -38,8 +38,9 @@ def tell(event: str, host: Host | None = None, **details: Any) -> None:
     """Tell one event, if anybody listens.
 
     Events: `connected`, `lost` (`reason`), `starts`, `done` (`changed`) and `error` (`operation`),
-    `restarts` (`unit`, `verb`, `planned`), `says` (`text`, `level`), `would` (`operation`),
-    `planned`, `failed` (`reason`).
+    `restarts` (`unit`, `verb`), `says` (`text`, `level`), `would` (`operation`), `would restart`
+    (a `Restart`, and whom it `cuts_off`), `planned`, `failed` (`reason`), `left` (`text`: what an
+    interrupt leaves behind).
     """
     if (number := os.environ.get(DESCRIPTOR)) is None:
         return
@@ -52,11 +53,10 @@ def tell(event: str, host: Host | None = None, **details: Any) -> None:
 
 
 def tell_restart(unit: str, verb: str | None) -> None:
-    """Tell that the current operation starts, restarts or reloads `unit`, or would; if it does."""
-    if verb is None:
-        return
+    """Tell that the current operation starts, restarts or reloads `unit`, when it is executed."""
     host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
-    tell("restarts", host, unit=unit, verb=verb, planned=not host.state.is_executing)
+    if verb is not None and host.state.is_executing:
+        tell("restarts", host, unit=unit, verb=verb)
 
 
 def tell_run(context: click.Context) -> None:

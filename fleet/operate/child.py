@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,27 +21,31 @@ Event = dict[str, Any]
 
 
 class Child(AbstractContextManager["Child"]):
-    """A run of `pyinfra INVENTORY deploy.py OPTION...` in the directory `project`.
+    """A run of `pyinfra ARGUMENT...` in the directory `project`.
 
-    What it prints goes to the file `log`, and each line to `show`. However the context ends, so
-    does the run.
+    `environment` is added to this process' own. What it prints goes to the file `log`, and each
+    line to `show`. However the context ends, so does the run.
     """
 
     def __init__(
         self,
-        inventory: Path,
-        options: Iterable[str],
+        arguments: Iterable[str],
         project: Path,
+        environment: Mapping[str, str],
         log: Path,
         show: Callable[[str], None],
     ) -> None:
         ours, theirs = os.pipe()
         # The same interpreter, and so the same packages, as this command.
-        command = [sys.executable, "-m", "pyinfra", str(inventory.absolute()), "deploy.py"]
         self._process = subprocess.Popen(
-            [*command, *options],
+            [sys.executable, "-m", "pyinfra", *arguments],
             cwd=project,
-            env={**os.environ, DESCRIPTOR: str(theirs), "PYINFRA_PROGRESS": "off"},
+            env={
+                **os.environ,
+                **environment,
+                DESCRIPTOR: str(theirs),
+                "PYINFRA_PROGRESS": "off",
+            },
             pass_fds=[theirs],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -55,9 +59,8 @@ class Child(AbstractContextManager["Child"]):
         self._reader.start()
 
     def __exit__(self, *_: object) -> None:
-        """End it where it goes on: by an interrupt, as of a terminal."""
-        if self._process.poll() is None:
-            self._interrupt()
+        """End it where it goes on."""
+        self.interrupt()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout, self._events):
             assert pipe
@@ -83,7 +86,8 @@ class Child(AbstractContextManager["Child"]):
         """Its exit status, once it has ended."""
         return self._process.wait()
 
-    def _interrupt(self) -> None:
+    def interrupt(self) -> None:
+        """End it, if it has not ended: by an interrupt, as of a terminal, unless it stays deaf."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             self._process.send_signal(number)
             try:

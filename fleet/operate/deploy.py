@@ -15,7 +15,7 @@ from fleet.declare.open import open_asked
 from fleet.kit.errors import FleetError
 from fleet.operate import show
 from fleet.operate.command import FINDINGS, GOOD, json_option, print_json
-from fleet.operate.hosts import chosen, hosts_argument, inventory_argument
+from fleet.operate.hosts import chosen_hosts, hosts_argument, inventory_argument
 from fleet.operate.outcome import Outcome
 from fleet.operate.run import Run, ends_on_sigterm
 
@@ -27,6 +27,7 @@ from fleet.operate.run import Run, ends_on_sigterm
 @click.option("--dry", is_flag=True, help="Only tell what would be changed; change nothing.")
 @click.option("--diff", is_flag=True, help="Show pyinfra's own output, with the lines that differ.")
 @click.option("--at-once", is_flag=True, help="Restart the servers together, and not in turn.")
+@click.option("--force", is_flag=True, help="End another deploy that is at work on these hosts.")
 @click.option("--serial", is_flag=True, help="Take one host after the other.")
 @click.option(
     "--parallel", type=click.IntRange(min=1), metavar="N",
@@ -42,6 +43,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - an option each
     dry: bool,
     diff: bool,
     at_once: bool,
+    force: bool,
     serial: bool,
     parallel: int | None,
     as_json: bool,
@@ -62,7 +64,7 @@ def deploy(  # noqa: PLR0913, PLR0917 - an option each
     options += ["--diff"] * diff + ["--serial"] * serial
     options += ["--parallel", str(parallel)] if parallel else []
     options += ["--data", "gateway_roll=at-once"] if at_once else []
-    run = Run(fleet, inventory, chosen(fleet, hosts), options, echoes=diff)
+    run = Run(fleet, inventory, chosen_hosts(fleet, hosts), options, echoes=diff, forces=force)
     outcome = run.carry_out(lambda planned: not dry and _is_wanted(run.console, planned))
     if outcome.is_executed or not outcome.is_planned:
         run.need_told()

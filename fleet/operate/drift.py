@@ -10,7 +10,7 @@ from rich.console import Console
 from fleet.declare.open import open_asked
 from fleet.operate import show
 from fleet.operate.command import COULD_NOT_TELL, FINDINGS, GOOD, json_option, print_json
-from fleet.operate.hosts import chosen, hosts_argument, inventory_argument
+from fleet.operate.hosts import chosen_hosts, hosts_argument, inventory_argument
 from fleet.operate.outcome import Outcome
 from fleet.operate.run import Run, ends_on_sigterm
 
@@ -37,7 +37,7 @@ def drift(context: click.Context, inventory: Path, hosts: tuple[str, ...], as_js
     """
     ends_on_sigterm()
     fleet = open_asked(inventory)[1]
-    run = Run(fleet, inventory, chosen(fleet, hosts), ["--dry"])
+    run = Run(fleet, inventory, chosen_hosts(fleet, hosts), ["--dry"])
     outcome = run.carry_out(lambda _: False)
     run.need_told()
     if as_json:

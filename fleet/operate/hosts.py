@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
 import click
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import Fleet
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_inventory
 from fleet.kit.errors import FleetError
 
+_MOST = 20  # names that a refusal lists
 
-def chosen(fleet: Fleet, asked: tuple[str, ...]) -> list[str]:
-    """The names of the hosts that `asked` names, by host or group; all of them when it is empty.
 
-    They are in the inventory's order.
+def chosen_hosts(fleet: Fleet, names: Iterable[str]) -> list[FleetHost]:
+    """The hosts that `names` names, by host or group; all of them without a name.
+
+    Each is there once, in the inventory's order.
 
     Raises:
         FleetError: something is neither a host nor a group that has one.
     """
+    wanted = set(names)
     groups = {group for host in fleet for group in host.groups}
-    names = [host.name for host in fleet]
-    if unknown := [name for name in asked if name not in groups and name not in names]:
-        raise FleetError("\n".join(_unknown(name, names, groups) for name in unknown))
-    return [host.name for host in fleet if not asked or {host.name, *host.groups} & {*asked}]
+    if unknown := sorted(wanted - groups - {host.name for host in fleet}):
+        raise FleetError("\n".join(_unknown(name, fleet, groups) for name in unknown))
+    return [host for host in fleet if not wanted or wanted & {host.name, *host.groups}]
 
 
-def _unknown(name: str, names: list[str], groups: set[str]) -> str:
-    near = get_close_matches(name, [*names, *groups], 1)
+def _unknown(name: str, fleet: Fleet, groups: set[str]) -> str:
+    hosts = [host.name for host in fleet]
+    near = get_close_matches(name, [*hosts, *groups], 1)
+    there = [*hosts[:_MOST], *(["..."] if len(hosts) > _MOST else [])]
     hint = (
-        f"did you mean {near[0]}?" if near else f"there are the groups {', '.join(sorted(groups))}"
+        f"did you mean {near[0]}?"
+        if near
+        else f"there are {', '.join(there)}, and the groups {', '.join(sorted(groups))}"
     )
     return f"{name}: no such host or group in this inventory; {hint}"
 

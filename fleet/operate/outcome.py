@@ -16,7 +16,8 @@ class HostOutcome:
     """A host in a run; lists are in the order of the run, and have nothing twice.
 
     `changed` are operations that changed something, `would` those that a deploy would change;
-    `restarted` are units, and so are `would_restart`. `failed` is why, `seconds` how long the run
+    `restarted` are units, `would_restart` has for each the fields of a `Restart`, and whom it
+    `cuts_off`, in words. `failed` is why, `seconds` how long the run
     took until the host was done. `at` is the operation that it is at, `said` its latest line, and
     `remarks` what was said to whoever deploys.
     """
@@ -25,7 +26,7 @@ class HostOutcome:
     changed: list[str] = field(default_factory=list)
     restarted: list[str] = field(default_factory=list)
     would: list[str] = field(default_factory=list)
-    would_restart: list[str] = field(default_factory=list)
+    would_restart: list[dict[str, Any]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     failed: str | None = None
     seconds: float = 0
@@ -51,7 +52,10 @@ class HostOutcome:
                 if event["level"] == WARNING:
                     _add(self.remarks, event["text"])
             case "restarts" if event["verb"] == "restart":
-                _add(self.would_restart if event["planned"] else self.restarted, event["unit"])
+                _add(self.restarted, event["unit"])
+            case "would restart":
+                keys = ("unit", "verb", "because", "cuts_off")
+                self.would_restart.append({key: event[key] for key in keys})
             case "would":
                 _add(self.would, event["operation"])
             case "connected":

@@ -13,8 +13,9 @@ from typing import Final
 
 from rich.console import Console
 
-from fleet.declare.fleet import Fleet
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.kit.errors import FleetError
+from fleet.kit.run import FORCE
 from fleet.operate.child import Child
 from fleet.operate.outcome import Outcome
 from fleet.operate.show import Display
@@ -23,48 +24,64 @@ _LOGS_KEPT: Final = 20  # of each inventory
 
 
 class Run:
-    """A run over the hosts `names` of `inventory`; with `options` of pyinfra.
+    """A run over `hosts` of `inventory`, with `options` of pyinfra.
+
+    With `echoes` its output is shown, with `forces` it ends another run that is at work there.
 
     `outcome` is what came of each host, `log` the file with pyinfra's own output, and `status` its
     exit status once it has ended.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is about, and how
         self,
         fleet: Fleet,
         inventory: Path,
-        names: Iterable[str],
+        hosts: Iterable[FleetHost],
         options: Iterable[str],
         *,
         echoes: bool = False,
+        forces: bool = False,
     ) -> None:
+        names = [host.name for host in hosts]
         self.outcome = Outcome(names)
         self.log = _new_log(inventory)
         self.console = Console(stderr=True, highlight=False, markup=False, emoji=False)
         self.status: int | None = None
-        limits = [option for host in self.outcome for option in ("--limit", host.name)]
-        # All of them need no naming: there may be thousands.
-        everybody = [host.name for host in fleet] == [host.name for host in self.outcome]
-        self._options = [*([] if everybody else limits), *options]
         self.inventory, self._project, self._echoes = inventory, fleet.root, echoes
+        # All of them need no naming: there may be thousands.
+        are_all = names == [host.name for host in fleet]
+        limits = [] if are_all else [option for name in names for option in ("--limit", name)]
+        self._options = [*limits, *options]
+        self._environment = {FORCE: "1"} if forces else {}
 
     def carry_out(self, is_wanted: Callable[[Outcome], bool]) -> Outcome:
         """Run it, and ask `is_wanted` once there is a plan; whatever ends this ends the run."""
-        began = time.monotonic()
         display = Display(self.console, self.outcome)
         show = display.echo if self._echoes else lambda _: None
-        child = Child(self.inventory, self._options, self._project, self.log, show)
+        arguments = [str(self.inventory.absolute()), "deploy.py", *self._options]
+        child = Child(arguments, self._project, self._environment, self.log, show)
         with child, display:
-            for event in child.events():
-                now = time.monotonic() - began
-                host = self.outcome.take(event, now)
-                if host is not None:
-                    display.show(event, host, now)
-                if event["event"] == "planned":
-                    with display.paused():
-                        child.answer(is_wanted(self.outcome))
+            try:
+                self._follow(child, display, is_wanted)
+            except BaseException:
+                child.interrupt()
+                for event in child.events():
+                    if event["event"] == "left":
+                        display.echo(event["text"])
+                raise
             self.status = child.wait()
         return self.outcome
+
+    def _follow(self, child: Child, display: Display, is_wanted: Callable[[Outcome], bool]) -> None:
+        began = time.monotonic()
+        for event in child.events():
+            now = time.monotonic() - began
+            host = self.outcome.take(event, now)
+            if host is not None:
+                display.show(event, host, now)
+            if event["event"] == "planned":
+                with display.paused():
+                    child.answer(is_wanted(self.outcome))
 
     def need_told(self) -> None:
         """Refuse to make anything of a run that has ended before it told of its hosts.

@@ -107,8 +107,9 @@ def plan(outcome: Outcome) -> Iterator[Text]:
         elif host.would:
             yield _headed(host, ("would change", "yellow"), f" {len(host.would)}:")
             yield from (Text(f"    {operation}") for operation in host.would)
-            if host.would_restart:
-                yield Text(f"    would restart {', '.join(host.would_restart)}", style="yellow")
+            for item in host.would_restart:
+                cuts = f": cuts off {item['cuts_off']}" if item["cuts_off"] else ""
+                yield Text(f"    would {item['verb']} {item['unit']}{cuts}", style="yellow")
     quiet = [host.name for host in outcome if host.failed is None and not host.would]
     if quiet:
         yield Text(f"Nothing would change on {_names(quiet)}.")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -26,19 +28,19 @@ def items_in(hint: Any) -> Iterator[tuple[str, type[BaseModel]]]:
         yield "", hint
 
 
-def keys_of(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+def keys_of(
+    model: type[BaseModel], key_of: Callable[[str], str]
+) -> Iterator[tuple[str, FieldInfo]]:
     """Key to field in the page's order: each table after the one that its setting is in."""
     hints = get_type_hints(model, include_extras=True)
-    yield from ((f"{prefix}{name}", field) for name, field in model.model_fields.items())
+    yield from ((key_of(name), field) for name, field in model.model_fields.items())
     for name in model.model_fields:
         for inner, item in items_in(hints[name]):
-            yield from keys_of(item, f"{prefix}{name}{inner}.")
+            yield from keys_of(item, partial(add, f"{key_of(name)}{inner}."))
 
 
 KEYS = {
-    key: field
-    for item in CAPABILITIES
-    for key, field in keys_of(item.settings, item.settings.prefix)
+    key: field for item in CAPABILITIES for key, field in keys_of(item.settings, item.settings.key)
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -171,8 +170,10 @@ class Careful(BaseConnector):
             self.host.log(self.trouble, log_func=logger.error)
         return False
 
-    def hold(self) -> str:
+    def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
+
+        By `force` that one is ended.
 
         Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
 
@@ -182,7 +183,7 @@ class Careful(BaseConnector):
         # The run that had it may have ended just now.
         self.ask_anew()
         client = getattr(self, "client", None)
-        return "" if client is None else self._lock.take(client, self._line_as_root)
+        return "" if client is None else self._lock.take(client, self._line_as_root, force=force)
 
     def ask_anew(self) -> None:
         """Take nothing for known that the host has answered before."""
@@ -303,8 +304,8 @@ def be_careful() -> None:
 
     def make(host: Host, state: State) -> None:
         host.connector_cls = careful(host.connector_cls)
-        if state.should_raise_failed_hosts and not sys.stdin.isatty():
-            # Nobody is there to be asked whether to go on without a host that failed.
+        if state.should_raise_failed_hosts:
+            # A host that fails is its own matter: nobody is asked whether the others may go on.
             state.should_raise_failed_hosts = lambda _: False
         init(host, state)
 

@@ -15,8 +15,10 @@ HERE, NOWHERE = "@local", "127.0.0.1"
 
 _CONFIG = """\
 import click
+from fleet.kit.command_line import guard
 from fleet.kit.events import tell_run
 tell_run(click.get_current_context())
+guard(click.get_current_context())
 """
 _INVENTORY = f"""\
 hosts = ["{HERE}", ("{NOWHERE}", {{"ssh_port": 1}})]
@@ -26,6 +28,8 @@ from pyinfra import host, logger
 from pyinfra.api import operation
 from pyinfra.operations import server
 from fleet.kit.events import tell_restart
+from fleet.kit.outlook import tell_restarts
+from fleet.kit.planned import Restart, will_restart
 """
 
 
@@ -40,7 +44,9 @@ class Project:
 
     def run(self, deploy: str, *options: str) -> Run:
         """A run of it that has not begun yet."""
-        return Run(self.declared(deploy), self.inventory, self.names, options)
+        fleet = self.declared(deploy)
+        hosts = [host for host in fleet if host.name in self.names]
+        return Run(fleet, self.inventory, hosts, options)
 
     def declared(self, deploy: str) -> Fleet:
         """Its fleet, once `deploy` is what it does."""

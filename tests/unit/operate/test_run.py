@@ -22,13 +22,21 @@ def nothing():
 
 @operation()
 def restart():
+    will_restart(Restart("ollama.service", "restart", ("/etc/x",)))
     tell_restart("ollama.service", "restart")
     yield "true"
 
 server.shell(name="First", commands=["true"])
 nothing(name="Second")
 restart(name="Third")
+tell_restarts(lambda name, item: f"3 requests to {name}")
 """
+RESTART = {
+    "unit": "ollama.service",
+    "verb": "restart",
+    "because": ["/etc/x"],
+    "cuts_off": f"3 requests to {HERE}",
+}
 
 
 def of_here(outcome: Outcome) -> HostOutcome:
@@ -53,7 +61,7 @@ def test_a_plan_is_told_before_anything_is_done(project: Project, is_wanted: boo
 
     def judge(planned: Outcome) -> bool:
         host = of_here(planned)
-        assert (host.would, host.would_restart) == (["First", "Third"], ["ollama.service"])
+        assert (host.would, host.would_restart) == (["First", "Third"], [RESTART])
         asked.append(made.exists())
         return is_wanted
 
@@ -104,7 +112,9 @@ def test_what_a_step_says_is_told(project: Project) -> None:
     assert len(host.remarks) == 1
 
 
-def test_an_interrupt_ends_the_run_and_its_processes(project: Project) -> None:
+def test_an_interrupt_ends_the_run_and_its_processes(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
     mark = f"{os.getpid()}.5"
     steps = f'server.shell(name="Wait", commands=["sleep {mark}"])'
 
@@ -117,7 +127,8 @@ def test_an_interrupt_ends_the_run_and_its_processes(project: Project) -> None:
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         project.run(steps, "--yes").carry_out(lambda _: True)
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 20
+    assert f'{HERE}: cut off in "Wait"' in capfd.readouterr().err
     assert not _running("pyinfra", str(project.inventory))
 
 

@@ -40,8 +40,7 @@ def test_summary_says_what_changed_restarted_and_failed_and_why() -> None:
         done("gpu1", "Ollama | Install"),
         {"event": "connected", "host": "edge"},
         done("edge", "Gateway | Write"),
-        {"event": "restarts", "host": "edge", "unit": "nginx.service", "verb": "restart",
-         "planned": False},
+        {"event": "restarts", "host": "edge", "unit": "nginx.service", "verb": "restart"},
         done("edge", "Gateway | Write"),
         done("gpu2", "Ollama | Install", changed=False),
         failed("gpu1", "gpu1: Ollama | Run: no [space] left on /opt"),
@@ -68,8 +67,10 @@ def test_summary_of_a_thousand_hosts_fits_on_a_screen() -> None:
 def test_plan_names_each_change_and_who_cannot_be_deployed() -> None:
     outcome = outcome_of(
         {"event": "would", "host": "gpu1", "operation": MODELS},
-        {"event": "restarts", "host": "gpu1", "unit": "ollama.service", "verb": "restart",
-         "planned": True},
+        {"event": "would restart", "host": "gpu1", "unit": "ollama.service", "verb": "restart",
+         "because": ["/etc/x"], "cuts_off": "3 requests in flight through edge"},
+        {"event": "would restart", "host": "gpu1", "unit": "a.timer", "verb": "stop",
+         "because": [], "cuts_off": ""},
         failed("gpu2", "gpu2: no such disk"),
         {"event": "planned"},
         names=("gpu1", "gpu2", "edge"),
@@ -77,7 +78,8 @@ def test_plan_names_each_change_and_who_cannot_be_deployed() -> None:
     assert plain(show.plan(outcome)) == [
         "gpu1  would change 1:",
         f"    {MODELS}",
-        "    would restart ollama.service",
+        "    would restart ollama.service: cuts off 3 requests in flight through edge",
+        "    would stop a.timer",
         "gpu2  cannot be deployed: no such disk",
         "Nothing would change on edge.",
     ]
