@@ -14,6 +14,7 @@ from fleet.operate.command import Commands
 from fleet.operate.deploy import deploy
 from fleet.operate.doctor import doctor
 from fleet.operate.drift import drift
+from fleet.operate.logs import logs
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version
@@ -46,6 +47,7 @@ for _command in (
     deploy,
     drift,
     status,
+    logs,
     doctor,
     verify,
     *(command for item in CAPABILITIES for command in item.commands),
