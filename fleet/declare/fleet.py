@@ -144,6 +144,10 @@ class Fleet:
             directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
+    def urls(self, host: FleetHost) -> tuple[tuple[str, str], ...]:
+        """What people open or call on `host`: what it is, and its URL."""
+        return tuple(url for item in self.capabilities_of(host) for url in item.urls(host, self))
+
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
         return tuple(

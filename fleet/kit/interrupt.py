@@ -11,6 +11,7 @@ from types import FrameType
 import click
 from pyinfra.api import Host, State
 
+from fleet.kit.events import tell
 from fleet.kit.jobs import awaited
 from fleet.kit.run import failures
 
@@ -31,6 +32,7 @@ def end_when_interrupted(state: Callable[[], State | None]) -> None:
         click.echo(f"\n--> Interrupted ({signal.Signals(number).name}):", err=True)
         for line in left_behind(state()):
             click.echo(f"    {line}", err=True)
+            tell("left", text=line)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
