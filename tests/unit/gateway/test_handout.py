@@ -58,7 +58,11 @@ def test_authority_is_the_one_to_trust(tmp_path: Path, monkeypatch: pytest.Monke
     pem = text[text.index("-----BEGIN") :]
     assert x509.load_pem_x509_certificate(pem.encode()).subject
     for plain in ("off", "acme"):
-        more = {"gateway_names": ["llm.example.com"], "gateway_acme_email": "a@example.com"}
+        more = {
+            "gateway_names": ["llm.example.com"],
+            "gateway_acme_email": "a@example.com",
+            "gateway_http_port": 80,
+        }
         settings = {"gateway_tls": plain, **({} if plain == "off" else more)}
         other = run(tmp_path, monkeypatch, "team-a", **settings)
         assert other.exit_code == 0, other.output
