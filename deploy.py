@@ -22,12 +22,11 @@ from tasks.gateway import gateway
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import platform
-from tasks.record import began, ended
+from tasks.platform import began, ended, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked())
+fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked(), deploys=True)
 me = fleet[host.name]
 
 # What goes wrong on this host from here on fails this host alone.
@@ -77,3 +76,5 @@ with alone():
 
     # What comes this far is as declared.
     ended(me, fleet)
+
+outlook(fleet)

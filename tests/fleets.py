@@ -229,7 +229,7 @@ def fleet_of(hosts: Hosts) -> Fleet:
     Raises:
         SettingsError: what is declared is refused.
     """
-    return load_fleet(inventory_of(hosts), CAPABILITIES)
+    return load_fleet(inventory_of(hosts), CAPABILITIES, deploys=True)
 
 
 @pytest.fixture(autouse=True)

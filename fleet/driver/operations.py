@@ -26,6 +26,7 @@ from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.jobs import run_job, start_job
 from fleet.kit.paths import LIB
+from fleet.kit.planned import HOST, Restart, will_restart
 from fleet.kit.refuse import refusal
 from fleet.kit.units import run_unit
 
@@ -124,6 +125,7 @@ def reboot_into_driver(
         message = f"{reason}; reboot this host yourself (driver_reboot = 'never')"
         host.log(message, log_func=logger.warning)
         return
+    will_restart(Restart(HOST, "reboot"))
     with _turn(policy == "one-at-a-time"):
         if policy == "one-at-a-time" and _LOST:
             yield fail(

@@ -6,6 +6,7 @@ nothing, and ends with 0. Its configuration file is the one place of ours that i
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatch
@@ -20,7 +21,7 @@ from pyinfra.context import ctx_state
 
 from fleet.kit.errors import FleetError
 from fleet.kit.interrupt import end_when_interrupted
-from fleet.kit.run import failures
+from fleet.kit.run import FORCE, failures
 
 _FAILED = 1
 
@@ -103,6 +104,8 @@ def _chosen(asked: Mapping[str, Any], inventory: Inventory) -> list[str]:
 
 def misunderstood(asked: Mapping[str, Any]) -> Iterator[str]:
     """Arguments that pyinfra takes for something else, with the right way of writing."""
+    if (force := os.environ.get(FORCE, "1")) != "1":
+        yield f"{FORCE} = {force!r} in the environment: write 1 to end other runs, or unset it"
     for option in ("limit", "exclude"):
         for text in asked.get(option) or ():
             if "," in text or " " in text.strip():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _REASONS: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
 # Host to the other run that has its lock, empty when this one has it, or to why nobody can.
 _LOCKS: WeakKeyDictionary[Host, str | ConnectError] = WeakKeyDictionary()
 _LOCKING = BoundedSemaphore()
+# In the environment: a deploy takes the locks of other runs away. No inventory is to say so.
+FORCE = "LLM_FLEET_FORCE"
 
 
 @contextmanager
@@ -81,6 +84,11 @@ def lock_host() -> Commands:
     yield from ()
 
 
+def is_forced() -> bool:
+    """Whether this run is to end others that are at work on its hosts."""
+    return os.environ.get(FORCE) == "1"
+
+
 def _lock_all(state: State) -> None:
     """One host after the other, in the inventory's order, until another run is met.
 
@@ -92,7 +100,9 @@ def _lock_all(state: State) -> None:
             continue
         connector = item.connector
         try:
-            _LOCKS[item] = connector.hold() if isinstance(connector, Careful) else ""
+            _LOCKS[item] = (
+                connector.hold(force=is_forced()) if isinstance(connector, Careful) else ""
+            )
         except ConnectError as error:
             _LOCKS[item] = error
         except (OSError, SSHException) as error:
@@ -106,7 +116,8 @@ def give_way() -> Commands:
         where = "; ".join(f"{name} by {other}" for name, other in taken.items())
         yield fail(
             f"{host.name}: nothing was changed on any host, another deploy is at work: {where}; "
-            "deploy when it has ended"
+            f"deploy when it has ended; {FORCE}=1 in the environment (`fleet deploy --force`) ends "
+            "it first"
         )
 
 

@@ -120,6 +120,28 @@ def test_a_lost_connection_is_called_so(lab: LabUnderTest) -> None:
     }
 
 
+def test_a_drop_in_on_one_host_stops_that_host_alone(lab: LabUnderTest) -> None:
+    """... in the dry run as in the deploy: a key that is taken back reaches the gateway."""
+    folder = "/etc/systemd/system/ollama.service.d"
+    lab.ssh("gpu1", f"mkdir -p {folder}; echo '[Service]' > {folder}/own.conf")
+    lab.ssh("edge", "echo '# by a test' >> /etc/llm-fleet/gateway/nginx.conf")
+    try:
+        look = lab.pyinfra("--dry", inventory=INVENTORY, check=False, **AS_OPS)
+        assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") == "# by a test"
+        done = lab.pyinfra("-y", inventory=INVENTORY, check=False, **AS_OPS)
+    finally:
+        lab.ssh("gpu1", f"rm -r {folder}; systemctl daemon-reload")
+    for result in (look, done):
+        assert result.returncode == 1
+        [(host, why)] = failed_hosts(result.stderr).items()
+        assert host == "gpu1"
+        assert f"run there: rm {folder}/own.conf; the deploy then" in why
+        assert "disable" not in why
+    reloaded = "edge: nginx.service would be reloaded (/etc/llm-fleet/gateway/nginx.conf)"
+    assert reloaded in look.stderr
+    assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") != "# by a test"
+
+
 def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     """... on any host, or the settings of the two would be mixed; and it says who is there."""
     other = {**AS_OPS, "LAB_SETTINGS": '{"ollama_keep_alive": "9m"}'}
@@ -145,6 +167,21 @@ def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     assert lab.deploy(inventory=INVENTORY, **AS_OPS)
     assert lab.ssh("gpu1", "ls /run/llm-fleet") == "lock"
     assert lab.deploy(inventory=INVENTORY, **AS_OPS) == {}
+
+
+def test_a_deploy_by_force_ends_the_other_one_first(lab: LabUnderTest) -> None:
+    """... with what that had the host do, so that two never work there at once."""
+    with deploying(lab, "gpu1") as first:
+        assert lab.ssh("gpu1", "pgrep -cfx 'sleep 1000'") == "1"
+        lab.ssh("gpu1", "mv /usr/bin/systemd-analyze.real /usr/bin/systemd-analyze")
+        began = time.monotonic()
+        lab.deploy("--limit", "gpu1", inventory=INVENTORY, LLM_FLEET_FORCE="1", **AS_OPS)
+        assert time.monotonic() - began < 200
+        assert lab.ssh("gpu1", "pgrep -cfx 'sleep 1000'", check=False) == "0"
+        output = first.communicate(timeout=60)[0]
+    assert first.returncode == 1
+    assert "gpu1" in failed_hosts(output)
+    assert record(lab, "gpu1")["deployed"]["who"] == me()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -59,6 +59,7 @@ from fleet.gates.facts import (
     SurroundingsState,
 )
 from fleet.gates.placement import Placement, Surroundings
+from fleet.gateway.cut_off import NginxTraffic
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
 from fleet.gateway.files import KERNEL
 from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_DROPIN
@@ -142,6 +143,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
+        NginxTraffic: NginxTraffic.default,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),

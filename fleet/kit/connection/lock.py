@@ -50,10 +50,13 @@ class HostLock:
         self.held_as = ""
         self._stdin: Any = None
 
-    def take(self, client: SSHClient, as_root: Callable[[StringCommand], str]) -> str:
+    def take(
+        self, client: SSHClient, as_root: Callable[[StringCommand], str], *, force: bool = False
+    ) -> str:
         """Take it over a channel of `client`; who has it, if that is another run.
 
         Taken again, it must not have been another's meanwhile. `as_root` makes a command's line.
+        By `force` it is taken away: the host ends the other run's connection, and what that does.
 
         Raises:
             ConnectError: the host cannot be locked.
@@ -67,6 +70,7 @@ class HostLock:
             SILENCE,
             QuoteString(text),
             PATIENCE,
+            *(["force"] if force else []),
         )
         stdin, stdout, stderr = client.exec_command(as_root(command))
         word, _, who = stdout.readline().rstrip("\n").partition(" ")
