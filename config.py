@@ -6,7 +6,7 @@ import click
 from pyinfra.context import ctx_state
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import inventory_file
+from fleet.declare import inventory_file, project
 from fleet.declare.load import group_names
 from fleet.kit.connection.careful import be_careful
 from fleet.kit.paths import RUN_ID
@@ -16,6 +16,7 @@ from fleet.version import version
 # A log of a deploy says what it was deployed with.
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
+project.enter()
 
 
 def _name_failures() -> None:

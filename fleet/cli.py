@@ -11,6 +11,8 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.init import init
+from fleet.operate.secrets import secrets
 from fleet.version import version
 
 
@@ -32,7 +34,9 @@ def main(context: click.Context) -> None:
 
 
 for _command in (
+    init,
     check,
+    secrets,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

@@ -1,4 +1,4 @@
-"""Which llm-fleet this is: the version of `pyproject.toml` and the commit of the checkout."""
+"""Which llm-fleet this is: the version of `pyproject.toml`, and the commit that it was made of."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ def version(root: Path = ROOT) -> str:
 
     `-dirty` says that tracked files differ from the commit.
     """
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    project = release(root)
+    # Written when a wheel is built.
+    if (built := root / "COMMIT").exists():
+        commit, *dirty = built.read_text().strip().split("-")
+        return f"{project} ({'-'.join([commit[:12], *dirty])})" if commit else project
     # A checkout has a .git of its own: that of a folder above would tell of something else.
     if not (root / ".git").exists():
-        return str(project)
+        return project
     return f"{project} ({_commit(root)})"
+
+
+def release(root: Path = ROOT) -> str:
+    """The version alone, as in `0.2.0`."""
+    return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
 
 
 def _commit(root: Path) -> str:
