@@ -184,6 +184,25 @@ def test_pipeline_is_one_that_gitlab_reads() -> None:
     assert jobs["deploy"]["interruptible"] is False
 
 
+def test_githubs_does_the_same_as_gitlabs() -> None:
+    """The page's file is YAML, its steps are shell, and what they run is what is tested."""
+    page = (PROJECT_ROOT / "docs" / "operating" / "pipeline.md").read_text()
+    [text] = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
+    steps = yaml.safe_load(text)["jobs"]["deploy"]["steps"]
+    scripts = [step["run"] for step in steps if "run" in step]
+    for script in scripts:
+        subprocess.run(["sh", "-n"], input=script, text=True, check=True)
+        assert "${{" not in script, "a secret in the text of a script"
+    gitlab = yaml.safe_load(PIPELINE.read_text())
+    [deploy] = [line for line in gitlab["deploy"]["script"] if "pyinfra" in line]
+    wanted = [*gitlab["check"]["script"], deploy]
+    names = {"$DEPLOY_SSH_KEY": "$RUNNER_TEMP/key", "$KNOWN_HOSTS": "$RUNNER_TEMP/hosts"}
+    text = "\n".join(wanted)
+    for gitlabs, githubs in names.items():
+        text = text.replace(gitlabs, githubs)
+    assert set(text.splitlines()) <= set("\n".join(scripts).splitlines())
+
+
 @pytest.mark.slow
 def test_installed_with_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
     """As an operator does it: the packages of an index, and the version that is pinned."""
