@@ -24,6 +24,7 @@ from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
 from fleet.gateway import problems as gateway_problems
 from fleet.gateway.settings import Gateway
+from fleet.gpu.settings import Gpus
 from fleet.models import problems as models_problems
 from fleet.models.settings import Models
 from fleet.ollama import problems as ollama_problems
@@ -60,6 +61,7 @@ CAPABILITIES = (
         stored_problems=gateway_problems.stored_problems,
         commands=gateway_cli.COMMANDS,
     ),
+    Capability(Gpus, group="gpu"),
     Capability(Driver, group="gpu"),
     Capability(
         Docker,

@@ -13,7 +13,7 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
 from fleet.gateway.declared import (
     authority_certificate,
-    gateway_keys,
+    gateway_key,
     gateway_url,
     previous_gateway_key,
     trust_of,
@@ -38,7 +38,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name
-    key = gateway_keys(fleet, gateway)[name]
+    key = gateway_key(fleet, name)
     model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
     click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
     url = str(gateway_url(gateway))
@@ -97,11 +97,11 @@ def key_list(inventory: Path) -> None:
 def key_show(inventory: Path, name: str) -> None:
     """Print the API key NAME, to be handed to its owner."""
     fleet = open_fleet(inventory)
-    gateway = _gateway_with(fleet, name)
-    click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
+    _gateway_with(fleet, name)
+    click.echo(gateway_key(fleet, name).get_secret_value())
 
 
-@key.command("rotate")
+@key.command("rotate", short_help="Give the API key NAME a new value.")
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option(
@@ -113,8 +113,7 @@ def key_rotate(inventory: Path, name: str, overlap: str) -> None:
     The present value stays valid for the overlap: gateways end it by themselves then.
     """
     fleet = open_fleet(inventory)
-    gateway = _gateway_with(fleet, name)
-    gateway_keys(fleet, gateway)
+    _gateway_with(fleet, name)
     try:
         until = datetime.now(UTC) + _overlap(overlap)
         value = fleet.secrets.rotate(f"gateway_key_{name}", until)

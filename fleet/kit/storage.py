@@ -43,6 +43,9 @@ class Storage(Protocol):
     def read(self, name: str) -> str | None:
         """The value of `name` without space around it, or None when there is none."""
 
+    def expect(self, name: str) -> None:
+        """Refuse what would be refused when `name` is written."""
+
     def write(self, name: str, value: str) -> None:
         """Have `value` as `name`, whatever it was before."""
 
@@ -87,6 +90,9 @@ class PlainFiles:
         if not value:
             raise FleetError(f"{path}: empty secret; delete the file to have one generated")
         return value
+
+    def expect(self, name: str) -> None:
+        return
 
     def write(self, name: str, value: str) -> None:
         with self.locked(), self._temporary(name, value) as temporary:
@@ -202,6 +208,10 @@ class AgeFiles(PlainFiles):
         return len(names)
 
     @override
+    def expect(self, name: str) -> None:
+        age.recipients_of(self.recipients)
+
+    @override
     def _encoded(self, value: str) -> bytes:
         return age.encrypted(value, age.recipients_of(self.recipients))
 
@@ -235,15 +245,18 @@ class FromCommand:
         value = self._given().get(name)
         return None if value is None else value.strip()
 
-    def write(self, name: str, value: str) -> None:
+    def expect(self, name: str) -> None:
         raise FleetError(
             f"{name}: {self.root} says that a command gives the secrets, so nothing is kept here; "
             "put a value where that command reads"
         )
 
+    def write(self, name: str, value: str) -> None:
+        self.expect(name)
+
     def keep(self, name: str, value: str) -> str:
-        self.write(name, value)
-        raise AssertionError
+        self.expect(name)
+        return value
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -38,7 +38,7 @@ def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
     """Models are wholly on their server's GPUs, or on the CPU by declaration."""
     host, item = instance.target, instance.declared
     if item not in gates.on_gpu(host.declared, host.fact):
-        measured(f"{instance.label}{gates.CPU_BY_DECLARATION}")
+        measured(f"{instance.label}{gates.why_on_cpu(host.declared, item)}")
         return
     with _something_loaded(instance) as placement:
         assert placement.answers, f"its API does not answer{host.journal(item.unit)}"

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,6 +46,20 @@ def _assert_dry_run_leaves_bare_hosts_alone(lab: LabUnderTest) -> None:
     assert "Provide the models" in result.stderr
     for host in lab.state["hosts"]:
         assert lab.ssh(host, "ls -d /etc/llm-fleet /opt/ollama 2>/dev/null; true") == ""
+    _assert_dry_run_makes_no_secret(lab)
+
+
+def _assert_dry_run_makes_no_secret(lab: LabUnderTest) -> None:
+    """The lab as an inventory of another name, which has a store of its own: none yet."""
+    with tempfile.TemporaryDirectory(prefix="llm-fleet-") as folder:
+        inventory = Path(folder) / "fresh.py"
+        text = f"from runpy import run_path as _run\n_lab = _run({str(ROOT / LAB_INVENTORY)!r})\n"
+        names = ("gpu", "gateway", "all")
+        inventory.write_text(text + "".join(f"{name} = _lab[{name!r}]\n" for name in names))
+        store = store_of(inventory, ROOT)
+        said = lab.pyinfra("--dry", inventory=inventory).stderr
+        assert f"--> A deploy would make secrets in {store}: gateway_key_lab, store_id" in said
+        assert not store.exists()
 
 
 def _assert_refused_settings_change_nothing(lab: LabUnderTest) -> None:

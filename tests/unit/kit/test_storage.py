@@ -12,7 +12,7 @@ import pyrage
 import pytest
 
 from fleet.kit.errors import FleetError
-from fleet.kit.secrets import SecretStore
+from fleet.kit.secrets import Making, SecretStore
 from fleet.kit.storage import AgeFiles, FromCommand, PlainFiles, from_json
 
 Identity = pyrage.x25519.Identity
@@ -225,8 +225,10 @@ class TestCommand:
 
     def test_nothing_is_kept(self, tmp_path: Path) -> None:
         store = SecretStore(tmp_path, self.store(tmp_path, "echo '{}'"))
-        with pytest.raises(FleetError, match=r"store_id: .*prod\.command says that a command"):
-            store.api_key("store_id")
+        for making in (Making.KEPT, Making.IMAGINED):
+            store.making = making
+            with pytest.raises(FleetError, match=r"store_id: .*prod\.command says that a command"):
+                store.api_key("store_id")
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-x", ".hidden", "a b", "a\n"])

@@ -15,6 +15,7 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare.open import open_inventory
 from fleet.declare.stores import open_store
 from fleet.gateway.declared import trust_of
+from fleet.kit.secrets import Making
 
 INVENTORY = "inventory/prod.py"
 VALUE = f"sk-{'0123abcd' * 8}"
@@ -80,6 +81,7 @@ def test_inventory_opens_with_encrypted_secrets(project: Path, mine: str) -> Non
     opened = open_inventory(project / INVENTORY, CAPABILITIES)[1]
     assert opened.root == project
     assert opened.secrets.root == project / "secrets" / "prod.age"
+    opened.secrets.making = Making.KEPT
     trust = trust_of(opened, opened["box"])
     assert isinstance(trust, str)
     assert Path(trust).read_text().startswith("-----BEGIN CERTIFICATE-----")
