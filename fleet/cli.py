@@ -11,8 +11,11 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.doctor import doctor
 from fleet.operate.init import init
 from fleet.operate.secrets import secrets
+from fleet.operate.status import status
+from fleet.operate.verify import verify
 from fleet.version import version
 
 
@@ -42,6 +45,9 @@ for _command in (
     init,
     check,
     secrets,
+    status,
+    doctor,
+    verify,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

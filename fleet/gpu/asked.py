@@ -16,11 +16,11 @@ from fleet.gpu.presence import Found
 Ask = Callable[..., Any]
 
 # What only a host with GPUs gets: of hosts that were deployed to before there was a note.
-_TRACES = [DRIVER_NOUVEAU, DEVICES_UNIT_FILE]
+TRACES = [DRIVER_NOUVEAU, DEVICES_UNIT_FILE]
 
 
 def find(ask: Ask) -> Found:
     """The host's bus, what its driver tells of, and what was noted of it."""
     hardware = ask(GpuHardwareFact)
     driven = ask(DrivenGpus) if hardware.gpus else ()
-    return Found(hardware, driven, ask(GpuNoteFact, traces=_TRACES))
+    return Found(hardware, driven, ask(GpuNoteFact, traces=TRACES))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,16 +30,23 @@ class OperatorSite:
         lend_packages(environment)
         run([environment / "bin" / "fleet", "init", self.root], folder)
         (self.root / ".venv").symlink_to(environment)
-        # The lab says where its hosts are, and how one logs in to them.
-        (self.root / "inventory" / "prod.py").write_text(LAB_INVENTORY.read_text())
+        # The lab says where its hosts are, and the pipeline how one logs in to them.
+        text = LAB_INVENTORY.read_text()
+        for key in ("ssh_key", "ssh_known_hosts_file"):
+            text, found = re.subn(rf'(?m)^ *"{key}": .*\n', "", text)
+            assert found == 1, "the pipeline's own way to log in would not be tried"
+        (self.root / "inventory" / "prod.py").write_text(text)
         (self.root / ".lab").symlink_to(ROOT / ".lab")
         (self.root / "group_data" / "prod.py").unlink()
         identity = pyrage.x25519.Identity.generate()
+        key = folder / "deploy_key"
+        shutil.copy(lab.state["ssh_key"], key)
         self.environment = {
+            "HOME": str(folder / "home"),
             "LLM_FLEET_LAB_ID": lab.id,
             "PYINFRA_PROGRESS": "off",
             "FLEET_AGE_KEY": str(identity),
-            "DEPLOY_SSH_KEY": lab.state["ssh_key"],
+            "DEPLOY_SSH_KEY": str(key),
             "KNOWN_HOSTS": lab.state["known_hosts"],
         }
         exported = subprocess.run(
@@ -54,21 +64,34 @@ class OperatorSite:
         """A program of the site's environment, which must succeed."""
         return run([self.root / ".venv" / "bin" / program, *words], self.root, **self.environment)
 
+    def login(self) -> tuple[str, ...]:
+        """Options of pyinfra that log in without an agent."""
+        key, hosts = self.environment["DEPLOY_SSH_KEY"], self.environment["KNOWN_HOSTS"]
+        return ("--data", f"ssh_key={key}", "--data", f"ssh_known_hosts_file={hosts}")
+
+    def pyinfra(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`pyinfra INVENTORY deploy.py WORDS`, logged in by key."""
+        return self.run("pyinfra", "-y", "inventory/prod.py", "deploy.py", *self.login(), *words)
+
     def deploy(self, *words: str) -> dict[str, list[str]]:
         """Converge; each operation that changed something, and where."""
-        result = self.run("pyinfra", "-y", "--json", "inventory/prod.py", "deploy.py", *words)
+        result = self.pyinfra("--json", *words)
         operations = json.loads(result.stdout)["results"]["operations"]
         return {item["name"]: item["success"] for item in operations if item["success"]}
 
     def pipeline(self) -> dict[str, str]:
-        """Run every job of the pipeline that `fleet init` wrote; what each has said."""
+        """Run every job of the pipeline that `fleet init` wrote; what each has said.
+
+        What it installs is here already.
+        """
         pipeline = yaml.safe_load((self.root / "pipeline.gitlab-ci.yml").read_text())
+        before = [line for line in pipeline["default"]["before_script"] if ".venv" not in line]
+        end = '[ -z "$SSH_AGENT_PID" ] || kill "$SSH_AGENT_PID"'
         said = {}
         for name, job in pipeline.items():
             if name not in {"default", "stages"}:
-                results = [
-                    run(["sh", "-ec", line], self.root, **self.environment)
-                    for line in job["script"]
-                ]
-                said[name] = "".join(result.stdout + result.stderr for result in results)
+                # One shell, which ends with what fails first: as a runner has it.
+                script = "\n".join([f"trap {shlex.quote(end)} EXIT", *before, *job["script"]])
+                result = run(["sh", "-ec", script], self.root, **self.environment)
+                said[name] = result.stdout + result.stderr
         return said
