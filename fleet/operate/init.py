@@ -32,12 +32,12 @@ _WITH_VERSION = {"README.md", "requirements.txt"}
 def init(directory: Path) -> None:
     """Make DIRECTORY one to work in: a repository of your own, beside the product.
 
-    It gets an example inventory, group_data, deploy.py, config.py, .gitignore,
-    a README, a pipeline for GitLab and a requirements.txt with this version.
-    Nothing that is there is changed: a file of one of these names is refused.
-
     \b
     fleet init ~/our-fleet && cd ~/our-fleet
+
+    It gets an example inventory, group_data, deploy.py, config.py, .gitignore, a README, a
+    pipeline for GitLab and a requirements.txt with this version. Nothing that is there is changed:
+    a file of one of these names is refused.
     """
     if directory.exists() and not directory.is_dir():
         raise FleetError(f"{directory}: not a directory; name another one")

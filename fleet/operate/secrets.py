@@ -13,19 +13,21 @@ from fleet.declare.stores import Stores, open_store, stores_of
 from fleet.kit import age, store_moves
 from fleet.kit.errors import FleetError
 from fleet.kit.storage import AgeFiles, Storage, from_json
-from fleet.operate.command import SCHEMA, json_option
+from fleet.operate.command import SCHEMA, Commands, json_option
 
 _inventory = click.argument("inventory", type=click.Path(path_type=Path))
 
 
-@click.group()
+@click.group(cls=Commands)
 def secrets() -> None:
     """List the secrets of an inventory, and say how they are kept.
 
     \b
-    plain files             .secrets/<name>/, mode 0700, outside git: the default
-    encrypted with age      secrets/<name>.age/, to be committed
-    what a command prints   secrets/<name>.command, to be committed: a vault, sops, a pipeline
+    plain files            .secrets/<name>/, outside git: the default
+    encrypted with age     secrets/<name>.age/, committed
+    what a command prints  secrets/<name>.command, committed
+
+    docs/operating/secrets.md says when to take which.
     """
 
 
@@ -61,11 +63,11 @@ def list_(inventory: Path, as_json: bool) -> None:
 def init(inventory: Path, recipients: tuple[str, ...], command: str | None, plain: bool) -> None:
     """Say how the secrets of INVENTORY are kept, and move those that are there already.
 
-    Cut short, it leaves every secret in at least one place; run it again to finish.
-
     \b
-    fleet secrets init inventory/prod.py --age age1... --age "$(cat ~/.ssh/id_ed25519.pub)"
-    fleet secrets init inventory/prod.py --command 'vault kv get -format=json -field=data kv/prod'
+    fleet secrets init inventory/prod.py --age age1... --age "$(cat me.pub)"
+    fleet secrets init inventory/prod.py --command 'printenv FLEET_SECRETS'
+
+    Cut short, it leaves every secret in at least one place; run it again to finish.
     """
     if sum(map(bool, (recipients, command, plain))) != 1:
         raise click.UsageError("say one of --age, --command and --plain")
@@ -102,12 +104,14 @@ def rekey(inventory: Path) -> None:
 
 @secrets.command("export")
 @_inventory
-@click.argument("names", nargs=-1, metavar="[NAME...]")
+@click.argument("names", nargs=-1, metavar="NAME...")
 def export(inventory: Path, names: tuple[str, ...]) -> None:
-    """Write the secrets of INVENTORY to a pipe or a file, as one JSON object, name to value.
+    """Write the secrets of INVENTORY to a pipe or a file: one JSON object, name to value.
 
     \b
     fleet secrets export inventory/prod.py | vault kv put kv/prod -
+
+    All of them, or those called NAME; never to a terminal.
     """
     if sys.stdout.isatty():
         raise click.UsageError("this prints secrets: send them to a command or a file, with | or >")
@@ -124,10 +128,11 @@ def export(inventory: Path, names: tuple[str, ...]) -> None:
 def import_(inventory: Path, replace: bool) -> None:
     """Keep for INVENTORY what comes on standard input: one JSON object, name to value.
 
-    Nothing is written when a secret is there with another value, unless --replace is given.
-
     \b
-    jq -Rs '{gateway_tls_key: .}' llm.key | fleet secrets import inventory/prod.py
+    jq -Rs '{gateway_tls_key: .}' llm.key |
+        fleet secrets import inventory/prod.py
+
+    Nothing is written when a secret is there with another value, unless --replace is given.
     """
     kept = _open(inventory)
     given = from_json(sys.stdin.read(), "standard input")
