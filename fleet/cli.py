@@ -15,6 +15,8 @@ from fleet.operate.deploy import deploy
 from fleet.operate.doctor import doctor
 from fleet.operate.drift import drift
 from fleet.operate.logs import logs
+from fleet.operate.init import init
+from fleet.operate.secrets import secrets
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version
@@ -43,9 +45,11 @@ def main(context: click.Context) -> None:
 
 
 for _command in (
+    init,
     check,
     deploy,
     drift,
+    secrets,
     status,
     logs,
     doctor,

@@ -235,5 +235,5 @@ def fleet_of(hosts: Hosts) -> Fleet:
 @pytest.fixture(autouse=True)
 def own_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Secrets of a test's fleet are made in a directory of that test; where they are kept."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     return tmp_path / ".secrets"

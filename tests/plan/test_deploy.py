@@ -335,7 +335,7 @@ def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
 
 def test_dry_run_makes_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in a secret's place is planned with, and is kept nowhere."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     monkeypatch.setattr(secrets, "_IMAGINED", {})
     monkeypatch.setattr(secrets, "_LOOKING", [True])
     planned = plan({"gpu1": GPU, "edge": EDGE}, {"gpu1": bare(), "edge": bare()})
