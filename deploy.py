@@ -21,7 +21,7 @@ from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import platform
+from tasks.platform import forgone, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -69,3 +69,7 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # No gateway sends anything any more to what goes here.
+    barrier(name="Wait for the gateways' new configuration")
+    forgone(me, fleet)

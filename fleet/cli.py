@@ -11,6 +11,7 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.remove import remove
 from fleet.version import version
 
 
@@ -33,6 +34,7 @@ def main(context: click.Context) -> None:
 
 for _command in (
     check,
+    remove,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

@@ -13,6 +13,7 @@ from fleet.kit.facts.listeners import Listener, Listeners
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import install_files
 from fleet.kit.jobs import forget_failed_jobs
+from fleet.kit.removal import take_back
 from fleet.platform.directories import refuse_directories
 from fleet.platform.facts import HostAddresses
 from fleet.platform.files import secrets_note
@@ -47,3 +48,9 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
         note = secrets_note(fleet)
         refuse_other_store(me, fleet, host.get_fact(FileStates, paths=[note.path]).get(note.path))
         install_files(name="Note whose secrets these are", files=[note])
+
+
+@deploy("Roles")
+def forgone(me: FleetHost, fleet: Fleet) -> None:
+    """Take back what the host is no more; what could be the only copy stays."""
+    take_back(name="Take back what is declared no more", traces=fleet.forgone(me))

@@ -10,6 +10,7 @@ import click
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.settings import Settings
 from fleet.declare.types import AnyNetwork
+from fleet.kit.footprint import Trace
 from fleet.kit.places import Directory
 
 
@@ -88,7 +89,10 @@ class Capability:
     `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
     send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
-    another disk. `commands` are its own of the command `fleet`.
+    another disk, `footprint` is all that it may have put on a host, in the order in which it was.
+    `retire` is that one of its commands, of an inventory and a host, after which nobody calls the
+    host's servers any more.
+    `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -101,6 +105,8 @@ class Capability:
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     directories: Callable[[FleetHost], Iterable[Directory]] = _none
+    footprint: Callable[[FleetHost], Iterable[Trace]] = _none
+    retire: click.Command | None = None
     problems: Problems = _none
     stored_problems: Problems = _none
     commands: tuple[click.Command, ...] = ()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fleet.declare.settings import Settings
+from fleet.kit.footprint import Trace, without
 from fleet.kit.secrets import SecretStore
 
 if TYPE_CHECKING:
@@ -136,6 +137,16 @@ class Fleet:
             directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
+    def footprint(self, host: FleetHost) -> tuple[Trace, ...]:
+        """All that a deploy of any capability may have put on `host`, what is last there first."""
+        return _traces(host, self.capabilities)
+
+    def forgone(self, host: FleetHost) -> tuple[Trace, ...]:
+        """What is of capabilities that `host` does not have (any more), and of no other."""
+        has = self.capabilities_of(host)
+        lacks = [item for item in self.capabilities if item not in has]
+        return without(_traces(host, lacks), _traces(host, has))
+
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
         return tuple(
@@ -153,3 +164,7 @@ class Fleet:
             if other.name != host.name
             and any(item.calls_servers for item in self.capabilities_of(other))
         )
+
+
+def _traces(host: FleetHost, capabilities: Sequence[Capability]) -> tuple[Trace, ...]:
+    return tuple(trace for item in reversed(capabilities) for trace in item.footprint(host))

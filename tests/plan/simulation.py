@@ -74,6 +74,7 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
 from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
+from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
@@ -115,6 +116,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         FileStates: lambda paths: {},
         Places: lambda paths: {path: Place(path, path) for path in paths},
         Listeners: tuple,
+        Traces: lambda parts: {},
         DebPackages: lambda: {"systemd": ["257"]},
         Groups: lambda: ["root"],
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},

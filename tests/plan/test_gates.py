@@ -479,5 +479,6 @@ class TestPlacement:
 
     def test_asked_last(self) -> None:
         names = [step.name for step in planned(with_gpus(H100)).steps["gpu1"]]
-        assert names[-1] == PLACED
-        assert names[-2] == "Models | Provide the models"
+        assert names[-1] == "Roles | Take back what is declared no more"
+        assert names[-3] == PLACED
+        assert names[-4] == "Models | Provide the models"

@@ -1,0 +1,285 @@
+"""`fleet remove`: take back all that this project has put on a host."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+from pyinfra.api import Host, State
+from pyinfra.api.connect import connect_all, disconnect_all
+from pyinfra.api.exceptions import PyinfraError
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
+from pyinfra.context import ctx_host
+
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.open import open_asked
+from fleet.kit.errors import FleetError
+from fleet.kit.facts.listeners import Listener, Listeners
+from fleet.kit.footprint import Fate, Trace, found_of
+from fleet.kit.removal import Found, find, take_back
+from fleet.kit.run import failures, locked
+from fleet.operate.command import COULD_NOT_TELL, FINDINGS, SCHEMA, json_option
+
+_FORM = "fleet-remove/1"
+
+
+@dataclass
+class Plan:
+    """What of ours is on a host and goes; what stays, each with the reason.
+
+    `removed` is what has gone, `opens` who can be reached once the firewall has, and `failed` why
+    the host could not be asked, or not to the end.
+    """
+
+    goes: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    stays: list[tuple[str, str]] = field(default_factory=list)
+    opens: list[str] = field(default_factory=list)
+    failed: str | None = None
+
+    def lines(self, name: str) -> Iterator[str]:
+        """It, for whoever is asked whether that is meant."""
+        if self.failed:
+            yield f"{name}: {self.failed}"
+        elif not self.goes:
+            yield f"{name}: nothing to remove"
+        for title, items in (
+            ("goes", self.goes),
+            ("stays", [f"{what}: {why}" for what, why in self.stays]),
+            ("can be reached when its firewall is gone", self.opens),
+        ):
+            if items and not self.failed:
+                yield f"{name}: {title}"
+                yield from (f"    {item}" for item in items)
+
+
+@click.command(
+    epilog="Example: fleet remove inventory/prod.py gpu3.example.internal --models --yes"
+)
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("host", nargs=-1, required=True)
+@click.option("--models", is_flag=True, help="Remove the models too, and whose they are.")
+@click.option("--data", is_flag=True, help="Remove data, backups and logs too.")
+@click.option("--at-once", is_flag=True, help="Cut requests off: gateways let go of nothing first.")
+@click.option("--dry", is_flag=True, help="Show what would go and what would stay, and end.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
+@json_option
+@click.pass_context
+def remove(  # noqa: PLR0913 - an option each
+    context: click.Context,
+    inventory: Path,
+    host: tuple[str, ...],
+    *,
+    models: bool,
+    data: bool,
+    at_once: bool,
+    dry: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Take back all that a deploy has put on each HOST of INVENTORY.
+
+    Gateways send it nothing more, what runs in flight ends, then services, settings, secrets and
+    last the firewall go. Models, data, backups and logs stay, as do packages. What goes and what
+    stays is shown, and asked for once. Killed at any point, it can be run again.
+
+    It ends with 1 when something of ours is still there, 2 when a host could not be asked.
+    """
+    fates: list[Fate] = ["goes", *(["models"] if models else []), *(["data"] if data else [])]  # type: ignore[list-item]
+    state, fleet = open_asked(inventory)
+    leaving = _hosts(fleet, host)
+    plans = _look(state, fleet, leaving, fates)
+    if not as_json:
+        for name, plan in plans.items():
+            click.echo("\n".join(plan.lines(name)))
+    going = [item for item in leaving if plans[item.name].goes]
+    if not dry and going:
+        _ask(going, is_sure=yes)
+        if not at_once:
+            _retire(context, inventory, fleet, going, leaving)
+        state, fleet = open_asked(inventory)
+        _remove(state, fleet, [fleet[item.name] for item in going], fates, plans)
+    _tell(plans, as_json=as_json, dry=dry)
+    if any(plan.failed for plan in plans.values()):
+        context.exit(COULD_NOT_TELL)
+    if not dry and any(plan.goes for plan in plans.values()):
+        context.exit(FINDINGS)
+
+
+def _hosts(fleet: Fleet, names: Sequence[str]) -> list[FleetHost]:
+    known = {item.name: item for item in fleet}
+    if unknown := [name for name in names if name not in known]:
+        raise FleetError(
+            f"{', '.join(unknown)}: not in this inventory, which has {', '.join(known)}; a host is "
+            "removed first, and taken out of the inventory after that"
+        )
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _ask(going: Sequence[FleetHost], *, is_sure: bool) -> None:
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise FleetError("nobody can be asked here, and nothing was changed; --yes if it is meant")
+    names = ", ".join(item.name for item in going)
+    if not click.confirm(f"Remove this from {names}?", err=True):
+        raise FleetError("nothing was changed")
+
+
+def _retire(
+    context: click.Context,
+    inventory: Path,
+    fleet: Fleet,
+    going: Sequence[FleetHost],
+    leaving: Sequence[FleetHost],
+) -> None:
+    """Have nobody who stays call the servers of those who go."""
+    names = {item.name for item in leaving}
+    serving = {server.host.name for server in fleet.servers()}
+    called = [
+        item.name
+        for item in going
+        if item.name in serving and {other.name for other in fleet.callers(item)} - names
+    ]
+    for name in called:
+        for command in [item.retire for item in fleet.capabilities if item.retire]:
+            try:
+                context.invoke(command, inventory=inventory, host=name)
+            except (click.ClickException, FleetError) as error:
+                words = error.message if isinstance(error, click.ClickException) else str(error)
+                raise FleetError(
+                    f"{words}; nothing was removed, --at-once removes without it"
+                ) from None
+
+
+def _connect(state: State, hosts: Sequence[FleetHost], plans: dict[str, Plan]) -> list[Host]:
+    """Those of `hosts` that can be reached; of the others their plan says why not."""
+    wanted = [state.inventory.get_host(item.name) for item in hosts]
+    state.limit_hosts = wanted
+    state.config.FAIL_PERCENT = 100
+    # Raised when not one of them answers; each says why.
+    with contextlib.suppress(PyinfraError):
+        connect_all(state)
+    why = failures(state)
+    for item in wanted:
+        if not item.connected:
+            plans[item.name].failed = why.get(item.name) or "no connection"
+    return [item for item in wanted if item.connected]
+
+
+def _look(
+    state: State, fleet: Fleet, leaving: Sequence[FleetHost], fates: Sequence[Fate]
+) -> dict[str, Plan]:
+    plans = {item.name: Plan() for item in leaving}
+    for host in _connect(state, leaving, plans):
+        traces = fleet.footprint(fleet[host.name])
+        with ctx_host.use(host):
+            found = find(traces)
+            listeners: tuple[Listener, ...] = host.get_fact(Listeners)
+        plans[host.name] = _plan(traces, found, listeners, fates)
+    disconnect_all(state)
+    return plans
+
+
+def _plan(
+    traces: Sequence[Trace], found: Found, listeners: Sequence[Listener], fates: Sequence[Fate]
+) -> Plan:
+    going = [trace for trace in traces if trace.fate in fates]
+    plan = Plan([words for trace in going for words in found_of(trace, found)])
+    was_ours = bool(plan.goes)
+    for trace in traces:
+        words = found_of(trace, found)
+        # Packages tell nothing of who installed them: they count where anything else was ours.
+        if trace.fate not in fates and words and (was_ours or trace.fate != "stays"):
+            option = "" if trace.fate == "stays" else f"; --{trace.fate} removes it"
+            plan.stays.append((", ".join(words), f"{trace.why}{option}"))
+    parts = [part for trace in going for part in trace.parts]
+    if any(part.kind == "table" and found.get(part) for part in parts):
+        ended = [name for part in parts if part.kind == "unit" for name in found.get(part, ())]
+        plan.opens = list(dict.fromkeys(
+            f"port {item.port}: {item}"
+            for item in listeners
+            if not (item.address and item.address.is_loopback) and not item.is_of(ended)
+        ))  # fmt: skip
+    return plan
+
+
+def _remove(
+    state: State,
+    fleet: Fleet,
+    going: Sequence[FleetHost],
+    fates: Sequence[Fate],
+    plans: dict[str, Plan],
+) -> None:
+    """Remove, and have in each plan what is still there."""
+    hosts = _connect(state, going, plans)
+    with locked(hosts):
+        # A capability after the other, what was last put there first.
+        for item in reversed(fleet.capabilities):
+            for host in hosts:
+                add_op(
+                    state,
+                    take_back,
+                    name=f"Take back {item.settings.__name__}",
+                    traces=list(item.footprint(fleet[host.name])),
+                    fates=list(fates),
+                    host=host,
+                )
+        try:
+            run_ops(state)
+        except PyinfraError as error:
+            click.echo(f"Error: {error}", err=True)
+        why = failures(state)
+        for host in hosts:
+            _look_again(host, fleet, fates, plans, why.get(host.name))
+    disconnect_all(state)
+
+
+def _look_again(
+    host: Host, fleet: Fleet, fates: Sequence[Fate], plans: dict[str, Plan], why: str | None
+) -> None:
+    before = plans[host.name]
+    before.failed = why
+    try:
+        with ctx_host.use(host):
+            found = find(fleet.footprint(fleet[host.name]))
+    except (FleetError, PyinfraError) as error:
+        before.failed = why or str(error)
+        return
+    now = _plan(fleet.footprint(fleet[host.name]), found, [], fates)
+    before.removed = [item for item in before.goes if item not in now.goes]
+    before.goes = now.goes
+
+
+def _tell(plans: dict[str, Plan], *, as_json: bool, dry: bool) -> None:
+    if as_json:
+        hosts = {
+            name: {
+                "goes": plan.goes,
+                "removed": plan.removed,
+                "stays": [{"what": what, "why": why} for what, why in plan.stays],
+                "opens": plan.opens,
+                "failed": plan.failed,
+            }
+            for name, plan in plans.items()
+        }
+        click.echo(json.dumps({SCHEMA: _FORM, "dry": dry, "hosts": hosts}, indent=1))
+        return
+    if dry:
+        return
+    for name, plan in plans.items():
+        if plan.removed and not plan.goes and not plan.failed:
+            click.echo(
+                f"{name}: removed; take it out of the inventory, and deploy the others, or deploy "
+                "to have it all again"
+            )
+        for item in plan.goes if plan.removed or plan.failed else ():
+            click.echo(f"{name}: still there: {item}", err=True)
+        if plan.failed:
+            click.echo(f"{name}: {plan.failed}", err=True)
