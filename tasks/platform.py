@@ -53,4 +53,4 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
 @deploy("Roles")
 def forgone(me: FleetHost, fleet: Fleet) -> None:
     """Take back what the host is no more; what could be the only copy stays."""
-    take_back(name="Take back what is declared no more", traces=fleet.forgone(me))
+    take_back(name="Take back what is declared no more", groups=fleet.forgone(me))

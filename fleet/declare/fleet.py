@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -137,15 +137,19 @@ class Fleet:
             directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
-    def footprint(self, host: FleetHost) -> tuple[Trace, ...]:
-        """All that a deploy of any capability may have put on `host`, what is last there first."""
-        return _traces(host, self.capabilities)
+    def footprints(self, host: FleetHost) -> list[tuple[Trace, ...]]:
+        """All that a deploy may have put on `host`, by capability, what came last first."""
+        return [tuple(item.footprint(host)) for item in reversed(self.capabilities)]
 
-    def forgone(self, host: FleetHost) -> tuple[Trace, ...]:
+    def forgone(self, host: FleetHost) -> list[tuple[Trace, ...]]:
         """What is of capabilities that `host` does not have (any more), and of no other."""
         has = self.capabilities_of(host)
-        lacks = [item for item in self.capabilities if item not in has]
-        return without(_traces(host, lacks), _traces(host, has))
+        kept = [trace for item in has for trace in item.footprint(host)]
+        return [
+            without(item.footprint(host), kept)
+            for item in reversed(self.capabilities)
+            if item not in has
+        ]
 
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
@@ -164,7 +168,3 @@ class Fleet:
             if other.name != host.name
             and any(item.calls_servers for item in self.capabilities_of(other))
         )
-
-
-def _traces(host: FleetHost, capabilities: Sequence[Capability]) -> tuple[Trace, ...]:
-    return tuple(trace for item in reversed(capabilities) for trace in item.footprint(host))

@@ -28,26 +28,33 @@ def find(traces: Iterable[Trace]) -> Found:
 
 
 @operation()
-def take_back(traces: Sequence[Trace], fates: Sequence[Fate] = ("goes",)) -> Commands:
-    """Have nothing of those `traces` on the host that meet one of `fates`; say what stays.
+def take_back(groups: Sequence[Sequence[Trace]], fates: Sequence[Fate] = ("goes",)) -> Commands:
+    """Have nothing of those traces on the host that meet one of `fates`; say what stays.
 
-    What runs ends before its files go, and a run that dies in between leaves what the next one
-    takes up: each thing tells by itself whether it is ours.
+    A group is a capability's, and is gone before the next one is begun. What runs ends before its
+    files go, and a run that dies in between leaves what the next one takes up: each thing tells by
+    itself whether it is ours.
     """
-    found = find(traces)
-    going = [item for item in traces if item.fate in fates and found_of(item, found)]
-    if not going:
+    found = find(trace for traces in groups for trace in traces)
+    is_gone = True
+    for traces in groups:
+        going = [item for item in traces if item.fate in fates and found_of(item, found)]
+        if going:
+            is_gone = False
+            yield from _take_back(going, found)
+            _tell_what_stays([item for item in traces if item.fate not in fates], found)
+    if is_gone:
         host.noop("nothing to take back")
-        return
+
+
+def _take_back(going: Sequence[Trace], found: Found) -> Commands:
     for trace in going:
         if trace.undo:
             yield from trace.undo()
     for kind in ORDER[:-1]:
         yield from _remove(kind, _names(going, found, kind))
     # Empty only by now.
-    folders = [item for item in traces if item.fate in fates]
-    yield from _remove("folder", _names(folders, find(folders), "folder"))
-    _tell_what_stays([item for item in traces if item.fate not in fates], found)
+    yield from _remove("folder", _names(going, find(going), "folder"))
 
 
 def _names(traces: Iterable[Trace], found: Found, kind: Kind) -> list[tuple[Part, str]]:

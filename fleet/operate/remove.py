@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import click
 from pyinfra.api import Host, State
@@ -66,7 +66,7 @@ class Plan:
 @click.argument("host", nargs=-1, required=True)
 @click.option("--models", is_flag=True, help="Remove the models too, and whose they are.")
 @click.option("--data", is_flag=True, help="Remove data, backups and logs too.")
-@click.option("--at-once", is_flag=True, help="Cut requests off: gateways let go of nothing first.")
+@click.option("--at-once", is_flag=True, help="Do not drain first: cut requests off.")
 @click.option("--dry", is_flag=True, help="Show what would go and what would stay, and end.")
 @click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal.")
 @json_option
@@ -150,7 +150,9 @@ def _retire(
     for name in called:
         for command in [item.retire for item in fleet.capabilities if item.retire]:
             try:
-                context.invoke(command, inventory=inventory, host=name)
+                # What it says is of the way, and no part of what is printed for programs.
+                with contextlib.redirect_stdout(sys.stderr):
+                    context.invoke(command, inventory=inventory, host=name)
             except (click.ClickException, FleetError) as error:
                 words = error.message if isinstance(error, click.ClickException) else str(error)
                 raise FleetError(
@@ -178,36 +180,58 @@ def _look(
 ) -> dict[str, Plan]:
     plans = {item.name: Plan() for item in leaving}
     for host in _connect(state, leaving, plans):
-        traces = fleet.footprint(fleet[host.name])
         with ctx_host.use(host):
-            found = find(traces)
+            found = find(_all(fleet, host))
             listeners: tuple[Listener, ...] = host.get_fact(Listeners)
-        plans[host.name] = _plan(traces, found, listeners, fates)
+        plans[host.name] = _plan(fleet.footprints(fleet[host.name]), found, listeners, fates)
     disconnect_all(state)
     return plans
 
 
+def _all(fleet: Fleet, host: Host) -> list[Trace]:
+    return [trace for traces in fleet.footprints(fleet[host.name]) for trace in traces]
+
+
 def _plan(
-    traces: Sequence[Trace], found: Found, listeners: Sequence[Listener], fates: Sequence[Fate]
+    groups: Sequence[Sequence[Trace]],
+    found: Found,
+    listeners: Sequence[Listener],
+    fates: Sequence[Fate],
 ) -> Plan:
-    going = [trace for trace in traces if trace.fate in fates]
-    plan = Plan([words for trace in going for words in found_of(trace, found)])
-    was_ours = bool(plan.goes)
-    for trace in traces:
-        words = found_of(trace, found)
-        # Packages tell nothing of who installed them: they count where anything else was ours.
-        if trace.fate not in fates and words and (was_ours or trace.fate != "stays"):
-            option = "" if trace.fate == "stays" else f"; --{trace.fate} removes it"
-            plan.stays.append((", ".join(words), f"{trace.why}{option}"))
+    plan, going = Plan(), []
+    for traces in groups:
+        ours = [item for item in traces if item.fate != "stays" and found_of(item, found)]
+        going += [item for item in ours if item.fate in fates]
+        for trace in traces:
+            words = _outermost(found_of(trace, found))
+            # Packages tell nothing of who installed them: they count beside what is ours.
+            if trace.fate not in fates and words and ours:
+                option = "" if trace.fate == "stays" else f"; --{trace.fate} removes it"
+                plan.stays.append((", ".join(words), f"{trace.why}{option}"))
+    plan.goes = _outermost([words for trace in going for words in found_of(trace, found)])
     parts = [part for trace in going for part in trace.parts]
     if any(part.kind == "table" and found.get(part) for part in parts):
         ended = [name for part in parts if part.kind == "unit" for name in found.get(part, ())]
-        plan.opens = list(dict.fromkeys(
-            f"port {item.port}: {item}"
-            for item in listeners
-            if not (item.address and item.address.is_loopback) and not item.is_of(ended)
-        ))  # fmt: skip
+        plan.opens = _opened(listeners, ended)
     return plan
+
+
+def _outermost(names: Sequence[str]) -> list[str]:
+    """Each once, and none that is in another one's directory."""
+    shown = dict.fromkeys(names)
+    return [
+        name
+        for name in shown
+        if not any(str(above) in shown for above in PurePosixPath(name).parents)
+    ]
+
+
+def _opened(listeners: Sequence[Listener], ended: Sequence[str]) -> list[str]:
+    """Who listens to others than the host itself, and is none of the units that end."""
+    heard = (item for item in listeners if not (item.address and item.address.is_loopback))
+    return list(
+        dict.fromkeys(f"port {item.port}: {item}" for item in heard if not item.is_of(ended))
+    )
 
 
 def _remove(
@@ -220,17 +244,15 @@ def _remove(
     """Remove, and have in each plan what is still there."""
     hosts = _connect(state, going, plans)
     with locked(hosts):
-        # A capability after the other, what was last put there first.
-        for item in reversed(fleet.capabilities):
-            for host in hosts:
-                add_op(
-                    state,
-                    take_back,
-                    name=f"Take back {item.settings.__name__}",
-                    traces=list(item.footprint(fleet[host.name])),
-                    fates=list(fates),
-                    host=host,
-                )
+        for host in hosts:
+            add_op(
+                state,
+                take_back,
+                name="Take back what is ours",
+                groups=fleet.footprints(fleet[host.name]),
+                fates=list(fates),
+                host=host,
+            )
         try:
             run_ops(state)
         except PyinfraError as error:
@@ -248,11 +270,11 @@ def _look_again(
     before.failed = why
     try:
         with ctx_host.use(host):
-            found = find(fleet.footprint(fleet[host.name]))
+            found = find(_all(fleet, host))
     except (FleetError, PyinfraError) as error:
         before.failed = why or str(error)
         return
-    now = _plan(fleet.footprint(fleet[host.name]), found, [], fates)
+    now = _plan(fleet.footprints(fleet[host.name]), found, [], fates)
     before.removed = [item for item in before.goes if item not in now.goes]
     before.goes = now.goes
 

@@ -78,15 +78,15 @@ def lab(bare: dict[str, set[str]], bare_lab: LabUnderTest) -> LabUnderTest:
 
 
 def test_x(lab: LabUnderTest, bare: dict[str, set[str]]) -> None:
-    out = remove(lab, "gpu1", "--dry")
     remove(lab, "gpu1", status=2)
-    out = remove(lab, "gpu1", "--yes")
+    remove(lab, "gpu1", "--yes")
     print("\n".join(sorted(listing(lab, "gpu1") - bare["gpu1"])))
     print("GONE", "\n".join(sorted(bare["gpu1"] - listing(lab, "gpu1"))))
-    out = remove(lab, "gpu1", "--yes", "--models")
+    remove(lab, "gpu1", "--yes", "--models")
     print("\n".join(sorted(listing(lab, "gpu1") - bare["gpu1"])))
-    lab.deploy(inventory=INVENTORY, **environment(lab, {"gpu1": "gpu", "edge": "gpu"}))
+    print(lab.deploy(inventory=INVENTORY, **environment(lab, {"gpu1": "gpu", "edge": "gpu"})))
+    print(lab.deploy(inventory=INVENTORY, **environment(lab, {"gpu1": "gpu", "edge": "gpu"})))
     print("\n".join(sorted(listing(lab, "edge") - bare["edge"])))
-    out = remove(lab, "gpu1", "edge", "--yes", "--models", "--data", roles={"gpu1": "gpu", "edge": "gpu"})
+    remove(lab, "gpu1", "edge", "--yes", "--models", "--data", roles={"gpu1": "gpu", "edge": "gpu"})
     print("\n".join(sorted(listing(lab, "edge") - bare["edge"])))
     assert 0

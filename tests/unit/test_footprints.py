@@ -110,13 +110,23 @@ def test_nothing_of_somebody_elses_name_goes_without_a_sign() -> None:
 
 def test_what_a_host_still_needs_is_not_taken_back() -> None:
     fleet = fleet_of(FLEETS["two hosts"])
-    gone = {part.name for trace in fleet.forgone(fleet["gpu1"]) for part in trace.parts}
+    gone = {
+        part.name
+        for traces in fleet.forgone(fleet["gpu1"])
+        for trace in traces
+        for part in trace.parts
+    }
     assert "/etc/llm-fleet/gateway" in gone
     assert "nginx.service" in gone
     assert "ollama.service" not in gone
     # Dify fetches its release with it too.
     assert "/usr/local/lib/llm-fleet/fetch-release" not in gone
-    edge = {part.name for trace in fleet.forgone(fleet["edge"]) for part in trace.parts}
+    edge = {
+        part.name
+        for traces in fleet.forgone(fleet["edge"])
+        for trace in traces
+        for part in trace.parts
+    }
     assert {"ollama.service", "/usr/local/lib/llm-fleet/fetch-release"} <= edge
     assert "/etc/llm-fleet/gateway" not in edge
 

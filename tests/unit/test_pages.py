@@ -106,7 +106,10 @@ def test_files_that_pages_name_are_there() -> None:
 def test_each_capability_has_a_page_and_the_index_lists_it() -> None:
     capabilities = {path.stem for path in (ROOT / "tasks").glob("*.py")} - {"__init__"}
     folder = ROOT / "docs" / "operating"
-    assert {path.stem for path in folder.glob("*.md")} == capabilities | {"not-a-failure", "removing"}
+    assert {path.stem for path in folder.glob("*.md")} == capabilities | {
+        "not-a-failure",
+        "removing",
+    }
     index = LINK.findall((ROOT / "docs" / "operating.md").read_text())
     assert sorted(index) == sorted(f"operating/{path.name}" for path in folder.glob("*.md"))
 
