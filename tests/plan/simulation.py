@@ -263,7 +263,7 @@ class Plan:
                 stdin = command.connector_arguments["_stdin"]
                 staged[match[1]] = "".join(f"{text}\n" for text in stdin)
             elif match := re.fullmatch(
-                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new", line
+                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new \|\| .*", line
             ):
                 user, group, mode, source, target = match.groups()
                 sha256 = hashlib.sha256(staged[source].encode()).hexdigest()
