@@ -85,8 +85,8 @@ def until_step(process: subprocess.Popen[str], is_it: Callable[[int, str], bool]
 def killed_all_along(lab: LabUnderTest, words: list[str]) -> list[str]:
     """Deploys of which each is killed a little later than the one before; in which steps.
 
-    Each goes on from what the one before has left, so each is killed in what no run has done yet: at
-    its beginning, or in the middle of its commands.
+    Each goes on from what the one before has left, so each is killed in what no run has done yet:
+    at its beginning, or in the middle of its commands.
     """
     steps: list[str] = []
     for point in range(1, POINTS + 1):
