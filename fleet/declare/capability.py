@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import click
 
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.preflight import Ask, Line
 from fleet.declare.settings import Settings
+from fleet.declare.status import Look
 from fleet.declare.types import AnyNetwork
 from fleet.kit.footprint import Trace
 from fleet.kit.places import Directory
@@ -91,8 +93,9 @@ class Capability:
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
     another disk, `footprint` is all that it may have put on a host, in the order in which it was.
     `retire` is that one of its commands, of an inventory and a host, after which nobody calls the
-    host's servers any more.
-    `commands` are its own of the command `fleet`.
+    host's servers any more. `preflight` are its checks of a host that is to be deployed, by the
+    deploy's own judgement; they read only, on bare hosts too. `status` is what it asks of a host
+    that runs. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -109,4 +112,6 @@ class Capability:
     retire: click.Command | None = None
     problems: Problems = _none
     stored_problems: Problems = _none
+    preflight: Callable[[FleetHost, Fleet, Ask], Iterable[Line]] = _none
+    status: Callable[[FleetHost, Fleet], Iterable[Look]] = _none
     commands: tuple[click.Command, ...] = ()

@@ -24,4 +24,4 @@ gateway = (
         "gateway_metrics_from": ["203.0.113.0/24"],
     },
 )
-all = ([name for name in _roles], _lab["all"][1])  # noqa: A001 - pyinfra's name
+all = (list(_roles), _lab["all"][1])  # noqa: A001 - pyinfra's name
