@@ -15,7 +15,6 @@ from pyinfra.api.connect import connect_all, disconnect_all
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra.api.operation import add_op
 from pyinfra.api.operations import run_ops
-from pyinfra.context import ctx_host
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked
@@ -24,9 +23,12 @@ from fleet.kit.facts.listeners import Listener, Listeners
 from fleet.kit.footprint import Fate, Trace, found_of
 from fleet.kit.removal import Found, find, take_back
 from fleet.kit.run import failures, locked
+from fleet.operate.ask import asked_together
 from fleet.operate.command import COULD_NOT_TELL, FINDINGS, SCHEMA, json_option
+from fleet.operate.hosts import chosen_hosts
 
 _FORM = "fleet-remove/1"
+_DEADLINE = 120  # seconds in which all hosts are to say what is on them
 
 
 @dataclass
@@ -93,7 +95,7 @@ def remove(  # noqa: PLR0913 - an option each
     """
     fates: list[Fate] = ["goes", *(["models"] if models else []), *(["data"] if data else [])]  # type: ignore[list-item]
     state, fleet = open_asked(inventory)
-    leaving = _hosts(fleet, host)
+    leaving = chosen_hosts(fleet, host)
     plans = _look(state, fleet, leaving, fates)
     if not as_json:
         for name, plan in plans.items():
@@ -110,16 +112,6 @@ def remove(  # noqa: PLR0913 - an option each
         context.exit(COULD_NOT_TELL)
     if not dry and any(plan.goes for plan in plans.values()):
         context.exit(FINDINGS)
-
-
-def _hosts(fleet: Fleet, names: Sequence[str]) -> list[FleetHost]:
-    known = {item.name: item for item in fleet}
-    if unknown := [name for name in names if name not in known]:
-        raise FleetError(
-            f"{', '.join(unknown)}: not in this inventory, which has {', '.join(known)}; a host is "
-            "removed first, and taken out of the inventory after that"
-        )
-    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _ask(going: Sequence[FleetHost], *, is_sure: bool) -> None:
@@ -178,18 +170,20 @@ def _connect(state: State, hosts: Sequence[FleetHost], plans: dict[str, Plan]) -
 def _look(
     state: State, fleet: Fleet, leaving: Sequence[FleetHost], fates: Sequence[Fate]
 ) -> dict[str, Plan]:
-    plans = {item.name: Plan() for item in leaving}
-    for host in _connect(state, leaving, plans):
-        with ctx_host.use(host):
-            found = find(_all(fleet, host))
-            listeners: tuple[Listener, ...] = host.get_fact(Listeners)
-        plans[host.name] = _plan(fleet.footprints(fleet[host.name]), found, listeners, fates)
-    disconnect_all(state)
-    return plans
+    """Each host's name to what is there."""
 
+    def ask(host: Host) -> Plan:
+        groups = fleet.footprints(fleet[host.name])
+        found = find(trace for traces in groups for trace in traces)
+        listeners: tuple[Listener, ...] = host.get_fact(Listeners)
+        return _plan(groups, found, listeners, fates)
 
-def _all(fleet: Fleet, host: Host) -> list[Trace]:
-    return [trace for traces in fleet.footprints(fleet[host.name]) for trace in traces]
+    hosts = [state.inventory.get_host(item.name) for item in leaving]
+    answers = asked_together(state, hosts, ask, _DEADLINE)
+    return {
+        name: answer if isinstance(answer, Plan) else Plan(failed=str(answer))
+        for name, answer in answers.items()
+    }
 
 
 def _plan(
@@ -258,25 +252,13 @@ def _remove(
         except PyinfraError as error:
             click.echo(f"Error: {error}", err=True)
         why = failures(state)
-        for host in hosts:
-            _look_again(host, fleet, fates, plans, why.get(host.name))
+        for name, now in _look(state, fleet, [fleet[item.name] for item in hosts], fates).items():
+            before = plans[name]
+            before.failed = why.get(name) or now.failed
+            if not now.failed:
+                before.removed = [item for item in before.goes if item not in now.goes]
+                before.goes = now.goes
     disconnect_all(state)
-
-
-def _look_again(
-    host: Host, fleet: Fleet, fates: Sequence[Fate], plans: dict[str, Plan], why: str | None
-) -> None:
-    before = plans[host.name]
-    before.failed = why
-    try:
-        with ctx_host.use(host):
-            found = find(_all(fleet, host))
-    except (FleetError, PyinfraError) as error:
-        before.failed = why or str(error)
-        return
-    now = _plan(fleet.footprints(fleet[host.name]), found, [], fates)
-    before.removed = [item for item in before.goes if item not in now.goes]
-    before.goes = now.goes
 
 
 def _tell(plans: dict[str, Plan], *, as_json: bool, dry: bool) -> None:
