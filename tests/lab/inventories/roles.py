@@ -14,7 +14,8 @@ def _in(group):
     return [_hosts[name] for name, groups in _roles.items() if group in groups]
 
 
-gpu = (_in("gpu"), _lab["gpu"][1])
+# Of a host that the lab has as a gateway, nobody says how many GPUs it has.
+gpu = (_in("gpu"), {"gpu_count": 0, **_lab["gpu"][1]})
 gateway = (
     _in("gateway"),
     {
