@@ -22,7 +22,7 @@ from tasks.gateway import gateway
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import began, ended, outlook, platform
+from tasks.platform import began, ended, forgone, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -73,6 +73,10 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # No gateway sends anything any more to what goes here.
+    barrier(name="Wait for the gateways' new configuration")
+    forgone(me, fleet)
 
     # What comes this far is as declared.
     ended(me, fleet)

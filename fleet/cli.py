@@ -17,6 +17,7 @@ from fleet.operate.drift import drift
 from fleet.operate.logs import logs
 from fleet.operate.init import init
 from fleet.operate.secrets import secrets
+from fleet.operate.remove import remove
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version
@@ -50,6 +51,7 @@ for _command in (
     deploy,
     drift,
     secrets,
+    remove,
     status,
     logs,
     doctor,

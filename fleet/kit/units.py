@@ -162,7 +162,11 @@ def _verb(current: Unit, loaded: Unit) -> str | None:
 def _note(unit: str, files: list[str], *, reloaded: bool) -> StringCommand:
     """See what is in `files` before the start: what changes meanwhile is not taken for read."""
     note = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
-    return StringCommand("install -d -m 700", STARTED, "&& {", seen_files(files), "; } >", note)
+    # By cat, which alone says that a disk is full; half of it would say nothing.
+    return StringCommand(
+        "install -d -m 700", STARTED, "&& {", seen_files(files), "; } | cat >", note,
+        "|| { rm -f", note, "; exit 1; }",
+    )  # fmt: skip
 
 
 def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
@@ -170,6 +174,6 @@ def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
     new = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
     whole = QuoteString(f"{note_path(unit, reloaded=reloaded)}.whole")
     return StringCommand(
-        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } >", whole,
-        "&& mv -f", whole, note, "&& rm -f", new,
+        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } | cat >", whole,
+        "&& mv -f", whole, note, "&& rm -f", new, "|| { rm -f", whole, "; exit 1; }",
     )  # fmt: skip

@@ -172,18 +172,19 @@ class TestOrder:
             "ollama-models-again.timer": r"^cd \S+ && .*verify .*\./ollama-models-again\.timer",
             "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
+        found: set[str] = set()
         for steps in bare_plan.steps.values():
             for step in steps:
                 for place, line in enumerate(step.lines):
-                    if not line.startswith("install -D"):
-                        continue
-                    name = line.rsplit("/", 1)[-1]
-                    if name in judges:
+                    match = re.match(r"install -D .*/(\S+)\.new \|\|", line)
+                    if match and (name := match[1]) in judges:
+                        found.add(name)
                         judged = [
                             i for i, text in enumerate(step.lines) if re.search(judges[name], text)
                         ]
                         assert judged, f"{step.name}: {name} is not judged"
                         assert judged[0] < place, f"{step.name}: {name} is judged too late"
+        assert "ollama-models.service" in found
 
     def test_judged_files_are_all_planned(self) -> None:
         """... or the test above would hold for a deploy that installs nothing."""
