@@ -117,7 +117,7 @@ class TestOrder:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
         assert list(dict.fromkeys(capabilities)) == [
-            "Platform", "Firewall", "Memory", "Ollama", "Models", "Gateway",
+            "Platform", "Firewall", "Gateway", "Memory", "Ollama", "Models",
         ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 

@@ -145,6 +145,11 @@ class Careful(BaseConnector):
             self.host.log(self.trouble, log_func=logger.error)
         return False
 
+    @property
+    def holds(self) -> bool:
+        """Whether this run has taken the host's lock."""
+        return bool(self._lock.held_as)
+
     def hold(self) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
 
