@@ -2,7 +2,7 @@
 PYTHON ?= python3
 INVENTORY ?= inventory/lab.py
 BIN := .venv/bin
-# Workers of `make verify`: one connection a host, this many hosts at a time.
+# Hosts that `make verify` looks into at a time.
 JOBS ?= 4
 # Labs side by side in the lab tests: each waits much of the time.
 LABS ?= 4
@@ -28,7 +28,7 @@ deploy: .venv/installed ## Converge INVENTORY
 	$(BIN)/pyinfra $(INVENTORY) deploy.py
 
 verify: .venv/installed ## Prove what INVENTORY declares, changing nothing
-	$(BIN)/pytest tests/compliance --inventory $(INVENTORY) -n $(JOBS) --dist loadgroup -q --no-header --tb=short -p no:cacheprovider
+	@$(BIN)/fleet verify $(INVENTORY) --jobs $(JOBS)
 
 dify-backup: .venv/installed ## Back up Dify on HOST of INVENTORY, and copy the archive here
 	$(BIN)/fleet dify backup $(INVENTORY) $(HOST)
@@ -84,7 +84,8 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 			curl golang-go libnginx-mod-http-lua nftables nginx systemd tar util-linux zstd; }
 	$(BIN)/pytest tests/unit tests/plan -q -n auto -m 'not slow'
 
-test-settings: unit ## Ten thousand hostile settings, judged by what reads the files made of them (root, slow)
+test-settings: unit ## Ten thousand hostile settings, judged by what reads the files made of them, and the report in a browser (root, slow)
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
 	$(BIN)/pytest tests/unit -q -n auto -m slow
 
 test-lab: .venv/installed ## The lab tests: deploys, breakages, reboots and upgrades on real hosts (root)

@@ -3,30 +3,39 @@
 from pathlib import Path
 
 import click
-from pyinfra.context import ctx_state
 
 from fleet.capabilities import CAPABILITIES
 from fleet.declare import inventory_file
 from fleet.declare.load import group_names
+from fleet.kit.command_line import guard
 from fleet.kit.connection.careful import be_careful
+from fleet.kit.connection.together import ask_together
 from fleet.kit.paths import RUN_ID
-from fleet.kit.run import failures
+from fleet.kit.quick import be_quick
+from fleet.kit.secrets import imagined, only_look
 from fleet.version import version
 
 # A log of a deploy says what it was deployed with.
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
+ask_together()
+be_quick()
+guard(click.get_current_context())
 
 
-def _name_failures() -> None:
-    state = ctx_state.get()  # type: ignore[no-untyped-call]
-    if found := failures(state) if state is not None and state.initialised else {}:
-        click.echo("--> Failed hosts:", err=True)
-    for name, why in found.items():
-        click.echo(f"    {name}: {why}", err=True)
+def _name_secrets() -> None:
+    for root, names in imagined().items():
+        click.echo(f"--> A deploy would make secrets in {root}: {', '.join(names)}", err=True)
 
 
-click.get_current_context().call_on_close(_name_failures)
+click.get_current_context().call_on_close(_name_secrets)
+
+# What only looks at hosts leaves no secret behind that no host knows.
+if any(
+    click.get_current_context().params.get(name)
+    for name in ("dry", "debug_facts", "debug_operations")
+):
+    only_look()
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():

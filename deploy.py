@@ -19,22 +19,25 @@ from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gates import gpus_found, memory, memory_with_driver, placement
 from tasks.gateway import gateway, serving
+from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import platform
+from tasks.platform import began, ended, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
-fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked())
+fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked(), deploys=True)
 me = fleet[host.name]
 
 # What goes wrong on this host from here on fails this host alone.
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
+    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
+        gpus(me)
         instances(me)
         memory(me)
     # The walls come first: nothing that is installed below is ever open to everybody.
@@ -51,6 +54,7 @@ with alone():
     if me.runs(Ollama):
         # Before what uses the GPU; may reboot the host.
         driver(me, fleet)
+        gpus_driven(me)
         memory_with_driver(me)
 
     if me.runs(Docker):
@@ -75,3 +79,8 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # What comes this far is as declared.
+    ended(me, fleet)
+
+outlook(fleet)

@@ -6,40 +6,71 @@ deploy is in `deploy.py`.
 
 from __future__ import annotations
 
+from fleet.container_toolkit import checks as container_toolkit_checks
 from fleet.container_toolkit import problems as container_toolkit_problems
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.capability import Capability
+from fleet.dify import checks as dify_checks
 from fleet.dify import cli as dify_cli
 from fleet.dify import declared as dify
 from fleet.dify import problems as dify_problems
+from fleet.dify import status as dify_status
 from fleet.dify.settings import Dify
+from fleet.docker import checks as docker_checks
 from fleet.docker import declared as docker
 from fleet.docker import problems as docker_problems
 from fleet.docker.settings import Docker
+from fleet.driver import checks as driver_checks
+from fleet.driver import status as driver_status
 from fleet.driver.settings import Driver
+from fleet.firewall import checks as firewall_checks
 from fleet.firewall import declared as firewall
 from fleet.firewall import problems as firewall_problems
 from fleet.firewall.settings import Firewall
+from fleet.gates import checks as gates_checks
+from fleet.gateway import checks as gateway_checks
 from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
 from fleet.gateway import problems as gateway_problems
+from fleet.gateway import status as gateway_status
 from fleet.gateway.settings import Gateway
+from fleet.gpu import checks as gpu_checks
+from fleet.gpu import status as gpu_status
+from fleet.gpu.settings import Gpus
 from fleet.models import problems as models_problems
+from fleet.models import status as models_status
 from fleet.models.settings import Models
+from fleet.ollama import checks as ollama_checks
 from fleet.ollama import problems as ollama_problems
 from fleet.ollama import servers as ollama
+from fleet.ollama import status as ollama_status
 from fleet.ollama import storage as ollama_storage
 from fleet.ollama.settings import Ollama
+from fleet.platform import checks as platform_checks
 from fleet.platform import declared as platform
 from fleet.platform import problems as platform_problems
+from fleet.platform import status as platform_status
 from fleet.platform.settings import Platform
+from fleet.webui import checks as webui_checks
 from fleet.webui import declared as webui
 from fleet.webui import problems as webui_problems
+from fleet.webui import status as webui_status
 from fleet.webui.settings import Webui
 
 CAPABILITIES = (
-    Capability(Platform, problems=platform_problems.problems, directories=platform.directories),
-    Capability(Firewall, services=firewall.services, problems=firewall_problems.problems),
+    Capability(
+        Platform,
+        problems=platform_problems.problems,
+        directories=platform.directories,
+        preflight=platform_checks.checks,
+        status=platform_status.looks,
+    ),
+    Capability(
+        Firewall,
+        services=firewall.services,
+        problems=firewall_problems.problems,
+        preflight=firewall_checks.checks,
+    ),
     Capability(
         Ollama,
         group="gpu",
@@ -47,8 +78,16 @@ CAPABILITIES = (
         servers=ollama.servers,
         directories=ollama_storage.directories,
         problems=ollama_problems.problems,
+        preflight=ollama_checks.checks,
+        status=ollama_status.looks,
     ),
-    Capability(Models, group="gpu", problems=models_problems.problems),
+    Capability(
+        Models,
+        group="gpu",
+        problems=models_problems.problems,
+        preflight=gates_checks.checks,
+        status=models_status.looks,
+    ),
     Capability(
         Gateway,
         group="gateway",
@@ -58,16 +97,24 @@ CAPABILITIES = (
         problems=gateway_problems.problems,
         keeps_secrets=True,
         stored_problems=gateway_problems.stored_problems,
+        preflight=gateway_checks.checks,
+        status=gateway_status.looks,
         commands=gateway_cli.COMMANDS,
     ),
-    Capability(Driver, group="gpu"),
+    Capability(Gpus, group="gpu", preflight=gpu_checks.checks, status=gpu_status.looks),
+    Capability(Driver, group="gpu", preflight=driver_checks.checks, status=driver_status.looks),
     Capability(
         Docker,
         switch="enabled",
         problems=docker_problems.problems,
         directories=docker.directories,
+        preflight=docker_checks.checks,
     ),
-    Capability(ContainerToolkit, problems=container_toolkit_problems.problems),
+    Capability(
+        ContainerToolkit,
+        problems=container_toolkit_problems.problems,
+        preflight=container_toolkit_checks.checks,
+    ),
     Capability(
         Dify,
         group="dify",
@@ -78,6 +125,8 @@ CAPABILITIES = (
         problems=dify_problems.problems,
         keeps_secrets=True,
         stored_problems=dify_problems.stored_problems,
+        preflight=dify_checks.checks,
+        status=dify_status.looks,
         commands=dify_cli.COMMANDS,
     ),
     Capability(
@@ -90,5 +139,7 @@ CAPABILITIES = (
         problems=webui_problems.problems,
         keeps_secrets=True,
         stored_problems=webui_problems.stored_problems,
+        preflight=webui_checks.checks,
+        status=webui_status.looks,
     ),
 )

@@ -11,6 +11,9 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.doctor import doctor
+from fleet.operate.status import status
+from fleet.operate.verify import verify
 from fleet.version import version
 
 
@@ -27,12 +30,20 @@ def _say_version(context: click.Context, _: click.Parameter, is_asked: bool) -> 
 )  # fmt: skip
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Use and inspect a fleet that `pyinfra INVENTORY deploy.py` made."""
+    """Deploy, inspect and use a fleet of LLM servers.
+
+    INVENTORY is the file that declares the fleet, such as inventory/prod.py, and HOST a name in it.
+    Each command ends with a status: 0 good, 1 findings, 2 could not tell, 130 interrupted.
+    docs/operating/deploying.md has completion for the shell, and what --json has in common.
+    """
     context.obj = CAPABILITIES
 
 
 for _command in (
     check,
+    status,
+    doctor,
+    verify,
     *(command for item in CAPABILITIES for command in item.commands),
 ):
     main.add_command(_command)

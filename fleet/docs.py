@@ -10,8 +10,10 @@ import argparse
 import re
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -27,8 +29,13 @@ from fleet.declare.settings import Item, Settings
 from fleet.declare.types import Words
 from fleet.kit.errors import SettingsError
 
+Key = Callable[[str], str]  # from a field to what an inventory calls it
+
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 INDEX = PROJECT_ROOT / "docs" / "operating.md"
+
+# The pages of docs/operating/ that are a capability's; all others are about what an operator does.
+_TASKS = frozenset(path.stem for path in (PROJECT_ROOT / "tasks").glob("[!_]*.py"))
 
 # Python's own types in an operator's words; all others tell theirs.
 _PYTHON = {
@@ -113,15 +120,15 @@ def _refusal() -> str:
 def _sections(model: type[Settings]) -> Iterator[str]:
     """A capability's keys, and a table for each type that they hold tables of."""
     title = f"`{model.prefix}`" if model.prefix else "Keys without a prefix"
-    yield _section(f"## {title}", (model.__doc__ or "").strip(), "key", _rows(model, model.prefix))
-    yield from _item_sections(model, model.prefix)
+    yield _section(f"## {title}", (model.__doc__ or "").strip(), "key", _rows(model, model.key))
+    yield from _item_sections(model, model.key)
 
 
-def _item_sections(model: type[BaseModel], prefix: str) -> Iterator[str]:
+def _item_sections(model: type[BaseModel], key_of: Key) -> Iterator[str]:
     for name, hint in _hints(model).items():
         for item, is_listed in _items(hint):
-            key = f"{prefix}{name}"
-            below = f"{key}[]." if is_listed else f"{key}."
+            key = key_of(name)
+            below = partial(add, f"{key}[]." if is_listed else f"{key}.")
             title = f"### {item.heading} of `{key}`"
             yield _section(title, item.introduction, "field", _rows(item, below))
             yield from _item_sections(item, below)
@@ -150,11 +157,9 @@ def _section(title: str, introduction: str, first: str, rows: Iterable[str]) -> 
     )
 
 
-def _rows(model: type[BaseModel], prefix: str) -> list[str]:
+def _rows(model: type[BaseModel], key_of: Key) -> list[str]:
     hints = _hints(model)
-    return [
-        _row(f"{prefix}{name}", field, hints[name]) for name, field in model.model_fields.items()
-    ]
+    return [_row(key_of(name), field, hints[name]) for name, field in model.model_fields.items()]
 
 
 def _hints(model: type[BaseModel]) -> dict[str, Any]:
@@ -250,14 +255,22 @@ def _literal(value: Any) -> str:
 
 
 def index() -> str:
-    """The whole of docs/operating.md: its table is made anew of what the pages begin with."""
-    rows = ["| page | answers |", "|---|---|"]
+    """The whole of docs/operating.md: its tables are made anew of what the pages begin with."""
+    page = INDEX.read_text()
+    for heading, rows in (("page", _rows_of_pages(True)), ("topic", _rows_of_pages(False))):
+        table = "\n".join((f"| {heading} | answers |", "|---|---|", *rows, ""))
+        there = re.search(rf"^\| {heading} .*?\n(?!\|)", page, re.M | re.S)
+        assert there, f"{INDEX.name} has no table of every {heading}"
+        page = page.replace(there[0], table)
+    return page
+
+
+def _rows_of_pages(of_capabilities: bool) -> Iterator[str]:
+    """A row for each page: those of capabilities, or all others that say what they answer."""
     for page in sorted(INDEX.with_suffix("").glob("*.md")):
         summary = page.read_text().splitlines()[2]
-        if summary.startswith("> "):
-            rows.append(f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |")
-    table = "\n".join(rows) + "\n"
-    return re.sub(r"^\| page .*?\n(?!\|)", lambda _: table, INDEX.read_text(), flags=re.M | re.S)
+        if (page.stem in _TASKS) == of_capabilities and summary.startswith("> "):
+            yield f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |"
 
 
 def stale(path: Path, content: str, source: str) -> Iterator[str]:

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How this checkout's commit stands to another one.
+Standing = Literal["same", "newer", "older", "apart", "unknown"]
+
+
+class Build(NamedTuple):
+    """What a deploy is made with: version, full commit (None when it is not known), uncommitted."""
+
+    version: str
+    commit: str | None
+    dirty: bool
 
 
 def version(root: Path = ROOT) -> str:
@@ -14,11 +27,59 @@ def version(root: Path = ROOT) -> str:
 
     `-dirty` says that tracked files differ from the commit.
     """
-    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    project = _project(root)
     # A checkout has a .git of its own: that of a folder above would tell of something else.
     if not (root / ".git").exists():
-        return str(project)
+        return project
     return f"{project} ({_commit(root)})"
+
+
+@cache
+def build(root: Path = ROOT) -> Build:
+    """The same for programs; no git checkout, and one of which git does not tell, have no commit.
+
+    Asked once: what is changed while a run goes on is not what it was planned with.
+    """
+    head = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
+    if head is None or head.returncode != 0:
+        return Build(_project(root), None, dirty=False)
+    changed = _git(root, "diff-index", "--quiet", "HEAD", "--")
+    dirty = changed is None or changed.returncode != 0
+    return Build(_project(root), head.stdout.strip(), dirty=dirty)
+
+
+@cache
+def standing(other: str, root: Path = ROOT) -> Standing:
+    """How this checkout's commit stands to `other`, a full commit; what git does not know is so."""
+    own = build(root).commit
+    if own is None:
+        return "unknown"
+    if own == other:
+        return "same"
+    behind, ahead = _is_ancestor(root, own, other), _is_ancestor(root, other, own)
+    if behind is None or ahead is None:
+        return "unknown"
+    return "older" if behind else "newer" if ahead else "apart"
+
+
+def _is_ancestor(root: Path, first: str, second: str) -> bool | None:
+    """Whether `second` has `first` in its history; None when git does not know one of them."""
+    result = _git(root, "merge-base", "--is-ancestor", first, second)
+    return None if result is None or result.returncode not in (0, 1) else result.returncode == 0
+
+
+def _project(root: Path) -> str:
+    return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
+
+
+def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str] | None:
+    """What git answers; None where there is no git."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return None
 
 
 def _commit(root: Path) -> str:

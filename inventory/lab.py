@@ -27,6 +27,8 @@ def _group(name):
             {
                 "ssh_hostname": values["address"],
                 "private_address": values["address"],
+                # As `lab gpu` left it.
+                **({"gpu_count": values["gpus"]} if name == "gpu" else {}),
             },
         )
         for host, values in _lab["hosts"].items()

@@ -16,6 +16,8 @@ gpu = (
         ("gpu2.example.internal", {"private_address": "10.20.0.12"}),
     ],
     {
+        # How many GPUs each has; fewer is a failure. 0 is a host that serves from the CPU.
+        "gpu_count": 1,
         # Serve the gateway, on the private address; the firewall lets only gateways through.
         "ollama_listen": "private",
         "ollama_models": ["gpt-oss:20b"],

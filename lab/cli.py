@@ -246,6 +246,8 @@ def _give_gpus(
 ) -> None:
     with timed(f"{name}: shows the GPUs of {profile}"):
         gpu.install(lab, name, profile, kernel, memory)
+    hosts.count_gpus(lab, name, len(gpu.PROFILES[profile].gpus))
+    _write_json(lab)
 
 
 def _refuse_other_kind(lab: Lab, asked: Mapping[str, Kind]) -> None:
@@ -291,7 +293,7 @@ def _write_json(lab: Lab) -> None:
     records = hosts.known(lab)
     keys = [(lab.host_dir(name) / "known_hosts").read_text() for name in records]
     lab.known_hosts.write_text("".join(keys))
-    shown = ("groups", "address", "address6", "release")
+    shown = ("groups", "address", "address6", "release", "gpus")
     state.write_json(
         lab.json_path,
         {

@@ -82,6 +82,12 @@ def known(lab: Lab) -> dict[str, dict[str, Any]]:
     return {name: record for name, record in records.items() if record}
 
 
+def count_gpus(lab: Lab, name: str, gpus: int) -> None:
+    """Have the record of a host say how many GPUs it shows."""
+    path = lab.host_dir(name) / "host.json"
+    write_json(path, {**read_json(path), "gpus": gpus})
+
+
 def image_of(lab: Lab, name: str) -> Path:
     """Return the image of a host that was finished."""
     return Path(read_json(lab.host_dir(name) / "host.json")["image"])
@@ -111,6 +117,7 @@ def _make(lab: Lab, host: Host, image: Path) -> None:
     addresses = [lab.address(host.index), lab.address6(host.index)]
     (folder / "known_hosts").write_text(f"{','.join([host.name, *addresses])} {key}\n")
     record = {
+        "gpus": 0,
         "release": name_of(image),
         "image": str(image),
         "groups": host.groups,

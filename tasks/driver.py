@@ -40,7 +40,7 @@ from fleet.kit.packages import install_packages
 from fleet.kit.refuse import refuse
 from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import enable_unit
-from fleet.ollama.servers import instances_of
+from fleet.ollama.servers import wants_gpus
 from fleet.serving.operations import roll_reboot
 
 _SOMEBODY_ELSES = (
@@ -137,7 +137,7 @@ def _make_nodes() -> None:
 
 def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:
     """Ollama drops GPUs of an older driver; a host whose servers are all on the CPU needs none."""
-    if any(item.gpus != () for item in instances_of(me)):
+    if wants_gpus(me):
         require_driver(
             name="Require what Ollama needs",
             floor=floor_of(hardware),

@@ -23,7 +23,7 @@ Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
 # The smallest fleet on two machines.
 GPU: tuple[str, Mapping[str, Any]] = (
     "gpu",
-    {"private_address": "10.0.0.11", "ollama_listen": "private"},
+    {"private_address": "10.0.0.11", "ollama_listen": "private", "gpu_count": 0},
 )
 EDGE: tuple[str, Mapping[str, Any]] = (
     "gateway",
@@ -32,7 +32,7 @@ EDGE: tuple[str, Mapping[str, Any]] = (
 # ... and on one.
 BOX: tuple[str, Mapping[str, Any]] = (
     "gpu gateway",
-    {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]},
+    {"private_address": "10.0.0.5", "gateway_keys": ["team-a"], "gpu_count": 0},
 )
 
 # Each file of tests/alternatives is a host of its own, for one capability.
@@ -102,6 +102,7 @@ ALTERNATIVE_GPU: dict[str, Any] = {
     "firewall_container_interfaces": ["docker0", "dify0"],
     "firewall_log_drops": False,
     "firewall_confirm_within": "2m",
+    "gpu_count": 0,
     "driver_source": "nvidia",
     "driver_branch": 595,
     "driver_version": "595.91.07",
@@ -183,6 +184,7 @@ EVERYTHING: tuple[str, Mapping[str, Any]] = (
     " ".join(["gpu", "gateway", *(item.GROUPS for item in _OWN_HOSTS)]),
     {
         "private_address": "10.0.0.5",
+        "gpu_count": 0,
         "ollama_listen": "private",
         "gateway_keys": ["webui"],
         **{key: value for item in _OWN_HOSTS for key, value in item.LEAST.items()},
@@ -230,7 +232,7 @@ def fleet_of(hosts: Hosts) -> Fleet:
     Raises:
         SettingsError: what is declared is refused.
     """
-    return load_fleet(inventory_of(hosts), CAPABILITIES)
+    return load_fleet(inventory_of(hosts), CAPABILITIES, deploys=True)
 
 
 @pytest.fixture(autouse=True)

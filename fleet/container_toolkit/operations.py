@@ -11,9 +11,10 @@ from fleet.docker.merge import merge
 from fleet.docker.operations import VALIDATE, RefusedError, install_owned, read_owned
 from fleet.docker.paths import DOCKER_CONFIG
 from fleet.driver.facts import DrivenGpu, DrivenGpus
-from fleet.kit.commands import Commands, fail, or_journal
+from fleet.kit.commands import Commands, or_journal
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.paths import RUN, STAGE
+from fleet.kit.refuse import refusal
 
 _RUNTIME = ("runtimes", "nvidia")
 
@@ -45,7 +46,7 @@ def register_runtime(wanted: bool) -> Commands:
     try:
         current, owned = read_owned(TOOLKIT_OWNED)
     except RefusedError as error:
-        yield fail(f"{host.name}: {error}")
+        yield refusal(f"{host.name}: {error}")
         return
     if not wanted:
         if owned:

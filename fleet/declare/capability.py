@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import click
 
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.preflight import Ask, Line
 from fleet.declare.settings import Settings
+from fleet.declare.status import Look
 from fleet.declare.types import AnyNetwork
 from fleet.kit.places import Directory
 
@@ -88,7 +90,9 @@ class Capability:
     `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
     send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
-    another disk. `commands` are its own of the command `fleet`.
+    another disk. `preflight` are its checks of a host that is to be deployed, by the deploy's own
+    judgement; they read only, on bare hosts too. `status` is what it asks of a host that runs.
+    `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -103,4 +107,6 @@ class Capability:
     directories: Callable[[FleetHost], Iterable[Directory]] = _none
     problems: Problems = _none
     stored_problems: Problems = _none
+    preflight: Callable[[FleetHost, Fleet, Ask], Iterable[Line]] = _none
+    status: Callable[[FleetHost, Fleet], Iterable[Look]] = _none
     commands: tuple[click.Command, ...] = ()

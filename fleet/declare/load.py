@@ -21,7 +21,7 @@ from fleet.declare.refusals import explain, unknown_keys
 from fleet.declare.settings import Settings
 from fleet.declare.stores import store_of
 from fleet.kit.errors import FleetError, SettingsError
-from fleet.kit.secrets import SecretStore, host_in_store
+from fleet.kit.secrets import SecretStore, host_in_store, making_of
 
 _ADDRESS = re.compile("[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?|::1")
 # A connector may stand before it, as in `@ssh/gpu1`.
@@ -32,11 +32,16 @@ _Settings = TypeVar("_Settings", bound=Settings)
 
 @lru_cache(maxsize=1)
 def load_fleet(
-    inventory: Inventory, capabilities: tuple[Capability, ...], file: Path | None = None
+    inventory: Inventory,
+    capabilities: tuple[Capability, ...],
+    file: Path | None = None,
+    *,
+    deploys: bool = False,
 ) -> Fleet:
     """Check the whole inventory; once, though every host's deploy asks for it.
 
-    `file` is where it is written; None when it is in no file.
+    `file` is where it is written; None when it is in no file. Whoever `deploys` makes the secrets
+    that the store lacks.
 
     Raises:
         FleetError: pyinfra's command line runs elsewhere than in the project's directory, or the
@@ -58,6 +63,7 @@ def load_fleet(
     problems += _alike_in_stores(hosts)
     _refuse(problems)
     secrets = SecretStore(store_of(file, PROJECT_ROOT))
+    secrets.making = making_of(deploys=deploys)
     fleet = Fleet(hosts, capabilities, secrets, PROJECT_ROOT)
     _refuse([line for host in hosts for line in _problems(host, fleet)])
     _refuse(
@@ -93,7 +99,7 @@ def _load_host(
     problems += [f"{name}: {text}" for text in unknown_keys(data, models)]
 
     def build(model: type[_Settings]) -> _Settings | None:
-        keys = {f"{model.prefix}{field}": field for field in model.model_fields}
+        keys = {model.key(field): field for field in model.model_fields}
         values = {field: data[key] for key, field in keys.items() if key in data}
         try:
             return model(**values)
@@ -163,9 +169,7 @@ def _problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         groups = ", ".join(sorted(host.groups)) or "none"
         wanted = " or ".join(group_names(fleet.capabilities))
         switches = " or ".join(
-            f"{item.settings.prefix}{item.switch} = True"
-            for item in fleet.capabilities
-            if item.switch
+            f"{item.settings.key(item.switch)} = True" for item in fleet.capabilities if item.switch
         )
         yield (
             f"{host.name}: in groups {groups}, but a host needs {wanted}, or {switches}, to have "

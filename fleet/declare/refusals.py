@@ -38,7 +38,7 @@ def explain(
             yield f"{name}: {_worded(model, item, '')}"
             continue
         field, *place = item["loc"]
-        key = f"{model.prefix}{field}"
+        key = model.key(str(field))
         value: Any = values[str(field)]
         for part in place:
             if not _holds(value, part):
@@ -54,7 +54,7 @@ def unknown_keys(data: Mapping[str, Any], models: Iterable[type[Settings]]) -> I
     """A line for each key of a host's data that is neither one of `models` nor pyinfra's."""
     ours, renamed = set[str](), dict[str, str]()
     for model in models:
-        ours |= {f"{model.prefix}{name}" for name in model.model_fields}
+        ours |= set(map(model.key, model.model_fields))
         renamed |= model.renamed
     known = ours | _pyinfra_keys()
     for key in sorted(set(data) - known):

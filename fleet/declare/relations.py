@@ -16,7 +16,7 @@ def missing(host: FleetHost, settings: Settings, fixes: Mapping[str, str]) -> It
     """
     for field, fix in fixes.items():
         if getattr(settings, field) is None:
-            yield f"{host.name}: {settings.prefix}{field} is missing; set it to {fix}"
+            yield f"{host.name}: {settings.key(field)} is missing; set it to {fix}"
 
 
 def unreachable(

@@ -49,8 +49,15 @@ class Settings(Declared):
     Docstrings of subclasses and descriptions of fields are what docs/settings.md says of them. A
     field's `json_schema_extra` may hold `unit`, where the type does not say it, and `exposes`, the
     warning beside a setting that opens something. `renamed` has each former key, as it was written,
-    and what to write now: a refusal ends with it.
+    and what to write now: a refusal ends with it. `unprefixed` are fields whose key is their name
+    as it stands: a word that begins as the prefix does, such as `gpus` beside `gpu_count`.
     """
 
     prefix: ClassVar[str]
     renamed: ClassVar[Mapping[str, str]] = {}
+    unprefixed: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def key(cls, field: str) -> str:
+        """What an inventory calls the setting `field`."""
+        return field if field in cls.unprefixed else f"{cls.prefix}{field}"

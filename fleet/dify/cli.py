@@ -37,7 +37,7 @@ def dify_backup(inventory: Path, host: str, into: Path) -> None:
     click.echo(copy)
 
 
-@dify_group.command("restore")
+@dify_group.command("restore", short_help="Have ARCHIVE put back by a deploy.")
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("host")
 @click.argument("archive", type=click.Path(path_type=Path))

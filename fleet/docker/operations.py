@@ -12,10 +12,11 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from fleet.docker.facts import DockerInfo, GroupMembers, OwnedFile
 from fleet.docker.merge import Path, leaves, merge
 from fleet.docker.paths import DOCKER_CONFIG, DOCKER_OWNED, DOCKER_ROOT, DOCKER_UNIT
-from fleet.kit.commands import Commands, fail, or_journal
+from fleet.kit.commands import Commands, or_journal
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.on_host.outside import FormError, parsed
+from fleet.kit.refuse import refusal
 
 # By the unit's own command line too: a key that is also a flag there keeps the daemon from
 # starting. Of its variables ($DOCKER_OPTS) only the shell that starts it knows the values.
@@ -56,7 +57,7 @@ def install_daemon_config(declared: Mapping[str, Any]) -> Commands:
         refuse_unknown_log_opts(wanted)
         _refuse_lost_containers(wanted, host.get_fact(DockerInfo))
     except RefusedError as error:
-        yield fail(f"{host.name}: {error}")
+        yield refusal(f"{host.name}: {error}")
         return
     ours = {path for path, _ in leaves(declared)}
     yield from install_owned(DOCKER_OWNED, current, wanted, owned, ours)

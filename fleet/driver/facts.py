@@ -10,6 +10,7 @@ from pyinfra.api import FactBase, StringCommand
 from typing_extensions import override
 
 from fleet.driver.settings import branch_in
+from fleet.kit.on_host.outside import counted
 
 Flavor = Literal["open", "proprietary"]
 
@@ -134,11 +135,12 @@ class GpuHardwareFact(FactBase[GpuHardware]):
 
 @dataclass(frozen=True)
 class DrivenGpu:
-    """A GPU as its driver knows it: index in the order of the bus, UUID and product name."""
+    """A GPU as its driver knows it: index in the order of the bus, UUID, name and PCI address."""
 
     index: int
     uuid: str
     name: str
+    address: str = ""
 
     def __str__(self) -> str:
         """`0: NVIDIA H100 80GB HBM3 (GPU-...)`."""
@@ -153,17 +155,19 @@ class DrivenGpus(FactBase[tuple[DrivenGpu, ...]]):
     @override
     def command(self) -> StringCommand:
         return StringCommand(
-            "nvidia-smi --query-gpu=index,uuid,name --format=csv,noheader 2>/dev/null || true"
+            "nvidia-smi --query-gpu=index,uuid,pci.bus_id,name --format=csv,noheader"
+            " 2>/dev/null || true"
         )
 
     @override
     def process(self, output: list[str]) -> tuple[DrivenGpu, ...]:
         # Without a driver it says so on standard output.
-        found = [line.split(", ", 2) for line in output]
+        found = [line.split(", ", 3) for line in output]
         return tuple(
-            DrivenGpu(int(parts[0]), parts[1], parts[2])
+            # nvidia-smi writes the domain with eight digits and in capitals, sysfs with four.
+            DrivenGpu(index, parts[1], parts[3], parts[2].lower()[-12:])
             for parts in found
-            if len(parts) == 3 and parts[0].isdecimal()
+            if len(parts) == 4 and (index := counted(parts[0])) is not None
         )
 
 

@@ -26,6 +26,8 @@ from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.jobs import run_job, start_job
 from fleet.kit.paths import LIB
+from fleet.kit.planned import HOST, Restart, will_restart
+from fleet.kit.refuse import refusal
 from fleet.kit.units import run_unit
 
 INSTALLER = f"{LIB}/driver_install.py"
@@ -123,6 +125,7 @@ def reboot_into_driver(
         message = f"{reason}; reboot this host yourself (driver_reboot = 'never')"
         host.log(message, log_func=logger.warning)
         return
+    will_restart(Restart(HOST, "reboot"))
     with _turn(policy == "one-at-a-time"):
         if policy == "one-at-a-time" and _LOST:
             yield fail(
@@ -210,12 +213,13 @@ def require_driver(floor: int, remedy: str, *, installed_here: bool) -> Commands
     if installed_here and state.needs_reboot:
         host.noop("the driver is judged after the reboot")
     elif state.loaded is None:
-        yield fail(
+        # One of ours is installed by now; another one nobody brings.
+        yield (fail if installed_here else refusal)(
             f"{host.name}: no NVIDIA driver is loaded, and Ollama would use the CPU without a "
             f"word; {remedy}"
         )
     elif state.loaded.branch < floor:
-        yield fail(
+        yield (fail if installed_here else refusal)(
             f"{host.name}: driver {state.loaded} is loaded, and Ollama needs {floor} or newer for "
             f"these GPUs: it would use the CPU without a word; {remedy}"
         )

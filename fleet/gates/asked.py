@@ -23,6 +23,7 @@ from fleet.gates.fit import Budget, Candidate
 from fleet.gates.gguf import read_keys
 from fleet.gates.memory import HOST_RESERVE, PUBLISHED, Shape, shape_of, weights_of
 from fleet.gates.placement import Placement, Surroundings, explain, obstacle, problems
+from fleet.gpu.settings import Gpus
 from fleet.kit.errors import FleetError
 from fleet.kit.on_host.registry import blob_url, manifest_url
 from fleet.kit.proxy import proxy_environment
@@ -43,6 +44,7 @@ from fleet.ollama.settings import Ollama
 Ask = Callable[..., Any]
 
 CPU_BY_DECLARATION = "CPU by declaration"
+CPU_UNDECLARED = "on the CPU, and nobody declared that"
 
 
 class UnknownMemoryError(FleetError):
@@ -57,6 +59,11 @@ def on_gpu(me: FleetHost, ask: Ask) -> list[Instance]:
     if not ask(GpuHardwareFact).gpus:
         return []
     return [item for item in instances_of(me) if item.gpus != ()]
+
+
+def why_on_cpu(me: FleetHost, item: Instance) -> str:
+    """Why the models of an instance that is not `on_gpu` are on the CPU."""
+    return CPU_BY_DECLARATION if me[Gpus].on_cpu or item.gpus == () else CPU_UNDECLARED
 
 
 def budgets(me: FleetHost, ask: Ask) -> list[Budget]:

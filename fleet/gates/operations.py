@@ -9,6 +9,7 @@ from fleet.declare.fleet import FleetHost
 from fleet.gates import asked as gates
 from fleet.gates.fit import judge
 from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.kit.refuse import refusal
 from fleet.ollama.servers import instances_of
 
 
@@ -35,7 +36,8 @@ def judge_memory(me: FleetHost, *, final: bool) -> Commands:
     for note in verdict.notes if final else ():
         host.log(note)
     if verdict.refusals:
-        yield fail("\n".join(f"{host.name}: {line}" for line in verdict.refusals))
+        text = "\n".join(f"{host.name}: {line}" for line in verdict.refusals)
+        yield fail(text) if final else refusal(text)
 
 
 @operation()
@@ -57,6 +59,6 @@ def judge_placement(me: FleetHost) -> Commands:
     wanting = gates.on_gpu(me, host.get_fact)
     for item in instances_of(me):
         if item not in wanting:
-            host.log(f"{item.unit}: {gates.CPU_BY_DECLARATION}")
+            host.log(f"{item.unit}: {gates.why_on_cpu(me, item)}")
     if texts := gates.misplaced(me, host.get_fact):
         yield fail("\n".join(f"{host.name}: {text}" for text in texts))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,13 +15,14 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
 from fleet.gateway.declared import (
     authority_certificate,
-    gateway_keys,
+    gateway_key,
     gateway_url,
     previous_gateway_key,
     trust_of,
 )
 from fleet.gateway.drain import every_gateway, warm
 from fleet.gateway.front import Change, Front
+from fleet.gateway.handout import handout_of, text_of
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
@@ -34,12 +37,15 @@ from fleet.ollama.settings import Ollama
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
 def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
     """Ask QUESTION through the gateway, as a client with a key does."""
-    import openai  # noqa: PLC0415 - heavy, and each deploy loads the list of commands
+    # Heavy, and each deploy loads the list of commands.
+    import openai  # noqa: PLC0415
+
+    from fleet.gateway.causes import Asked, cause_of  # noqa: PLC0415
 
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
     name = _usable_key(gateway).name
-    key = gateway_keys(fleet, gateway)[name]
+    key = gateway_key(fleet, name)
     model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
     click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
     url = str(gateway_url(gateway))
@@ -63,9 +69,10 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             first = first or time.monotonic() - began
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
-        proxy = proxy_of(url)
-        by = f" (asked through the proxy {proxy} of this machine's environment)" if proxy else ""
-        raise click.ClickException(f"{url}: {error}{by}") from None
+        declared = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
+        names = tuple(dict.fromkeys(declared))
+        asked = Asked(url, name, model, names, str(inventory), proxy_of(url))
+        raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
 
@@ -98,11 +105,38 @@ def key_list(inventory: Path) -> None:
 def key_show(inventory: Path, name: str) -> None:
     """Print the API key NAME, to be handed to its owner."""
     fleet = open_fleet(inventory)
-    gateway = _gateway_with(fleet, name)
-    click.echo(gateway_keys(fleet, gateway)[name].get_secret_value())
+    _gateway_with(fleet, name)
+    click.echo(gateway_key(fleet, name).get_secret_value())
 
 
-@key.command("rotate")
+@key.command("handout", short_help="Print what the owner of the API key NAME needs.")
+@click.argument("inventory", type=click.Path(path_type=Path))
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, the key in it.")
+def key_handout(inventory: Path, name: str, as_json: bool) -> None:
+    """Print what the owner of the API key NAME needs, as one text.
+
+    URL, key, limits, models, the authority to trust, and examples for curl, Python and Dify. The
+    key is in it: send it as you would send a password.
+
+    \b
+    Example:
+      fleet key handout inventory/prod.py research > research.txt
+    """
+    fleet = open_fleet(inventory)
+    gateway = _gateway_with(fleet, name, lambda host: gateway_url(host) is not None)
+    handout = handout_of(fleet, gateway, name, gateway_key(fleet, name))
+    if handout.declared.has_ended(datetime.now(UTC)):
+        raise click.ClickException(
+            f"the key {name!r} has ended: give it a later `expires` in gateway_keys, and deploy"
+        )
+    if as_json:
+        click.echo(json.dumps({"schema": "fleet-key-handout/1", **handout.as_object()}, indent=2))
+    else:
+        click.echo(text_of(handout), nl=False)
+
+
+@key.command("rotate", short_help="Give the API key NAME a new value.")
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("name")
 @click.option(
@@ -114,8 +148,7 @@ def key_rotate(inventory: Path, name: str, overlap: str) -> None:
     The present value stays valid for the overlap: gateways end it by themselves then.
     """
     fleet = open_fleet(inventory)
-    gateway = _gateway_with(fleet, name)
-    gateway_keys(fleet, gateway)
+    _gateway_with(fleet, name)
     try:
         until = datetime.now(UTC) + _overlap(overlap)
         value = fleet.secrets.rotate(f"gateway_key_{name}", until)
@@ -216,9 +249,11 @@ def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
     raise FleetError(f"{name}: no such GPU host; there are {known}")
 
 
-def _gateway_with(fleet: Fleet, name: str) -> FleetHost:
+def _gateway_with(
+    fleet: Fleet, name: str, usable: Callable[[FleetHost], bool] = lambda _: True
+) -> FleetHost:
     for gateway in fleet.running(Gateway):
-        if name in [item.name for item in gateway[Gateway].keys]:
+        if usable(gateway) and name in [item.name for item in gateway[Gateway].keys]:
             return gateway
     known = sorted(
         {item.name for gateway in fleet.running(Gateway) for item in gateway[Gateway].keys}

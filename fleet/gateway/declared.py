@@ -113,10 +113,13 @@ def gateway_names(host: FleetHost) -> tuple[str, ...]:
 
 
 def gateway_keys(fleet: Fleet, host: FleetHost) -> dict[str, SecretStr]:
-    """The API keys of a gateway: name to value. Missing ones are generated and kept."""
-    return {
-        key.name: fleet.secrets.api_key(f"gateway_key_{key.name}") for key in host[Gateway].keys
-    }
+    """The API keys of a gateway: name to value. A deploy makes what is missing."""
+    return {key.name: gateway_key(fleet, key.name) for key in host[Gateway].keys}
+
+
+def gateway_key(fleet: Fleet, name: str) -> SecretStr:
+    """The API key `name`; made by a deploy when missing."""
+    return fleet.secrets.api_key(f"gateway_key_{name}")
 
 
 def previous_gateway_key(fleet: Fleet, name: str) -> Previous | None:
@@ -166,7 +169,7 @@ def gateway_access(host: FleetHost, fleet: Fleet, key: str) -> Access:
     assert url is not None
     return Access(
         url,
-        gateway_keys(fleet, gateway)[key],
+        gateway_key(fleet, key),
         gateway[Gateway].tls == "private-ca",
     )
 

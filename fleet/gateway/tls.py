@@ -65,11 +65,22 @@ def issued(
     kept = store.read(f"{secret}_certificate")
     if kept is not None:
         certificate = x509.load_pem_x509_certificate(kept.get_secret_value().encode())
-        if _still_good(certificate, ca, key, wanted):
+        # What will be renewed in time is good enough for whoever renews nothing.
+        spare = RENEWAL if store.makes else timedelta(0)
+        if _still_good(certificate, ca, key, wanted, spare):
             return _pem(certificate), key_text
-    certificate = _issue(host, key, wanted, ca_key, ca)
-    store.replace(f"{secret}_certificate", _pem(certificate))
-    return _pem(certificate), key_text
+    name = f"{secret}_certificate"
+
+    def make() -> str:
+        return _pem(_issue(host, key, wanted, ca_key, ca))
+
+    made = store.text(name, make) if kept is None else store.renew(name, make)
+    if made is None:
+        raise FleetError(
+            f"{store.path(name)}: the next deploy makes another certificate (its names, its "
+            "authority or its end); deploy first"
+        )
+    return f"{made.get_secret_value()}\n", key_text
 
 
 def check_given(certificate: str, key: SecretStr) -> None:
@@ -107,8 +118,11 @@ def _authority(
             "both from one backup, or delete both and have all clients trust the new one"
         )
     if _is_ours(certificate) and not _may_speak_for(certificate, wanted):
-        certificate = _self_signed(key, certificate.subject, wanted)
-        store.replace(CA_CERTIFICATE, _pem(certificate))
+        subject = certificate.subject
+        made = store.renew(CA_CERTIFICATE, lambda: _pem(_self_signed(key, subject, wanted)))
+        # Whoever only reads gets the one that the gateways still have.
+        if made is not None:
+            certificate = x509.load_pem_x509_certificate(made.get_secret_value().encode())
     return key, certificate
 
 
@@ -186,7 +200,9 @@ def _still_good(
     ca: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
     names: list[_Name],
+    spare: timedelta,
 ) -> bool:
+    """Whether it is for these names, of this authority and key, and has more than `spare` left."""
     extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     return (
         set(extension.value) == set(names)
@@ -198,7 +214,7 @@ def _still_good(
         and certificate.public_key() == key.public_key()
         # Nor one of the future: this machine's clock was ahead when it was made.
         and certificate.not_valid_before_utc <= datetime.now(UTC)
-        and certificate.not_valid_after_utc > datetime.now(UTC) + RENEWAL
+        and certificate.not_valid_after_utc > datetime.now(UTC) + spare
     )
 
 

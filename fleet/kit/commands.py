@@ -8,6 +8,7 @@ from typing import Any
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
+from fleet.kit.connection.careful import Careful
 from fleet.kit.journal import journal_of
 
 Commands = Generator[StringCommand, None, None]
@@ -20,6 +21,9 @@ def barrier() -> Commands:
     pyinfra orders steps by each host's own list only: what is late in the list of one is early in
     that of another.
     """
+    # What others have done meanwhile may be among what was asked.
+    if isinstance(connector := host.connector, Careful):
+        connector.ask_anew()
     host.noop("nothing to do but to wait")
     yield from ()
 

@@ -15,6 +15,7 @@ from pyinfra.operations.util.files import generate_color_diff
 from fleet.kit.commands import Commands
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.paths import RUN, STAGE
+from fleet.kit.planned import will_write
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def install_files(
     if not changed:
         host.noop(f"{', '.join(file.path for file in files)} as declared")
         return
+    will_write(file.path for file in changed)
     if state.config.DIFF:
         for file in changed:
             show_diff(file)

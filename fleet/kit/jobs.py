@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import gevent  # type: ignore[import-untyped]
 from pyinfra import host
-from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.api import Host, QuoteString, StringCommand, operation
+from pyinfra.context import ctx_host
 
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.connection.prefix import UNIT_OPTIONS
@@ -17,6 +19,8 @@ from fleet.kit.facts.jobs import AnyJob, FailedJobs, LoggedRun
 from fleet.kit.journal import journal_of
 from fleet.kit.on_host.common import size_text
 
+# Host to the unit that an operation waits for there, and that does without it.
+awaited: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
 POLL = 1.0  # seconds between two looks at the host
 
 
@@ -52,6 +56,20 @@ def run_job(
     when it changed: at once on a terminal, every ten seconds elsewhere.
     """
     yield or_journal(start, unit)
+    here: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    awaited[here] = unit
+    try:
+        job = yield from _awaited(unit, look, describe, timeout)
+    finally:
+        awaited.pop(here, None)
+    if job is not None and job.has_failed:
+        yield _told(unit)
+
+
+def _awaited(
+    unit: str, look: Callable[[], AnyJob], describe: Callable[[AnyJob], str], timeout: float | None
+) -> Generator[StringCommand, None, AnyJob | None]:
+    """The job once it has ended; None, and a failure, when it has not within `timeout` seconds."""
     every = 1.0 if sys.stderr.isatty() else 10.0
     began = shown_at = time.monotonic()
     shown = ""
@@ -62,14 +80,13 @@ def run_job(
                 f"{host.name}: {unit} still runs after {timeout:.0f} s ({describe(job)}); it goes "
                 "on by itself, run the deploy again to wait for it"
             )
-            return
+            return None
         line = describe(job)
         if line != shown and now - shown_at >= every:
             host.log(line)
             shown, shown_at = line, now
         gevent.sleep(POLL)
-    if job.has_failed:
-        yield _told(unit)
+    return job
 
 
 def _told(unit: str) -> StringCommand:

@@ -12,6 +12,7 @@ from pyinfra.facts.deb import DebPackages
 from fleet.kit.apt import apt, refresh
 from fleet.kit.commands import Commands
 from fleet.kit.facts.apt import Installed, PackageVersions
+from fleet.kit.planned import will_write
 
 INSTALL = "apt-get install -y --no-install-recommends"
 
@@ -48,6 +49,7 @@ def install_versions(
     leaving = [name for name in instead_of or [] if name in installed]
     wrong = [name for name, wanted in versions.items() if not _is(installed.get(name), wanted)]
     if wrong or leaving:
+        will_write([masked_unit] if masked_unit else [])
         words = [QuoteString(f"{name}={wanted}") for name, wanted in versions.items()]
         words += [QuoteString(f"{name}-") for name in leaving]
         yield from refresh()
@@ -98,6 +100,7 @@ def install_at_least(
     if not (missing or leaving):
         host.noop(f"{', '.join(wanted)} installed")
         return
+    will_write([masked_unit] if masked_unit else [])
     yield from refresh()
     yield StringCommand(
         "candidate=$(LC_ALL=C apt-cache policy",

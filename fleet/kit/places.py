@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, fail
+from fleet.kit.commands import Commands
 from fleet.kit.facts.places import Place, Places
+from fleet.kit.refuse import refusal
 
 # What a new file system has, and nobody has put there.
 _NOBODYS = frozenset({"lost+found"})
@@ -95,7 +96,7 @@ def have_directory(directory: Directory, group: str, mode: str) -> Commands:
     """
     place = host.get_fact(Places, paths=[directory.path])[directory.path]
     if problem := problem_of(directory, place):
-        yield fail(f"{host.name}: {problem}")
+        yield refusal(f"{host.name}: {problem}")
         return
     if (place.user, place.group, place.mode) == (directory.user, group, mode):
         host.noop(f"{directory.path} as declared")

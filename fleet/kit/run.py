@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
 from pyinfra import host, logger, state
-from pyinfra.api import FunctionCommand, Host, State, operation
+from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.context import ctx_host, ctx_state
@@ -18,6 +21,7 @@ from pyinfra.context import ctx_host, ctx_state
 from fleet.kit.commands import Commands, fail
 from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
+from fleet.kit.refuse import refused
 
 _Make = Callable[[], Iterator[PyinfraCommand]]
 
@@ -26,6 +30,8 @@ _REASONS: WeakKeyDictionary[Host, str] = WeakKeyDictionary()
 # Host to the other run that has its lock, empty when this one has it, or to why nobody can.
 _LOCKS: WeakKeyDictionary[Host, str | ConnectError] = WeakKeyDictionary()
 _LOCKING = BoundedSemaphore()
+# In the environment: a deploy takes the locks of other runs away. No inventory is to say so.
+FORCE = "LLM_FLEET_FORCE"
 
 
 @contextmanager
@@ -49,6 +55,11 @@ def alone() -> Iterator[None]:
         return
     if host in state.failed_hosts:
         _REASONS[host] = _trouble(host)
+    elif why := refused(host):
+        _REASONS[host] = why
+        host.log_styled(why, fg="red", log_func=logger.error)
+        state.fail_hosts({host})  # type: ignore[no-untyped-call]
+        return
     for op_hash, data in state.ops[host].items():
         names = ", ".join(state.op_meta[op_hash].names)
         data.command_generator = _guarded(state, host, names, data.command_generator)
@@ -73,6 +84,11 @@ def lock_host() -> Commands:
     yield from ()
 
 
+def is_forced() -> bool:
+    """Whether this run is to end others that are at work on its hosts."""
+    return os.environ.get(FORCE) == "1"
+
+
 def _lock_all(state: State) -> None:
     """One host after the other, in the inventory's order, until another run is met.
 
@@ -84,7 +100,9 @@ def _lock_all(state: State) -> None:
             continue
         connector = item.connector
         try:
-            _LOCKS[item] = connector.hold() if isinstance(connector, Careful) else ""
+            _LOCKS[item] = (
+                connector.hold(force=is_forced()) if isinstance(connector, Careful) else ""
+            )
         except ConnectError as error:
             _LOCKS[item] = error
         except (OSError, SSHException) as error:
@@ -98,8 +116,23 @@ def give_way() -> Commands:
         where = "; ".join(f"{name} by {other}" for name, other in taken.items())
         yield fail(
             f"{host.name}: nothing was changed on any host, another deploy is at work: {where}; "
-            "deploy when it has ended"
+            f"deploy when it has ended; {FORCE}=1 in the environment (`fleet deploy --force`) ends "
+            "it first"
         )
+
+
+def quietly(command: StringCommand) -> None:
+    """Run `command` on the host of an operation that is executed, which is no change by that.
+
+    Raises:
+        FleetError: it failed.
+    """
+    here: Host = ctx_host.get()  # type: ignore[no-untyped-call]
+    given: Any = pop_global_arguments(ctx_state.get(), here, {})[0]  # type: ignore[no-untyped-call]
+    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
+    ok, output = here.run_shell_command(command, **arguments)
+    if not ok:
+        raise FleetError(f"{here.name}: {output.stderr or 'a command failed without a word'}")
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Named secrets, one store an inventory, outside git.
 
 A store is a directory of mode 0700 with one file of mode 0600 a secret. Values are generated when
-first asked for and then kept, so that a rebuilt fleet has the keys that its clients know.
+a deploy first asks for them and then kept, so that a rebuilt fleet has the keys that its clients
+know.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,6 +36,40 @@ def host_in_store(host: str) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "-", host).strip("-")
 
 
+class Making(Enum):
+    """What becomes of a secret that a store lacks: only a deploy may make one.
+
+    Whoever reads a store that lacks one has the wrong store, and a value that was made there and
+    then is one that no host knows.
+    """
+
+    KEPT = "it is made, and kept"
+    IMAGINED = "something stands in its place for this run, and is kept nowhere"
+    REFUSED = "whoever asks is told"
+
+
+# Store to the names of what a deploy would make in it, for a run that only looks.
+_IMAGINED: dict[Path, dict[str, SecretStr]] = {}
+_LOOKING: list[bool] = []
+
+
+def only_look() -> None:
+    """Have this process, which would otherwise deploy, write into no store."""
+    _LOOKING.append(True)
+
+
+def imagined() -> dict[Path, tuple[str, ...]]:
+    """Each store that lacks secrets which a deploy would make, to their names."""
+    return {root: tuple(sorted(values)) for root, values in _IMAGINED.items() if values}
+
+
+def making_of(*, deploys: bool) -> Making:
+    """What a process does about missing secrets; `deploys` says that it may be a deploy."""
+    if not deploys:
+        return Making.REFUSED
+    return Making.IMAGINED if _LOOKING else Making.KEPT
+
+
 class Previous(NamedTuple):
     """The value that a key had before its rotation, and until when it is still let in."""
 
@@ -42,7 +78,9 @@ class Previous(NamedTuple):
 
 
 class SecretStore:
-    """The secrets of one inventory, kept under `root`."""
+    """The secrets of one inventory, kept under `root`; `making` is what becomes of missing ones."""
+
+    making = Making.KEPT
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,11 +112,45 @@ class SecretStore:
 
     def api_key(self, name: str) -> SecretStr:
         """The API key `name`, generated when missing: `sk-` and 64 lower-case hex digits."""
-        return self.read(name) or self._keep(name, f"sk-{secrets.token_hex(32)}")
+        return self.text(name, lambda: f"sk-{secrets.token_hex(32)}")
 
     def text(self, name: str, make: Callable[[], str]) -> SecretStr:
-        """The secret text `name`, made by `make` when missing."""
-        return self.read(name) or self._keep(name, make())
+        """The secret text `name`, made by `make` when missing.
+
+        Raises:
+            FleetError: it is missing, and this process may make none.
+        """
+        kept = self._imagined.get(name) or self.read(name)
+        if kept is not None:
+            return kept
+        if not self.makes:
+            raise FleetError(
+                f"{self.path(name)}: this store has no such secret, and reading makes none; deploy "
+                "first, or copy the store that the gateways were deployed from"
+            )
+        if self.making is Making.IMAGINED:
+            return self._imagined.setdefault(name, SecretStr(make().strip()))
+        return self._keep(name, make())
+
+    @property
+    def makes(self) -> bool:
+        """Whether this process makes what is missing, be it for this run alone."""
+        return self.making is not Making.REFUSED
+
+    def renew(self, name: str, make: Callable[[], str]) -> SecretStr | None:
+        """`make` a new value of `name`, which is there; None in a process that may make none."""
+        if not self.makes:
+            return None
+        value = SecretStr(make().strip())
+        if self.making is Making.IMAGINED:
+            self._imagined[name] = value
+        else:
+            self.replace(name, value.get_secret_value())
+        return value
+
+    @property
+    def _imagined(self) -> dict[str, SecretStr]:
+        return _IMAGINED.setdefault(self.root, {}) if self.making is Making.IMAGINED else {}
 
     def previous(self, name: str) -> Previous | None:
         """What `rotate` kept of the API key `name`, be it still valid or not.

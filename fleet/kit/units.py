@@ -7,10 +7,12 @@ from urllib.parse import urlsplit
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
-from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.kit.commands import Commands, or_journal, when_answers
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
-from fleet.kit.paths import STARTED
+from fleet.kit.paths import STARTED, UNITS
+from fleet.kit.planned import Restart, will_restart, written
+from fleet.kit.refuse import refusal
 
 
 @operation()
@@ -35,7 +37,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     """
     current = host.get_fact(UnitState, unit=unit, files=files)
     if current.is_transient:
-        yield fail(
+        yield refusal(
             f"{host.name}: {unit} was started by systemd-run, and systemd would delete the unit's "
             f"file when that one ends; run there: systemctl stop {unit}; then reboot, and deploy"
         )
@@ -44,6 +46,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if reload_files:
         loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
     verb = next_verb(current, loaded)
+    verb = _foreseen(unit, current, verb, files, reload_files or [])
     noted = current.is_noted and loaded.is_noted
     if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
@@ -72,6 +75,23 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
         yield _keep_note(unit, reloaded=True)
 
 
+def _foreseen(
+    unit: str, current: Unit, verb: str | None, files: list[str], reload_files: list[str]
+) -> str | None:
+    """`verb`; of a unit that is only planned, what comes of files that are written before it."""
+    if not current.is_active:
+        return verb
+    new = written([unit, f"{UNITS}/{unit}", *files])
+    if verb == "restart" or new:
+        will_restart(Restart(unit, "restart", new))
+        return "restart"
+    new = written(reload_files)
+    if verb == "reload" or new:
+        will_restart(Restart(unit, "reload", new))
+        return "reload"
+    return verb
+
+
 @operation()
 def unmask_unit(unit: str) -> Commands:
     """Have no mask left on `unit` by a run that died while it installed the package."""
@@ -92,6 +112,8 @@ def enable_unit(unit: str) -> Commands:
 def stop_unit(unit: str) -> Commands:
     """Have `unit` disabled and not running; a unit that is not installed is left at that."""
     current = host.get_fact(UnitState, unit=unit, files=[])
+    if current.is_active:
+        will_restart(Restart(unit, "stop"))
     if current.is_enabled:
         yield StringCommand("systemctl disable --quiet", QuoteString(unit))
     # One whose file was removed runs on, and is as good as unknown.

@@ -74,12 +74,10 @@ class ModelsJob(FactBase[LoaderRun]):
 
     @override
     def command(self, unit: str, path: str) -> StringCommand:
-        # The loader's user could lay a link or a FIFO there: neither is followed, or waited for.
         return StringCommand(
             show_job(unit),
-            "dd iflag=nofollow,nonblock,fullblock bs=1M count=1 status=none",
-            QuoteString(f"if={path}"),
-            "2>/dev/null || echo '{}'; echo; systemctl show --value -p SubState --",
+            show_state(path),
+            "; systemctl show --value -p SubState --",
             QuoteString(unit),
             "; systemctl show --value -p ExecMainStatus --",
             QuoteString(unit),
@@ -95,13 +93,25 @@ class ModelsJob(FactBase[LoaderRun]):
                 active_state = "inactive"
             elif restarts not in _FEW:
                 active_state = "failed"
-        try:
-            models = parsed("".join(lines) or "{}", _STATE).get("models") or {}
-        except FormError:
-            # Half a file, or somebody else's: how far it is is not known.
-            models = {}
-        return LoaderRun(
-            active_state,
-            result,
-            {name: ModelProgress.from_entry(entry) for name, entry in models.items()},
-        )
+        return LoaderRun(active_state, result, read_state("".join(lines)))
+
+
+def show_state(path: str) -> StringCommand:
+    """Prints the loader's state file `path`, or `{}`, and a line feed.
+
+    The loader's user could lay a link or a FIFO there: neither is followed, or waited for.
+    """
+    return StringCommand(
+        "dd iflag=nofollow,nonblock,fullblock bs=1M count=1 status=none",
+        QuoteString(f"if={path}"),
+        "2>/dev/null || echo '{}'; echo",
+    )
+
+
+def read_state(text: str) -> dict[str, ModelProgress]:
+    """Each model of a state file to how far it is; none of what is half a file, or no such file."""
+    try:
+        models = parsed(text or "{}", _STATE).get("models") or {}
+    except FormError:
+        return {}
+    return {name: ModelProgress.from_entry(entry) for name, entry in models.items()}

@@ -18,6 +18,7 @@ from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.paths import UNITS
+from fleet.kit.planned import Restart, will_restart, will_write
 from fleet.kit.releases import Tarball, fetch_release
 from fleet.kit.trials import try_unit
 from fleet.kit.units import next_verb
@@ -57,6 +58,7 @@ def switch_release(version: str) -> Commands:
     """Have `current` point to a release that is there."""
     directory = f"{OLLAMA_ROOT}/{version}"
     if host.get_fact(OllamaReleases, version=version).current != directory:
+        will_write([OLLAMA_CURRENT])
         # Renamed over the old one: there is no moment without a link.
         yield StringCommand(
             "ln -sfn", directory, f"{OLLAMA_CURRENT}.new",
@@ -209,6 +211,7 @@ def remove_servers(instances: list[Instance]) -> Commands:
     gone = [path for path in servers.paths if not _belongs(path, keep)]
     for unit in servers.running:
         if unit not in keep:
+            will_restart(Restart(unit, "stop"))
             # One that has failed would be listed for ever.
             name = QuoteString(unit)
             yield or_journal(

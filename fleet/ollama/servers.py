@@ -73,6 +73,11 @@ def instances_of(host: FleetHost) -> tuple[Instance, ...]:
     )
 
 
+def wants_gpus(host: FleetHost) -> bool:
+    """Whether any server of the host is to have GPUs, where there are some."""
+    return any(item.gpus != () for item in instances_of(host))
+
+
 def _instance(  # noqa: PLR0913, PLR0917 - a field each
     host: FleetHost, name: str | None, settings: Ollama, gpus: Gpus, shared: bool, runtime: Runtime
 ) -> Instance:

@@ -18,8 +18,13 @@ INTERRUPTED: Final = 130
 # The first key of whatever a command prints with `--json`; a change that breaks readers adds one.
 SCHEMA: Final = "schema"
 
+_ANY_LENGTH = 1000  # characters; click itself cuts a sentence off after 45
+
 json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object, as docs/operating says."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object instead; its keys are in docs/operating.",
 )
 
 
@@ -30,6 +35,17 @@ class Commands(click.Group):
     `click.ClickException` that leaves it is why it could not tell: it is printed, without a
     traceback.
     """
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands, each with its whole first sentence."""
+        rows = [
+            (name, command.get_short_help_str(limit=_ANY_LENGTH))
+            for name, command in sorted(self.commands.items())
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     @override
     def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:

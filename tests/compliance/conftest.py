@@ -5,33 +5,45 @@ Read-only. Each test's docstring is a claim, and becomes a row of the table at t
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyinfra.api.exceptions import ConnectError
 
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.ollama.instances import bind_gpus
 from fleet.ollama.servers import Instance, instances_of
-from tests.compliance import table
-from tests.compliance.connection import Connections, Target
+
+from . import results, table
+from .connection import Connections, Target
+from .outcomes import Outcome, measured, note_unchecked, outcome_of, record, warns
+from .redaction import blank
+from .selection import selected
+
+__all__ = ["measured", "record", "warns"]
 
 
 def _roles() -> dict[str, Callable[[FleetHost], bool]]:
     """A check's argument to the hosts that it is about: all, or those that have a capability.
 
-    `gpu_host` is one of the group `gpu`, and `docker_host` one where docker is switched on.
+    `gpu_host` is one of the group `gpu`, and `docker_host` one where docker is switched on. The
+    declared ones need not be reached.
     """
-    roles: dict[str, Callable[[FleetHost], bool]] = {"each_host": lambda host: True}
+    roles: dict[str, Callable[[FleetHost], bool]] = {
+        "each_host": lambda host: True,
+        "declared_host": lambda host: True,
+        "declared_gateway": partial(FleetHost.runs, kind=Gateway),
+    }
     for item in CAPABILITIES:
         if item.group or item.switch:
             name = item.group or item.settings.prefix.removesuffix("_")
@@ -73,17 +85,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=1000,
         help="Connections a second, for each host, that the port scan makes (1000).",
     )
-    parser.addoption("--json", type=Path, help="Also write the table to this file, as JSON.")
+    parser.addoption("--json", type=Path, help="Also write all results to this file, as JSON.")
+    parser.addoption(
+        "--jobs", type=int, default=4, help="Hosts that are looked into at a time, with -n auto."
+    )
+    parser.addoption(
+        "--only",
+        action="append",
+        default=[],
+        metavar="HOST|GROUP",
+        help="Check this host, or the hosts of this group, and no other; may be repeated.",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    try:
-        config.stash[_CONNECTIONS] = Connections(config.getoption("--inventory"))
-    except (FleetError, SystemExit) as error:
-        raise pytest.UsageError(str(error)) from None
+    _open(config)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """No more than there are hosts: each reads everything anew. One needs none but this process."""
+    workers = min(config.getoption("--jobs"), len(_open(config)))
+    return workers if workers > 1 else 0
+
+
+def _open(config: pytest.Config) -> list[FleetHost]:
+    """The hosts that are asked for; the inventory is read once."""
+    if _HOSTS not in config.stash:
+        try:
+            config.stash[_CONNECTIONS] = Connections(config.getoption("--inventory"))
+            fleet = config.stash[_CONNECTIONS].fleet
+            config.stash[_HOSTS] = selected(fleet, config.getoption("--only"))
+        except (FleetError, SystemExit) as error:
+            raise pytest.UsageError(str(error)) from None
+    return config.stash[_HOSTS]
 
 
 _CONNECTIONS = pytest.StashKey[Connections]()
+_HOSTS = pytest.StashKey[list[FleetHost]]()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -92,13 +130,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    fleet = metafunc.config.stash[_CONNECTIONS].fleet
+    selection = metafunc.config.stash[_HOSTS]
     for name, holds in _ROLES.items():
         if name in metafunc.fixturenames:
             hosts = [
                 # One worker, and so one connection, for all checks of a host.
                 pytest.param(host, id=host.name, marks=pytest.mark.xdist_group(host.name))
-                for host in fleet
+                for host in selection
                 if holds(host)
             ]
             metafunc.parametrize(name, hosts, indirect=True)
@@ -109,7 +147,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
                 id="/".join(filter(None, (host.name, item.name))),
                 marks=pytest.mark.xdist_group(host.name),
             )
-            for host in fleet
+            for host in selection
             for item in instances_of(host)
         ]
         metafunc.parametrize("instance", servers, indirect=True)
@@ -128,6 +166,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             ("capability", item.path.stem.removeprefix("test_")),
             ("claim", claim),
             ("host", _host(item).name),
+            ("case", item.callspec.id),
         ]
 
 
@@ -144,20 +183,47 @@ def _is_about_nobody(item: pytest.Item) -> bool:
     return not isinstance(_host(item), FleetHost)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    note_unchecked(report, call)
+    if report.when == "call" or not report.passed:
+        blank(report, item.config.stash[_CONNECTIONS].secret_words)
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    if report.when == "call" or report.skipped:
+        outcome = outcome_of(report)
+        if outcome in (Outcome.UNCHECKED, Outcome.WARNED):
+            return outcome.value, outcome.value[0], outcome.value.upper()
+    return None
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     reports = [
         report
-        for outcome in ("passed", "failed", "error", "skipped")
-        for report in terminalreporter.stats.get(outcome, [])
+        for reports in terminalreporter.stats.values()
+        for report in reports
         if isinstance(report, pytest.TestReport)
     ]
-    rows = table.rows(reports)
-    if path := terminalreporter.config.getoption("--json"):
-        path.write_text(table.to_json(rows))
+    checks = results.checks_of(reports)
+    if path := config.getoption("--json"):
+        found = results.to_object(
+            checks,
+            results.records_of(reports),
+            config.stash[_CONNECTIONS].fleet,
+            config.getoption("--inventory"),
+        )
+        path.write_text(json.dumps(found, indent=2))
     terminalreporter.section("compliance")
-    for mark, line in table.render(rows):
-        green, red = mark is table.Mark.HELD, mark is table.Mark.FAILED
-        terminalreporter.line(line, green=green, red=red)
+    for color, line in table.render(checks):
+        terminalreporter.line(line, **({color: True} if color else {}))
+    terminalreporter.line(table.summary(checks))
 
 
 @pytest.fixture(scope="session")
@@ -165,17 +231,13 @@ def connections(request: pytest.FixtureRequest) -> Connections:
     return request.config.stash[_CONNECTIONS]
 
 
-def _target(connections: Connections, declared: FleetHost) -> Target:
-    try:
-        return Target(connections, declared)
-    except ConnectError as error:
-        pytest.fail(f"{declared.name}: cannot connect: {error}", pytrace=False)
-
-
-def _fixture_of(role: str) -> Callable[..., Target]:
+def _fixture_of(role: str) -> Callable[..., Target | FleetHost]:
     @pytest.fixture(scope="session", name=role)
-    def host_of_role(request: pytest.FixtureRequest, connections: Connections) -> Target:
-        return _target(connections, request.param)
+    def host_of_role(
+        request: pytest.FixtureRequest, connections: Connections
+    ) -> Target | FleetHost:
+        declared: FleetHost = request.param
+        return declared if role.startswith("declared_") else Target(connections, declared)
 
     return host_of_role
 
@@ -207,13 +269,7 @@ class Server:
 @pytest.fixture(scope="session")
 def instance(request: pytest.FixtureRequest, connections: Connections) -> Server:
     declared, item = request.param
-    return Server(_target(connections, declared), item)
-
-
-@pytest.fixture
-def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Call it with a figure for the table."""
-    return lambda text: request.node.user_properties.append(("measured", text))
+    return Server(Target(connections, declared), item)
 
 
 def can_connect(address: str, port: int, timeout: float = 3.0) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,6 +18,10 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
 from fleet.declare.open import open_inventory
 from fleet.firewall.facts import Login, SshLogin
+
+from .doors import why_no_door
+from .outcomes import NotCheckedError
+from .redaction import secret_words
 
 _EXIT_MARK = "llm-fleet-exit:"
 
@@ -57,30 +63,65 @@ class PyinfraBackend(base.BaseBackend):
 
 
 class Connections:
-    """The inventory's hosts, connected when first used."""
+    """The inventory's hosts, connected when first used, and asked each fact once."""
 
     def __init__(self, inventory_path: Path) -> None:
         self._state, self.fleet = open_inventory(inventory_path, CAPABILITIES)
+        self._unreached: dict[str, str] = {}
+        self._doors: dict[str, str] = {}
+        self._facts: dict[tuple[Any, ...], Any] = {}
+
+    @cached_property
+    def secret_words(self) -> tuple[str, ...]:
+        """What must be in nothing that is said: the secrets that the fleet has by now."""
+        return secret_words(self.fleet.secrets)
 
     def host(self, name: str) -> Host:
         """The pyinfra host `name`, connected.
 
         Raises:
-            ConnectError: it does not answer; the message says why.
+            NotCheckedError: it does not answer; the message says why.
         """
+        if reason := self.why_unreached(name):
+            raise NotCheckedError(f"{name}: {reason}")
+        return self._state.inventory.get_host(name)
+
+    def why_unreached(self, name: str) -> str:
+        """Why nobody can look into the host `name`, which is tried once; empty when one can."""
         host = self._state.inventory.get_host(name)
-        if not host.connected:
-            host.connect(show_errors=False, raise_exceptions=True)
-            if not host.connected:
-                raise ConnectError(f"{name}: no connection")
-            self._state.activate_host(host)
-        return host
+        if name not in self._unreached:
+            self._unreached[name] = self._connect(host)
+        return self._unreached[name]
+
+    def why_no_door(self, gateway: FleetHost) -> str:
+        """Why clients do not reach `gateway`, which is tried once; empty when they do."""
+        if gateway.name not in self._doors:
+            self._doors[gateway.name] = why_no_door(self.fleet, gateway)
+        return self._doors[gateway.name]
+
+    def fact(self, host: Host, fact: type, arguments: Mapping[str, Any], *, fresh: bool) -> Any:
+        """A fact of a connected host; the answer is kept for whoever asks the same."""
+        key = (host.name, fact, repr(sorted(arguments.items())))
+        if fresh or key not in self._facts:
+            with ctx_host.use(host):
+                self._facts[key] = host.get_fact(fact, **arguments)
+        return self._facts[key]
 
     def close(self) -> None:
         """Close every connection that was opened."""
         for host in self._state.inventory:
             if host.connected:
                 host.disconnect()
+
+    def _connect(self, host: Host) -> str:
+        try:
+            host.connect(show_errors=False, raise_exceptions=True)
+        except ConnectError as error:
+            return str(error)
+        if not host.connected:
+            return "no connection"
+        self._state.activate_host(host)
+        return ""
 
 
 class Target:
@@ -89,13 +130,25 @@ class Target:
     def __init__(self, connections: Connections, declared: FleetHost) -> None:
         self.declared = declared
         self.fleet = connections.fleet
+        self.connections = connections
         self._host = connections.host(declared.name)
         self.testinfra = TestinfraHost(PyinfraBackend(self._host))
 
-    def fact(self, fact: type, **arguments: Any) -> Any:
-        """A pyinfra fact of this host; the deploy decides by the same ones."""
-        with ctx_host.use(self._host):
-            return self._host.get_fact(fact, **arguments)
+    def fact(self, fact: type, *, fresh: bool = False, **arguments: Any) -> Any:
+        """A pyinfra fact of this host; the deploy decides by the same ones.
+
+        It is asked once in a run, and each time with `fresh`: of what changes while it is checked.
+        """
+        return self.connections.fact(self._host, fact, arguments, fresh=fresh)
+
+    def need_door(self) -> None:
+        """Go on only if clients reach this gateway.
+
+        Raises:
+            NotCheckedError: they do not; the message says why.
+        """
+        if reason := self.connections.why_no_door(self.declared):
+            raise NotCheckedError(reason)
 
     def login(self) -> Login | None:
         """How these checks came in, as sshd sees it."""

@@ -2,80 +2,67 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterable, Iterator
 
-import pytest
+from .outcomes import Outcome
+from .results import Check
 
-
-class Mark(Enum):
-    """How a claim fared, as the table has it."""
-
-    HELD = "ok"
-    FAILED = "FAIL"
-    SKIPPED = "skip"
-
-
-@dataclass
-class Row:
-    """A claim and how it fared, by the hosts that it was asked of."""
-
-    passed: list[str] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    measured: list[str] = field(default_factory=list)
-
-    @property
-    def mark(self) -> Mark:
-        """How it fared in all: one failure is one."""
-        if self.failed:
-            return Mark.FAILED
-        return Mark.HELD if self.passed else Mark.SKIPPED
+# How a row begins, and the colour that it has.
+MARKS = {
+    Outcome.HELD: ("ok", "green"),
+    Outcome.SKIPPED: ("skip", ""),
+    Outcome.WARNED: ("WARN", "yellow"),
+    Outcome.UNCHECKED: ("?", "yellow"),
+    Outcome.FAILED: ("FAIL", "red"),
+}
+_KNOWN = (Outcome.HELD, Outcome.WARNED)
+_LONGEST_REASON = 300  # characters; the whole of it is with the evidence
 
 
-def rows(reports: Iterable[pytest.TestReport]) -> dict[tuple[str, str], Row]:
-    """(capability, claim) to its row, in the order of the source."""
-    table: dict[tuple[str, str], Row] = {}
-    for report in sorted(reports, key=lambda report: (report.location[0], report.location[1] or 0)):
-        facts = dict(report.user_properties)
-        if "claim" not in facts:
-            continue
-        row = table.setdefault((str(facts["capability"]), str(facts["claim"])), Row())
-        # A failed setup or teardown is a failure of the claim too.
-        if report.when == "call" or not report.passed:
-            getattr(row, report.outcome).append(facts["host"])
-        if report.when == "call" and "measured" in facts:
-            row.measured.append(f"{facts['host']} {facts['measured']}")
-    return table
-
-
-def to_json(table: dict[tuple[str, str], Row]) -> str:
-    """The table as a list of objects, for other programs."""
-    return json.dumps(
-        [
-            {"capability": capability, "claim": claim, **vars(row)}
-            for (capability, claim), row in table.items()
-        ],
-        indent=2,
-    )
-
-
-def render(table: dict[tuple[str, str], Row]) -> list[tuple[Mark, str]]:
-    """The table's lines, each with its mark, which it begins with too."""
-    width = max((len(claim) for _, claim in table), default=0)
-    names = max([9, *(len(capability) for capability, _ in table)])
+def render(checks: Iterable[Check]) -> list[tuple[str, str]]:
+    """The table's lines, each with its colour."""
+    checks = list(checks)
+    width = max((len(item.claim) for item in checks), default=0)
+    names = max([9, *(len(item.capability) for item in checks)])
     lines = []
-    for (capability, claim), row in table.items():
-        failed = sorted(set(row.failed))
-        passed = sorted(set(row.passed) - set(failed))
-        total = len({*passed, *failed, *row.skipped})
-        notes = [f"FAILED on {', '.join(failed)}"] if failed else []
-        notes += sorted(row.measured)
+    for item in checks:
+        mark, color = MARKS[item.outcome]
+        bad = {*item.hosts(Outcome.FAILED), *item.hosts(Outcome.UNCHECKED)}
+        good = set(item.hosts(*_KNOWN)) - bad
+        total = len({result.host for result in item.results})
         text = (
-            f"{row.mark.value:<4}  {capability:<{names}} {claim:<{width}}  {len(passed)}/{total}  "
-            f"{'; '.join(notes)}"
+            f"{mark:<4}  {item.capability:<{names}} {item.claim:<{width}}  {len(good)}/{total}  "
+            f"{'; '.join(_notes(item))}"
         )
-        lines.append((row.mark, text.rstrip()))
+        lines.append((color, text.rstrip()))
     return lines
+
+
+def summary(checks: Iterable[Check]) -> str:
+    """The last line: how many claims fared how."""
+    words = {
+        Outcome.HELD: "held", Outcome.WARNED: "with a warning", Outcome.FAILED: "failed",
+        Outcome.UNCHECKED: "not checked", Outcome.SKIPPED: "not declared here",
+    }  # fmt: skip
+    counts = dict.fromkeys(words, 0)
+    for item in checks:
+        counts[item.outcome] += 1
+    return ", ".join(f"{number} {words[outcome]}" for outcome, number in counts.items() if number)
+
+
+def _notes(check: Check) -> Iterator[str]:
+    """What is bad, each reason once, and what was measured."""
+    reasons: dict[str, list[str]] = {}
+    for result in check.results:
+        if result.outcome in (Outcome.FAILED, Outcome.WARNED):
+            reasons.setdefault(result.reason[:_LONGEST_REASON], []).append(result.host)
+    for reason, hosts in reasons.items():
+        yield f"{', '.join(sorted(set(hosts)))}: {reason}"
+    if unchecked := check.hosts(Outcome.UNCHECKED):
+        yield f"not checked on {', '.join(unchecked)}"
+    yield from sorted(
+        f"{result.host} {text}"
+        for result in check.results
+        if result.outcome in _KNOWN
+        for text in result.measured
+    )

@@ -12,7 +12,9 @@ from fleet.docker.facts import DockerInfo
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileStates
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Say
 
 
 def test_packages(docker_host: Target) -> None:
@@ -36,7 +38,7 @@ def test_repository(docker_host: Target) -> None:
     assert docker_host.fact(ExistingFiles, paths=trusted.replaced) == []
 
 
-def test_cdi(docker_host: Target, measured) -> None:
+def test_cdi(docker_host: Target, measured: Say) -> None:
     """CDI describes every GPU of the host, and does so again at boot and for a new driver."""
     count = _needs_toolkit(docker_host)
     cdi = docker_host.fact(CdiDevices)

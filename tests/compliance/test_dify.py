@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,7 +26,9 @@ from fleet.dify.settings import Dify
 from fleet.kit.durations import seconds
 from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Record, Say
 
 _DAEMON = "plugin_daemon"
 # The timer on the host asks once an hour.
@@ -42,21 +43,23 @@ def test_files(dify_host: Target) -> None:
     assert dify_host.run("stat -c '%%a %%U' %s", DIFY_ROOT) == "700 root"
 
 
-def test_containers(dify_host: Target, measured: Callable[[str], None]) -> None:
+def test_containers(dify_host: Target, measured: Say, record: Record) -> None:
     """The containers are exactly those of the declared release, as it was started, and well."""
     pending = dify_host.fact(DifyPending, program=DIFY_STACK_PROGRAM, config=DIFY_STACK_CONFIG)
     containers = _containers(dify_host)
     measured(f"Dify {dify_host.declared[Dify].version}, {len(containers)} containers")
+    record("versions", "Dify", dify_host.declared[Dify].version)
     assert pending == [], _evidence(dify_host, pending, _unwell(dify_host))
     # Docker's own start leaves nginx with the addresses of before.
     assert dify_host.testinfra.service(DIFY_BOOT_UNIT).is_enabled
 
 
-def test_images(dify_host: Target) -> None:
+def test_images(dify_host: Target, record: Record) -> None:
     """Every container runs the image with the declared digest, or one with an exact tag."""
     declared = dify_host.declared[Dify].images
     for name, item in _containers(dify_host).items():
         image, _, digest = item["Config"]["Image"].partition("@")
+        record("digests", image, digest or item["Image"])
         assert digest == declared.get(image, ""), name
         assert digest or re.search(r":.*\d+\.\d+\.\d+", image), f"{name}: {image} can be moved"
         if digest:
@@ -107,7 +110,7 @@ def test_set_up(dify_host: Target) -> None:
 
 
 @pytest.mark.parametrize("role", dify.APPS)
-def test_chat(dify_host: Target, role: str, measured: Callable[[str], None]) -> None:
+def test_chat(dify_host: Target, role: str, measured: Say) -> None:
     """A chat through Dify is answered, whole and streamed, by its API and by its worker."""
     answer = _ask(dify_host, role, "blocking")
     whole = json.loads(answer)["answer"].strip()
@@ -141,7 +144,7 @@ def test_only_the_plugin_daemon_reaches_ollama(dify_host: Target) -> None:
     assert reached == {_DAEMON}
 
 
-def test_backup(dify_host: Target, measured: Callable[[str], None]) -> None:
+def test_backup(dify_host: Target, measured: Say) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
     declared = dify_host.declared[Dify]
     age = dify_host.fact(NewestBackup, directory=declared.backup_dir, prefix="dify")

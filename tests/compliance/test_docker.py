@@ -17,7 +17,9 @@ from fleet.docker.settings import Docker, docker_configuration
 from fleet.kit.facts.apt import KeyringFingerprints, PackageVersions
 from fleet.kit.facts.places import Places
 from fleet.kit.facts.units import UnitState
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Record, Say
 
 
 def test_active(docker_host: Target) -> None:
@@ -30,12 +32,14 @@ def test_active(docker_host: Target) -> None:
     assert not unit.is_outdated, "the daemon is older than its binary or its settings"
 
 
-def test_versions(docker_host: Target, measured) -> None:
+def test_versions(docker_host: Target, measured: Say, record: Record) -> None:
     """Docker and Compose have the declared versions, from a repository with the pinned key."""
     declared = docker_host.declared[Docker]
     compose = docker_host.run("docker compose version --short").removeprefix("v")
     server = _info(docker_host)["ServerVersion"]
     measured(f"{server}, Compose {compose}")
+    record("versions", "Docker", server)
+    record("versions", "Compose", compose)
     assert _numbers(compose) >= _numbers(LEAST_COMPOSE), compose
     installed = docker_host.fact(PackageVersions, packages=[*CE_PACKAGES, "docker.io"])
     if declared.source == "distribution":

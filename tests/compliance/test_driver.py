@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.server import Arch, LinuxDistribution
@@ -18,15 +16,19 @@ from fleet.gates.asked import CPU_BY_DECLARATION, on_gpu
 from fleet.kit.facts.apt import ExistingFiles, KeyringFingerprints
 from fleet.kit.facts.files import FileStates
 from fleet.ollama.servers import instances_of
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Record, Say
 
 
-def test_loaded(gpu_host: Target, measured: Callable[[str], None]) -> None:
+def test_loaded(gpu_host: Target, measured: Say, record: Record) -> None:
     """The loaded driver is the installed one, and new enough for Ollama."""
     hardware = _hardware(gpu_host)
     _skip_without_need(gpu_host)
     state = _state(gpu_host)
-    measured(f"{state.loaded} ({state.loaded.flavor})" if state.loaded else "none (not loaded)")
+    loaded = f"{state.loaded} ({state.loaded.flavor})" if state.loaded else "none (not loaded)"
+    measured(loaded)
+    record("versions", "NVIDIA driver", loaded)
     assert not state.nouveau, "nouveau holds the GPU; reboot this host"
     assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
     evidence = f"reboot this host{gpu_host.journal(DEVICES_UNIT)}"

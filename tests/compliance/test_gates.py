@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -15,13 +15,15 @@ from fleet.gates.placement import Placement
 from fleet.kit.on_host.outside import parsed
 from fleet.models.on_host.ollama_protocol import SHOWN, load_request
 from fleet.ollama.facts import OllamaModels
-from tests.compliance.conftest import Server
-from tests.compliance.connection import Target
+
+from .conftest import Server
+from .connection import Target
+from .outcomes import Say
 
 _PATIENCE = 900  # seconds for a cold load of a large model
 
 
-def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
+def test_fits(gpu_host: Target, measured: Say) -> None:
     """The declared models fit the memory that each server has for them."""
     declared = gpu_host.declared
     try:
@@ -34,11 +36,11 @@ def test_fits(gpu_host: Target, measured: Callable[[str], None]) -> None:
     assert verdict.refusals == (), "\n".join(verdict.refusals)
 
 
-def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
+def test_placement(instance: Server, measured: Say) -> None:
     """Models are wholly on their server's GPUs, or on the CPU by declaration."""
     host, item = instance.target, instance.declared
     if item not in gates.on_gpu(host.declared, host.fact):
-        measured(f"{instance.label}{gates.CPU_BY_DECLARATION}")
+        measured(f"{instance.label}{gates.why_on_cpu(host.declared, item)}")
         return
     with _something_loaded(instance) as placement:
         assert placement.answers, f"its API does not answer{host.journal(item.unit)}"
@@ -56,7 +58,7 @@ def test_placement(instance: Server, measured: Callable[[str], None]) -> None:
 def _something_loaded(instance: Server) -> Iterator[Placement]:
     """The placement of what is in memory; an empty one gets the largest declared for a moment."""
     host, item = instance.target, instance.declared
-    placement: Placement = host.fact(PlacementState, url=item.url, unit=item.unit)
+    placement: Placement = host.fact(PlacementState, fresh=True, url=item.url, unit=item.unit)
     tags = host.fact(OllamaModels, url=item.url)
     declared = {model.full_name for model in gates.declared_models(host.declared, host.fact)}
     present = declared & set(tags)
@@ -67,7 +69,7 @@ def _something_loaded(instance: Server) -> Iterator[Placement]:
     name = max(present, key=lambda name: int(tags[name]["size"]))
     try:
         _load(instance, name)
-        yield host.fact(PlacementState, url=item.url, unit=item.unit)
+        yield host.fact(PlacementState, fresh=True, url=item.url, unit=item.unit)
     finally:
         _load(instance, name, keep_alive=0)
 

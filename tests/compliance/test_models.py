@@ -33,9 +33,11 @@ from fleet.ollama.models import ModelDeclaration, is_auto, with_bases
 from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
-from tests.compliance.conftest import Server
-from tests.compliance.connection import Target
-from tests.compliance.pinned import may_load
+
+from .conftest import Server
+from .connection import Target
+from .outcomes import Record, Say
+from .pinned import may_load
 
 _PATIENCE = 900  # seconds; a cold load of a large model is part of a first answer
 _QUESTION = "The capital of France is"
@@ -52,13 +54,18 @@ def test_present(gpu_host: Target) -> None:
     )
 
 
-def test_digest(gpu_host: Target) -> None:
-    """Every pinned model has the declared digest."""
-    pinned = {name: model.digest for name, model in _declared(gpu_host).items() if model.digest}
-    if not pinned:
-        pytest.skip("no digest is declared")
-    present = _tags(gpu_host)
+def test_digest(gpu_host: Target, warns: Say, record: Record) -> None:
+    """Every model from a registry is pinned by its digest, and has it."""
+    declared, present = _declared(gpu_host), _tags(gpu_host)
+    for name in declared.keys() & present.keys():
+        record("digests", name, present[name].get("digest"))
+    pinned = {name: model.digest for name, model in declared.items() if model.digest}
     assert {name: present.get(name, {}).get("digest") for name in pinned} == pinned
+    unpinned = [
+        name for name, model in declared.items() if not (model.digest or model.sha256 or model.base)
+    ]
+    if unpinned:
+        warns(f"no digest is declared for {', '.join(unpinned)}: whoever moves the tag is followed")
 
 
 def test_complete(gpu_host: Target) -> None:
@@ -75,7 +82,7 @@ def test_complete(gpu_host: Target) -> None:
     assert problems == []
 
 
-def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured) -> None:
+def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured: Say) -> None:
     """Every file of the declared models hashes to its name, or is unchanged since it did."""
     everything = request.config.getoption("--all-blobs")
     limit = request.config.getoption("--hash-up-to") * 1_000_000
@@ -138,7 +145,7 @@ def test_loaded(instance: Server) -> None:
     assert problems == [], f"running: {running}{gpu_host.journal(LOADER_UNIT)}"
 
 
-def test_answers(instance: Server, measured) -> None:
+def test_answers(instance: Server, measured: Say) -> None:
     """Every declared model answers, asked on its own host."""
     gpu_host, url = instance.target, instance.declared.url
     running = _running(gpu_host, url)
@@ -310,6 +317,7 @@ def _wait_for_the_loader(target: Target) -> None:
     """After a boot it may still be at work; reading on would blame what is under way."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        if not target.fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE).is_running:
+        job = target.fact(ModelsJob, fresh=True, unit=LOADER_UNIT, path=LOADER_STATE)
+        if not job.is_running:
             return
         time.sleep(1)

@@ -19,8 +19,10 @@ from fleet.ollama.paths import OLLAMA_USER, release_binary
 from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
 from fleet.ollama.storage import Storage, asked_paths, home, models_directory
-from tests.compliance.conftest import Server
-from tests.compliance.connection import Target
+
+from .conftest import Server
+from .connection import Target
+from .outcomes import Record, Say
 
 # What systemd itself adds to a service's environment (systemd.exec(5), "Environment variables");
 # the host's locale, LC_*, too.
@@ -82,7 +84,7 @@ def test_environment(instance: Server) -> None:
     assert sorted(added - set(declared) - others) == []
 
 
-def test_release(instance: Server) -> None:
+def test_release(instance: Server, record: Record) -> None:
     """The running binary is the declared release, from the pinned tarball or image."""
     host, version = instance.target, instance.declared.settings.version
     if instance.declared.runtime == "docker":
@@ -91,10 +93,12 @@ def test_release(instance: Server) -> None:
     else:
         machine = host.run("uname -m")
         release = host.fact(OllamaReleases, version=version)
+        record("digests", f"Ollama {version}", release.sha256)
         assert release.sha256 == release_source(host.declared, machine)[1]
         binary = host.run("readlink /proc/%s/exe", _main_pid(instance))
         assert binary == host.run("realpath %s", release_binary(version))
     answer = host.run("curl -fsS --noproxy '*' %s", f"{instance.declared.url}/api/version")
+    record("versions", instance.declared.unit, json.loads(answer)["version"])
     assert json.loads(answer)["version"] == version
 
 
@@ -108,13 +112,14 @@ def test_directories(instance: Server) -> None:
         assert (place.is_directory, place.user) == (True, OLLAMA_USER)
 
 
-def test_hardening(instance: Server, measured) -> None:
+def test_hardening(instance: Server, measured: Say, record: Record) -> None:
     """The unit's exposure is at most 1.6 of 10."""
     text = instance.target.run(
         "systemd-analyze security --no-pager %s | tail -n 1", instance.declared.unit
     )
     exposure = float(text.split(":")[1].split()[0])
     measured(f"{instance.label}{exposure}")
+    record("exposure", instance.declared.unit, exposure)
     assert exposure <= _HIGHEST_EXPOSURE, text
 
 

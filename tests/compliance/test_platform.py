@@ -13,10 +13,12 @@ from fleet.kit.facts.places import Places
 from fleet.kit.paths import UNITS
 from fleet.kit.places import problem_of
 from fleet.kit.sandbox import MOST_EXPOSED, NOT_OURS
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Record, Say
 
 
-def test_sandboxes(each_host: Target, measured) -> None:
+def test_sandboxes(each_host: Target, measured: Say, record: Record) -> None:
     """Every service of this project is kept from what it does not need."""
     listed = each_host.run("grep -rlF %s %s || true", MARK, UNITS).split()
     names = sorted({name for path in listed if (name := _service(path)) and name not in NOT_OURS})
@@ -26,6 +28,7 @@ def test_sandboxes(each_host: Target, measured) -> None:
     for name in names:
         said = each_host.run("systemd-analyze security --no-pager %s", name)
         [level] = re.findall(r"Overall exposure level for \S+: ([\d.]+)", said)
+        record("exposure", name, float(level))
         most = max(most, (name, float(level)), key=lambda item: item[1])
         if float(level) > MOST_EXPOSED:
             exposed[name] = said

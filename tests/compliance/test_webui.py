@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +17,9 @@ from fleet.webui.declared import webui_endpoint
 from fleet.webui.files import managed_files
 from fleet.webui.paths import WEBUI_BACKUP_TIMER, WEBUI_BACKUP_UNIT, WEBUI_CA, WEBUI_UNIT
 from fleet.webui.settings import Webui
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Record, Say
 
 # The timer on the host asks once an hour.
 _TIMER = 3600 + 600
@@ -45,7 +46,7 @@ def test_files(webui_host: Target) -> None:
     assert states == {file.path: file.state for file in files}
 
 
-def test_running(webui_host: Target, measured: Callable[[str], None]) -> None:
+def test_running(webui_host: Target, measured: Say, record: Record) -> None:
     """The unit is up and starts at boot, and the container runs the image with the digest."""
     service = webui_host.testinfra.service(WEBUI_UNIT)
     assert service.is_enabled
@@ -55,6 +56,7 @@ def test_running(webui_host: Target, measured: Callable[[str], None]) -> None:
     known = webui_host.run("docker image inspect -f '{{.RepoDigests}}' %s", container["Image"])
     assert image.partition("@")[2] in known
     measured(image.partition("@")[0].rpartition("/")[2])
+    record("digests", *image.split("@"))
 
 
 def test_closed_in(webui_host: Target) -> None:
@@ -103,7 +105,7 @@ def test_stranger_refused(webui_host: Target) -> None:
     assert status in (401, 403), answer
 
 
-def test_models(webui_host: Target, token: str, measured: Callable[[str], None]) -> None:
+def test_models(webui_host: Target, token: str, measured: Say) -> None:
     """The models that Open WebUI lists are the fleet's."""
     _, answer = _ask(webui_host, "/api/models", token=token)
     listed = {model["id"] for model in answer["data"]}
@@ -113,7 +115,7 @@ def test_models(webui_host: Target, token: str, measured: Callable[[str], None])
     measured(", ".join(sorted(listed)))
 
 
-def test_chat(webui_host: Target, token: str, measured: Callable[[str], None]) -> None:
+def test_chat(webui_host: Target, token: str, measured: Say) -> None:
     """A chat through Open WebUI is answered."""
     _, listed = _ask(webui_host, "/api/models", token=token)
     assert listed["data"], webui_host.journal(WEBUI_UNIT)
@@ -129,7 +131,7 @@ def test_chat(webui_host: Target, token: str, measured: Callable[[str], None]) -
     measured(repr(said[:40]))
 
 
-def test_backup(webui_host: Target, measured: Callable[[str], None]) -> None:
+def test_backup(webui_host: Target, measured: Say) -> None:
     """The newest backup is whole, root's alone, and not older than declared."""
     declared = webui_host.declared[Webui]
     journal = webui_host.journal(WEBUI_BACKUP_UNIT)

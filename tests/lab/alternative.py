@@ -10,6 +10,7 @@ _lab = json.loads((_root / ".lab" / os.environ["LLM_FLEET_LAB_ID"] / "lab.json")
 gpu = (
     list(_lab["hosts"]),
     {
+        "gpu_count": 0,
         "ollama_port": 21434,
         # Loopback: the gateway is on the same host.
         "ollama_listen": "loopback",

@@ -37,6 +37,7 @@ gpu = dify = [
             "models_registry_insecure": True,
             "models_disk_reserve": 0.5,
             "driver_source": "none",
+            "gpu_count": 0,
             "docker_source": "distribution",
             "docker_registry_mirrors": [_lab["upstream"]["registry"]],
             "docker_insecure_registries": [_lab["upstream"]["registry"].removeprefix("http://")],

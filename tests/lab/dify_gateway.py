@@ -21,7 +21,7 @@ dify = [
             **{
                 key: value
                 for key, value in _data.items()
-                if not key.startswith(("ollama_", "models_", "driver_"))
+                if not key.startswith(("ollama_", "models_", "driver_", "gpu_"))
             },
             "dify_ollama": "gateway",
             "dify_listen": "private",

@@ -43,8 +43,8 @@ class Load:
             headers={"Authorization": f"Bearer {self.key}"},
             json={
                 "model": self.model,
-                "messages": [{"role": "user", "content": "What is the capital of France?"}],
-                "max_tokens": 24,
+                "messages": [{"role": "user", "content": "Hello"}],
+                "max_tokens": 2,
                 "stream": stream,
             },
             stream=stream,

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,6 +45,20 @@ def _assert_dry_run_leaves_bare_hosts_alone(lab: LabUnderTest) -> None:
     assert "Provide the models" in result.stderr
     for host in lab.state["hosts"]:
         assert lab.ssh(host, "ls -d /etc/llm-fleet /opt/ollama 2>/dev/null; true") == ""
+    _assert_dry_run_makes_no_secret(lab)
+
+
+def _assert_dry_run_makes_no_secret(lab: LabUnderTest) -> None:
+    """The lab as an inventory of another name, which has a store of its own: none yet."""
+    with tempfile.TemporaryDirectory(prefix="llm-fleet-") as folder:
+        inventory = Path(folder) / "fresh.py"
+        text = f"from runpy import run_path as _run\n_lab = _run({str(ROOT / LAB_INVENTORY)!r})\n"
+        names = ("gpu", "gateway", "all")
+        inventory.write_text(text + "".join(f"{name} = _lab[{name!r}]\n" for name in names))
+        store = store_of(inventory, ROOT)
+        said = lab.pyinfra("--dry", inventory=inventory).stderr
+        assert f"--> A deploy would make secrets in {store}: gateway_key_lab, store_id" in said
+        assert not store.exists()
 
 
 def _assert_refused_settings_change_nothing(lab: LabUnderTest) -> None:
@@ -543,3 +558,63 @@ def test_the_callers_key_stays_at_the_gateway(healed: LabUnderTest) -> None:
     assert key not in headers
     assert "example.com" not in headers
     assert "Authorization" not in headers
+
+
+@pytest.fixture
+def elsewhere(lab: LabUnderTest) -> Iterator[Path]:
+    """The same fleet, seen from where gpu2 and the gateway's name cannot be reached."""
+    inventory = Path("tests/lab/inventories/unreachable.py")
+    store = store_of(ROOT / inventory, ROOT)
+    shutil.rmtree(store, ignore_errors=True)
+    shutil.copytree(store_of(ROOT / LAB_INVENTORY, ROOT), store)
+    lab.fleet("drain", LAB_INVENTORY, "gpu2")
+    yield inventory
+    lab.fleet("undrain", LAB_INVENTORY, "gpu2")
+    shutil.rmtree(store)
+
+
+def test_what_cannot_be_reached_is_told_once(
+    lab: LabUnderTest, elsewhere: Path, tmp_path: Path
+) -> None:
+    """A dead host and a name without DNS are a failure each; a drained host is a warning."""
+    report, junit = tmp_path / "report.html", tmp_path / "junit.xml"
+    options = ["--json", "--html", report, "--junit", junit]
+    result = lab.fleet("verify", elsewhere, *options, check=False)
+    assert result.returncode == 1, result.stderr
+    checks = json.loads(result.stdout)["checks"]
+    by_outcome: dict[str, set[tuple[str, str]]] = {}
+    for check in checks:
+        for item in check["results"]:
+            by_outcome.setdefault(item["outcome"], set()).add((check["claim"], item["host"]))
+    assert by_outcome["failed"] == {
+        ("This machine logs in to the host, and commands there are root's", "gpu2"),
+        ("Clients find the gateway: its name, its port, a certificate that they trust", "edge"),
+    }
+    assert by_outcome["warned"] == {
+        (_CONFIGURATION_CLAIM, "edge"),
+        ("Every model from a registry is pinned by its digest, and has it", "gpu1"),
+    }
+    assert ("A streamed chat is answered, to its end", "edge") in by_outcome["unchecked"]
+    assert ("Every declared model is present", "gpu2") in by_outcome["unchecked"]
+    assert ("Every declared model is present", "gpu1") in by_outcome["held"]
+    assert len(result.stderr.splitlines()) < 120
+    table = result.stderr.partition(" compliance ")[2]
+    assert table.count("llm.example.invalid is not known here") == 1
+    assert _key(lab) not in result.stdout + report.read_text() + junit.read_text()
+
+    checked = ["verify", LAB_INVENTORY, "--check-report", report]
+    assert "signed by the store of inventory/lab.py" in lab.fleet(*checked).stdout
+    report.write_bytes(report.read_bytes().replace(b"findings", b"good"))
+    result = lab.fleet(*checked, check=False)
+    assert result.returncode == 1
+    assert "changed since it was signed" in result.stderr
+
+
+def test_one_capability_of_one_host_is_verified(lab: LabUnderTest) -> None:
+    """... and nothing of anybody else: a gateway's claims are about no GPU host."""
+    result = lab.fleet("verify", LAB_INVENTORY, "gpu1", "--capability", "ollama", "--json")
+    found = json.loads(result.stdout)
+    assert {check["capability"] for check in found["checks"]} == {"reach", "ollama"}
+    assert list(found["hosts"]) == ["gpu1"]
+    nothing = lab.fleet("verify", LAB_INVENTORY, "edge", "--capability", "ollama", check=False)
+    assert nothing.returncode == 2, nothing.stdout

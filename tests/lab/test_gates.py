@@ -21,6 +21,7 @@ pytestmark = pytest.mark.slow
 INVENTORY = Path("tests/lab/gpu.py")
 FITS = "The declared models fit the memory that each server has for them"
 PLACED = "Models are wholly on their server's GPUs, or on the CPU by declaration"
+PRESENT = "Every GPU that is declared, or was once seen, is on the bus and in the driver"
 LOADED = "The loaded driver is the installed one, and new enough for Ollama"
 WARM: dict[str, Any] = {"ollama_models": [{"name": "gpt-oss:20b", "load": True}]}
 
@@ -175,6 +176,46 @@ def test_offload_is_allowed_by_name(lab: LabUnderTest) -> None:
         assert "gpt-oss:20b is only to " in said
         assert "models_cpu_offload" in said
         assert failing(lab, **wrong)[PLACED] == ["gpu1"]
+    pyinfra(lab, **WARM)
+
+
+def test_gpu_that_is_gone_fails_deploy_and_compliance(lab: LabUnderTest) -> None:
+    """Undeclared, by what was once seen, until it is declared that there is none."""
+    forgotten = {**WARM, "gpu_count": None}
+    wanted = {**WARM, "gpu1": {"gpu_count": 1}}
+    before = lab.ssh("gpu1", "cat /etc/systemd/system/ollama*.service /etc/llm-fleet/*")
+    with gpus(lab, "none"):
+        for settings in (wanted, forgotten):
+            said = refused(lab, **settings)
+            assert "gpu1: 0 of 1 GPUs on the bus (" in said
+            assert "missing: 0000:17:00.0 (GPU-5a3f1c00-0000-4000-8000-000000000000)" in said
+            assert failing(lab, **settings)[PRESENT] == ["gpu1"]
+        lab.ssh("gpu1", "rm /etc/llm-fleet/gpus.json")
+        assert "a driver was installed here for one" in refused(lab, **forgotten)
+        assert failing(lab, **forgotten)[PRESENT] == ["gpu1"]
+        # Declared, it is forgotten: the lab's inventory has what `lab gpu` shows.
+        assert "[gpu1] ollama.service: CPU by declaration" in said_by(pyinfra(lab, **WARM))
+        assert failing(lab, **WARM) == {}
+    pyinfra(lab, **WARM)
+    assert lab.ssh("gpu1", "cat /etc/systemd/system/ollama*.service /etc/llm-fleet/*") == before
+    # A host that never had one says so, and is no failure.
+    said = said_by(pyinfra(lab, **forgotten))
+    assert "[gpu2] WARN: no GPU was ever seen here" in said
+    assert "[gpu2] ollama.service: on the CPU, and nobody declared that" in said
+    assert "[gpu1] WARN" not in said
+
+
+def test_one_of_several_is_gone(lab: LabUnderTest) -> None:
+    with gpus(lab, "8xh100"):
+        pyinfra(lab, **WARM)
+        lab.ssh("gpu1", "mv /proc/driver/nvidia/gpus/0000:1a:00.0 /run/lab-gpu/lost")
+        said = refused(lab, **WARM)
+        assert (
+            "gpu1: 7 of 8 GPUs in the driver (gpu_count = 8); missing: 0000:1a:00.0 (GPU-" in said
+        )
+        assert failing(lab, **WARM)[PRESENT] == ["gpu1"]
+        lab.ssh("gpu1", "mv /run/lab-gpu/lost /proc/driver/nvidia/gpus/0000:1a:00.0")
+        assert PRESENT not in failing(lab, **WARM)
     pyinfra(lab, **WARM)
 
 

@@ -690,7 +690,7 @@ DAMAGES = [
         "gpu1",
         "curl -fsS {api}/api/create -d"
         ' \'{{"model":"gpt-oss:20b","from":"gpt-oss:20b","system":"Ramble."}}\'',
-        "Every pinned model has the declared digest",
+        "Every model from a registry is pinned by its digest, and has it",
     ),
     (
         "gpu1",

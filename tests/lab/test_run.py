@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import getpass
+import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -117,6 +120,28 @@ def test_a_lost_connection_is_called_so(lab: LabUnderTest) -> None:
     }
 
 
+def test_a_drop_in_on_one_host_stops_that_host_alone(lab: LabUnderTest) -> None:
+    """... in the dry run as in the deploy: a key that is taken back reaches the gateway."""
+    folder = "/etc/systemd/system/ollama.service.d"
+    lab.ssh("gpu1", f"mkdir -p {folder}; echo '[Service]' > {folder}/own.conf")
+    lab.ssh("edge", "echo '# by a test' >> /etc/llm-fleet/gateway/nginx.conf")
+    try:
+        look = lab.pyinfra("--dry", inventory=INVENTORY, check=False, **AS_OPS)
+        assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") == "# by a test"
+        done = lab.pyinfra("-y", inventory=INVENTORY, check=False, **AS_OPS)
+    finally:
+        lab.ssh("gpu1", f"rm -r {folder}; systemctl daemon-reload")
+    for result in (look, done):
+        assert result.returncode == 1
+        [(host, why)] = failed_hosts(result.stderr).items()
+        assert host == "gpu1"
+        assert f"run there: rm {folder}/own.conf; the deploy then" in why
+        assert "disable" not in why
+    reloaded = "edge: nginx.service would be reloaded (/etc/llm-fleet/gateway/nginx.conf)"
+    assert reloaded in look.stderr
+    assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") != "# by a test"
+
+
 def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     """... on any host, or the settings of the two would be mixed; and it says who is there."""
     other = {**AS_OPS, "LAB_SETTINGS": '{"ollama_keep_alive": "9m"}'}
@@ -135,13 +160,75 @@ def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     assert second.returncode == 1
     found = failed_hosts(second.stderr)
     assert list(found) == ["gpu1", "gpu2", "edge"]
-    who = f"gpu1 by {getpass.getuser()}@{socket.gethostname()}, run {run[1]} since 20"
+    who = f"gpu1 by {me()}, run {run[1]} since 20"
     for why in found.values():
         assert f"nothing was changed on any host, another deploy is at work: {who}" in why
     assert f"stage-{run[1]}" in left.split()
     assert lab.deploy(inventory=INVENTORY, **AS_OPS)
     assert lab.ssh("gpu1", "ls /run/llm-fleet") == "lock"
     assert lab.deploy(inventory=INVENTORY, **AS_OPS) == {}
+
+
+def test_a_deploy_by_force_ends_the_other_one_first(lab: LabUnderTest) -> None:
+    """... with what that had the host do, so that two never work there at once."""
+    with deploying(lab, "gpu1") as first:
+        assert lab.ssh("gpu1", "pgrep -cfx 'sleep 1000'") == "1"
+        lab.ssh("gpu1", "mv /usr/bin/systemd-analyze.real /usr/bin/systemd-analyze")
+        began = time.monotonic()
+        lab.deploy("--limit", "gpu1", inventory=INVENTORY, LLM_FLEET_FORCE="1", **AS_OPS)
+        assert time.monotonic() - began < 200
+        assert lab.ssh("gpu1", "pgrep -cfx 'sleep 1000'", check=False) == "0"
+        output = first.communicate(timeout=60)[0]
+    assert first.returncode == 1
+    assert "gpu1" in failed_hosts(output)
+    assert record(lab, "gpu1")["deployed"]["who"] == me()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_deploy_ends_at_once_and_says_where_it_was(
+    lab: LabUnderTest, number: signal.Signals
+) -> None:
+    with deploying(lab, "gpu1") as run:
+        began = time.monotonic()
+        run.send_signal(number)
+        output = run.communicate(timeout=60)[0]
+        assert time.monotonic() - began < 10
+        # The lock is free, and the host knows that somebody has not come to an end.
+        assert record(lab, "gpu1")["unfinished"]["who"] == me()
+    assert run.returncode == 130
+    assert f"--> Interrupted ({number.name}):" in output
+    assert 'gpu1: cut off in "Models | Install the loader\'s unit"' in output
+    again = lab.pyinfra("-y", inventory=INVENTORY, **AS_OPS)
+    assert f"the deploy of {me()} (run " in again.stderr
+    found = record(lab, "gpu1")
+    assert (found["unfinished"], found["deployed"]["who"]) == (None, me())
+
+
+def test_an_interrupted_pull_goes_on_by_itself(lab: LabUnderTest) -> None:
+    slow = "/run/systemd/system/ollama-models.service.d"
+    lab.ssh(
+        "gpu1",
+        f"mkdir -p {slow}; printf '[Service]\nExecStartPre=/bin/sleep 300\n' > {slow}/slow.conf;"
+        " systemctl daemon-reload; ollama rm $(ollama list | awk 'NR == 2 { print $1 }')",
+    )
+    try:
+        with running(lab) as run:
+            wait_until(lambda: "activating" in loader(lab), 120)
+            time.sleep(3)
+            run.send_signal(signal.SIGINT)
+            output = run.communicate(timeout=10)[0]
+        assert run.returncode == 130
+        assert (
+            "gpu1: ollama-models.service goes on by itself; look there with: journalctl" in output
+        )
+        assert "activating" in loader(lab)
+    finally:
+        lab.ssh("gpu1", f"rm -r {slow}; systemctl daemon-reload; systemctl stop ollama-models")
+    lab.deploy(inventory=INVENTORY, **AS_OPS)
+
+
+def loader(lab: LabUnderTest) -> str:
+    return lab.ssh("gpu1", "systemctl show -p ActiveState --value ollama-models")
 
 
 def test_a_command_without_an_end_ends_in_a_process_without_gevent(lab: LabUnderTest) -> None:
@@ -189,25 +276,48 @@ def deploying(lab: LabUnderTest, waits_on: str) -> Iterator[subprocess.Popen[str
         f" mv {judge} {real}; printf '#!/bin/sh\\ntouch /run/began; exec sleep 1000\\n' > {judge};"
         f" chmod 755 {judge}",
     )
+    try:
+        with running(lab) as process:
+            wait_until(lambda: lab.ssh(waits_on, "ls /run/began", check=False) != "", 60)
+            yield process
+    finally:
+        lab.ssh(waits_on, f"mv {real} {judge}; pkill -f '[s]leep 1000'; true")
+
+
+@contextmanager
+def running(lab: LabUnderTest, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A deploy, ended with the block."""
     process = subprocess.Popen(
         [BIN / "pyinfra", "-y", INVENTORY, "deploy.py"],
         cwd=ROOT,
         env=os.environ
         | COMPILED
         | {"LLM_FLEET_LAB_ID": lab.id, "PYINFRA_PROGRESS": "off"}
-        | AS_OPS,
+        | AS_OPS
+        | environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     try:
-        wait_until(lambda: lab.ssh(waits_on, "ls /run/began", check=False) != "", 60)
         yield process
     finally:
         process.kill()
         process.wait()
-        lab.ssh(waits_on, f"mv {real} {judge}; pkill -f '[s]leep 1000'; true")
+
+
+def record(lab: LabUnderTest, host: str) -> dict[str, Any]:
+    """What the host keeps of its deploys."""
+    files = {"deployed": "deployed.json", "unfinished": "deploying.json"}
+    return {
+        name: json.loads(lab.ssh(host, f"cat /etc/llm-fleet/{file}", check=False) or "null")
+        for name, file in files.items()
+    }
+
+
+def me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 @contextmanager

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from traceback import walk_stack
-from types import FrameType, SimpleNamespace
 
-import pyinfra.api.arguments
-import pyinfra.api.connectors
-import pyinfra.api.util
 import pytest
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
@@ -20,6 +14,7 @@ from fleet import pins
 from fleet.declare import inventory_file
 from fleet.firewall import operations as firewall
 from fleet.kit import jobs
+from fleet.kit.quick import be_quick
 from tests.fleets import BOX, EDGE, GPU, Hosts, alternative
 from tests.plan.simulation import Answers, Plan, bare, converged, plan
 
@@ -60,29 +55,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quick_pyinfra() -> Iterator[None]:
-    """What pyinfra asks at each operation, answered the same and in a tenth of the time.
-
-    It reads the source of every frame below it for a line number, and finds its connectors and the
-    types of its own arguments anew.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyinfra.api.util, "stack", _frames)
-        patch.setattr(pyinfra.api.util, "getframeinfo", _place)
-        for module, name in (
-            (pyinfra.api.arguments, "get_type_hints"),
-            (pyinfra.api.connectors, "get_all_connectors"),
-        ):
-            patch.setattr(module, name, cache(getattr(module, name)))
-        yield
-
-
-def _frames() -> list[tuple[FrameType]]:
-    return [(frame,) for frame, _ in walk_stack(sys._getframe(1))]
-
-
-def _place(frame: FrameType) -> SimpleNamespace:
-    return SimpleNamespace(filename=frame.f_code.co_filename, lineno=frame.f_lineno)
+def _quick_pyinfra() -> None:
+    be_quick()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,6 +22,7 @@ from gevent import monkey
 from pyinfra.api import Config, FunctionCommand, Host, State, StringCommand
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.state import StateStage
+from pyinfra.connectors.util import CommandOutput
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 from pyinfra.facts.deb import DebPackages
 from pyinfra.facts.files import Directory, File, FileContents
@@ -58,6 +59,7 @@ from fleet.gates.facts import (
     SurroundingsState,
 )
 from fleet.gates.placement import Placement, Surroundings
+from fleet.gateway.cut_off import NginxTraffic
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
 from fleet.gateway.files import KERNEL, served_file
 from fleet.gateway.paths import (
@@ -66,6 +68,7 @@ from fleet.gateway.paths import (
     GATEWAY_SERVED,
     GATEWAY_SERVERS,
 )
+from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
 from fleet.kit.facts.apt import (
     AptHolder,
@@ -86,6 +89,7 @@ from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import HasIpv6, HostAddresses
+from fleet.platform.record import DeployedRecord, Record
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -115,6 +119,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         HostAddresses: AnyAddress,
         HasIpv6: lambda: True,
         FailedJobs: list,
+        DeployedRecord: Record,
         ForeignFiles: lambda patterns: [],
         File: lambda path: None,
         FileContents: lambda path: None,
@@ -145,6 +150,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
         ServedServers: lambda: None,
+        NginxTraffic: NginxTraffic.default,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),
@@ -152,6 +158,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         FetchJob: lambda unit, directory: Download(),
         ModelsJob: lambda unit, path: LoaderRun(),
         GpuHardwareFact: GpuHardware,
+        GpuNoteFact: lambda traces: GpuNote(),
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
         BootId: lambda: "boot",
         LoggedJob: lambda unit: LoggedRun(),
@@ -227,6 +234,7 @@ class Plan:
     json: str
     order: list[str] = field(default_factory=list)  # "host: step", all hosts together
     failed: dict[str, str] = field(default_factory=dict)  # host to why, where hosts fail alone
+    quiet: list[str] = field(default_factory=list)  # "host: command" of those that no step yields
 
     def names(self, host: str) -> list[str]:
         """The operations of `host` that would change something."""
@@ -334,12 +342,20 @@ def plan(
             raise UnregisteredFact(f"{host.name}: {fact.__name__} {args} {kwargs}")
         return asked[fact](*args, **kwargs)
 
+    quiet: list[str] = []
+
+    def run_shell_command(host: Host, command: StringCommand, **_: Any) -> Any:
+        quiet.append(f"{host.name.removeprefix('@fake/')}: {command.get_raw_value()}")
+        return True, CommandOutput([])
+
     inventory = inventory_of({f"@fake/{name}": declared for name, declared in hosts.items()})
     state = State(inventory, Config(DIFF=diff))
     state.current_deploy_filename = str(DEPLOY)
     each = run.alone if alone else nullcontext
     with (
         mock.patch.object(Host, "get_fact", get_fact),
+        # What a step runs by itself, and not as one of its commands.
+        mock.patch.object(Host, "run_shell_command", run_shell_command),
         mock.patch.object(run, "alone", each),
         _contexts(state),
     ):
@@ -354,7 +370,7 @@ def plan(
         shown = jsonify(build_plan_json(state), default=json_encode)
         state.set_stage(StateStage.Execute)
         state.is_executing = True
-        return _execute(state, shown)
+        return replace(_execute(state, shown), quiet=quiet)
 
 
 def _load(state: State, host: Host) -> Exception | None:
@@ -469,7 +485,7 @@ def secrets_of(store: Path, name: str = "*") -> list[str]:
 
 def everything_shown(planned: Plan) -> str:
     """All that a plan leaves in argv, in logs of commands and in JSON; not what stdin carries."""
-    texts = [planned.json, *planned.order]
+    texts = [planned.json, *planned.order, *planned.quiet]
     for steps in planned.steps.values():
         for step in steps:
             for command in step.commands:

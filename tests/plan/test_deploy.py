@@ -10,7 +10,9 @@ import pytest
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
+import fleet.declare.load
 from fleet.gateway.preflight import WITHOUT_LUA
+from fleet.kit import secrets
 from fleet.kit.errors import FleetError, SettingsError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import FailedJobs
@@ -161,6 +163,7 @@ class TestOrder:
     def test_every_stage_is_judged_before_it_replaces_anything(self, bare_plan: Plan) -> None:
         """What has a judge is judged in the stage; a check after the fact would be too late."""
         judges = {
+            "servers.conf": r"^cd \S+ && nginx -t ",
             "nginx.conf": r"^cd \S+ && nginx -t ",
             "keys.conf": r"^cd \S+ && nginx -t ",
             "tls.crt": r"^cd \S+ && nginx -t ",
@@ -201,6 +204,9 @@ class TestOrder:
             "gateway_judge.lua",
             "gateway_errors.lua",
             "gateway_requests.lua",
+            "drained",
+            "served",
+            "servers.conf",
             "nginx.conf",
             "keys.conf",
             "tls.crt",
@@ -329,3 +335,16 @@ def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
     planned = plan({"gpu1": GPU}, {"gpu1": answers})
     [line] = planned.step("gpu1", "Platform | Forget jobs of earlier deploys that failed").lines
     assert line == f"systemctl reset-failed -- {jobs[0]}"
+
+
+def test_dry_run_makes_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in a secret's place is planned with, and is kept nowhere."""
+    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(secrets, "_IMAGINED", {})
+    monkeypatch.setattr(secrets, "_LOOKING", [True])
+    planned = plan({"gpu1": GPU, "edge": EDGE}, {"gpu1": bare(), "edge": bare()})
+    assert "Gateway | Install the configuration" in planned.names("edge")
+    [(root, names)] = secrets.imagined().items()
+    assert root == tmp_path / ".secrets" / "default"
+    assert {"gateway_key_team-a", "gateway_ca_key", "store_id"} <= set(names)
+    assert list(tmp_path.iterdir()) == []

@@ -225,6 +225,8 @@ class TestMemory:
         small = with_gpus(T4, ram=8) | {GpuHardwareFact: GpuHardware}
         assert "gpt-oss:20b needs 13.0 GiB" in refusal(planned(small))
         assert passes(small | {HostMemory: lambda: Memory((), 32 * GIB)})
+        assert "ollama.service: on the CPU, and nobody declared that" in caplog.text
+        assert passes(small | {HostMemory: lambda: Memory((), 32 * GIB)}, gpu_count=0)
         assert "ollama.service: CPU by declaration" in caplog.text
 
     def test_offload_by_name(self) -> None:
@@ -479,5 +481,6 @@ class TestPlacement:
 
     def test_asked_last(self) -> None:
         names = [step.name for step in planned(with_gpus(H100)).steps["gpu1"]]
-        assert names[-1] == PLACED
-        assert names[-2] == "Models | Provide the models"
+        assert names[-1].startswith("Record | ")
+        assert names[-2] == PLACED
+        assert names[-3] == "Models | Provide the models"

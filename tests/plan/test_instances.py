@@ -47,7 +47,13 @@ REMOVE = "Ollama | Remove servers that are not declared"
 
 def hosts(*instances: dict[str, Any], **settings: Any) -> Hosts:
     # The driver has tests of its own.
-    data = {**GPU[1], "driver_source": "none", **settings, "ollama_instances": list(instances)}
+    data = {
+        **GPU[1],
+        "gpu_count": None,
+        "driver_source": "none",
+        **settings,
+        "ollama_instances": list(instances),
+    }
     return {"gpu1": ("gpu", data), "edge": EDGE}
 
 
@@ -364,7 +370,7 @@ class TestRemoval:
             there = f"{FOLDER}/ollama@.service.d/x.conf"
             return [there] if f"{FOLDER}/ollama@*.service.d/*" in patterns else []
 
-        with pytest.raises(FleetError, match="installed here by something else"):
+        with pytest.raises(FleetError, match="somebody else's drop-ins would change how our Oll"):
             planned(A, given=answers() | {ForeignFiles: foreign})
 
 

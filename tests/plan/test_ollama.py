@@ -304,8 +304,19 @@ class TestDirectories:
 def test_foreign_installation_is_refused_with_the_way_out() -> None:
     foreign = ["/etc/systemd/system/ollama.service"]
     answers = bare() | {ForeignFiles: lambda patterns: foreign}
-    with pytest.raises(FleetError, match="systemctl disable --now ollama; rm /etc/systemd"):
+    with pytest.raises(
+        FleetError, match=r"systemctl disable --now ollama.service; rm /etc/systemd"
+    ):
         plan(HOSTS, {"gpu1": answers})
+
+
+def test_drop_in_for_our_unit_is_refused_without_harm_to_our_unit() -> None:
+    """Whoever does as they are told must not disable the Ollama that the fleet runs."""
+    path = "/etc/systemd/system/ollama.service.d/my own.conf"
+    with pytest.raises(FleetError) as refused:
+        plan(HOSTS, {"gpu1": bare() | {ForeignFiles: lambda patterns: [path]}})
+    assert "disable" not in str(refused.value)
+    assert f"run there: rm '{path}'; the deploy" in str(refused.value)
 
 
 def test_snap_is_refused_with_the_way_out() -> None:

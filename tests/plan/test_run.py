@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from pyinfra.context import ctx_state
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
+from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.units import ABSENT, UnitState
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare
 from tests.plan.simulation import Answers, Plan, bare, plan
 
 HOSTS = {"gpu1": GPU, "edge": EDGE}
+TRANSIENT = replace(ABSENT, is_transient=True)
 
 
 def raising(error: Exception, *, once_executing: bool = False) -> Any:
@@ -54,6 +57,31 @@ class TestPlanning:
         result = planned(answers)
         assert list(result.failed) == ["@fake/gpu1"]
         assert result.failed["@fake/gpu1"].startswith(reason)
+        assert result.steps["gpu1"] == []
+        assert result.names("edge") == from_bare("two hosts").names("edge")
+
+    @pytest.mark.parametrize(
+        ("answers", "reason"),
+        [
+            pytest.param(
+                {ForeignFiles: lambda patterns: ["/etc/systemd/system/ollama.service.d/x.conf"]},
+                "somebody else's drop-ins",
+                id="a drop-in",
+            ),
+            pytest.param(
+                {UnitState: lambda unit, files, reloaded=False: TRANSIENT},
+                "was started by systemd-run",
+                id="of a step",
+            ),
+        ],
+    )
+    def test_what_a_deploy_would_refuse_a_dry_run_refuses(
+        self, answers: Answers, reason: str
+    ) -> None:
+        """... of that host: a key that is taken back reaches the gateway all the same."""
+        result = planned(answers)
+        assert reason in result.failed["@fake/gpu1"]
+        # Not one step of it is run.
         assert result.steps["gpu1"] == []
         assert result.names("edge") == from_bare("two hosts").names("edge")
 

@@ -17,6 +17,7 @@ from fleet.driver.facts import Gpu, GpuHardware
 from fleet.driver.plan import System, make_plan
 from fleet.driver.settings import Driver
 from fleet.firewall.paths import FIREWALL_GUARD
+from fleet.gpu.facts import SeenGpu
 from fleet.kit.facts.places import Place
 from fleet.kit.files import ManagedFile
 from fleet.ollama.paths import OLLAMA_BINARY
@@ -57,6 +58,7 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "instance": instance,
             "storage": plain_storage(instance) if instance else None,
             "uuids": ["GPU-x"],
+            "gpus": [SeenGpu("0000:17:00.0", "GPU-x")],
             "plan": make_plan(host[Driver], System("debian", "13"), hardware),
             "openssl": (3, 5),
             "drained": [],

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet import cli
+from fleet.kit.secrets import SecretStore
 
 BOX = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]})'
 
@@ -50,3 +51,39 @@ def test_check_names_what_is_refused(inventory: Path) -> None:
     result = CliRunner().invoke(cli.main, ["check", str(inventory)])
     assert result.exit_code == 1
     assert "box: olama_port = 1: unknown setting; did you mean ollama_port?" in result.output
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        (["key", "show", "{}", "team-a"], "gateway_key_team-a"),
+        (["key", "rotate", "{}", "team-a"], "gateway_key_team-a"),
+        (["chat", "{}", "Hello?"], "gateway_key_team-a"),
+        (["ca", "{}"], "gateway_ca_key"),
+    ],
+    ids=["show", "rotate", "chat", "ca"],
+)
+def test_reading_makes_no_secret(
+    inventory: Path, own_secrets: Path, command: list[str], missing: str
+) -> None:
+    """A fresh clone has no store: a key that is made there is one that no gateway knows."""
+    inventory.write_text(f"gpu = gateway = [{BOX}]\n")
+    result = CliRunner().invoke(cli.main, [word.format(inventory) for word in command])
+    assert result.exit_code == 2, result.output
+    place = own_secrets / "elsewhere" / "site" / missing
+    assert result.output.startswith(f"Error: {place}: ")
+    assert "deploy" in result.output
+    assert "sk-" not in result.output
+    assert not own_secrets.exists()
+
+
+def test_key_of_a_store_is_shown_whatever_else_it_lacks(inventory: Path, own_secrets: Path) -> None:
+    box = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a", "new"]})'
+    inventory.write_text(f"gpu = gateway = [{box}]\n")
+    store = SecretStore(own_secrets / "elsewhere" / "site")
+    value = store.api_key("gateway_key_team-a").get_secret_value()
+    result = CliRunner().invoke(cli.main, ["key", "show", str(inventory), "team-a"])
+    assert result.output == f"{value}\n"
+    result = CliRunner().invoke(cli.main, ["key", "list", str(inventory)])
+    assert result.exit_code == 0
+    assert [path.name for path in store.root.iterdir()] == ["gateway_key_team-a"]

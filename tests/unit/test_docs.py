@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import add
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -26,19 +28,19 @@ def items_in(hint: Any) -> Iterator[tuple[str, type[BaseModel]]]:
         yield "", hint
 
 
-def keys_of(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+def keys_of(
+    model: type[BaseModel], key_of: Callable[[str], str]
+) -> Iterator[tuple[str, FieldInfo]]:
     """Key to field in the page's order: each table after the one that its setting is in."""
     hints = get_type_hints(model, include_extras=True)
-    yield from ((f"{prefix}{name}", field) for name, field in model.model_fields.items())
+    yield from ((key_of(name), field) for name, field in model.model_fields.items())
     for name in model.model_fields:
         for inner, item in items_in(hints[name]):
-            yield from keys_of(item, f"{prefix}{name}{inner}.")
+            yield from keys_of(item, partial(add, f"{key_of(name)}{inner}."))
 
 
 KEYS = {
-    key: field
-    for item in CAPABILITIES
-    for key, field in keys_of(item.settings, item.settings.prefix)
+    key: field for item in CAPABILITIES for key, field in keys_of(item.settings, item.settings.key)
 }
 
 
@@ -157,16 +159,20 @@ def test_check_reports_a_stale_page(page: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+@pytest.mark.parametrize(("name", "heading"), [("abacus", "topic"), ("ollama", "page")])
 def test_a_page_is_in_the_index_by_its_first_line(
-    page: Path, capsys: pytest.CaptureFixture[str]
+    page: Path, capsys: pytest.CaptureFixture[str], name: str, heading: str
 ) -> None:
+    """... a capability's in the first table, and what an operator does in the second."""
     assert docs.main([]) == 0
-    (page.parent / "operating" / "abacus.md").write_text(
-        "# Abacus\n\n> Counting by hand.\n\nText.\n"
+    (page.parent / "operating" / f"{name}.md").write_text(
+        f"# {name}\n\n> Counting by hand.\n\nText.\n"
     )
     assert docs.main(["--check"]) == 1
     assert "docs/operating.md is stale, a page in docs/operating/" in capsys.readouterr().err
     assert docs.main([]) == 0
     rows = docs.INDEX.read_text().splitlines()
-    assert "| [abacus](operating/abacus.md) | Counting by hand. |" in rows
-    assert rows[-1].startswith("[Looks like a failure"), "what follows the table stays"
+    row = rows.index(f"| [{name}](operating/{name}.md) | Counting by hand. |")
+    above = [line for line in rows[:row] if line.endswith("| answers |")]
+    assert above[-1] == f"| {heading} | answers |"
+    assert rows[-1].startswith("[Looks like a failure"), "what follows the tables stays"

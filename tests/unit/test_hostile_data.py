@@ -20,6 +20,7 @@ from fleet.kit.facts.jobs import FailedJobs, FetchJob, LoggedJob
 from fleet.models.facts import HostMemory, ModelsState
 from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
+from fleet.platform.record import DEPLOYED, DEPLOYING, DeployedRecord
 from manifests import Manifest
 from ollama_protocol import RUNNING, SHOWN, is_pinned, load_request, trained_context
 from outside import FormError, judged
@@ -41,9 +42,15 @@ GOOD: dict[str, Any] = {
     "show": {"model_info": {"x.context_length": 5}, "capabilities": ["completion"]},
     "check": {"models": ["a:1"], "pending": {"a:1": "x"},
               "undeclared": {"b:1": {"size": 5, "in_use": False}}},
+    "record": {
+        "schema": "llm-fleet-deployed/1", "version": "1", "commit": "ab" * 20, "dirty": False,
+        "who": "a@b", "when": "2026-11-30T20:15:00Z", "since": "2026-11-30T20:15:00Z",
+        "run": "1a2b3c4d", "settings": "ab" * 32,
+    },
     "state": {"finished": False, "ok": False, "notes": [], "models": {"a:1": ENTRY}},
 }  # fmt: skip
 STATE = ["active", "success"]
+RECORDS = (DEPLOYED, DEPLOYING)
 # The lines of a fact's output around a text.
 FACTS: list[tuple[FactBase[Any], Callable[[str], list[str]]]] = [
     (ModelManifest(), lambda text: ["disk", *text.splitlines()]),
@@ -51,6 +58,10 @@ FACTS: list[tuple[FactBase[Any], Callable[[str], list[str]]]] = [
     (ModelManifest(), str.splitlines),
     (PlacementState(), str.splitlines),
     (OllamaModels(), str.splitlines),
+    (
+        DeployedRecord(),
+        lambda text: [f"{path} {line}" for line in text.splitlines() for path in RECORDS],
+    ),
     (ModelsState(), str.splitlines),
     (
         HostMemory(),

@@ -103,12 +103,21 @@ def test_files_that_pages_name_are_there() -> None:
     assert missing == []
 
 
-def test_each_capability_has_a_page_and_the_index_lists_it() -> None:
+OPERATING = sorted((ROOT / "docs" / "operating").glob("*.md"))
+
+
+def test_each_capability_has_a_page_and_the_index_lists_all() -> None:
     capabilities = {path.stem for path in (ROOT / "tasks").glob("*.py")} - {"__init__"}
-    folder = ROOT / "docs" / "operating"
-    assert {path.stem for path in folder.glob("*.md")} == capabilities | {"not-a-failure"}
+    assert capabilities <= {page.stem for page in OPERATING}
     index = LINK.findall((ROOT / "docs" / "operating.md").read_text())
-    assert sorted(index) == sorted(f"operating/{path.name}" for path in folder.glob("*.md"))
+    assert sorted(index) == [f"operating/{page.name}" for page in OPERATING]
+
+
+@pytest.mark.parametrize("page", OPERATING, ids=lambda path: path.stem)
+def test_page_says_what_it_answers(page: Path) -> None:
+    """... for the index; the index itself has a sentence about what is no failure."""
+    if page.stem != "not-a-failure":
+        assert re.match(r"# \S.*\n\n> \S.*\.\n\n", page.read_text())
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet import cli
-from fleet.version import ROOT, version
+from fleet.version import ROOT, Build, build, standing, version
 
 DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
@@ -66,6 +66,36 @@ def test_commit_that_git_does_not_tell_is_said_to_be_unknown(
     assert version(checkout).startswith("1.2.3 (commit unknown: fatal: ")
     monkeypatch.setenv("PATH", str(checkout))
     assert "No such file or directory: 'git'" in version(checkout)
+
+
+def commit(root: Path, name: str) -> str:
+    git(root, "commit", "--quiet", "--allow-empty", "--message", name)
+    return git(root, "rev-parse", "HEAD")
+
+
+def test_how_two_commits_stand_to_each_other(checkout: Path) -> None:
+    first = git(checkout, "rev-parse", "HEAD")
+    second = commit(checkout, "two")
+    git(checkout, "checkout", "--quiet", "-b", "aside", first)
+    aside = commit(checkout, "aside")
+    git(checkout, "checkout", "--quiet", "--detach", second)
+    found = {other: standing(other, checkout) for other in (first, second, aside, "ab" * 20)}
+    assert list(found.values()) == ["newer", "same", "apart", "unknown"]
+    git(checkout, "checkout", "--quiet", "--detach", first)
+    build.cache_clear()
+    standing.cache_clear()
+    assert standing(second, checkout) == "older"
+
+
+def test_build_is_version_commit_and_whether_files_differ(checkout: Path) -> None:
+    assert build(checkout) == Build("1.2.3", git(checkout, "rev-parse", "HEAD"), dirty=False)
+    build.cache_clear()
+    (checkout / "pyproject.toml").write_text('[project]\nversion = "1.2.4"\n')
+    assert build(checkout).dirty
+    copy = checkout / "copy"
+    copy.mkdir()
+    (copy / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
+    assert build(copy) == Build("1.2.3", None, dirty=False)
 
 
 def test_command_says_its_version() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -28,12 +27,12 @@ from fleet.kit.connection.lock import NO_SESSION, HostLock
 from fleet.kit.connection.login import examine
 from fleet.kit.connection.prefix import prefixed
 from fleet.kit.connection.silence import Watch
+from fleet.kit.connection.together import Answers, Heard, is_together
 from fleet.kit.errors import FleetError
 
 STEP_DEADLINE = 3600  # seconds that one command may take
 LOGIN_DEADLINE = 60  # the same while a login is examined
 
-_Heard = tuple[bool, CommandOutput]
 _LOSS = (OSError, EOFError, SSHException, ConnectError)
 
 
@@ -53,6 +52,7 @@ class Careful(BaseConnector):
     def __init__(self, state: State, host: Host) -> None:
         super().__init__(state, host)
         self._lock = HostLock()
+        self._answers = Answers(self._asked_as_root) if is_together() else None
 
     @override
     def connect(self) -> None:
@@ -84,19 +84,23 @@ class Careful(BaseConnector):
         if self._watch:
             self._watch.end()
         if not self.lost:
+            if self._answers and self._lock.held_as and self.host not in self.state.failed_hosts:
+                self._answers.keep_questions()
             self._lock.release()
         super().disconnect()
 
     @override
     def run_shell_command(
         self, command: Any, print_output: bool = False, print_input: bool = False, **arguments: Any
-    ) -> _Heard:
+    ) -> Heard:
         """Run `command` under the prefix, for an hour at most unless `_timeout` says otherwise.
 
         Raises:
             FleetError: the connection is lost, and no operation is run that could fail by it: what
                 is planned or checked without answers would only be wrong.
         """
+        if known := self._known(command, arguments):
+            return known
         limit = arguments["_timeout"] = arguments.get("_timeout") or STEP_DEADLINE
         inner: Any = super()
         too_long = f"a command did not end within {limit} s; it may go on by itself"
@@ -121,9 +125,30 @@ class Careful(BaseConnector):
         self.trouble = output.stderr
         return ok, output
 
+    def _known(self, command: Any, arguments: Any) -> Heard | None:
+        """What the host has answered to `command` before, if that is a question."""
+        if self._answers is None or self.lost:
+            return None
+        if not isinstance(command, StringCommand):
+            command = StringCommand(command)
+        root = self._root_arguments()
+        is_usual = all(arguments.get(key) == root.get(key) for key in {*arguments, *root})
+        return self._answers.heard(command, is_usual=is_usual)
+
+    def _asked_as_root(self, command: StringCommand, lines: list[str]) -> Heard:
+        inner: Any = super()
+        arguments = {**self._root_arguments(), "_timeout": STEP_DEADLINE, "_stdin": lines}
+        with self._within(STEP_DEADLINE, "its questions were not answered"):
+            return self._attempt(
+                lambda: inner.run_shell_command(prefixed(command), False, False, **arguments),
+                "its questions were not answered",
+            )
+
     @override
     def put_file(self, *arguments: Any, **options: Any) -> bool:
         """Upload a file; whether it is there now."""
+        if self._answers:
+            self._answers.note_change()
         inner: Any = super()
         return self._transferred(lambda: inner.put_file(*arguments, **options))
 
@@ -150,16 +175,25 @@ class Careful(BaseConnector):
         """Whether this run has taken the host's lock."""
         return bool(self._lock.held_as)
 
-    def hold(self) -> str:
+    def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
+
+        By `force` that one is ended.
 
         Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
 
         Raises:
             ConnectError: it cannot be locked.
         """
+        # The run that had it may have ended just now.
+        self.ask_anew()
         client = getattr(self, "client", None)
-        return "" if client is None else self._lock.take(client, self._line_as_root)
+        return "" if client is None else self._lock.take(client, self._line_as_root, force=force)
+
+    def ask_anew(self) -> None:
+        """Take nothing for known that the host has answered before."""
+        if self._answers:
+            self._answers.forget()
 
     def _line_as_root(self, command: StringCommand) -> str:
         arguments = self._root_arguments()
@@ -173,7 +207,7 @@ class Careful(BaseConnector):
             self._lock.release()
         self._lock = HostLock()
 
-    def _attempt(self, act: Callable[[], _Heard], too_long: str) -> _Heard:
+    def _attempt(self, act: Callable[[], Heard], too_long: str) -> Heard:
         """What `act` returns, or a failure when there is no connection, or none after it."""
         failed = False, CommandOutput([])
         if self.lost:
@@ -232,21 +266,21 @@ class Careful(BaseConnector):
         client = getattr(self, "client", None)
         return client.get_transport() if client is not None else None
 
-    def _as_login(self, command: StringCommand) -> _Heard:
+    def _as_login(self, command: StringCommand) -> Heard:
         return self._examined(command, {})
 
-    def _as_root(self, command: StringCommand) -> _Heard:
+    def _as_root(self, command: StringCommand) -> Heard:
         try:
             return self._examined(command, self._root_arguments())
         except EOFError:
             # pyinfra asks for sudo's password, and there is no terminal to ask at.
             return False, CommandOutput([OutputLine("stderr", "sudo asks for a password")])
 
-    def _examined(self, command: StringCommand, arguments: Any) -> _Heard:
+    def _examined(self, command: StringCommand, arguments: Any) -> Heard:
         inner: Any = super()
         limited = {**arguments, "_timeout": LOGIN_DEADLINE}
         with self._within(LOGIN_DEADLINE, f"no answer to the login within {LOGIN_DEADLINE} s"):
-            heard: _Heard = inner.run_shell_command(command, False, False, **limited)
+            heard: Heard = inner.run_shell_command(command, False, False, **limited)
         transport = self._transport()
         if transport is not None and not transport.is_active():
             raise ConnectError(self.lost or "the connection was lost")
@@ -275,8 +309,8 @@ def be_careful() -> None:
 
     def make(host: Host, state: State) -> None:
         host.connector_cls = careful(host.connector_cls)
-        if state.should_raise_failed_hosts and not sys.stdin.isatty():
-            # Nobody is there to be asked whether to go on without a host that failed.
+        if state.should_raise_failed_hosts:
+            # A host that fails is its own matter: nobody is asked whether the others may go on.
             state.should_raise_failed_hosts = lambda _: False
         init(host, state)
 

@@ -24,18 +24,22 @@ SILENCE = 120  # seconds without a word after which a host frees the lock
 _PROGRAM = (Path(__file__).parents[1] / "on_host" / "hold-lock").read_text()
 
 
+def who() -> str:
+    """Whoever runs this, and where: `alice@laptop`; printable ASCII, one line."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user id without a name
+        user = "somebody"
+    name = f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()
+    return "".join(filter(str.isprintable, name))
+
+
 def holder() -> str:
     """This run, as others are told of it: `alice@laptop, run 1a2b3c4d since 2026-11-30 16:00 UTC`.
 
     Printable ASCII, one line.
     """
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a user id without a name
-        user = "somebody"
-    who = f"{user}@{socket.gethostname()}".encode("ascii", "replace").decode()
-    now = datetime.now(UTC)
-    return f"{''.join(filter(str.isprintable, who))}, run {RUN_ID} since {now:%Y-%m-%d %H:%M} UTC"
+    return f"{who()}, run {RUN_ID} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 class HostLock:
@@ -46,10 +50,13 @@ class HostLock:
         self.held_as = ""
         self._stdin: Any = None
 
-    def take(self, client: SSHClient, as_root: Callable[[StringCommand], str]) -> str:
+    def take(
+        self, client: SSHClient, as_root: Callable[[StringCommand], str], *, force: bool = False
+    ) -> str:
         """Take it over a channel of `client`; who has it, if that is another run.
 
         Taken again, it must not have been another's meanwhile. `as_root` makes a command's line.
+        By `force` it is taken away: the host ends the other run's connection, and what that does.
 
         Raises:
             ConnectError: the host cannot be locked.
@@ -63,6 +70,7 @@ class HostLock:
             SILENCE,
             QuoteString(text),
             PATIENCE,
+            *(["force"] if force else []),
         )
         stdin, stdout, stderr = client.exec_command(as_root(command))
         word, _, who = stdout.readline().rstrip("\n").partition(" ")

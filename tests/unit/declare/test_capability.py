@@ -36,7 +36,7 @@ TELLING = [item for item in CAPABILITIES if item.services is not Capability.serv
 
 
 def loaded(hosts: Hosts, capabilities: Capabilities = CAPABILITIES) -> Fleet:
-    return load_fleet(inventory_of(hosts), capabilities)
+    return load_fleet(inventory_of(hosts), capabilities, deploys=True)
 
 
 def name_of(item: Capability) -> str:

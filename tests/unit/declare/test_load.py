@@ -78,18 +78,20 @@ def test_alternative_fleet_differs_in_every_setting() -> None:
     """... or a setting could be without effect and no rendering would show it."""
     fleet = fleet_of(ALTERNATIVE)
     same = [
-        f"{model.prefix}{name}"
+        model.key(name)
         for model in (item.settings for item in CAPABILITIES)
         for name, field in model.model_fields.items()
         if all(getattr(host[model], name) == field.default for host in fleet.running(model))
     ]
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
-    # choose from; Dify's plugin comes from a package. Tests of their own cover them.
+    # choose from; Dify's plugin comes from a package, and GPUs are declared by their number.
+    # Tests of their own cover them.
     assert same == [
         "firewall_backend",
         "ollama_instances",
         "ollama_image",
         "gateway_tls_certificate",
+        "gpus",
         "driver_source",
         "docker_source",
         "toolkit_enabled",

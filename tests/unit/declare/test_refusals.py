@@ -89,7 +89,7 @@ def test_no_regular_expression_in_a_refusal() -> None:
         "gpu1": (
             "gpu gateway dify webui",
             {
-                f"{model.prefix}{name}": ["\n"] if "tuple" in str(field.annotation) else "\n"
+                model.key(name): ["\n"] if "tuple" in str(field.annotation) else "\n"
                 for model in (item.settings for item in CAPABILITIES)
                 for name, field in model.model_fields.items()
             },

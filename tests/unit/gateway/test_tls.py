@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from fleet.gateway import tls
 from fleet.kit.errors import FleetError
-from fleet.kit.secrets import SecretStore
+from fleet.kit.secrets import Making, SecretStore
 
 NAMES = ["edge", "llm.example.com", "10.0.0.2", "fd00::2"]
 
@@ -161,6 +161,46 @@ def _unlimited(store: SecretStore, name: str) -> str:
          "-subj", f"/CN={name}", "-addext", "keyUsage=critical,keyCertSign,cRLSign"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
+
+
+class TestReading:
+    """Whoever makes nothing gets what the gateways have, or is told."""
+
+    @pytest.fixture
+    def reader(self, store: SecretStore) -> SecretStore:
+        reader = SecretStore(store.root)
+        reader.making = Making.REFUSED
+        return reader
+
+    def test_nothing_is_made(self, reader: SecretStore) -> None:
+        with pytest.raises(FleetError, match="gateway_ca_key: this store has no such secret"):
+            tls.ca_certificate(reader, NAMES)
+        with pytest.raises(FleetError, match="deploy first, or copy the store"):
+            tls.issued(reader, "edge", NAMES, NAMES)
+        assert not reader.root.exists()
+
+    def test_what_is_there_is_given(self, store: SecretStore, reader: SecretStore) -> None:
+        made, authority = tls.issued(store, "edge", NAMES, NAMES), tls.ca_certificate(store, NAMES)
+        assert tls.issued(reader, "edge", NAMES, NAMES) == made
+        assert tls.ca_certificate(reader, NAMES) == authority
+        # Clients are to trust the one that there is.
+        assert tls.ca_certificate(reader, [*NAMES, "new.example.com"]) == authority
+
+    def test_what_a_deploy_would_make_anew(self, store: SecretStore, reader: SecretStore) -> None:
+        tls.issued(store, "edge", NAMES, NAMES)
+        before = {path: path.read_text() for path in store.root.iterdir()}
+        with pytest.raises(FleetError, match="the next deploy makes another certificate"):
+            tls.issued(reader, "edge", NAMES[1:], NAMES)
+        assert {path: path.read_text() for path in store.root.iterdir()} == before
+
+    def test_renewal_is_the_next_deploys(
+        self, store: SecretStore, reader: SecretStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is good for months yet: `make verify` has a check of its own for the end."""
+        made = tls.issued(store, "edge", NAMES, NAMES)
+        monkeypatch.setattr(tls, "RENEWAL", tls._LIFE)
+        assert tls.issued(reader, "edge", NAMES, NAMES) == made
+        assert tls.issued(store, "edge", NAMES, NAMES) != made
 
 
 class TestClock:

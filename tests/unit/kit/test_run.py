@@ -24,7 +24,7 @@ class Lockable(careful(LocalConnector)):  # type: ignore[misc]
     asked: list[str]
     outcome: dict[str, str | Exception]
 
-    def hold(self) -> str:
+    def hold(self, *, force: bool = False) -> str:
         self.asked.append(self.host.name)
         outcome = self.outcome.get(self.host.name, "")
         if isinstance(outcome, Exception):

@@ -10,11 +10,18 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
+from fleet.kit import secrets
 from fleet.kit.errors import FleetError
-from fleet.kit.secrets import EXAMPLE_KEY, SecretStore
+from fleet.kit.secrets import EXAMPLE_KEY, Making, SecretStore, imagined
 
 FORM = re.compile(r"sk-[0-9a-f]{64}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_imagined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_IMAGINED", {})
 
 
 @pytest.fixture
@@ -55,6 +62,50 @@ def test_missing_is_not_generated_by_reading(store: SecretStore) -> None:
 def test_value_is_not_shown(store: SecretStore) -> None:
     key = store.api_key("a")
     assert key.get_secret_value() not in f"{key} {key!r} {[key]}"
+
+
+def test_whoever_may_make_none_is_told(store: SecretStore) -> None:
+    """A fresh clone once printed a key that no gateway knew."""
+    store.making = Making.REFUSED
+    with pytest.raises(FleetError, match="deploy first, or copy the store that the gateways") as no:
+        store.api_key("a")
+    assert str(no.value).startswith(f"{store.path('a')}: ")
+    assert store.renew("a", lambda: "other") is None
+    assert not store.root.exists()
+
+
+def test_dry_run_has_something_in_its_place(store: SecretStore) -> None:
+    store.api_key("kept")
+    store.making = Making.IMAGINED
+    before = {path: path.read_text() for path in store.root.iterdir()}
+    value = store.api_key("a")
+    assert FORM.fullmatch(value.get_secret_value())
+    # The same for all who ask, in another store of the same fleet too.
+    other = SecretStore(store.root)
+    other.making = Making.IMAGINED
+    assert other.api_key("a") == value
+    assert store.renew("kept", lambda: "renewed") == SecretStr("renewed")
+    assert store.text("kept", str) == SecretStr("renewed")
+    assert imagined() == {store.root: ("a", "kept")}
+    assert {path: path.read_text() for path in store.root.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("deploys", "looks", "making"),
+    [
+        (False, False, Making.REFUSED),
+        (False, True, Making.REFUSED),
+        (True, False, Making.KEPT),
+        (True, True, Making.IMAGINED),
+    ],
+)
+def test_who_may_make_one(
+    deploys: bool, looks: bool, making: Making, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "_LOOKING", [])
+    if looks:
+        secrets.only_look()
+    assert secrets.making_of(deploys=deploys) is making
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o604, 0o620, 0o644])

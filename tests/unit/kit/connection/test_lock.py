@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -24,9 +24,9 @@ def hold(tmp_path: Path) -> Iterator[Hold]:
     """Try to hold the lock of a directory, as `who`."""
     with ExitStack() as stack:
 
-        def start(who: str, silence: int = 60) -> Holder:
+        def start(who: str, silence: int = 60, words: Sequence[str] = ()) -> Holder:
             process = subprocess.Popen(
-                ["bash", PROGRAM, tmp_path / "run", str(silence), who, "0"],
+                ["bash", PROGRAM, tmp_path / "run", str(silence), who, "0", *words],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             )  # fmt: skip
             stack.enter_context(process)
@@ -101,3 +101,12 @@ def test_holder_is_one_readable_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.fullmatch(
         rf"alice\?\?@desk, run {RUN_ID} since \d{{4}}-\d\d-\d\d \d\d:\d\d UTC", holder()
     )
+
+
+def test_force_leaves_alone_whoever_has_the_same_connection(hold: Hold) -> None:
+    """What holds it is ended with all that its connection has started, and never ourselves."""
+    first = hold("alice")
+    assert said(first) == "held "
+    other = hold("bob", words=["force"])
+    assert said(other) == "taken alice"
+    assert first.poll() is None

@@ -1,0 +1,136 @@
+"""A gateway that runs: whom it serves from, what is in flight, and what of it ends soon."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from pyinfra.api import QuoteString, StringCommand
+
+from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.status import ENDS_SOON, Look, Told
+from fleet.gateway.declared import previous_gateway_key
+from fleet.gateway.facts import DrainedHosts
+from fleet.gateway.files import health_origin
+from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_UNIT
+from fleet.gateway.settings import Gateway
+
+_SOON = timedelta(days=ENDS_SOON)
+
+
+def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
+    """Whether nginx answers, its connections to the servers, who is drained, and its certificate.
+
+    Each connection to a server is a request: nginx keeps none open.
+    """
+    health = QuoteString(f"{health_origin(me)}/healthz")
+    yield Look(
+        (
+            StringCommand(
+                "curl -fsSk -o /dev/null --noproxy '*' --max-time 2", health, "&& echo yes"
+            ),
+        ),
+        lambda found: _tell_health(*found),
+    )
+    yield Look(
+        (StringCommand("ss -Htnp state established"), DrainedHosts().command()),
+        lambda found: _tell_servers(me, fleet, *found),
+    )
+    if me[Gateway].tls != "off":
+        yield Look(
+            (StringCommand("cat", QuoteString(GATEWAY_CERTIFICATE)),),
+            lambda found: _tell_certificate(*found),
+        )
+    yield Look((), lambda _: _tell_keys(me, fleet))
+
+
+def _tell_health(answered: list[str]) -> Iterator[Told]:
+    answers = answered == ["yes"]
+    yield Told(
+        "gateway answers" if answers else "gateway does not answer",
+        {"answers": answers},
+        "" if answers else f"nginx does not answer: see `journalctl -u {GATEWAY_UNIT}` there",
+    )
+
+
+def _tell_servers(
+    me: FleetHost, fleet: Fleet, sockets: list[str], drained_lines: list[str]
+) -> Iterator[Told]:
+    """What this gateway knows of the other hosts, and of how many of them it sends nothing to."""
+    active = requests(sockets)
+    drained = DrainedHosts().process(drained_lines)
+    several = f" from {me.name}" if len(fleet.running(Gateway)) > 1 else ""
+    flights: Counter[str] = Counter()
+    for server in fleet.servers():
+        flights[server.host.name] += active[server.endpoint]
+    for name, number in flights.items():
+        is_drained = name in drained
+        values = {"in_flight": {me.name: number}, "drained_by": {me.name: is_drained}}
+        yield Told(f"{number} in flight{several}", values, about=name)
+        if is_drained:
+            yield Told(f"drained{several}", about=name)
+    yield Told("", {"requests": sum(flights.values()), "drained": drained})
+    if flights and set(flights) <= set(drained):
+        problem = "every host is drained, so nobody is served; `fleet undrain` one of them"
+        yield Told(problem=problem)
+
+
+def requests(sockets: list[str]) -> Counter[Endpoint]:
+    """Where nginx has connections to, and how many, in the lines of `ss -Htnp`."""
+    found: Counter[Endpoint] = Counter()
+    for line in sockets:
+        words = line.split()
+        if len(words) < 5 or '"nginx"' not in words[-1]:
+            continue
+        address, _, port = words[3].rpartition(":")
+        if port.isdecimal():
+            # An IPv4 peer of a socket for both families is written `[::ffff:10.0.0.1]`.
+            plain = address.strip("[]").partition("%")[0].removeprefix("::ffff:")
+            found[Endpoint(plain, int(port))] += 1
+    return found
+
+
+def _tell_certificate(pem: list[str]) -> Iterator[Told]:
+    try:
+        certificate = x509.load_pem_x509_certificates("\n".join(pem).encode())[0]
+    except (ValueError, IndexError):
+        problem = f"{GATEWAY_CERTIFICATE} holds no certificate: deploy"
+        yield Told("no certificate", {"certificate_ends": None}, problem)
+        return
+    ends = certificate.not_valid_after_utc
+    values = {"certificate_ends": ends.isoformat()}
+    left = ends - datetime.now(UTC)
+    problem = ""
+    if left < _SOON:
+        problem = (
+            f"its certificate {_ends(ends)}: deploy renews one of the fleet's own authority; a "
+            "given one is replaced in gateway_tls_certificate; for one of ACME see `journalctl -u "
+            "certbot` there"
+        )
+    yield Told(f"certificate until {ends:%Y-%m-%d}", values, problem)
+
+
+def _tell_keys(me: FleetHost, fleet: Fleet) -> Iterator[Told]:
+    now = datetime.now(UTC)
+    ending: dict[str, str] = {}
+    for key in me[Gateway].keys:
+        if key.expires is not None and key.expires < now + _SOON:
+            ending[key.name] = key.expires.isoformat()
+            yield Told(
+                problem=f"the key {key.name!r} {_ends(key.expires)}: give it a later `expires`, or "
+                "take it out of gateway_keys, and deploy"
+            )
+        before = previous_gateway_key(fleet, key.name)
+        if before is not None and now < before.until < now + _SOON:
+            yield Told(
+                f"old value of key {key.name!r} until {before.until:%Y-%m-%d}",
+                {"overlaps": {key.name: before.until.isoformat()}},
+            )
+    yield Told("", {"keys_ending": ending})
+
+
+def _ends(when: datetime) -> str:
+    word = "ended" if when <= datetime.now(UTC) else "ends"
+    return f"{word} on {when.astimezone(UTC):%Y-%m-%d %H:%M} UTC"

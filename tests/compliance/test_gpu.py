@@ -1,0 +1,25 @@
+"""A host has the GPUs that it is declared to have, or that a deploy has seen on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleet.driver.settings import Driver
+from fleet.gpu.asked import find
+from fleet.gpu.presence import missing_in_driver, missing_on_bus, warnings
+from fleet.gpu.settings import Gpus
+from fleet.ollama.servers import wants_gpus
+from tests.compliance.connection import Target
+
+
+def test_none_is_missing(gpu_host: Target, measured: Callable[[str], None]) -> None:
+    """Every GPU that is declared, or was once seen, is on the bus and in the driver."""
+    declared = gpu_host.declared
+    found = find(gpu_host.fact)
+    notes = [f"WARN: {text}" for text in warnings(declared[Gpus], found)]
+    measured("; ".join([f"{len(found.hardware.gpus)} on the bus", *notes]))
+    problem = missing_on_bus(declared[Gpus], found)
+    # Nobody has to bring a driver where no server uses a GPU.
+    if problem is None and (declared[Driver].source != "none" or wants_gpus(declared)):
+        problem = missing_in_driver(declared[Gpus], found)
+    assert problem is None, problem

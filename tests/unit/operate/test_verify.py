@@ -1,0 +1,123 @@
+"""`fleet verify` where nothing can be reached: what it says, writes and ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.declare.fleet import PROJECT_ROOT
+from fleet.operate.verify import checked_capabilities
+
+FLEET = [Path(sys.executable).with_name("fleet")]
+
+
+@pytest.fixture
+def dead(tmp_path: Path) -> Path:
+    """An inventory of two hosts that refuse every connection."""
+    path = tmp_path / "site.py"
+    path.write_text(
+        'gpu = [("gpu1", {"ssh_hostname": "127.0.0.1", "private_address": "10.0.0.5"})]\n'
+        'other = [("host2", {"ssh_hostname": "127.0.0.1", "docker_enabled": True})]\n'
+        'all = (["gpu1", "host2"], {"ssh_port": 1, "ssh_connect_retries": 0})\n'
+    )
+    return path
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """A port of this machine that takes connections, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as server:
+        yield int(server.getsockname()[1])
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*FLEET, "verify", *map(str, arguments)],
+        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def test_nothing_reachable_is_not_green(dead: Path, tmp_path: Path) -> None:
+    junit, html = tmp_path / "junit.xml", tmp_path / "report.html"
+    result = run(dead, "--json", "--junit", junit, "--html", html)
+    assert result.returncode == 2, result.stderr
+    assert "Error: no host can be reached" in result.stderr
+    found = json.loads(result.stdout)
+    assert (found["schema"], found["status"]) == ("fleet-verify/1", "could-not-tell")
+    outcomes = {check["claim"]: check["outcome"] for check in found["checks"]}
+    login = "This machine logs in to the host, and commands there are root's"
+    assert outcomes.pop(login) == "failed"
+    assert set(outcomes.values()) == {"unchecked"}
+    assert len(outcomes) > 20
+    # The table has the reason once, of both hosts, and pytest no page for each claim.
+    table = result.stderr.partition(" compliance ")[2]
+    assert table.count("gpu1, host2: ") == 1
+    assert len(result.stderr.splitlines()) < len(outcomes) + 40
+    suite = ET.parse(junit).getroot()[0]  # noqa: S314 - ours
+    assert (suite.get("failures"), suite.get("errors")) == ("2", "0")
+    assert int(suite.get("skipped", 0)) > 20
+    # No deploy has given its store an identity, and reading gives it none.
+    assert "not signed" in result.stderr
+    assert "Not signed" in html.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["gpus"], "gpus: neither a host of this inventory nor a group with hosts; did you mean"),
+        (["--capability", "model"], "--capability model: there is container_toolkit, dify"),
+        (["--no-such"], "No such option"),
+        (["--check-report", "/dev/null"], "has no identity"),
+    ],
+)
+def test_what_selects_nothing_is_an_error(dead: Path, arguments: list[str], said: str) -> None:
+    result = run(dead, *arguments)
+    assert result.returncode == 2
+    assert said in result.stderr
+
+
+def test_no_inventory_is_an_error(tmp_path: Path) -> None:
+    result = run(tmp_path / "none.py")
+    assert result.returncode == 2
+    assert "no such inventory file" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_interrupted(silent: int, tmp_path: Path) -> None:
+    """Ctrl-C reaches all processes of a terminal at once."""
+    inventory = tmp_path / "site.py"
+    data = {"ssh_hostname": "127.0.0.1", "ssh_port": silent}
+    inventory.write_text(f'gpu = [("a", {data})]\n')
+    process = subprocess.Popen(
+        [*FLEET, "verify", inventory], cwd=PROJECT_ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    )  # fmt: skip
+    time.sleep(8)  # it waits for the greeting of an SSH server for longer
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, output
+    assert output.rstrip().endswith("interrupted")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_help_is_whole_at_80_columns() -> None:
+    text = run("--help").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("--capability", "--html", "--junit", "--json", "--check-report", "130"):
+        assert word in text
+
+
+def test_every_capability_can_be_selected() -> None:
+    assert {"gateway", "models", "ollama", "firewall", "dify"} <= set(checked_capabilities())
+    assert "reach" not in checked_capabilities()
