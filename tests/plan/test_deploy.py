@@ -119,7 +119,7 @@ class TestOrder:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
         assert list(dict.fromkeys(capabilities)) == [
-            "Platform", "Firewall", "Memory", "Ollama", "Models", "Gateway",
+            "Platform", "Firewall", "Gateway", "Memory", "Ollama", "Models",
         ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 
@@ -163,6 +163,7 @@ class TestOrder:
     def test_every_stage_is_judged_before_it_replaces_anything(self, bare_plan: Plan) -> None:
         """What has a judge is judged in the stage; a check after the fact would be too late."""
         judges = {
+            "servers.conf": r"^cd \S+ && nginx -t ",
             "nginx.conf": r"^cd \S+ && nginx -t ",
             "keys.conf": r"^cd \S+ && nginx -t ",
             "tls.crt": r"^cd \S+ && nginx -t ",
@@ -204,6 +205,9 @@ class TestOrder:
             "gateway_judge.lua",
             "gateway_errors.lua",
             "gateway_requests.lua",
+            "drained",
+            "served",
+            "servers.conf",
             "nginx.conf",
             "keys.conf",
             "tls.crt",
