@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fleet.driver.settings import Driver
 from fleet.gpu.asked import find
 from fleet.gpu.presence import missing_in_driver, missing_on_bus, warnings
 from fleet.gpu.settings import Gpus
 from fleet.ollama.servers import wants_gpus
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Say
 
 
-def test_none_is_missing(
-    gpu_host: Target, measured: Callable[[str], None], warns: Callable[[str], None]
-) -> None:
+def test_none_is_missing(gpu_host: Target, measured: Say, warns: Say) -> None:
     """Every GPU that is declared, or was once seen, is on the bus and in the driver."""
     declared = gpu_host.declared
     found = find(gpu_host.fact)
