@@ -52,7 +52,7 @@ def left_behind(state: State | None) -> Iterator[str]:
     failed = failures(state)
     for host in state.inventory:
         if host.name in failed:
-            yield f"{host.name}: failed before: {failed[host.name]}"
+            yield f"{host.name}: failed before: {failed[host.name]}".removesuffix(": ")
         elif host in state.active_hosts:
             yield f"{host.name}: {_at(state, host)}"
     yield "nothing is undone, and the hosts' locks are free: deploy again to go on from here"

@@ -135,6 +135,10 @@ class Careful(BaseConnector):
         is_usual = all(arguments.get(key) == root.get(key) for key in {*arguments, *root})
         return self._answers.heard(command, is_usual=is_usual)
 
+    def aside(self, command: StringCommand) -> Heard:
+        """Run `command` as root, which changes nothing of what the host has answered."""
+        return self._asked_as_root(command, [])
+
     def _asked_as_root(self, command: StringCommand, lines: list[str]) -> Heard:
         inner: Any = super()
         arguments = {**self._root_arguments(), "_timeout": STEP_DEADLINE, "_stdin": lines}
@@ -170,12 +174,16 @@ class Careful(BaseConnector):
             self.host.log(self.trouble, log_func=logger.error)
         return False
 
+    @property
+    def holds(self) -> bool:
+        """Whether this run has taken the host's lock."""
+        return bool(self._lock.held_as)
+
     def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
 
-        By `force` that one is ended.
-
-        Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
+        By `force` that one is ended. Only SSH has a connection whose end a host sees: over other
+        connectors, nobody is kept out.
 
         Raises:
             ConnectError: it cannot be locked.
