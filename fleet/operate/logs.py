@@ -52,7 +52,7 @@ def logs(  # noqa: PLR0913, PLR0917 - an option each
     Example: fleet logs inventory/prod.py edge gateway --since 2h --follow
     """
     state, fleet = open_asked(inventory)
-    me = _only(fleet, host)
+    (me,) = chosen_hosts(fleet, [host])
     places = places_of(fleet, me, capability)
     command = reading(places, lines, None if since is None else round(seconds(since)), follow)
     here = state.inventory.get_host(me.name)
@@ -69,13 +69,6 @@ def logs(  # noqa: PLR0913, PLR0917 - an option each
     with closing(here.connector.lines_of(command)) as said:
         for line in said:
             click.echo(line)
-
-
-def _only(fleet: Fleet, name: str) -> FleetHost:
-    found = chosen_hosts(fleet, [name])
-    if len(found) != 1:
-        raise FleetError(f"{name}: a group of {len(found)} hosts; name one of them")
-    return found[0]
 
 
 def name_of(capability: Capability) -> str:
