@@ -20,7 +20,6 @@ from typing import Any
 
 import click
 import gevent  # type: ignore[import-untyped]
-import pyinfra_cli.cli as pyinfra_cli
 from gevent.event import AsyncResult  # type: ignore[import-untyped]
 from pyinfra import logger
 from pyinfra.api import Host, State
@@ -64,6 +63,9 @@ def tell_run(context: click.Context) -> None:
     """Have the run of pyinfra's command line `context` tell what it is at, if anybody listens."""
     if DESCRIPTOR not in os.environ:
         return
+    # It replaces sockets and threads of the standard library: only in a process of pyinfra's.
+    from pyinfra_cli import cli  # noqa: PLC0415
+
     state: State = ctx_state.get()  # type: ignore[no-untyped-call]
     init = state.init
     teller = _Teller()
@@ -77,7 +79,7 @@ def tell_run(context: click.Context) -> None:
     state.init = told_init  # type: ignore[method-assign]
     gevent.spawn(teller.listen)
     logger.addHandler(_Said())
-    pyinfra_cli._do_confirm = lambda _: teller.ask(state)
+    cli._do_confirm = lambda _: teller.ask(state)
     context.call_on_close(lambda: teller.end(state))
 
 

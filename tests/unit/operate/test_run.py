@@ -90,8 +90,8 @@ def test_a_failure_is_told_in_its_own_words(project: Project) -> None:
     assert run.status == 1
 
 
-def test_a_host_without_a_connection_keeps_nobody_else_waiting(tmp_path: Path) -> None:
-    project = Project(tmp_path, (HERE, NOWHERE))
+def test_a_host_without_a_connection_keeps_nobody_else_waiting(project: Project) -> None:
+    project.names = (HERE, NOWHERE)
     outcome = project.run(THREE_STEPS).carry_out(lambda _: True)
     assert of_here(outcome).changed == ["First", "Third"]
     (failed,) = outcome.failed
