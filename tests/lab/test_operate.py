@@ -21,7 +21,8 @@ HOSTS = ["gpu1", "gpu2", "edge"]
 def start(lab: LabUnderTest, *words: str) -> subprocess.Popen[str]:
     """`fleet WORDS`, as somebody runs it who has no terminal."""
     return subprocess.Popen(
-        [BIN / "fleet", *words],
+        # A shell that starts tests in its background has them ignore Ctrl-C.
+        ["env", "--default-signal=INT", BIN / "fleet", *words],
         cwd=ROOT,
         env=os.environ
         | COMPILED
