@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def _checks(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[tuple[str, Line]]
         name = _name_of(item.settings)
         try:
             for line in item.preflight(me, fleet, ask):
-                yield name, line
+                # A refusal of a deploy names the host, which is said above all of its lines here.
+                yield name, replace(line, text=line.text.replace(f"{me.name}: ", ""))
         except UnansweredError as error:
             yield name, not_checked(name, str(error))
 
