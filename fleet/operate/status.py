@@ -86,7 +86,7 @@ def status(
 
     \b
     Example, the hosts of which something is to be done:
-      fleet status inventory/prod.py --json | jq '.hosts[] | select(.findings != [])'
+      fleet status inventory/prod.py --json | jq '.hosts[].findings'
     """
     state, fleet = open_asked(inventory)
     rows = look_at(state, fleet, chosen_hosts(fleet, hosts), connect_timeout)
