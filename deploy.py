@@ -33,13 +33,13 @@ me = fleet[host.name]
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
-    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
         gpus(me)
         instances(me)
         memory(me)
+    began()
     # The walls come first: nothing that is installed below is ever open to everybody.
     firewall(me, fleet)
 

@@ -11,7 +11,10 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.deploy import deploy
 from fleet.operate.doctor import doctor
+from fleet.operate.drift import drift
+from fleet.operate.logs import logs
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version
@@ -41,7 +44,10 @@ def main(context: click.Context) -> None:
 
 for _command in (
     check,
+    deploy,
+    drift,
     status,
+    logs,
     doctor,
     verify,
     *(command for item in CAPABILITIES for command in item.commands),

@@ -59,7 +59,7 @@ ALTERNATIVE_GPU: dict[str, Any] = {
             "base": "gpt-oss:120b",
             "system": "Be brief.",
             "template": "{{ .Prompt }}",
-            "parameters": {"num_ctx": 48000, "temperature": 0.2, "stop": ["User:"]},
+            "parameters": {"num_ctx": 131072, "temperature": 0.2, "stop": ["User:"]},
             "load": True,
             "keep_alive": "12h",
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -114,6 +115,13 @@ class Fleet:
         """What `host` has, in the order of the list."""
         return tuple(item for item in self.capabilities if host.runs(item.settings))
 
+    @cached_property
+    def _calling(self) -> tuple[FleetHost, ...]:
+        """The hosts that send requests to servers: each host asks for them, and they are few."""
+        return tuple(
+            host for host in self if any(item.calls_servers for item in self.capabilities_of(host))
+        )
+
     def keeps_secrets(self, host: FleetHost) -> bool:
         """Whether `host` holds secrets of the store."""
         return any(item.keeps_secrets for item in self.capabilities_of(host))
@@ -136,6 +144,10 @@ class Fleet:
             directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
+    def urls(self, host: FleetHost) -> tuple[tuple[str, str], ...]:
+        """What people open or call on `host`: what it is, and its URL."""
+        return tuple(url for item in self.capabilities_of(host) for url in item.urls(host, self))
+
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
         return tuple(
@@ -147,9 +159,4 @@ class Fleet:
 
     def callers(self, host: FleetHost) -> tuple[FleetHost, ...]:
         """The other hosts that send requests to the inference servers of `host`."""
-        return tuple(
-            other
-            for other in self
-            if other.name != host.name
-            and any(item.calls_servers for item in self.capabilities_of(other))
-        )
+        return tuple(other for other in self._calling if other.name != host.name)

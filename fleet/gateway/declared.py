@@ -104,6 +104,12 @@ def gateway_url(host: FleetHost) -> Url | None:
     return Url("http" if declared.tls == "off" else "https", where)
 
 
+def urls(host: FleetHost, _: Fleet) -> Iterator[tuple[str, str]]:
+    """The gateway's URL; none when only its own host can call it."""
+    if url := gateway_url(host):
+        yield "gateway", str(url)
+
+
 def gateway_names(host: FleetHost) -> tuple[str, ...]:
     """Every name and address that the gateway's own certificate is for."""
     private = host[Platform].private_address

@@ -8,6 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.events import tell_restart
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
 from fleet.kit.paths import STARTED, UNITS
@@ -51,6 +52,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
         return
+    tell_restart(unit, verb)
     yield from _make_known(unit, current)
     if verb != "reload":
         yield _note(unit, files, reloaded=False)

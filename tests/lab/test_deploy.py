@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,6 +117,53 @@ def test_no_secret_in_any_output(lab: LabUnderTest) -> None:
 
 def test_everything_declared_holds(lab: LabUnderTest) -> None:
     assert lab.failing() == {}
+
+
+def test_gpu_that_is_gone_is_a_failure(healed: LabUnderTest) -> None:
+    """The lab's inventory declares none; one host once had one, as far as its note says."""
+    lab = healed
+    seen = {"gpus": [{"address": "0000:17:00.0", "uuid": "GPU-5a3f1c00-0000-4000-8000-0"}]}
+    lab.ssh("gpu2", f"printf '%s' {shlex.quote(json.dumps(seen))} > /etc/llm-fleet/gpus.json")
+    before = lab.ssh("gpu2", "systemctl show -p InvocationID ollama; ls -l /etc/llm-fleet")
+    with undeclared(lab) as inventory:
+        said = lab.pyinfra("-y", inventory=inventory, check=False)
+        assert said.returncode != 0
+        missing = "missing: 0000:17:00.0 (GPU-5a3f1c00-0000-4000-8000-0)"
+        assert "gpu2: 0 of 1 GPUs on the bus (/etc/llm-fleet/gpus.json" in said.stderr
+        assert missing in said.stderr
+        # The other never had one.
+        assert "[gpu1] WARN: no GPU was ever seen here" in said.stderr
+        assert "gpu1: 0 of" not in said.stderr
+        assert lab.failing(inventory=inventory) == {
+            "Every GPU that is declared, or was once seen, is on the bus and in the driver": [
+                "gpu2"
+            ]
+        }
+    assert lab.ssh("gpu2", "systemctl show -p InvocationID ollama; ls -l /etc/llm-fleet") == before
+    said = lab.pyinfra("-y", "--data", "gpu_count=2", check=False)
+    assert "gpu1: 0 of 2 GPUs on the bus (gpu_count = 2)" in said.stderr
+    # What is declared is what counts, and forgets.
+    assert "Hold the host to its GPUs" in " ".join(lab.deploy())
+    assert json.loads(lab.ssh("gpu2", "cat /etc/llm-fleet/gpus.json")) == {"gpus": []}
+
+
+@contextmanager
+def undeclared(lab: LabUnderTest) -> Iterator[Path]:
+    """The lab's inventory without a word of GPUs, and with the lab's secrets."""
+    with tempfile.TemporaryDirectory(prefix="llm-fleet-") as folder:
+        inventory = Path(folder) / "lab.py"
+        inventory.write_text(
+            f"from runpy import run_path as _run\n_lab = _run({str(ROOT / LAB_INVENTORY)!r})\n"
+            "def _plain(data):\n"
+            "    return {key: value for key, value in data.items() if key != 'gpu_count'}\n"
+            "gpu = ([(name, _plain(data)) for name, data in _lab['gpu'][0]], _lab['gpu'][1])\n"
+            "gateway, all = _lab['gateway'], _lab['all']\n"
+        )
+        shutil.copytree(store_of(ROOT / LAB_INVENTORY, ROOT), store_of(inventory, ROOT))
+        try:
+            yield inventory
+        finally:
+            shutil.rmtree(store_of(inventory, ROOT))
 
 
 def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:

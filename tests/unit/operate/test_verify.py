@@ -28,7 +28,9 @@ def dead(tmp_path: Path) -> Path:
     path = tmp_path / "site.py"
     path.write_text(
         'gpu = [("gpu1", {"ssh_hostname": "127.0.0.1", "private_address": "10.0.0.5"})]\n'
-        'other = [("host2", {"ssh_hostname": "127.0.0.1", "docker_enabled": True})]\n'
+        # Another way to the same address, or it would be the same machine twice.
+        'other = [("host2", {"ssh_hostname": "127.0.0.1", "ssh_config_file": "/dev/null", '
+        '"docker_enabled": True})]\n'
         'all = (["gpu1", "host2"], {"ssh_port": 1, "ssh_connect_retries": 0})\n'
     )
     return path
