@@ -124,7 +124,7 @@ format: .venv/installed ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/installed ## Regenerate docs/settings.md
+docs: .venv/installed ## Regenerate docs/settings.md, the index of pages and the table in README.md
 	$(BIN)/python -m fleet.docs
 
 # The stamp is newer than the lock only when the environment was installed from it.

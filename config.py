@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import inventory_file
+from fleet.declare import inventory_file, project
 from fleet.declare.load import group_names
 from fleet.kit.command_line import guard
 from fleet.kit.connection.careful import be_careful
@@ -20,6 +20,7 @@ from fleet.version import version
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
 tell_run(click.get_current_context())
+project.enter()
 ask_together()
 be_quick()
 guard(click.get_current_context())

@@ -18,11 +18,11 @@ from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gates import gpus_found, memory, memory_with_driver, placement
-from tasks.gateway import gateway
+from tasks.gateway import gateway, serving
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import began, ended, outlook, platform
+from tasks.platform import began, ended, forgone, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -43,25 +43,31 @@ with alone():
     # The walls come first: nothing that is installed below is ever open to everybody.
     firewall(me, fleet)
 
+    # Before the GPU hosts, which are taken out of it to restart, and let in when they are ready: it
+    # answers 503 until the first of them is.
+    if me.runs(Gateway):
+        gateway(me, fleet)
+
+    if any(item.runs(Gateway) for item in fleet):
+        barrier(name="Wait for the gateways")
+
     if me.runs(Ollama):
         # Before what uses the GPU; may reboot the host.
-        driver(me)
+        driver(me, fleet)
         gpus_driven(me)
         memory_with_driver(me)
 
     if me.runs(Docker):
-        docker(me)
+        docker(me, fleet)
         container_toolkit(me)
 
     if me.runs(Ollama):
-        ollama(me)
-        gpus_found(me)
+        ollama(me, fleet)
+        gpus_found(me, fleet)
         models(me)
         placement(me)
-
-    # Hosts go through the list side by side: it answers 503 until there is something behind it.
-    if me.runs(Gateway):
-        gateway(me, fleet)
+        # Last of what makes it ready.
+        serving(me, fleet)
 
     # Asks the gateway, and starts without it too.
     if me.runs(Webui):
@@ -73,6 +79,10 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # No gateway sends anything any more to what goes here.
+    barrier(name="Wait for the gateways' new configuration")
+    forgone(me, fleet)
 
     # What comes this far is as declared.
     ended(me, fleet)

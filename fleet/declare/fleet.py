@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fleet.declare.settings import Settings
+from fleet.kit.footprint import Trace, without
 from fleet.kit.secrets import SecretStore
 
 if TYPE_CHECKING:
     from fleet.declare.capability import Capability, Grant, Server, Service
     from fleet.kit.places import Directory
 
+# Where the product's files are, in a checkout or installed; `project.py` tells the operator's.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -147,6 +149,20 @@ class Fleet:
     def urls(self, host: FleetHost) -> tuple[tuple[str, str], ...]:
         """What people open or call on `host`: what it is, and its URL."""
         return tuple(url for item in self.capabilities_of(host) for url in item.urls(host, self))
+
+    def footprints(self, host: FleetHost) -> list[tuple[Trace, ...]]:
+        """All that a deploy may have put on `host`, by capability, what came last first."""
+        return [tuple(item.footprint(host)) for item in reversed(self.capabilities)]
+
+    def forgone(self, host: FleetHost) -> list[tuple[Trace, ...]]:
+        """What is of capabilities that `host` does not have (any more), and of no other."""
+        has = self.capabilities_of(host)
+        kept = [trace for item in has for trace in item.footprint(host)]
+        return [
+            without(item.footprint(host), kept)
+            for item in reversed(self.capabilities)
+            if item not in has
+        ]
 
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""

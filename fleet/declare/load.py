@@ -12,18 +12,18 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyinfra
 from pydantic import ValidationError
 from pyinfra.api.inventory import Inventory
 
 from fleet.declare import group_data
 from fleet.declare.capability import Capability
-from fleet.declare.fleet import PROJECT_ROOT, Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.project import project_of
 from fleet.declare.refusals import explain, unknown_keys
 from fleet.declare.settings import Settings
-from fleet.declare.stores import store_of
-from fleet.kit.errors import FleetError, SettingsError
-from fleet.kit.secrets import SecretStore, host_in_store, making_of
+from fleet.declare.stores import open_store
+from fleet.kit.errors import SettingsError
+from fleet.kit.secrets import host_in_store, making_of
 
 _ADDRESS = re.compile("[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?|::1")
 # A connector may stand before it, as in `@ssh/gpu1`.
@@ -52,10 +52,7 @@ def load_fleet(
             value of every host is listed; without any, every contradiction; without any, every
             stored secret that is refused.
     """
-    here = Path(__file__).resolve().parents[2]
-    if pyinfra.is_cli and Path.cwd() != here:
-        # pyinfra reads group_data from where it is run, and says nothing when there is none.
-        raise FleetError(f"run pyinfra in {here}, or group_data there is not read")
+    project = project_of(file)
     problems: list[str] = []
     hosts = []
     for item in inventory:
@@ -66,11 +63,11 @@ def load_fleet(
     problems += _same_machine(inventory)
     if file is not None:
         groups = {*group_names(capabilities), *inventory.groups}
-        problems += group_data.problems(file, PROJECT_ROOT, groups)
+        problems += group_data.problems(file, project, groups)
     _refuse(problems)
-    secrets = SecretStore(store_of(file, PROJECT_ROOT))
+    secrets = open_store(file, project)
     secrets.making = making_of(deploys=deploys)
-    fleet = Fleet(hosts, capabilities, secrets, PROJECT_ROOT)
+    fleet = Fleet(hosts, capabilities, secrets, project)
     _refuse([line for host in hosts for line in _problems(host, fleet)])
     _refuse(
         line

@@ -46,7 +46,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     loaded = current
     if reload_files:
         loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
-    verb = _verb(current, loaded)
+    verb = next_verb(current, loaded)
     verb = _foreseen(unit, current, verb, files, reload_files or [])
     noted = current.is_noted and loaded.is_noted
     if verb is None and current.is_enabled and noted:
@@ -150,7 +150,8 @@ def _start(unit: str, verb: str) -> Commands:
     yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
 
 
-def _verb(current: Unit, loaded: Unit) -> str | None:
+def next_verb(current: Unit, loaded: Unit) -> str | None:
+    """What `run_unit` would do to a unit; None when it runs as its files say."""
     if not current.is_read or current.is_outdated:
         return "restart"
     if not current.is_active:
@@ -162,7 +163,11 @@ def _verb(current: Unit, loaded: Unit) -> str | None:
 def _note(unit: str, files: list[str], *, reloaded: bool) -> StringCommand:
     """See what is in `files` before the start: what changes meanwhile is not taken for read."""
     note = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
-    return StringCommand("install -d -m 700", STARTED, "&& {", seen_files(files), "; } >", note)
+    # By cat, which alone says that a disk is full; half of it would say nothing.
+    return StringCommand(
+        "install -d -m 700", STARTED, "&& {", seen_files(files), "; } | cat >", note,
+        "|| { rm -f", note, "; exit 1; }",
+    )  # fmt: skip
 
 
 def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
@@ -170,6 +175,6 @@ def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
     new = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
     whole = QuoteString(f"{note_path(unit, reloaded=reloaded)}.whole")
     return StringCommand(
-        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } >", whole,
-        "&& mv -f", whole, note, "&& rm -f", new,
+        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } | cat >", whole,
+        "&& mv -f", whole, note, "&& rm -f", new, "|| { rm -f", whole, "; exit 1; }",
     )  # fmt: skip

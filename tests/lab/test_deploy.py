@@ -19,6 +19,7 @@ import requests
 
 from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest, published_sha256
+from tests.lab.operator_site import OperatorSite
 
 _UNITS = {"gpu1": "ollama.service", "gpu2": "ollama.service", "edge": "nginx.service"}
 
@@ -177,6 +178,39 @@ def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:
     assert lab.deploy() == {}
     assert lab.deploy(LAB_USER="ops") == {}
     assert invocations() == before
+
+
+def test_from_a_directory_of_the_operators_own(healed: LabUnderTest, tmp_path: Path) -> None:
+    """The installed product, encrypted secrets and a pipeline make the same of the same fleet."""
+    site = OperatorSite(healed, tmp_path)
+    said = site.pipeline()
+    assert "edge" in said["check"]
+    assert (site.root / "verify.html").is_file()
+    assert site.deploy() == {}
+    # pyinfra's own options, as docs/operating/inventories.md tells of them.
+    unit = "/etc/systemd/system/ollama.service"
+    healed.ssh("gpu1", f"echo '# by hand' >> {unit}")
+    shown = site.pyinfra("--dry", "--diff")
+    assert "- # by hand" in re.sub(r"\x1b\[\d*m", "", shown.stderr + shown.stdout)
+    assert healed.ssh("gpu1", f"tail -n 1 {unit}") == "# by hand"
+    changed = site.deploy("--serial")
+    assert {host for hosts in changed.values() for host in hosts} == {"gpu1"}
+    assert healed.ssh("gpu1", f"tail -n 1 {unit}") != "# by hand"
+    assert (site.root / "secrets" / "prod.age").is_dir()
+    assert not (site.root / ".secrets").exists()
+
+
+def test_ollamas_own_client_takes_key_and_address_from_the_environment(lab: LabUnderTest) -> None:
+    url = f"http://{lab.state['hosts']['edge']['address']}:8434"
+    program = "import ollama; print([item.model for item in ollama.list().models])"
+    for key, answer in ((_key(lab), "['gpt-oss:20b']"), ("sk-none", "")):
+        result = subprocess.run(
+            [BIN / "python", "-c", program],
+            env={"OLLAMA_HOST": url, "OLLAMA_API_KEY": key, "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.stdout.strip() == answer, result.stderr
+    assert "status code: 401" in result.stderr
 
 
 _UNIT_CLAIM = "The unit is the declared one, without additions, and the running one"

@@ -174,6 +174,11 @@ class Careful(BaseConnector):
             self.host.log(self.trouble, log_func=logger.error)
         return False
 
+    @property
+    def holds(self) -> bool:
+        """Whether this run has taken the host's lock."""
+        return bool(self._lock.held_as)
+
     def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
 

@@ -115,7 +115,7 @@ def test_door_that_nobody_else_reaches() -> None:
 def test_secret_that_an_environment_file_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     store = tmp_path / ".secrets" / "default"
     store.mkdir(parents=True)
     (store / "webui_page_admin_password").write_text("short")
