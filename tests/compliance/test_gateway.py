@@ -62,7 +62,7 @@ _SOON = timedelta(days=30)  # before an end, which somebody should know of
 _CHATS = 8  # for the times to the first token
 _RENEWAL = {
     "private-ca": "the next deploy renews it",
-    "files": "give the gateway a new one",
+    "given": "give the gateway a new one",
     "acme": "certbot should have renewed it: look into its journal",
 }
 
