@@ -119,7 +119,7 @@ def test_a_host_that_never_was_ours_is_left_alone(lab: LabUnderTest) -> None:
         "WantedBy=multi-user.target\\n' >/etc/systemd/system/ollama.service;"
         " systemctl enable -q --now ollama; mkdir -p /opt/ollama/1.0/bin /opt/dify /var/lib/dify"
         " /var/lib/ollama/models/blobs; ln -s 1.0 /opt/ollama/current; useradd -r ollama;"
-        " groupadd docker; nft add table inet filter",
+        " groupadd docker",
     )
     before = listing(lab, "gpu2")
     roles = {**FULL, "gpu2": "gpu"}
