@@ -18,7 +18,7 @@ from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gates import gpus_found, memory, memory_with_driver, placement
-from tasks.gateway import gateway
+from tasks.gateway import gateway, serving
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
@@ -33,35 +33,41 @@ me = fleet[host.name]
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
-    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
         gpus(me)
         instances(me)
         memory(me)
+    began()
     # The walls come first: nothing that is installed below is ever open to everybody.
     firewall(me, fleet)
 
+    # Before the GPU hosts, which are taken out of it to restart, and let in when they are ready: it
+    # answers 503 until the first of them is.
+    if me.runs(Gateway):
+        gateway(me, fleet)
+
+    if any(item.runs(Gateway) for item in fleet):
+        barrier(name="Wait for the gateways")
+
     if me.runs(Ollama):
         # Before what uses the GPU; may reboot the host.
-        driver(me)
+        driver(me, fleet)
         gpus_driven(me)
         memory_with_driver(me)
 
     if me.runs(Docker):
-        docker(me)
+        docker(me, fleet)
         container_toolkit(me)
 
     if me.runs(Ollama):
-        ollama(me)
-        gpus_found(me)
+        ollama(me, fleet)
+        gpus_found(me, fleet)
         models(me)
         placement(me)
-
-    # Hosts go through the list side by side: it answers 503 until there is something behind it.
-    if me.runs(Gateway):
-        gateway(me, fleet)
+        # Last of what makes it ready.
+        serving(me, fleet)
 
     # Asks the gateway, and starts without it too.
     if me.runs(Webui):

@@ -7,6 +7,7 @@ deploy is in `deploy.py`.
 from __future__ import annotations
 
 from fleet.container_toolkit import checks as container_toolkit_checks
+from fleet.container_toolkit import paths as container_toolkit_paths
 from fleet.container_toolkit import problems as container_toolkit_problems
 from fleet.container_toolkit.footprint import footprint as container_toolkit_footprint
 from fleet.container_toolkit.settings import ContainerToolkit
@@ -20,15 +21,18 @@ from fleet.dify.footprint import footprint as dify_footprint
 from fleet.dify.settings import Dify
 from fleet.docker import checks as docker_checks
 from fleet.docker import declared as docker
+from fleet.docker import paths as docker_paths
 from fleet.docker import problems as docker_problems
 from fleet.docker.footprint import footprint as docker_footprint
 from fleet.docker.settings import Docker
 from fleet.driver import checks as driver_checks
+from fleet.driver import paths as driver_paths
 from fleet.driver import status as driver_status
 from fleet.driver.footprint import footprint as driver_footprint
 from fleet.driver.settings import Driver
 from fleet.firewall import checks as firewall_checks
 from fleet.firewall import declared as firewall
+from fleet.firewall import paths as firewall_paths
 from fleet.firewall import problems as firewall_problems
 from fleet.firewall.footprint import footprint as firewall_footprint
 from fleet.firewall.settings import Firewall
@@ -36,6 +40,7 @@ from fleet.gates import checks as gates_checks
 from fleet.gateway import checks as gateway_checks
 from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
+from fleet.gateway import paths as gateway_paths
 from fleet.gateway import problems as gateway_problems
 from fleet.gateway import status as gateway_status
 from fleet.gateway.footprint import footprint as gateway_footprint
@@ -44,11 +49,13 @@ from fleet.gpu import checks as gpu_checks
 from fleet.gpu import status as gpu_status
 from fleet.gpu.footprint import footprint as gpu_footprint
 from fleet.gpu.settings import Gpus
+from fleet.models import paths as models_paths
 from fleet.models import problems as models_problems
 from fleet.models import status as models_status
 from fleet.models.footprint import footprint as models_footprint
 from fleet.models.settings import Models
 from fleet.ollama import checks as ollama_checks
+from fleet.ollama import paths as ollama_paths
 from fleet.ollama import problems as ollama_problems
 from fleet.ollama import servers as ollama
 from fleet.ollama import status as ollama_status
@@ -63,6 +70,7 @@ from fleet.platform.footprint import footprint as platform_footprint
 from fleet.platform.settings import Platform
 from fleet.webui import checks as webui_checks
 from fleet.webui import declared as webui
+from fleet.webui import paths as webui_paths
 from fleet.webui import problems as webui_problems
 from fleet.webui import status as webui_status
 from fleet.webui.footprint import footprint as webui_footprint
@@ -79,6 +87,7 @@ CAPABILITIES = (
     ),
     Capability(
         Firewall,
+        logs=firewall_paths.LOGS,
         services=firewall.services,
         problems=firewall_problems.problems,
         footprint=firewall_footprint,
@@ -86,6 +95,7 @@ CAPABILITIES = (
     ),
     Capability(
         Ollama,
+        logs=ollama_paths.LOGS,
         group="gpu",
         services=ollama.services,
         servers=ollama.servers,
@@ -97,6 +107,7 @@ CAPABILITIES = (
     ),
     Capability(
         Models,
+        logs=models_paths.LOGS,
         group="gpu",
         problems=models_problems.problems,
         footprint=models_footprint,
@@ -105,9 +116,11 @@ CAPABILITIES = (
     ),
     Capability(
         Gateway,
+        logs=gateway_paths.LOGS,
         group="gateway",
         calls_servers="www-data",
         services=gateway.services,
+        urls=gateway.urls,
         directories=gateway.directories,
         footprint=gateway_footprint,
         retire=gateway_cli.drain,
@@ -127,6 +140,7 @@ CAPABILITIES = (
     ),
     Capability(
         Driver,
+        logs=driver_paths.LOGS,
         group="gpu",
         footprint=driver_footprint,
         preflight=driver_checks.checks,
@@ -134,6 +148,7 @@ CAPABILITIES = (
     ),
     Capability(
         Docker,
+        logs=docker_paths.LOGS,
         switch="enabled",
         problems=docker_problems.problems,
         directories=docker.directories,
@@ -142,15 +157,18 @@ CAPABILITIES = (
     ),
     Capability(
         ContainerToolkit,
+        logs=container_toolkit_paths.LOGS,
         problems=container_toolkit_problems.problems,
         footprint=container_toolkit_footprint,
         preflight=container_toolkit_checks.checks,
     ),
     Capability(
         Dify,
+        logs=dify.LOGS,
         group="dify",
         needs=(Docker,),
         services=dify.services,
+        urls=dify.urls,
         grants=dify.grants,
         directories=dify.directories,
         footprint=dify_footprint,
@@ -163,9 +181,11 @@ CAPABILITIES = (
     ),
     Capability(
         Webui,
+        logs=webui_paths.LOGS,
         group="webui",
         needs=(Docker,),
         services=webui.services,
+        urls=webui.urls,
         grants=webui.grants,
         footprint=webui_footprint,
         directories=webui.directories,

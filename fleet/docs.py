@@ -69,7 +69,9 @@ Keys are flat and plain. pyinfra takes a key from the first of these places that
 
 Of two groups of a host, the one further down in the inventory decides. All hosts of
 `inventory/prod.py` are also in a group `prod`, the last of all: what is in `group_data/prod.py`
-holds for that inventory alone.
+holds for that inventory alone. What would be lost without a word is refused: a host twice in one
+list, a host with different data of its own in two groups, two hosts reached at one address, and a
+file in `group_data` whose name is no group.
 
 A host's groups say what it runs, and a host may be in several. Each group, with its keys:
 {groups}.

@@ -6,7 +6,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.facts.server import LinuxDistribution
 
-from fleet.declare.fleet import FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.operations import install_daemon_config, keep_containers, set_members
 from fleet.docker.packages import (
     CE_ONLY,
@@ -23,10 +23,11 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.packages import install_at_least, install_packages, install_versions
 from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import run_unit, unmask_unit
+from fleet.serving.operations import roll_docker
 
 
 @deploy("Docker")
-def docker(me: FleetHost) -> None:
+def docker(me: FleetHost, fleet: Fleet) -> None:
     """Run Docker as declared; containers go on through every restart.
 
     Raises:
@@ -43,6 +44,7 @@ def docker(me: FleetHost) -> None:
     install_daemon_config(name="Merge the configuration", declared=docker_configuration(me[Docker]))
     if me[Docker].live_restore:
         keep_containers(name="Keep containers through the restart")
+    roll_docker(name="Restart Docker in turn, where it has servers", me=me, fleet=fleet)
     run_unit(
         name="Run Docker as declared",
         unit=DOCKER_UNIT,

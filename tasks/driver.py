@@ -7,7 +7,7 @@ from pyinfra.api import deploy
 from pyinfra.facts.server import Arch, LinuxDistribution
 from pyinfra.operations import files
 
-from fleet.declare.fleet import FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.driver.facts import DriverStateFact, GpuHardware, GpuHardwareFact
 from fleet.driver.files import (
     DEVICES_PROGRAM,
@@ -21,7 +21,6 @@ from fleet.driver.files import (
 )
 from fleet.driver.operations import (
     install_driver,
-    reboot_into_driver,
     require_driver,
     run_with_driver,
 )
@@ -42,6 +41,7 @@ from fleet.kit.refuse import refuse
 from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import enable_unit
 from fleet.ollama.servers import wants_gpus
+from fleet.serving.operations import roll_reboot
 
 _SOMEBODY_ELSES = (
     "with driver_source = 'none' the driver is yours: install or load it, or declare "
@@ -50,7 +50,7 @@ _SOMEBODY_ELSES = (
 
 
 @deploy("Driver")
-def driver(me: FleetHost) -> None:
+def driver(me: FleetHost, fleet: Fleet) -> None:
     """Have the GPUs driven by the declared driver; a host without NVIDIA GPUs is left alone."""
     hardware = host.get_fact(GpuHardwareFact)
     if not hardware.gpus:
@@ -98,8 +98,10 @@ def driver(me: FleetHost) -> None:
     )
     if plan.fabric:
         install_files(name="Order the fabric manager", files=[fabric_file()])
-    reboot_into_driver(
+    roll_reboot(
         name="Reboot into the driver",
+        me=me,
+        fleet=fleet,
         policy=me[Driver].reboot,
         timeout=seconds(me[Driver].reboot_timeout),
     )

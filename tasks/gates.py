@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pyinfra.api import deploy
 
-from fleet.declare.fleet import FleetHost
-from fleet.gates.operations import judge_memory, judge_placement, restart_too_early
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.gates.operations import judge_memory, judge_placement
 from fleet.kit.packages import install_packages
+from fleet.serving.operations import roll_too_early
 
 
 @deploy("Memory")
@@ -23,9 +24,9 @@ def memory_with_driver(me: FleetHost) -> None:
 
 
 @deploy("Placement")
-def gpus_found(me: FleetHost) -> None:
+def gpus_found(me: FleetHost, fleet: Fleet) -> None:
     """Have Ollama look for its GPUs again where they came later than it did."""
-    restart_too_early(name="Restart what started before its GPUs", me=me)
+    roll_too_early(name="Restart what started before its GPUs", me=me, fleet=fleet)
 
 
 @deploy("Placement")

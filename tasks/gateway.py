@@ -9,11 +9,10 @@ from pyinfra.operations import files, server
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.declared import metrics_endpoints
-from fleet.gateway.facts import DrainedHosts, OpensslVersion
+from fleet.gateway.facts import OpensslVersion
 from fleet.gateway.files import (
     KERNEL,
     acme_hook,
-    config_files,
     connection_files,
     dropin_file,
     exporter_dropins,
@@ -25,6 +24,7 @@ from fleet.gateway.files import (
 )
 from fleet.gateway.operations import (
     acme_certificate,
+    install_configuration,
     kernel_settings,
     live_table,
     placeholder_certificate,
@@ -55,11 +55,12 @@ from fleet.kit.packages import install_packages
 from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
 from fleet.platform.facts import HasIpv6
+from fleet.serving.operations import let_in
 
 
 @deploy("Gateway")
 def gateway(me: FleetHost, fleet: Fleet) -> None:
-    """Serve the declared keys' owners, and nobody else, from every GPU host."""
+    """Serve the declared keys' owners, and nobody else, from every GPU host that is ready."""
     refuse_without_lua(me, host.get_fact(LinuxDistribution)["release_meta"])
     if GATEWAY_DROPIN not in host.get_fact(FileStates, paths=[GATEWAY_DROPIN]):
         refuse_foreign_sites(me, host.get_fact(ForeignFiles, patterns=SITE_PATTERNS))
@@ -95,16 +96,12 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     else:
         # A renewal by a certbot that was used before would put its certificate over this one.
         files.file(name="Remove certbot's hook", path=ACME_HOOK, present=False)
-    install_files(
+    install_configuration(
         name="Install the configuration",
-        files=config_files(
-            me,
-            fleet,
-            host.get_fact(OpensslVersion),
-            host.get_fact(DrainedHosts),
-            host.get_fact(HasIpv6),
-        ),
-        check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
+        me=me,
+        fleet=fleet,
+        openssl=host.get_fact(OpensslVersion),
+        ipv6=host.get_fact(HasIpv6),
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])
     kernel_settings(name="Run the kernel as declared", values=KERNEL, path=GATEWAY_SYSCTL)
@@ -124,6 +121,13 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
             directory=me[Gateway].acme_directory,
         )
     _metrics(me)
+
+
+@deploy("Serving")
+def serving(me: FleetHost, fleet: Fleet) -> None:
+    """Tell every gateway that a GPU host is ready, where that is new."""
+    if any(item.runs(Gateway) for item in fleet):
+        let_in(name="Let the host in", me=me, fleet=fleet)
 
 
 def _logs() -> None:

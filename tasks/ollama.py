@@ -7,7 +7,7 @@ from pyinfra.api import deploy
 from pyinfra.facts.server import Arch
 from pyinfra.operations import server
 
-from fleet.declare.fleet import FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.images import pull_image
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
 from fleet.kit.errors import FleetError
@@ -34,6 +34,7 @@ from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 from fleet.ollama.storage import home, models_directory
+from fleet.serving.operations import roll_servers
 
 
 @deploy("Instances")
@@ -52,7 +53,7 @@ def instances(me: FleetHost) -> None:
 
 
 @deploy("Ollama")
-def ollama(me: FleetHost) -> None:
+def ollama(me: FleetHost, fleet: Fleet) -> None:
     """Run the declared release with exactly the declared environment, once or several times."""
     refuse_foreign_installation(me, host.get_fact(ForeignFiles, patterns=UNIT_PATTERNS))
     url, sha256 = release_source(me, host.get_fact(Arch))
@@ -86,6 +87,8 @@ def ollama(me: FleetHost) -> None:
         )
     # Before anything that what runs would be started with next.
     try_servers(name="Try what changes", instances=servers)
+    # Who is served is taken out of the gateways first; what is left is for hosts that are not.
+    roll_servers(name="Restart what runs, in turn", me=me, fleet=fleet)
     if "systemd" in runtimes:
         switch_release(name=f"Switch to Ollama {me[Ollama].version}", version=me[Ollama].version)
     install_units(

@@ -59,7 +59,7 @@ ALTERNATIVE_GPU: dict[str, Any] = {
             "base": "gpt-oss:120b",
             "system": "Be brief.",
             "template": "{{ .Prompt }}",
-            "parameters": {"num_ctx": 48000, "temperature": 0.2, "stop": ["User:"]},
+            "parameters": {"num_ctx": 131072, "temperature": 0.2, "stop": ["User:"]},
             "load": True,
             "keep_alive": "12h",
         },
@@ -141,6 +141,9 @@ ALTERNATIVE_GATEWAY: dict[str, Any] = {
     "gateway_metrics_from": ["10.9.0.0/16"],
     "gateway_allow_from": ["10.0.0.0/8", "192.168.1.0/24", "fd00::/8"],
     "gateway_read_timeout": "1h30m",
+    "gateway_roll": "at-once",
+    "gateway_roll_width": 4,
+    "gateway_drain_timeout": "20m",
     "gateway_max_body": 256,
     "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
 }
@@ -235,5 +238,5 @@ def fleet_of(hosts: Hosts) -> Fleet:
 @pytest.fixture(autouse=True)
 def own_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Secrets of a test's fleet are made in a directory of that test; where they are kept."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     return tmp_path / ".secrets"

@@ -20,7 +20,8 @@ from fleet.gateway.declared import (
     previous_gateway_key,
     trust_of,
 )
-from fleet.gateway.drain import Gateways
+from fleet.gateway.drain import every_gateway, warm
+from fleet.gateway.front import Change, Front
 from fleet.gateway.handout import handout_of, text_of
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
@@ -124,11 +125,12 @@ def key_handout(inventory: Path, name: str, as_json: bool) -> None:
     """
     fleet = open_fleet(inventory)
     gateway = _gateway_with(fleet, name, lambda host: gateway_url(host) is not None)
-    handout = handout_of(fleet, gateway, name, gateway_key(fleet, name))
-    if handout.declared.has_ended(datetime.now(UTC)):
+    declared = next(item for item in gateway[Gateway].keys if item.name == name)
+    if declared.has_ended(datetime.now(UTC)):
         raise click.ClickException(
             f"the key {name!r} has ended: give it a later `expires` in gateway_keys, and deploy"
         )
+    handout = handout_of(fleet, gateway, declared, gateway_key(fleet, name))
     if as_json:
         click.echo(json.dumps({"schema": "fleet-key-handout/1", **handout.as_object()}, indent=2))
     else:
@@ -185,19 +187,19 @@ def ca(inventory: Path) -> None:
 def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
     """Send HOST no more requests, and wait until those in flight have ended.
 
-    It stays drained, through deploys and restarts, until `fleet undrain`.
+    It stays drained, through deploys and restarts, until `fleet undrain`. Only the gateways are
+    connected to, all of them.
     """
     try:
         state, fleet = open_asked(inventory)
-        gpu = _gpu_host(fleet, host)
-        with Gateways(state, fleet) as gateways:
-            for gateway, drained in gateways.drained().items():
-                if not force and {item.name for item in fleet.running(Ollama)} <= {host, *drained}:
-                    raise FleetError(
-                        f"{host}: no other host would be left to {gateway}; --force if meant"
-                    )
-            gateways.change(lambda drained: sorted({*drained, host}))
-            gateways.wait_until_idle(gpu, seconds(timeout), lambda text: click.echo(text, err=True))
+        gpu, longest = _gpu_host(fleet, host), seconds(timeout)
+        with every_gateway(state, fleet) as front:
+            if not force and (lonely := front.without_another(gpu)):
+                raise FleetError(
+                    f"{host}: no other host would be left to {', '.join(lonely)}; --force if meant"
+                )
+            front.change(Change(gpu, drained=True))
+            _wait(front, gpu, longest)
     except (FleetError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{host} is drained: it has no request and gets none")
@@ -206,19 +208,31 @@ def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
 @click.command()
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("host")
-@click.option("--cold", is_flag=True, help="Do not load the model before.")
+@click.option("--cold", is_flag=True, help="Do not ask HOST for a chat before.")
 def undrain(inventory: Path, host: str, cold: bool) -> None:
-    """Send HOST requests again, once its model is loaded."""
+    """Send HOST requests again, once it answers a chat with its first model.
+
+    The gateways are connected to, and HOST itself for the chat.
+    """
     try:
         state, fleet = open_asked(inventory)
         gpu = _gpu_host(fleet, host)
-        with Gateways(state, fleet) as gateways:
+        with every_gateway(state, fleet) as front:
             if not cold:
-                gateways.warm(gpu)
-            gateways.change(lambda drained: sorted(set(drained) - {host}))
+                warm(state, gpu)
+            front.change(Change(gpu, drained=False, served=True))
     except FleetError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"{host} gets requests again")
+
+
+def _wait(front: Front, gpu: FleetHost, longest: float) -> None:
+    try:
+        front.wait_until_idle(gpu, longest, lambda text: click.echo(text, err=True))
+    except FleetError as error:
+        raise FleetError(
+            f"{error}; it gets no new ones, run the command again to wait on"
+        ) from None
 
 
 def _overlap(text: str) -> timedelta:

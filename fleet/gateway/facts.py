@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.gateway.paths import ACME_NAME, GATEWAY_DRAINED
+from fleet.gateway.paths import ACME_NAME, GATEWAY_CONFIG, GATEWAY_DRAINED, GATEWAY_SERVED
 
 
 class OpensslVersion(FactBase[tuple[int, int]]):
@@ -46,6 +46,28 @@ class DrainedHosts(FactBase[list[str]]):
     @override
     def process(self, output: list[str]) -> list[str]:
         return sorted(line for line in output if line and not line.startswith("#"))
+
+
+class ServedServers(FactBase[tuple[str, ...] | None]):
+    """Servers (`host[/instance]`) that a deploy has found ready; None where no gateway is yet.
+
+    One of before that was kept served every server that its configuration names.
+    """
+
+    @override
+    def command(self) -> StringCommand:
+        named = r"s|^ *location ~ \^/hosts/\(.*\)/(?<admin_path>.*|\1|p"
+        return StringCommand(
+            "if [ -e", QuoteString(GATEWAY_SERVED), "]; then cat", QuoteString(GATEWAY_SERVED),
+            "; elif [ -e", QuoteString(GATEWAY_CONFIG), "]; then echo '# of before'; sed -n",
+            QuoteString(named), QuoteString(GATEWAY_CONFIG), r"| sed 's|\\\.|.|g'; fi",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> tuple[str, ...] | None:
+        if not output:
+            return None
+        return tuple(sorted(line for line in output if line and not line.startswith("#")))
 
 
 class AcmeNames(FactBase[list[str]]):

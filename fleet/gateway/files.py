@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -49,6 +50,8 @@ from fleet.gateway.paths import (
     GATEWAY_LOGS,
     GATEWAY_PROGRAMS,
     GATEWAY_ROTATION,
+    GATEWAY_SERVED,
+    GATEWAY_SERVERS,
     GATEWAY_STATUS_SOCKET,
     GATEWAY_SYSCTL,
     METRICS_PROGRAM,
@@ -88,14 +91,21 @@ class Upstream:
     drained: bool
 
 
-def upstreams(fleet: Fleet, drained: list[str]) -> list[Upstream]:
-    """Every server of every GPU host, of which the `drained` hosts' get no requests.
+def upstreams(fleet: Fleet, drained: Collection[str]) -> list[Upstream]:
+    """Every server of every GPU host, of which the `drained` ones, by name, get no requests.
 
     A host of several servers is called by its name alone too: then the first one answers, as what
     they have on the disk is the same.
     """
+    return [Upstream(item.name, item.endpoint, item.name in drained) for item in fleet.servers()]
+
+
+def without_requests(fleet: Fleet, drained: Collection[str], served: Collection[str]) -> list[str]:
+    """The servers that get no requests: of hosts that are `drained`, or not yet `served`."""
     return [
-        Upstream(item.name, item.endpoint, item.host.name in drained) for item in fleet.servers()
+        item.name
+        for item in fleet.servers()
+        if item.host.name in drained or item.name not in served
     ]
 
 
@@ -117,12 +127,12 @@ def config_files(
     me: FleetHost,
     fleet: Fleet,
     openssl: tuple[int, int],
-    drained: list[str],
+    drained: Collection[str],
     ipv6: bool = True,
 ) -> list[ManagedFile]:
     """nginx's whole configuration, and what it includes: keys, certificate.
 
-    `openssl` is the version on the gateway; `drained` are the hosts that get no requests. Without
+    `openssl` is the version on the gateway; `drained` are the servers that get no requests. Without
     `ipv6` its kernel has none, and any address is any of IPv4: nginx would not start.
     """
     previous = {
@@ -143,11 +153,10 @@ def config_files(
         status_socket=GATEWAY_STATUS_SOCKET,
         read_timeout=read_timeout,
         next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
-        upstreams=upstreams(fleet, drained),
         calls_from=calls_from(me, fleet),
         managed={
             **{gpu.name: ollama_endpoint(gpu) for gpu in fleet.running(Ollama)},
-            **{item.name: item.endpoint for item in upstreams(fleet, drained)},
+            **{item.name: item.endpoint for item in fleet.servers()},
         },
         logs=GATEWAY_LOGS,
         tables=key_tables(me[Gateway].keys, previous),
@@ -159,6 +168,7 @@ def config_files(
     )
     return [
         *request_programs(),
+        servers_file(fleet, drained),
         ManagedFile(GATEWAY_CONFIG, config),
         ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
         *_certificate_files(me, fleet),
@@ -180,10 +190,22 @@ def request_programs() -> list[ManagedFile]:
     ]
 
 
-def drained_file(names: list[str]) -> ManagedFile:
-    """The GPU hosts `names` that get no requests, kept through deploys."""
+def servers_file(fleet: Fleet, drained: Collection[str]) -> ManagedFile:
+    """The servers that nginx chooses from; alone in a file, as it changes between deploys too."""
+    text = render("gateway/servers.conf.j2", upstreams=upstreams(fleet, drained))
+    return ManagedFile(GATEWAY_SERVERS, text)
+
+
+def drained_file(names: Iterable[str]) -> ManagedFile:
+    """The GPU hosts `names` that an operator has drained, kept through deploys."""
     text = "# Managed by llm-fleet: `fleet drain` and `fleet undrain` change it.\n"
-    return ManagedFile(GATEWAY_DRAINED, text + "".join(f"{name}\n" for name in names))
+    return ManagedFile(GATEWAY_DRAINED, text + "".join(f"{name}\n" for name in sorted(names)))
+
+
+def served_file(names: Iterable[str]) -> ManagedFile:
+    """The servers `names` that a deploy has found ready, but for those that it is about to stop."""
+    text = "# Managed by llm-fleet: deploys write down who is ready to be served.\n"
+    return ManagedFile(GATEWAY_SERVED, text + "".join(f"{name}\n" for name in sorted(names)))
 
 
 def loaded_files(me: FleetHost) -> list[str]:
@@ -192,6 +214,7 @@ def loaded_files(me: FleetHost) -> list[str]:
     return [
         GATEWAY_FIELDS,
         *GATEWAY_PROGRAMS,
+        GATEWAY_SERVERS,
         GATEWAY_CONFIG,
         GATEWAY_KEYS,
         *(certificate if me[Gateway].tls in ("private-ca", "given") else []),

@@ -1,13 +1,15 @@
-"""Certificates that a gateway fetches by itself, and what its kernel runs with."""
+"""A gateway's configuration, the certificates that it fetches by itself, and its kernel."""
 
 from __future__ import annotations
 
-from pyinfra import host
+from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.facts.server import Sysctl
 
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import RulesetState
-from fleet.gateway.facts import AcmeNames
+from fleet.gateway.facts import AcmeNames, DrainedHosts, ServedServers
+from fleet.gateway.files import config_files, drained_file, served_file, without_requests
 from fleet.gateway.paths import (
     ACME_HOOK,
     ACME_NAME,
@@ -17,6 +19,43 @@ from fleet.gateway.paths import (
 )
 from fleet.kit.commands import Commands, or_journal
 from fleet.kit.facts.files import FileStates
+from fleet.kit.files import install_files
+
+
+@operation()
+def install_configuration(
+    me: FleetHost, fleet: Fleet, openssl: tuple[int, int], ipv6: bool
+) -> Commands:
+    """Have nginx's whole configuration in place; who gets requests stays as it is.
+
+    That is looked up when the step is executed: another deploy may have written it down meanwhile.
+    Hosts and servers that left the inventory are dropped. A gateway that is new serves no host of
+    this run before it is ready, and every other one.
+    """
+    drained: list[str] = host.get_fact(DrainedHosts)
+    served: tuple[str, ...] | None = host.get_fact(ServedServers)
+    if served is None:
+        here = {item.name for item in (*state.activated_hosts, *state.failed_hosts)}
+        served = tuple(item.name for item in fleet.servers() if item.host.name not in here)
+    servers = fleet.servers()
+    kept = sorted({item.host.name for item in servers} & set(drained))
+    ready = sorted({item.name for item in servers} & set(served))
+    gone = sorted(set(drained) - set(kept))
+    if gone and state.is_executing:
+        host.log(f"no longer in the inventory, and so not drained any more: {', '.join(gone)}")
+    if kept and state.is_executing:
+        host.log(
+            f"drained, gets no requests until `fleet undrain`: {', '.join(kept)}",
+            log_func=logger.warning,
+        )
+    yield from install_files._inner(
+        files=[
+            drained_file(kept),
+            served_file(ready),
+            *config_files(me, fleet, openssl, without_requests(fleet, kept, ready), ipv6),
+        ],
+        check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
+    )
 
 
 @operation()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC, LIB, UNITS
 
 GATEWAY_UNIT = "nginx.service"
@@ -9,6 +10,8 @@ GATEWAY_DIR = f"{ETC}/gateway"
 GATEWAY_CONFIG = f"{GATEWAY_DIR}/nginx.conf"
 GATEWAY_KEYS = f"{GATEWAY_DIR}/keys.conf"
 GATEWAY_DRAINED = f"{GATEWAY_DIR}/drained"
+GATEWAY_SERVED = f"{GATEWAY_DIR}/served"
+GATEWAY_SERVERS = f"{GATEWAY_DIR}/servers.conf"
 GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
 GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
@@ -42,3 +45,14 @@ EXPORTERS = {
     name: f"{UNITS}/prometheus-{name}-exporter.service.d/llm-fleet-{name}.conf"
     for name in ("nginx", "node")
 }
+
+LOGS = Logs(
+    units=(
+        GATEWAY_UNIT,
+        METRICS_UNIT,
+        CONNECTIONS_UNIT,
+        ROTATION_UNIT,
+        *(f"prometheus-{name}-exporter.service" for name in EXPORTERS),
+    ),
+    files=(GATEWAY_LOG, f"{GATEWAY_LOGS}/error.log"),
+)

@@ -35,6 +35,7 @@ from fleet.declare.types import (
 GatewayListen = Literal["loopback", "private", "any"]
 GatewayTls = Literal["private-ca", "given", "acme", "off"]
 MetricsListen = Literal["off", "loopback", "private"]
+Roll = Literal["in-turn", "at-once"]
 Role = Literal["inference", "admin"]
 # nginx keeps one table in shared memory for each different limit.
 _MOST_LIMITS = 32
@@ -287,6 +288,29 @@ class Gateway(Settings):
         "15m",
         description=(
             "How long a backend may send nothing: a cold load of a large model must fit in it."
+        ),
+    )
+    roll: Roll = Field(
+        "in-turn",
+        description=(
+            "How a deploy restarts GPU hosts that get requests: `in-turn` takes one after the "
+            "other out of the gateways, waits for its requests, restarts it, and lets it in again "
+            "once it answers a chat; `at-once` restarts all and cuts off whoever is answered. "
+            "For one deploy: `--data gateway_roll=at-once`."
+        ),
+    )
+    roll_width: Annotated[int, Field(ge=1, le=1000)] = Field(
+        1,
+        description=(
+            "How many GPU hosts a deploy takes out of the gateways at once; one always stays. Of "
+            "several gateways the lowest counts."
+        ),
+    )
+    drain_timeout: PositiveDuration = Field(
+        "15m",
+        description=(
+            "How long a deploy waits for the requests of a GPU host that it is about to restart; "
+            "if some still run then, the host is left as it is, and so are those after it."
         ),
     )
     max_body: Annotated[int, Field(ge=1, le=4096)] = Field(

@@ -46,13 +46,16 @@ class ManagedFile:
 
 
 @operation()
-def install_files(files: list[ManagedFile], check: StringCommand | None = None) -> Commands:
+def install_files(
+    files: list[ManagedFile], check: StringCommand | None = None, stage: str = STAGE
+) -> Commands:
     """Put `files` in place, together or not at all when `check` refuses them.
 
     All files are laid side by side in a private directory, in which `check` runs; only when it
     accepts them are the changed ones renamed over what was there, what refers to another after
     that one. A run that dies in between leaves each file either old or new, never half, and the
-    next run finishes the job.
+    next run finishes the job. `stage` is that directory: another one where two steps of a run may
+    be at work on a host at once.
     """
     if len({file.staged_name for file in files}) != len(files):
         raise ValueError("two files of one name would be one in the stage")
@@ -65,28 +68,28 @@ def install_files(files: list[ManagedFile], check: StringCommand | None = None) 
     if state.config.DIFF:
         for file in changed:
             show_diff(file)
-    yield StringCommand("rm -rf", STAGE, "&& install -d -m 700", RUN, STAGE)
+    yield StringCommand("rm -rf", stage, "&& install -d -m 700", RUN, stage)
     for file in files:
         # On stdin: neither argv nor a world-readable temporary file ever holds the content.
         yield StringCommand(
             "cat >",
-            QuoteString(f"{STAGE}/{file.staged_name}"),
+            QuoteString(f"{stage}/{file.staged_name}"),
             _stdin=file.text.removesuffix("\n").split("\n"),
         )
     if check:
-        yield StringCommand("cd", STAGE, "&&", check)
+        yield StringCommand("cd", stage, "&&", check)
     for file in changed:
         new = QuoteString(f"{file.path}.new")
         yield StringCommand(
             f"install -D -o {file.user} -g {file.group} -m {file.mode}",
-            QuoteString(f"{STAGE}/{file.staged_name}"),
+            QuoteString(f"{stage}/{file.staged_name}"),
             new,
             # Half of it, on a disk that is full.
             StringCommand("|| { rm -f", new, "; exit 1; }"),
         )
     # In one command: no cut connection and no killed deploy comes between two of them.
     yield StringCommand(*[_put(file) for file in referred_first(changed)], _separator=" && ")
-    yield StringCommand("rm -rf", STAGE)
+    yield StringCommand("rm -rf", stage)
 
 
 def referred_first(files: list[ManagedFile]) -> list[ManagedFile]:

@@ -8,6 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.events import tell_restart
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
 from fleet.kit.paths import STARTED, UNITS
@@ -45,12 +46,13 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     loaded = current
     if reload_files:
         loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
-    verb = _verb(current, loaded)
+    verb = next_verb(current, loaded)
     verb = _foreseen(unit, current, verb, files, reload_files or [])
     noted = current.is_noted and loaded.is_noted
     if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
         return
+    tell_restart(unit, verb)
     yield from _make_known(unit, current)
     if verb != "reload":
         yield _note(unit, files, reloaded=False)
@@ -148,7 +150,8 @@ def _start(unit: str, verb: str) -> Commands:
     yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
 
 
-def _verb(current: Unit, loaded: Unit) -> str | None:
+def next_verb(current: Unit, loaded: Unit) -> str | None:
+    """What `run_unit` would do to a unit; None when it runs as its files say."""
     if not current.is_read or current.is_outdated:
         return "restart"
     if not current.is_active:

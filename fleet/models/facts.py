@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ from typing_extensions import override
 from fleet.kit.host_programs import program_files
 from fleet.kit.on_host.outside import FormError, counted, parsed
 from fleet.models.choice import Memory
+from fleet.models.on_host.ollama_protocol import SHOWN
 from fleet.models.paths import LOADER_PROGRAM
 
 _CHECK = {
@@ -56,6 +58,28 @@ class ModelsState(FactBase[ModelsCheck]):
         except FormError as error:
             return ModelsCheck(why=str(error))
         return ModelsCheck(True, tuple(answer["models"]), answer["pending"], answer["undeclared"])
+
+
+class ModelCapabilities(FactBase[tuple[str, ...]]):
+    """What the server at `url` says that `model` can do; empty when it does not say."""
+
+    default = tuple
+
+    @override
+    def command(self, url: str, model: str) -> StringCommand:
+        return StringCommand(
+            "curl -fsS --noproxy '*' --max-time 60 -d", QuoteString(json.dumps({"model": model})),
+            QuoteString(f"{url}/api/show"), "|| true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> tuple[str, ...]:
+        try:
+            shown = parsed("\n".join(output), SHOWN, "/api/show")
+        except FormError:
+            # Something else has the port; a chat with it will say so.
+            return ()
+        return tuple(shown.get("capabilities") or ())
 
 
 class HostMemory(FactBase[Memory]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import PurePosixPath
 
 from pyinfra import host, logger
@@ -15,13 +15,15 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.listeners import Listener, Listeners
 from fleet.kit.facts.places import Place, Places
+from fleet.kit.facts.units import Unit, UnitState
 from fleet.kit.files import ManagedFile, install_files
 from fleet.kit.paths import UNITS
 from fleet.kit.planned import Restart, will_restart, will_write
 from fleet.kit.releases import Tarball, fetch_release
 from fleet.kit.trials import try_unit
+from fleet.kit.units import next_verb
 from fleet.ollama.facts import OllamaReleases, OllamaServers
-from fleet.ollama.files import trial_container, trial_name, trial_text, unit_file
+from fleet.ollama.files import running_files, trial_container, trial_name, trial_text, unit_file
 from fleet.ollama.instances import Bound, bind_gpus
 from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT, OLLAMA_ROOT, OLLAMA_UNIT
 from fleet.ollama.servers import Instance
@@ -117,6 +119,35 @@ def install_units(instances: list[Instance]) -> Commands:
         if item.name:
             host.log(f"{item.unit}: {', '.join(_bound(instances)[item.name]) or 'no GPU'}")
     yield from install_files._inner(files=files, check=StringCommand(*checks, _separator=" && "))
+
+
+def interrupted(instances: list[Instance], running: Collection[str]) -> list[str]:
+    """Of the units that are `running`, those that these steps and `run_unit` would interrupt.
+
+    None of what GPUs that are not told of belong to: the step that installs the units says so.
+    """
+    keep = [item.unit for item in instances]
+    try:
+        files = _unit_files(instances)
+    except FleetError:
+        return []
+    there = host.get_fact(FileStates, paths=[file.path for file in files.values()])
+    changed = [
+        item.unit
+        for item in instances
+        if item.unit in running
+        and (
+            there.get(files[item.unit].path) != files[item.unit].state
+            or not _has_release(item)
+            or _is_outdated(item)
+        )
+    ]
+    return [*changed, *(unit for unit in running if unit not in keep)]
+
+
+def _is_outdated(item: Instance) -> bool:
+    now: Unit = host.get_fact(UnitState, unit=item.unit, files=running_files(item))
+    return now.is_active and next_verb(now, now) == "restart"
 
 
 def _unit_files(instances: list[Instance]) -> dict[str, ManagedFile]:

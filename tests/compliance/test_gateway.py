@@ -22,7 +22,7 @@ from fleet.gateway.declared import (
     previous_gateway_key,
     trust_of,
 )
-from fleet.gateway.facts import DrainedHosts, OpensslVersion
+from fleet.gateway.facts import DrainedHosts, OpensslVersion, ServedServers
 from fleet.gateway.files import (
     KERNEL,
     config_files,
@@ -32,6 +32,7 @@ from fleet.gateway.files import (
     metrics_files,
     rotation_files,
     sysctl_file,
+    without_requests,
 )
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
@@ -76,11 +77,13 @@ def test_active(gateway_host: Target) -> None:
 def test_configuration(gateway_host: Target, warns: Say) -> None:
     """The configuration is the declared one, and the running one."""
     declared = gateway_host.declared
-    drained = gateway_host.fact(DrainedHosts)
+    fleet = gateway_host.fleet
+    drained, served = gateway_host.fact(DrainedHosts), gateway_host.fact(ServedServers) or ()
+    idle = without_requests(fleet, drained, served)
     openssl = gateway_host.fact(OpensslVersion)
     ipv6 = gateway_host.fact(HasIpv6)
     files = [
-        *config_files(declared, gateway_host.fleet, openssl, drained, ipv6),
+        *config_files(declared, fleet, openssl, idle, ipv6),
         dropin_file(declared, ipv6),
         sysctl_file(),
     ]
@@ -97,6 +100,8 @@ def test_configuration(gateway_host: Target, warns: Say) -> None:
     assert kernel == KERNEL
     if drained:
         warns(f"drained, gets no requests: {', '.join(drained)}")
+    if waiting := [item.name for item in fleet.servers() if item.name not in served]:
+        warns(f"not ready yet, gets no requests: {', '.join(waiting)}")
 
 
 def test_connections(gateway_host: Target) -> None:

@@ -40,6 +40,7 @@ LONGEST_FIRST = (
     "test_instances",
     "test_gateway",
     "test_models",
+    "test_roll",
     "test_run",
     "test_deploy",
     "test_dify_release",

@@ -569,7 +569,7 @@ class TestManyHosts:
         gateway.fleet("undrain", INVENTORY, "gpu1")
         gateway.fleet("undrain", INVENTORY, "gpu2", "--cold")
         assert (
-            gateway.lab.ssh("edge", "grep -c ' down;' /etc/llm-fleet/gateway/nginx.conf; true")
+            gateway.lab.ssh("edge", "grep -c ' down;' /etc/llm-fleet/gateway/servers.conf; true")
             == "0"
         )
         assert gateway.deploy() == {}

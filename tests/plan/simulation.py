@@ -60,9 +60,14 @@ from fleet.gates.facts import (
 )
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.cut_off import NginxTraffic
-from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion
-from fleet.gateway.files import KERNEL
-from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_DROPIN
+from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
+from fleet.gateway.files import KERNEL, served_file
+from fleet.gateway.paths import (
+    GATEWAY_CONFIG,
+    GATEWAY_DROPIN,
+    GATEWAY_SERVED,
+    GATEWAY_SERVERS,
+)
 from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
 from fleet.kit.facts.apt import (
@@ -79,6 +84,7 @@ from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.kit.files import ManagedFile
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
@@ -145,6 +151,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
+        ServedServers: lambda: None,
         NginxTraffic: NginxTraffic.default,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
@@ -357,6 +364,7 @@ def plan(
         state.set_stage(StateStage.Prepare)
         for host in inventory:
             state.activate_host(host)
+            host.connected = True
         for host in inventory:
             # In a greenlet of its own, as pyinfra does it: host and config are local to it.
             if error := gevent.spawn(_load, state, host).get():
@@ -412,6 +420,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
     `models_dir`, `release` (version and checksum) and `models`.
     """
     files = {path: state for path, (_, state) in first.files(host).items()}
+    served = _let_in(first, host, files)
     kept = declared.get("kept", [])  # made on the host itself
     files |= {path: FileState("0" * 64, "600", "root", "root") for path in kept}
     installs = [line for line in first.lines(host) if "apt-get" in line and " install " in line]
@@ -440,6 +449,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         FileStates: lambda paths: {path: files[path] for path in paths if path in files},
         FileContents: lambda path: first.files(host)[path][0].splitlines(),
         DebPackages: lambda: packages,
+        ServedServers: lambda: served,
         Places: lambda paths: {path: place(path) for path in paths},
         File: lambda path: log if path == "/var/log/llm-fleet/gateway.log" else None,
         Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
@@ -453,6 +463,21 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         ),
         ModelsState: lambda config: ModelsCheck(True, tuple(declared["models"])),
     }
+
+
+def _let_in(first: Plan, host: str, files: dict[str, FileState]) -> tuple[str, ...] | None:
+    """What a gateway serves once its hosts are ready, as `files` then say; None of no gateway."""
+    written = first.files(host)
+    if GATEWAY_CONFIG not in written:
+        return None
+    found = re.findall(r"\^/hosts/(\S+)/\(\?<admin_path>", written[GATEWAY_CONFIG][0])
+    names = [name.replace("\\.", ".") for name in found]
+    # A host of several servers is called by its name alone too.
+    names = [name for name in names if not any(other.startswith(f"{name}/") for other in names)]
+    servers = written[GATEWAY_SERVERS][0].replace(" down;", ";")
+    files[GATEWAY_SERVED] = served_file(names).state
+    files[GATEWAY_SERVERS] = ManagedFile(GATEWAY_SERVERS, servers).state
+    return tuple(names)
 
 
 def secrets_of(store: Path, name: str = "*") -> list[str]:

@@ -119,7 +119,7 @@ class TestOrder:
         planned = from_bare("both on one")
         capabilities = [name.split(" | ")[0] for name in planned.names("box")]
         assert list(dict.fromkeys(capabilities)) == [
-            "Platform", "Firewall", "Memory", "Ollama", "Models", "Gateway",
+            "Platform", "Firewall", "Gateway", "Memory", "Ollama", "Models",
         ]  # fmt: skip
         assert capabilities == sorted(capabilities, key=list(dict.fromkeys(capabilities)).index)
 
@@ -163,6 +163,7 @@ class TestOrder:
     def test_every_stage_is_judged_before_it_replaces_anything(self, bare_plan: Plan) -> None:
         """What has a judge is judged in the stage; a check after the fact would be too late."""
         judges = {
+            "servers.conf": r"^cd \S+ && nginx -t ",
             "nginx.conf": r"^cd \S+ && nginx -t ",
             "keys.conf": r"^cd \S+ && nginx -t ",
             "tls.crt": r"^cd \S+ && nginx -t ",
@@ -204,6 +205,9 @@ class TestOrder:
             "gateway_judge.lua",
             "gateway_errors.lua",
             "gateway_requests.lua",
+            "drained",
+            "served",
+            "servers.conf",
             "nginx.conf",
             "keys.conf",
             "tls.crt",
@@ -336,7 +340,7 @@ def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
 
 def test_dry_run_makes_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in a secret's place is planned with, and is kept nowhere."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     monkeypatch.setattr(secrets, "_IMAGINED", {})
     monkeypatch.setattr(secrets, "_LOOKING", [True])
     planned = plan({"gpu1": GPU, "edge": EDGE}, {"gpu1": bare(), "edge": bare()})

@@ -127,10 +127,13 @@ def test_all_files_are_judged_together(answers: dict[str, Answers]) -> None:
     step = plan(HOSTS, answers).step("edge", "Gateway | Install the configuration")
     staged = [line for line in step.lines if line.startswith("cat > ")]
     assert [line.rsplit("/", 1)[-1] for line in staged] == [
+        "drained",
+        "served",
         "gateway_fields.lua",
         "gateway_judge.lua",
         "gateway_errors.lua",
         "gateway_requests.lua",
+        "servers.conf",
         "nginx.conf",
         "keys.conf",
         "tls.crt",

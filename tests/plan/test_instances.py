@@ -114,7 +114,8 @@ def test_units_are_judged_before_they_are_laid_down() -> None:
 def test_gateway_and_firewall_know_both() -> None:
     done = planned(A, B)
     config = done.files("edge")["/etc/llm-fleet/gateway/nginx.conf"][0]
-    assert re.findall(r"^ *server (10\S+) max", config, re.M) == [
+    servers = done.files("edge")["/etc/llm-fleet/gateway/servers.conf"][0]
+    assert re.findall(r"^ *server (10\S+) max", servers, re.M) == [
         "10.0.0.11:11434",
         "10.0.0.11:11435",
     ]

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from fleet.gateway.facts import OpensslVersion
+from fleet.gateway.facts import OpensslVersion, ServedServers
+from fleet.gateway.paths import GATEWAY_DIR
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,34 @@ from fleet.gateway.facts import OpensslVersion
 def test_openssl_is_asked_of_dpkg(lines: list[str], version: tuple[int, int]) -> None:
     """A bare host has neither python3 nor, for certain, openssl's own program."""
     assert OpensslVersion().process(lines) == version
+
+
+_BEFORE = r"""
+        location ~ ^/hosts/gpu1\.example/(?<admin_path>api/(?:pull|create|show|delete|ps|tags|version))$ {
+        location ~ ^/hosts/gpu2\.example/a/(?<admin_path>api/(?:pull|create|show|delete))$ {
+        location ~ ^/(?:api/(?:tags|version)|v1/models(?:/.+)?)$ {
+"""  # noqa: E501 - as nginx has it
+
+
+@pytest.mark.parametrize(
+    ("files", "served"),
+    [
+        ({}, None),
+        ({"served": "# Managed\n"}, ()),
+        ({"served": "# Managed\ngpu2\ngpu1/a\n", "nginx.conf": _BEFORE}, ("gpu1/a", "gpu2")),
+        ({"nginx.conf": _BEFORE}, ("gpu1.example", "gpu2.example/a")),
+        ({"nginx.conf": "events {}"}, ()),
+    ],
+    ids=["no gateway", "nobody is ready", "written down", "a gateway of before", "of nobody"],
+)
+def test_who_is_served(
+    files: dict[str, str], served: tuple[str, ...] | None, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    fact = ServedServers()
+    command = fact.command().get_raw_value().replace(GATEWAY_DIR, str(tmp_path))
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True)
+    # pyinfra asks for the default where nothing is printed.
+    lines = done.stdout.splitlines()
+    assert (fact.process(lines) if lines else fact.default()) == served

@@ -13,7 +13,13 @@ import pytest
 
 from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
-from fleet.gateway.files import config_files, connection_files, curves, dropin_file
+from fleet.gateway.files import (
+    config_files,
+    connection_files,
+    curves,
+    dropin_file,
+    without_requests,
+)
 from fleet.gateway.paths import GATEWAY_CONFIG
 from fleet.kit.files import ManagedFile
 from tests.fleets import BOX, EDGE, GPU, Hosts, alternative, fleet_of
@@ -29,7 +35,8 @@ class TestGateway:
 
     @staticmethod
     def text(fleet: Fleet, *drained: str) -> str:
-        return _named("nginx.conf", fleet, *drained).text
+        text = _named("nginx.conf", fleet, *drained).text
+        return text.replace("include servers.conf;", _named("servers.conf", fleet, *drained).text)
 
     def test_default(self, default: Fleet) -> None:
         config = self.config(default)
@@ -186,6 +193,19 @@ class TestGateway:
             for data in ({}, {"gateway_listen": "any"}, {"gateway_port": 9000})
         ]
         assert len({item.text for item in listens}) == 3
+
+
+def test_who_gets_requests() -> None:
+    """Neither a host that somebody has drained nor a server that no deploy has found ready."""
+    gpus = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in (11, 12)}
+    two = [{"name": "a", "port": 11434, "gpus": [0]}, {"name": "b", "port": 11435, "gpus": [1]}]
+    gpus["gpu12"][1]["ollama_instances"] = two
+    fleet = fleet_of({**gpus, "edge": EDGE})
+    everybody = ["gpu11", "gpu12/a", "gpu12/b"]
+    assert without_requests(fleet, [], everybody) == []
+    assert without_requests(fleet, ["gpu12"], everybody) == ["gpu12/a", "gpu12/b"]
+    assert without_requests(fleet, [], ["gpu12/b", "gone"]) == ["gpu11", "gpu12/a"]
+    assert without_requests(fleet, ["gpu11"], []) == everybody
 
 
 def _named(name: str, fleet: Fleet, *drained: str, ipv6: bool = True) -> ManagedFile:

@@ -1,0 +1,253 @@
+"""The gateways as one run of a deploy or a command reaches them: who gets requests, and who not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+import gevent  # type: ignore[import-untyped]
+from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
+from paramiko import SSHException
+from pyinfra.api import Host, QuoteString, State, StringCommand
+from pyinfra.api.exceptions import ConnectError
+from pyinfra.context import ctx_host, ctx_state
+
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.gateway.facts import DrainedHosts, ServedServers
+from fleet.gateway.files import (
+    drained_file,
+    loaded_files,
+    served_file,
+    servers_file,
+    without_requests,
+)
+from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_UNIT
+from fleet.gateway.settings import Gateway
+from fleet.kit.connection.careful import Careful
+from fleet.kit.errors import FleetError
+from fleet.kit.files import install_files
+from fleet.kit.nested import ask, carry_out, trouble
+from fleet.kit.paths import STAGE
+from fleet.kit.units import run_unit
+from fleet.ollama.servers import instances_of
+
+# A request that an old worker had accepted may not have a connection to its host yet.
+_QUIET_LOOKS = 3
+# With all that the configuration in place includes; not every `cp -n` says that all is well.
+_CHECK = StringCommand(
+    f'for f in {GATEWAY_DIR}/*; do [ -e "${{f##*/}}" ] || cp "$f" . || exit 1; done;',
+    'nginx -t -q -c "$PWD/nginx.conf"',
+)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be another way: `drained` of a host, or `served` of its servers."""
+
+    gpu: FleetHost
+    drained: bool | None = None
+    served: bool | None = None
+
+
+class Door:
+    """One gateway. Whatever asks for a change at the same time gets it by one reload."""
+
+    def __init__(self, state: State, fleet: Fleet, me: FleetHost) -> None:
+        self.me = me
+        self.host: Host = state.inventory.get_host(me.name)
+        self._state, self._fleet = state, fleet
+        self._drained: frozenset[str] = frozenset()
+        self._served: frozenset[str] | None = None
+        self._asked: list[Change] = []
+        self._turn = BoundedSemaphore()
+
+    def look(self) -> None:
+        """Learn whom it serves.
+
+        Raises:
+            FleetError: it cannot be reached, or another run is at work there.
+        """
+        self._connect()
+        with ctx_state.use(self._state), ctx_host.use(self.host):
+            drained: list[str] = self.host.get_fact(DrainedHosts)
+            served: tuple[str, ...] | None = self.host.get_fact(ServedServers)
+        if isinstance(self.host.connector, Careful) and self.host.connector.lost:
+            raise FleetError(f"{self.me.name}: {self.host.connector.lost}")
+        self._drained = frozenset(drained)
+        self._served = None if served is None else frozenset(served)
+
+    def _connect(self) -> None:
+        if self.host in self._state.failed_hosts and not self.host.connected:
+            raise FleetError(f"{self.me.name}: no connection: {trouble(self.host)}")
+        try:
+            self.host.connect(show_errors=False, raise_exceptions=True)
+            connector = self.host.connector
+            other = ""
+            if isinstance(connector, Careful) and not connector.holds:
+                other = connector.hold()
+        except ConnectError as error:
+            raise FleetError(f"{self.me.name}: no connection: {error}") from None
+        except (OSError, SSHException) as error:
+            raise FleetError(f"{self.me.name}: it cannot be locked: {error}") from None
+        if other:
+            raise FleetError(f"{self.me.name}: another deploy is at work there: by {other}")
+
+    @property
+    def is_deployed(self) -> bool:
+        """Whether there is a gateway yet."""
+        return self._served is not None
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """The hosts that an operator keeps it from sending requests to."""
+        return self._drained
+
+    def sends_to(self, gpu: FleetHost) -> bool:
+        """Whether a server of `gpu` gets requests."""
+        return gpu.name in self.in_service()
+
+    def serves_wholly(self, gpu: FleetHost) -> bool:
+        """Whether every server of `gpu` was found ready, and not stopped since."""
+        return _names(self._fleet, gpu) <= self._ready()
+
+    def in_service(self) -> set[str]:
+        """The hosts that get requests."""
+        ready = self._ready()
+        return {
+            item.host.name
+            for item in self._fleet.servers()
+            if item.name in ready and item.host.name not in self._drained
+        }
+
+    def _ready(self) -> frozenset[str]:
+        assert self._served is not None, f"{self.me.name} was not looked at"
+        return self._served
+
+    def change(self, change: Change) -> None:
+        """Have `change` in force, and on the gateway's disk.
+
+        Raises:
+            FleetError: it could not be made.
+        """
+        self._asked.append(change)
+        with self._turn:
+            asked, self._asked = self._asked, []
+            drained, served = set(self._drained), set(self._ready())
+            for item in asked:
+                _put(drained, {item.gpu.name}, item.drained)
+                _put(served, _names(self._fleet, item.gpu), item.served)
+            if drained != self._drained or served != self._ready():
+                self._write(drained, served)
+            if change not in asked and not self._has(change):
+                raise FleetError(f"{self.me.name}: it could not be changed for {change.gpu.name}")
+
+    def _has(self, change: Change) -> bool:
+        names = _names(self._fleet, change.gpu)
+        is_served = names <= self._ready() if change.served else not names & self._ready()
+        return (
+            change.drained is None or (change.gpu.name in self._drained) is change.drained
+        ) and (change.served is None or is_served)
+
+    def _write(self, drained: Collection[str], served: Collection[str]) -> None:
+        files = [
+            drained_file(drained),
+            served_file(served),
+            servers_file(self._fleet, without_requests(self._fleet, drained, served)),
+        ]
+        written = install_files._inner(files=files, check=_CHECK, stage=f"{STAGE}-servers")
+        reloaded = run_unit._inner(
+            unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload_files=loaded_files(self.me)
+        )
+        for commands in (written, reloaded):
+            if said := carry_out(self._state, self.host, commands):
+                raise FleetError(f"{self.me.name}: {said}")
+        self._drained, self._served = frozenset(drained), frozenset(served)
+
+    def connections(self, gpu: FleetHost) -> int:
+        """How many connections nginx has to the servers of `gpu`: after a reload, its requests.
+
+        Raises:
+            FleetError: it does not tell.
+        """
+        lines: list[str] = []
+        for item in instances_of(gpu):
+            to = QuoteString(str(item.endpoint))
+            command = StringCommand("ss -Htnp state established dst", to)
+            try:
+                lines += ask(self._state, self.host, command, 60)
+            except LookupError as error:
+                raise FleetError(f"{self.me.name}: {error}") from None
+        return sum('"nginx"' in line for line in lines)
+
+
+class Front:
+    """All gateways of the fleet that can be reached; `missing` says why others are not there.
+
+    Without those that no deploy has made yet: they serve nobody.
+    """
+
+    def __init__(self, state: State, fleet: Fleet) -> None:
+        self.doors: list[Door] = []
+        self.missing: dict[str, str] = {}
+        for me in fleet.running(Gateway):
+            door = Door(state, fleet, me)
+            try:
+                door.look()
+            except FleetError as error:
+                self.missing[me.name] = str(error).removeprefix(f"{me.name}: ")
+            else:
+                self.doors += [door] if door.is_deployed else []
+
+    def sends_to(self, gpu: FleetHost) -> bool:
+        """Whether `gpu` gets requests from any gateway."""
+        return any(door.sends_to(gpu) for door in self.doors)
+
+    def serves_wholly(self, gpu: FleetHost) -> bool:
+        """Whether every gateway has all servers of `gpu` for ready."""
+        return all(door.serves_wholly(gpu) for door in self.doors)
+
+    def change(self, change: Change) -> None:
+        """Have `change` in force at every gateway.
+
+        Raises:
+            FleetError: it could not be made at one of them.
+        """
+        for door in self.doors:
+            door.change(change)
+
+    def without_another(self, gpu: FleetHost) -> list[str]:
+        """The gateways that have nobody else to send requests to."""
+        return [
+            door.me.name
+            for door in self.doors
+            if door.sends_to(gpu) and door.in_service() == {gpu.name}
+        ]
+
+    def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
+        """Wait until no gateway has a connection to `gpu`: after a reload, that is a request.
+
+        Raises:
+            FleetError: some are still there after `timeout` seconds.
+        """
+        end = time.monotonic() + timeout
+        quiet, shown = 0, -1
+        while quiet < _QUIET_LOOKS:
+            active = sum(door.connections(gpu) for door in self.doors)
+            quiet = 0 if active else quiet + 1
+            if active and active != shown:
+                say(f"{gpu.name}: {active} requests in flight")
+                shown = active
+            if time.monotonic() > end:
+                raise FleetError(f"{gpu.name}: {active} requests still run after {timeout:.0f} s")
+            gevent.sleep(1)
+
+
+def _names(fleet: Fleet, gpu: FleetHost) -> set[str]:
+    return {item.name for item in fleet.servers() if item.host.name == gpu.name}
+
+
+def _put(names: set[str], some: Iterable[str], to: bool | None) -> None:
+    """Have `some` among `names`, or none of them; None leaves all as it is."""
+    if to is not None:
+        (names.update if to else names.difference_update)(some)

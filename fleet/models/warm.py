@@ -1,0 +1,52 @@
+"""A real chat with an Ollama server: its model is loaded then, and it does answer."""
+
+from __future__ import annotations
+
+import json
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand
+
+from fleet.declare.fleet import FleetHost
+from fleet.kit.commands import Commands
+from fleet.kit.durations import seconds
+from fleet.models.choice import Memory, choose, resolve
+from fleet.models.facts import ModelCapabilities
+from fleet.models.on_host.ollama_protocol import load_request
+from fleet.ollama.models import is_auto
+from fleet.ollama.servers import Instance
+from fleet.ollama.settings import Ollama
+
+
+def first_model(me: FleetHost, memory: Memory) -> str | None:
+    """The first declared model of a host with `memory`; None while `auto` is open."""
+    name = me[Ollama].model_names[0]
+    return resolve(name, choose(memory) if is_auto(name) else None)
+
+
+def converse(item: Instance, model: str) -> Commands:
+    """Have `model` answer one token in the server `item`, or make an embedding.
+
+    Asked on its host, within twice the time that Ollama itself gives a load.
+    """
+    can: tuple[str, ...] = host.get_fact(ModelCapabilities, url=item.url, model=model)
+    path, body = load_request(model, {"capabilities": can})
+    if path == "/api/generate":
+        question = [{"role": "user", "content": "Hello"}]
+        path, body = (
+            "/api/chat",
+            {
+                "model": model,
+                "messages": question,
+                "options": {"num_predict": 1},
+            },
+        )
+    limit = round(seconds(item.settings.load_timeout)) * 2
+    yield StringCommand(
+        f"curl -fsS -o /dev/null --noproxy '*' --max-time {limit} -d",
+        QuoteString(json.dumps({**body, "stream": False})),
+        QuoteString(f"{item.url}{path}"),
+        "|| { printf '%s\\n'",
+        QuoteString(f"{item.unit} does not answer {item.url}{path} with {model}"),
+        ">&2; exit 1; }",
+    )

@@ -1,0 +1,177 @@
+"""Steps that interrupt a GPU host which gets requests, and the one that lets a new one in."""
+
+from __future__ import annotations
+
+from pyinfra import host, logger, state
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_UNIT
+from fleet.driver.facts import DriverState, DriverStateFact
+from fleet.driver.operations import reboot_into_driver
+from fleet.driver.paths import DRIVER_NOUVEAU
+from fleet.driver.settings import RebootPolicy
+from fleet.gates.asked import too_early
+from fleet.gates.operations import judge_placement, restart_too_early
+from fleet.gateway.front import Change
+from fleet.kit.commands import Commands
+from fleet.kit.facts.units import Unit, UnitState
+from fleet.kit.units import next_verb, run_unit
+from fleet.ollama.facts import OllamaServers
+from fleet.ollama.operations import interrupted
+from fleet.ollama.servers import instances_of
+from fleet.serving.ready import answers, chats, models_of, there
+from fleet.serving.replace import (
+    Before,
+    has_failed,
+    keep,
+    lay_down,
+    put_back,
+    start,
+    told,
+    tried,
+    what_runs,
+)
+from fleet.serving.turn import Turn, in_turn, roll_of
+
+
+@operation()
+def roll_servers(me: FleetHost, fleet: Fleet) -> Commands:
+    """Have servers that run, and are not what is declared, replaced in the host's turn.
+
+    What ran comes back when the new does not answer; the host fails then, and gets requests as
+    before. What does not run is for the steps after this one, and gets no requests until it is
+    ready.
+    """
+    instances = list(instances_of(me))
+    running: tuple[str, ...] = host.get_fact(OllamaServers).running
+    if not interrupted(instances, running):
+        host.noop("no server that runs has to be restarted")
+        if state.is_executing and not {item.unit for item in instances} <= set(running):
+            _keep_requests_away(me, fleet)
+        return
+    if not state.is_executing:
+        yield from lay_down(me)
+        yield from start(me)
+        return
+
+    def work(turn: Turn) -> Commands:
+        yield from _replace(me, what_runs(me), there(models_of(me)), turn)
+        yield from judge_placement._inner(me=me)
+
+    yield from in_turn(roll_of(fleet), me, work)
+
+
+def _replace(me: FleetHost, before: Before, had: list[str], turn: Turn) -> Commands:
+    yield from keep(before)
+    yield from tried(lay_down(me), start(me), answers(me, had))
+    if not has_failed():
+        return
+    yield from tried(put_back(before), answers(me, had))
+    if has_failed():
+        yield told(f"{me.name}: {before} was put back, and does not answer either")
+        return
+    turn.let_in()
+    yield told(
+        f"{me.name}: what is declared does not answer, as its output above says; {before} was put "
+        "back and serves as before"
+    )
+
+
+def _keep_requests_away(me: FleetHost, fleet: Fleet) -> None:
+    """Have no requests at a host whose servers are about to start, until it is ready."""
+    front = roll_of(fleet).front
+    if front.sends_to(me) and not front.without_another(me):
+        host.log("gets no requests until its servers are ready")
+        front.change(Change(me, served=False))
+
+
+@operation()
+def roll_too_early(me: FleetHost, fleet: Fleet) -> Commands:
+    """Have servers that looked for their GPUs too early restarted, in the host's turn."""
+    if not too_early(me, host.get_fact):
+        host.noop("every server found its GPUs")
+        return
+    if not state.is_executing:
+        yield from restart_too_early._inner(me=me)
+        return
+
+    def work(turn: Turn) -> Commands:
+        had = there(models_of(me)) if turn.is_out else []
+        yield from restart_too_early._inner(me=me)
+        if turn.is_out:
+            yield from answers(me, had)
+
+    yield from in_turn(roll_of(fleet), me, work)
+
+
+@operation()
+def roll_docker(me: FleetHost, fleet: Fleet) -> Commands:
+    """Have Docker restarted in the host's turn, where servers run in its containers.
+
+    Docker's restart restarts them. Where it does not run yet, or they do not, that is for the steps
+    after this one.
+    """
+    files = [DOCKER_CONFIG, *DOCKER_BINARIES]
+    now: Unit = host.get_fact(UnitState, unit=DOCKER_UNIT, files=files)
+    contained = any(item.container for item in instances_of(me))
+    if not contained or not now.is_active or next_verb(now, now) != "restart":
+        host.noop("Docker's restart would interrupt nobody, or is not due")
+        return
+    if not state.is_executing:
+        yield from run_unit._inner(unit=DOCKER_UNIT, files=files)
+        return
+
+    def work(turn: Turn) -> Commands:
+        had = there(models_of(me)) if turn.is_out else []
+        yield from run_unit._inner(unit=DOCKER_UNIT, files=files)
+        if turn.is_out:
+            yield from answers(me, had)
+
+    yield from in_turn(roll_of(fleet), me, work)
+
+
+@operation()
+def roll_reboot(me: FleetHost, fleet: Fleet, policy: RebootPolicy, timeout: float) -> Commands:
+    """Have a host that needs its driver's reboot make it in its turn; see `reboot_into_driver`.
+
+    Where `policy` has all reboot together, or none, nobody is waited for.
+    """
+    driver: DriverState = host.get_fact(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    if policy != "one-at-a-time" or not driver.needs_reboot or not state.is_executing:
+        yield from reboot_into_driver._inner(policy=policy, timeout=timeout)
+        return
+
+    def work(turn: Turn) -> Commands:
+        had = there(models_of(me)) if turn.is_out else []
+        yield from reboot_into_driver._inner(policy=policy, timeout=timeout)
+        if turn.is_out:
+            yield from answers(me, had)
+
+    yield from in_turn(roll_of(fleet), me, work)
+
+
+@operation()
+def let_in(me: FleetHost, fleet: Fleet) -> Commands:
+    """Have the host served by every gateway: what is declared is there, and answers a chat."""
+    if not state.is_executing:
+        return
+    front = roll_of(fleet).front
+    for name, why in front.missing.items():
+        host.log(f"{name} was not told that it is ready: {why}", log_func=logger.warning)
+    if front.doors and front.serves_wholly(me):
+        host.noop(f"known to be ready at {', '.join(door.me.name for door in front.doors)}")
+        return
+    if not front.doors:
+        return
+    check = models_of(me)
+    if not check.is_known or set(check.pending) & set(check.models):
+        host.log(
+            "gets no requests yet: its models are not all there; deploy again when they are",
+            log_func=logger.warning,
+        )
+        return
+    yield from chats(me, check.models[0])
+    front.change(Change(me, served=True))
+    names = ", ".join(door.me.name for door in front.doors)
+    yield StringCommand(":", QuoteString(f"ready, and told to {names}"))

@@ -1,0 +1,74 @@
+"""When a GPU host may get requests: its servers answer a chat, with the models that it had."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import gevent  # type: ignore[import-untyped]
+from pyinfra import host
+
+from fleet.declare.fleet import FleetHost
+from fleet.kit.commands import Commands, fail, or_journal, when_answers
+from fleet.kit.durations import seconds
+from fleet.models.facts import ModelsCheck, ModelsState
+from fleet.models.files import loader_config
+from fleet.models.settings import Models
+from fleet.models.warm import converse
+from fleet.ollama.paths import LOADER_UNIT
+from fleet.ollama.servers import instances_of
+
+_LOOK = 2.0  # seconds between two looks at the host
+_STARTING = 300  # seconds: after a boot the driver and its units come first
+
+
+def models_of(me: FleetHost) -> ModelsCheck:
+    """What the loader says of the host's models, by what is declared now."""
+    check: ModelsCheck = host.get_fact(ModelsState, config=json.dumps(loader_config(me)))
+    return check
+
+
+def there(check: ModelsCheck) -> list[str]:
+    """The declared models that are as declared."""
+    return [name for name in check.models if name not in check.pending]
+
+
+def answers(me: FleetHost, had: list[str]) -> Commands:
+    """Wait until each server has the models that it `had`, and answers a chat with the first."""
+    for item in instances_of(me):
+        yield or_journal(when_answers(f"{item.url}/api/version", seconds=_STARTING), item.unit)
+    if not had:
+        return
+    lost = _wait_for(me, had)
+    if lost:
+        told = "; ".join(f"{name} {why}" for name, why in lost.items())
+        yield or_journal(fail(f"{me.name}: it has lost what it served: {told}"), LOADER_UNIT)
+        return
+    yield from chats(me, had[0])
+
+
+def chats(me: FleetHost, model: str) -> Commands:
+    """Have each server answer with `model`."""
+    for item in instances_of(me):
+        for command in converse(item, model):
+            yield or_journal(command, item.unit)
+
+
+def _wait_for(me: FleetHost, had: list[str]) -> dict[str, str]:
+    """The models of those that the host `had` which it still lacks at the deadline, and why.
+
+    Its loader is at work: it starts with the servers, and again by itself after a failure.
+    """
+    end = time.monotonic() + seconds(me[Models].wait_timeout)
+    told: dict[str, str] = {}
+    while True:
+        check = models_of(me)
+        lost = {name: why for name, why in check.pending.items() if name in had}
+        if check.is_known and not lost:
+            return {}
+        if lost != told:
+            host.log("; ".join(f"{name} {why}" for name, why in lost.items()))
+            told = lost
+        if time.monotonic() > end:
+            return lost or {", ".join(had): check.why or "cannot be asked about"}
+        gevent.sleep(_LOOK)

@@ -1,0 +1,133 @@
+"""What runs on a GPU host replaced by what is declared, and put back when that does not answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand
+
+from fleet.declare.fleet import FleetHost
+from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.facts.files import FileStates
+from fleet.kit.files import install_files
+from fleet.kit.paths import RUN, UNITS
+from fleet.kit.units import run_unit
+from fleet.models.files import managed_files
+from fleet.ollama.facts import OllamaReleases, OllamaServers
+from fleet.ollama.files import running_files
+from fleet.ollama.operations import install_units, remove_servers, switch_release
+from fleet.ollama.paths import OLLAMA_CURRENT
+from fleet.ollama.servers import Instance, instances_of
+from fleet.ollama.settings import Ollama
+
+_KEPT = f"{RUN}/before"
+_SAID = f"{_KEPT}/.said"
+_FAILED = f"{_KEPT}/.failed"
+
+
+@dataclass(frozen=True)
+class Before:
+    """The declared servers that run already, and the release that they are of, if it is one."""
+
+    running: tuple[Instance, ...]
+    release: str | None
+
+    def __str__(self) -> str:
+        """It in an operator's words."""
+        units = ", ".join(item.unit for item in self.running) or "nothing"
+        release = self.release.rsplit("/", 1)[-1] if self.release else None
+        return f"{units} of Ollama {release}" if release else units
+
+
+def what_runs(me: FleetHost) -> Before:
+    """What there is to put back."""
+    units = host.get_fact(OllamaServers).running
+    running = tuple(item for item in instances_of(me) if item.unit in units)
+    release = host.get_fact(OllamaReleases, version=me[Ollama].version).current
+    return Before(running, release)
+
+
+def keep(before: Before) -> Commands:
+    """Have copies of what is to be put back."""
+    yield StringCommand("rm -rf", _KEPT, "&& install -d -m 700", RUN, _KEPT)
+    for item in before.running:
+        # One whose file somebody removed runs on; there is nothing to put back then.
+        path = QuoteString(f"{UNITS}/{item.unit}")
+        yield StringCommand("[ ! -e", path, "] || cp -a --", path, _KEPT)
+
+
+def tried(*parts: Commands) -> Commands:
+    """The commands of `parts` up to the first that fails, which fails nothing yet.
+
+    What that one wrote to standard error is kept for `told`; `has_failed` tells of it.
+    """
+    yield StringCommand("rm -f", _FAILED)
+    for command in chain(*parts):
+        yield StringCommand(
+            "(", command, ") 2>>", _SAID, "|| : >", _FAILED, **command.connector_arguments
+        )  # fmt: skip
+        if has_failed():
+            return
+
+
+def has_failed() -> bool:
+    """Whether a command that was `tried` last has failed."""
+    return bool(host.get_fact(FileStates, paths=[_FAILED]))
+
+
+def told(message: str) -> StringCommand:
+    """Fail with all that was written by what was `tried`, and `message`."""
+    return StringCommand("cat", _SAID, ">&2; printf '%s\\n'", QuoteString(message), ">&2; exit 1")
+
+
+def lay_down(me: FleetHost) -> Commands:
+    """Have the release and the units in place; what runs goes on as it is.
+
+    The loader's files too: it starts with the servers.
+    """
+    instances = list(instances_of(me))
+    yield from install_units._inner(instances=instances)
+    yield from install_files._inner(files=managed_files(me))
+    if any(item.runtime == "systemd" for item in instances):
+        yield from switch_release._inner(version=me[Ollama].version)
+    yield StringCommand("systemctl daemon-reload")
+
+
+def start(me: FleetHost) -> Commands:
+    """Have the declared servers run, and no other."""
+    instances = list(instances_of(me))
+    # Before the new ones start, which may have a port of theirs.
+    yield from remove_servers._inner(instances=instances)
+    for item in instances:
+        yield from run_unit._inner(
+            unit=item.unit,
+            files=running_files(item),
+            health_url=f"{item.url}/api/version",
+            container=item.container,
+        )
+
+
+def put_back(before: Before) -> Commands:
+    """Have the units and the release as they were, and running again."""
+    for item in before.running:
+        kept = QuoteString(f"{_KEPT}/{item.unit}")
+        yield StringCommand(
+            "[ ! -e", kept, "] || cp -a --", kept, QuoteString(f"{UNITS}/{item.unit}")
+        )
+    if before.release:
+        yield StringCommand(
+            "ln -sfn", QuoteString(before.release), f"{OLLAMA_CURRENT}.new",
+            "&& mv -T", f"{OLLAMA_CURRENT}.new", OLLAMA_CURRENT,
+        )  # fmt: skip
+    yield StringCommand("systemctl daemon-reload")
+    for item in before.running:
+        unit = QuoteString(item.unit)
+        yield or_journal(
+            StringCommand(
+                "systemctl reset-failed --quiet", unit, "2>/dev/null; systemctl restart", unit
+            ),
+            item.unit,
+        )
+        yield or_journal(when_answers(f"{item.url}/api/version", seconds=60), item.unit)
