@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.declare import group_data
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.project import project_of
 from fleet.kit.errors import FleetError, SettingsError
 
 _EVERYONE = "all"
@@ -55,7 +55,7 @@ def _unread_data(path: Path, declared: dict[str, Any], ours: set[str]) -> list[s
     # A connector brings groups of its own, which are known later.
     if any(host.startswith("@") for hosts in found.values() for host in hosts):
         return []
-    return list(group_data.problems(path, PROJECT_ROOT, {*ours, path.stem, *found}))
+    return list(group_data.problems(path, project_of(path), {*ours, path.stem, *found}))
 
 
 def failure(path: Path | str, error: Exception) -> FleetError:
