@@ -10,7 +10,7 @@ LABS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-slow format docs pins test-settings
+.PHONY: help bench-fleet bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-slow format docs pins test-settings
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -114,6 +114,9 @@ test-gates: .venv/installed ## Memory and placement of models, on a host that sh
 bench-gateway: .venv/installed ## What the lab's gateway costs, after `make lab` (root)
 	$(BIN)/python -m lab.bench
 
+bench-fleet: .venv/installed ## What a deploy and its checks cost over twenty hosts, beside Ansible (root, slow)
+	$(BIN)/python -m lab.bench_fleet
+
 pins: .venv/installed ## Look for newer releases of everything pinned, and write them with their checksums (internet)
 	$(BIN)/python -m fleet.newest
 
@@ -121,7 +124,7 @@ format: .venv/installed ## Rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv/installed ## Regenerate docs/settings.md
+docs: .venv/installed ## Regenerate docs/settings.md, the index of pages and the table in README.md
 	$(BIN)/python -m fleet.docs
 
 # The stamp is newer than the lock only when the environment was installed from it.

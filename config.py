@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import inventory_file
+from fleet.declare import inventory_file, project
 from fleet.declare.load import group_names
 from fleet.kit.command_line import guard
 from fleet.kit.connection.careful import be_careful
 from fleet.kit.connection.together import ask_together
+from fleet.kit.events import tell_run
 from fleet.kit.paths import RUN_ID
 from fleet.kit.quick import be_quick
 from fleet.kit.secrets import imagined, only_look
@@ -18,6 +19,8 @@ from fleet.version import version
 # A log of a deploy says what it was deployed with.
 click.echo(f"--> llm-fleet {version()}, run {RUN_ID}", err=True)
 be_careful()
+tell_run(click.get_current_context())
+project.enter()
 ask_together()
 be_quick()
 guard(click.get_current_context())

@@ -22,7 +22,7 @@ from tasks.gateway import gateway, serving
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
-from tasks.platform import began, ended, outlook, platform
+from tasks.platform import began, ended, forgone, outlook, platform
 from tasks.webui import webui
 
 # Refuses bad settings of any host before the first host is changed.
@@ -33,13 +33,13 @@ me = fleet[host.name]
 with alone():
     lock_host(name="Lock the host against other deploys")
     give_way(name="Change nothing where another deploy is at work")
-    began()
     platform(me, fleet)
     if me.runs(Ollama):
         # What is not there, and what does not fit, is refused before anything is changed.
         gpus(me)
         instances(me)
         memory(me)
+    began()
     # The walls come first: nothing that is installed below is ever open to everybody.
     firewall(me, fleet)
 
@@ -79,6 +79,10 @@ with alone():
     # Last: its set-up asks the models a question, through the gateway where that is declared.
     if me.runs(Dify):
         dify(me, fleet)
+
+    # No gateway sends anything any more to what goes here.
+    barrier(name="Wait for the gateways' new configuration")
+    forgone(me, fleet)
 
     # What comes this far is as declared.
     ended(me, fleet)

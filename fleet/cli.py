@@ -11,7 +11,13 @@ import click
 from fleet.capabilities import CAPABILITIES
 from fleet.operate.check import check
 from fleet.operate.command import Commands
+from fleet.operate.deploy import deploy
 from fleet.operate.doctor import doctor
+from fleet.operate.drift import drift
+from fleet.operate.logs import logs
+from fleet.operate.init import init
+from fleet.operate.secrets import secrets
+from fleet.operate.remove import remove
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version
@@ -40,8 +46,14 @@ def main(context: click.Context) -> None:
 
 
 for _command in (
+    init,
     check,
+    deploy,
+    drift,
+    secrets,
+    remove,
     status,
+    logs,
     doctor,
     verify,
     *(command for item in CAPABILITIES for command in item.commands),

@@ -1,4 +1,4 @@
-"""docs/settings.md, generated from the settings of all capabilities, and the index of their pages.
+"""docs/settings.md, the index of the pages, and README's table of what is done to a host.
 
 What is said of a type is told where the type is: see `Words` and `Item`. `python -m fleet.docs`
 writes what is generated; `python -m fleet.docs --check` exits 1 when something is stale.
@@ -28,11 +28,13 @@ from fleet.declare.load import group_names, load_fleet
 from fleet.declare.settings import Item, Settings
 from fleet.declare.types import Words
 from fleet.kit.errors import SettingsError
+from fleet.kit.footprint import Trace
 
 Key = Callable[[str], str]  # from a field to what an inventory calls it
 
 PATH = PROJECT_ROOT / "docs" / "settings.md"
 INDEX = PROJECT_ROOT / "docs" / "operating.md"
+README = PROJECT_ROOT / "README.md"
 
 # The pages of docs/operating/ that are a capability's; all others are about what an operator does.
 _TASKS = frozenset(path.stem for path in (PROJECT_ROOT / "tasks").glob("[!_]*.py"))
@@ -67,7 +69,9 @@ Keys are flat and plain. pyinfra takes a key from the first of these places that
 
 Of two groups of a host, the one further down in the inventory decides. All hosts of
 `inventory/prod.py` are also in a group `prod`, the last of all: what is in `group_data/prod.py`
-holds for that inventory alone.
+holds for that inventory alone. What would be lost without a word is refused: a host twice in one
+list, a host with different data of its own in two groups, two hosts reached at one address, and a
+file in `group_data` whose name is no group.
 
 A host's groups say what it runs, and a host may be in several. Each group, with its keys:
 {groups}.
@@ -273,6 +277,24 @@ def _rows_of_pages(of_capabilities: bool) -> Iterator[str]:
             yield f"| [{page.stem}]({INDEX.stem}/{page.name}) | {summary[2:]} |"
 
 
+def readme() -> str:
+    """The whole of README.md: its table of what is done to a host is made anew of footprints."""
+    fleet = load_fleet(Inventory((["gpu1"], {}), gpu=(["gpu1"], {})), CAPABILITIES)  # type: ignore[no-untyped-call]
+    rows = ["| where | what | `fleet remove` |", "|---|---|---|"]
+    for item in CAPABILITIES:
+        for trace in item.footprint(fleet["gpu1"]):
+            rows.append(f"| {trace.where} | {trace.what} | {_fate(trace)} |")
+    table = "\n".join(rows) + "\n"
+    return re.sub(r"^\| where .*?\n(?!\|)", lambda _: table, README.read_text(), flags=re.M | re.S)
+
+
+def _fate(trace: Trace) -> str:
+    if trace.fate == "goes":
+        return "goes"
+    option = "" if trace.fate == "stays" else f" without `--{trace.fate}`"
+    return f"stays{option}: {trace.why}"
+
+
 def stale(path: Path, content: str, source: str) -> Iterator[str]:
     """One line that says what to do, when `path` is not `content`, which is made of `source`."""
     if not path.exists():
@@ -292,10 +314,12 @@ def main(arguments: list[str] | None = None) -> int:
         PATH.parent.mkdir(exist_ok=True)
         PATH.write_text(generate())
         INDEX.write_text(index())
+        README.write_text(readme())
         return 0
     problems = [
         *stale(PATH, generate(), "a settings.py in fleet/"),
         *stale(INDEX, index(), "a page in docs/operating/"),
+        *stale(README, readme(), "a footprint.py in fleet/"),
     ]
     sys.stderr.writelines(f"{line}\n" for line in problems)
     return 1 if problems else 0

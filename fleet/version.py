@@ -1,4 +1,4 @@
-"""Which llm-fleet this is: the version of `pyproject.toml` and the commit of the checkout."""
+"""Which llm-fleet this is: the version of `pyproject.toml`, and the commit that it was made of."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ def version(root: Path = ROOT) -> str:
 
     `-dirty` says that tracked files differ from the commit.
     """
-    project = _project(root)
+    project = release(root)
+    if (built := _built(root)) is not None:
+        commit, mark, dirty = built.partition("-")
+        return f"{project} ({commit[:12]}{mark}{dirty})" if commit else project
     # A checkout has a .git of its own: that of a folder above would tell of something else.
     if not (root / ".git").exists():
         return project
@@ -40,12 +43,15 @@ def build(root: Path = ROOT) -> Build:
 
     Asked once: what is changed while a run goes on is not what it was planned with.
     """
+    if (built := _built(root)) is not None:
+        commit, _, mark = built.partition("-")
+        return Build(release(root), commit or None, dirty=bool(mark))
     head = _git(root, "rev-parse", "HEAD") if (root / ".git").exists() else None
     if head is None or head.returncode != 0:
-        return Build(_project(root), None, dirty=False)
+        return Build(release(root), None, dirty=False)
     changed = _git(root, "diff-index", "--quiet", "HEAD", "--")
     dirty = changed is None or changed.returncode != 0
-    return Build(_project(root), head.stdout.strip(), dirty=dirty)
+    return Build(release(root), head.stdout.strip(), dirty=dirty)
 
 
 @cache
@@ -68,8 +74,15 @@ def _is_ancestor(root: Path, first: str, second: str) -> bool | None:
     return None if result is None or result.returncode not in (0, 1) else result.returncode == 0
 
 
-def _project(root: Path) -> str:
+def release(root: Path = ROOT) -> str:
+    """The version alone, as in `0.2.0`."""
     return str(tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"])
+
+
+def _built(root: Path) -> str | None:
+    """What a wheel has of the commit that it was built of, perhaps `-dirty`; None in a checkout."""
+    path = root / "COMMIT"
+    return path.read_text().strip() if path.exists() else None
 
 
 def _git(root: Path, *words: str) -> subprocess.CompletedProcess[str] | None:

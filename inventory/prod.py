@@ -2,7 +2,7 @@
 
     fleet check inventory/prod.py             see that it is sound; no host is reached
     pyinfra inventory/prod.py deploy.py       converge it
-    make verify INVENTORY=inventory/prod.py   prove it
+    fleet verify inventory/prod.py            prove it
 
 A host is a name that ssh knows, and what differs for it. `private_address` is its address inside
 the fleet. How this machine logs in is in group_data/prod.py. Host keys are checked: connect once

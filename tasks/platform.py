@@ -18,6 +18,7 @@ from fleet.kit.facts.places import Place, Places
 from fleet.kit.files import install_files
 from fleet.kit.jobs import forget_failed_jobs
 from fleet.kit.outlook import tell_restarts
+from fleet.kit.removal import take_back
 from fleet.platform.directories import refuse_directories
 from fleet.platform.facts import HostAddresses
 from fleet.platform.files import secrets_note
@@ -55,6 +56,12 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
         note = secrets_note(fleet)
         refuse_other_store(me, fleet, host.get_fact(FileStates, paths=[note.path]).get(note.path))
         install_files(name="Note whose secrets these are", files=[note])
+
+
+@deploy("Roles")
+def forgone(me: FleetHost, fleet: Fleet) -> None:
+    """Take back what the host is no more; what could be the only copy stays."""
+    take_back(name="Take back what is declared no more", groups=fleet.forgone(me))
 
 
 @deploy("Record")

@@ -59,7 +59,7 @@ ALTERNATIVE_GPU: dict[str, Any] = {
             "base": "gpt-oss:120b",
             "system": "Be brief.",
             "template": "{{ .Prompt }}",
-            "parameters": {"num_ctx": 48000, "temperature": 0.2, "stop": ["User:"]},
+            "parameters": {"num_ctx": 131072, "temperature": 0.2, "stop": ["User:"]},
             "load": True,
             "keep_alive": "12h",
         },
@@ -238,5 +238,5 @@ def fleet_of(hosts: Hosts) -> Fleet:
 @pytest.fixture(autouse=True)
 def own_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Secrets of a test's fleet are made in a directory of that test; where they are kept."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     return tmp_path / ".secrets"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import click
 
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.logs import NO_LOGS, Logs
 from fleet.declare.preflight import Ask, Line
 from fleet.declare.settings import Settings
 from fleet.declare.status import Look
 from fleet.declare.types import AnyNetwork
+from fleet.kit.footprint import Trace
 from fleet.kit.places import Directory
 
 
@@ -90,9 +92,12 @@ class Capability:
     `stored_problems` those of the secrets store. `calls_servers` is the account whose processes
     send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
-    another disk. `preflight` are its checks of a host that is to be deployed, by the deploy's own
-    judgement; they read only, on bare hosts too. `status` is what it asks of a host that runs.
-    `commands` are its own of the command `fleet`.
+    another disk, `footprint` is all that it may have put on a host, in the order in which it was.
+    `retire` is that one of its commands, of an inventory and a host, after which nobody calls the
+    host's servers any more. `urls` are what people open or call there, each after what it is;
+    `logs` are where it says what it does. `preflight` are its checks of a host to be deployed, by the
+    deploy's own judgement; they read only, on bare hosts too. `status` is what it asks of a host
+    that runs. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]
@@ -105,8 +110,12 @@ class Capability:
     grants: Callable[[FleetHost, Fleet], Iterable[Grant]] = _none
     servers: Callable[[FleetHost], Iterable[Server]] = _none
     directories: Callable[[FleetHost], Iterable[Directory]] = _none
+    urls: Callable[[FleetHost, Fleet], Iterable[tuple[str, str]]] = _none
+    footprint: Callable[[FleetHost], Iterable[Trace]] = _none
+    retire: click.Command | None = None
     problems: Problems = _none
     stored_problems: Problems = _none
+    logs: Logs = NO_LOGS
     preflight: Callable[[FleetHost, Fleet, Ask], Iterable[Line]] = _none
     status: Callable[[FleetHost, Fleet], Iterable[Look]] = _none
     commands: tuple[click.Command, ...] = ()

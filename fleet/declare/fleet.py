@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fleet.declare.settings import Settings
+from fleet.kit.footprint import Trace, without
 from fleet.kit.secrets import SecretStore
 
 if TYPE_CHECKING:
     from fleet.declare.capability import Capability, Grant, Server, Service
     from fleet.kit.places import Directory
 
+# Where the product's files are, in a checkout or installed; `project.py` tells the operator's.
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
 _Settings = TypeVar("_Settings", bound=Settings)
@@ -114,6 +117,13 @@ class Fleet:
         """What `host` has, in the order of the list."""
         return tuple(item for item in self.capabilities if host.runs(item.settings))
 
+    @cached_property
+    def _calling(self) -> tuple[FleetHost, ...]:
+        """The hosts that send requests to servers: each host asks for them, and they are few."""
+        return tuple(
+            host for host in self if any(item.calls_servers for item in self.capabilities_of(host))
+        )
+
     def keeps_secrets(self, host: FleetHost) -> bool:
         """Whether `host` holds secrets of the store."""
         return any(item.keeps_secrets for item in self.capabilities_of(host))
@@ -136,6 +146,24 @@ class Fleet:
             directory for item in self.capabilities_of(host) for directory in item.directories(host)
         )
 
+    def urls(self, host: FleetHost) -> tuple[tuple[str, str], ...]:
+        """What people open or call on `host`: what it is, and its URL."""
+        return tuple(url for item in self.capabilities_of(host) for url in item.urls(host, self))
+
+    def footprints(self, host: FleetHost) -> list[tuple[Trace, ...]]:
+        """All that a deploy may have put on `host`, by capability, what came last first."""
+        return [tuple(item.footprint(host)) for item in reversed(self.capabilities)]
+
+    def forgone(self, host: FleetHost) -> list[tuple[Trace, ...]]:
+        """What is of capabilities that `host` does not have (any more), and of no other."""
+        has = self.capabilities_of(host)
+        kept = [trace for item in has for trace in item.footprint(host)]
+        return [
+            without(item.footprint(host), kept)
+            for item in reversed(self.capabilities)
+            if item not in has
+        ]
+
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
         return tuple(
@@ -147,9 +175,4 @@ class Fleet:
 
     def callers(self, host: FleetHost) -> tuple[FleetHost, ...]:
         """The other hosts that send requests to the inference servers of `host`."""
-        return tuple(
-            other
-            for other in self
-            if other.name != host.name
-            and any(item.calls_servers for item in self.capabilities_of(other))
-        )
+        return tuple(other for other in self._calling if other.name != host.name)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import runpy
 import traceback
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from fleet.declare import group_data
+from fleet.declare.fleet import PROJECT_ROOT
 from fleet.kit.errors import FleetError, SettingsError
 
 _EVERYONE = "all"
@@ -39,10 +42,20 @@ def check(path: Path, groups: Collection[str]) -> None:
         declared = runpy.run_path(str(path))
     except Exception as error:
         raise failure(path, error) from None
-    if problems := [
-        f"{path}: {line}" for line in _problems(declared, path.stem, {*groups, _EVERYONE})
-    ]:
+    ours = {*groups, _EVERYONE}
+    problems = [f"{path}: {line}" for line in _problems(declared, path.stem, ours)]
+    problems += _unread_data(path, declared, ours)
+    if problems:
         raise SettingsError(problems)
+
+
+def _unread_data(path: Path, declared: dict[str, Any], ours: set[str]) -> list[str]:
+    """Files of group_data that no host has; before one is reached, as they say how to log in."""
+    found = {name: hosts for name, value in declared.items() if (hosts := _hosts(value))}
+    # A connector brings groups of its own, which are known later.
+    if any(host.startswith("@") for hosts in found.values() for host in hosts):
+        return []
+    return list(group_data.problems(path, PROJECT_ROOT, {*ours, path.stem, *found}))
 
 
 def failure(path: Path | str, error: Exception) -> FleetError:
@@ -56,7 +69,7 @@ def failure(path: Path | str, error: Exception) -> FleetError:
 
 
 def _problems(declared: dict[str, Any], stem: str, ours: set[str]) -> list[str]:
-    problems = []
+    problems = [*_declared_twice(declared), *_told_apart(declared)]
     groups: dict[str, list[str]] = {}
     for name, value in declared.items():
         if name.startswith("_"):
@@ -81,6 +94,37 @@ def _problems(declared: dict[str, Any], stem: str, ours: set[str]) -> list[str]:
                 f"it there, or delete `all` and declare its data in group_data/{stem}.py"
             )
     return problems
+
+
+def _declared_twice(declared: dict[str, Any]) -> Iterator[str]:
+    """Hosts that a list has twice: pyinfra makes one of them."""
+    for name, value in declared.items():
+        if name.startswith("_"):
+            continue
+        for host, times in Counter(_hosts(value) or ()).items():
+            if times > 1:
+                yield (
+                    f"{name}: {host} is there {times} times, and one host would come of it; give "
+                    "each machine a name of its own, and how to reach it as ssh_hostname"
+                )
+
+
+def _told_apart(declared: dict[str, Any]) -> Iterator[str]:
+    """Keys of a host that several groups declare for it, with values that differ: one is lost."""
+    told: dict[tuple[str, str], tuple[str, Any]] = {}
+    for name, value in declared.items():
+        if name.startswith("_") or _hosts(value) is None:
+            continue
+        for host in value[0] if isinstance(value, tuple) else value:
+            host_name, data = host if isinstance(host, tuple) else (host, {})
+            for key, item in data.items():
+                first, other = told.setdefault((host_name, key), (name, item))
+                if other != item:
+                    yield (
+                        f"{name}: {host_name} has another {key} here than in {first}, and one of "
+                        "the two would be lost; declare it once. If these are two machines, give "
+                        "each a name of its own"
+                    )
 
 
 def _hosts(value: Any) -> list[str] | None:

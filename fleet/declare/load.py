@@ -8,20 +8,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pyinfra
 from pydantic import ValidationError
 from pyinfra.api.inventory import Inventory
 
+from fleet.declare import group_data
 from fleet.declare.capability import Capability
-from fleet.declare.fleet import PROJECT_ROOT, Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.project import project_of
 from fleet.declare.refusals import explain, unknown_keys
 from fleet.declare.settings import Settings
-from fleet.declare.stores import store_of
-from fleet.kit.errors import FleetError, SettingsError
-from fleet.kit.secrets import SecretStore, host_in_store, making_of
+from fleet.declare.stores import open_store
+from fleet.kit.errors import SettingsError
+from fleet.kit.secrets import host_in_store, making_of
 
 _ADDRESS = re.compile("[A-Za-z0-9]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9])?|::1")
 # A connector may stand before it, as in `@ssh/gpu1`.
@@ -50,10 +52,7 @@ def load_fleet(
             value of every host is listed; without any, every contradiction; without any, every
             stored secret that is refused.
     """
-    here = Path(__file__).resolve().parents[2]
-    if pyinfra.is_cli and Path.cwd() != here:
-        # pyinfra reads group_data from where it is run, and says nothing when there is none.
-        raise FleetError(f"run pyinfra in {here}, or group_data there is not read")
+    project = project_of(file)
     problems: list[str] = []
     hosts = []
     for item in inventory:
@@ -61,10 +60,14 @@ def load_fleet(
         if host := _load_host(item.name, item.groups, data, capabilities, problems):
             hosts.append(host)
     problems += _alike_in_stores(hosts)
+    problems += _same_machine(inventory)
+    if file is not None:
+        groups = {*group_names(capabilities), *inventory.groups}
+        problems += group_data.problems(file, PROJECT_ROOT, groups)
     _refuse(problems)
-    secrets = SecretStore(store_of(file, PROJECT_ROOT))
+    secrets = open_store(file, project)
     secrets.making = making_of(deploys=deploys)
-    fleet = Fleet(hosts, capabilities, secrets, PROJECT_ROOT)
+    fleet = Fleet(hosts, capabilities, secrets, project)
     _refuse([line for host in hosts for line in _problems(host, fleet)])
     _refuse(
         line
@@ -138,6 +141,33 @@ def _alike_in_stores(hosts: Iterable[FleetHost]) -> Iterator[str]:
         other = names.setdefault(host_in_store(host.name), host.name)
         if other != host.name:
             yield f"{host.name}: has the secrets of {other}, as both names make one; rename it"
+
+
+def _same_machine(inventory: Inventory) -> Iterator[str]:
+    """Hosts that are reached in the same way: each would undo what is declared for the other."""
+    names: dict[tuple[Any, ...], str] = {}
+    for host in inventory:
+        # Containers and the like are called by their connector, and have no address.
+        if host.name.startswith("@") and not host.name.startswith("@ssh/"):
+            continue
+        data = host.data.dict()  # type: ignore[no-untyped-call]
+        address = _plain_address(str(data.get("ssh_hostname") or host.name.removeprefix("@ssh/")))
+        # Behind one address, ports and ways of ssh may lead to several machines.
+        way = (address, str(data.get("ssh_port") or 22), str(data.get("ssh_config_file") or ""))
+        other = names.setdefault(way, host.name)
+        if other != host.name:
+            yield (
+                f"{host.name}: reached as {address}, and so is {other}: the same machine twice; "
+                "declare it once, in all its groups, or correct ssh_hostname"
+            )
+
+
+def _plain_address(text: str) -> str:
+    """An address or a name in the one form of all that mean the same."""
+    try:
+        return str(ip_address(text.strip("[]")))
+    except ValueError:
+        return text.lower().rstrip(".")
 
 
 def _running(

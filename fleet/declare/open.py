@@ -13,8 +13,9 @@ from pyinfra.context import ctx_config, ctx_inventory, ctx_state
 
 from fleet.declare import inventory_file
 from fleet.declare.capability import Capability
-from fleet.declare.fleet import PROJECT_ROOT, Fleet
+from fleet.declare.fleet import Fleet
 from fleet.declare.load import group_names, load_fleet
+from fleet.declare.project import project_of
 from fleet.kit.connection.careful import be_careful
 from fleet.kit.errors import FleetError
 
@@ -42,7 +43,7 @@ def open_inventory(path: Path, capabilities: tuple[Capability, ...]) -> tuple[St
     ctx_config.set(config)  # type: ignore[no-untyped-call]
     inventory_file.check(path, group_names(capabilities))
     try:
-        inventory = make_inventory(str(path), cwd=str(PROJECT_ROOT))
+        inventory = make_inventory(str(path), cwd=str(project_of(path)))
     except SyntaxError as error:
         raise inventory_file.failure(path, error) from None
     except UnexpectedExternalError as error:

@@ -11,8 +11,16 @@ from pydantic import SecretStr
 
 from fleet.declare.capability import Grant, Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
+from fleet.declare.logs import Logs
 from fleet.declare.secrets import OwnSecrets, Secret
-from fleet.dify.paths import DIFY_PRISTINE, DIFY_ROOT
+from fleet.dify.paths import (
+    DIFY_BACKUP_UNIT,
+    DIFY_BOOT_UNIT,
+    DIFY_JOB,
+    DIFY_PRISTINE,
+    DIFY_ROOT,
+    DIFY_SETUP_JOB,
+)
 from fleet.dify.settings import Dify, DifyModel
 from fleet.gateway.declared import gateway_access, local_gateway
 from fleet.kit.places import Directory
@@ -21,6 +29,10 @@ from fleet.ollama.settings import Ollama
 from fleet.platform.declared import endpoint
 
 PROJECT = "dify"
+LOGS = Logs(
+    units=(DIFY_JOB, DIFY_SETUP_JOB, DIFY_BOOT_UNIT, DIFY_BACKUP_UNIT),
+    project=PROJECT,
+)
 # A name of its own: the firewall opens Ollama to this bridge and no other.
 BRIDGE = "br-dify"
 APPS = ("chat", "workflow")
@@ -167,6 +179,11 @@ def models_of(host: FleetHost, hosts: Iterable[FleetHost]) -> tuple[DifyModel, .
 def public_url(host: FleetHost) -> str:
     """The address in people's browsers."""
     return host[Dify].public_url or f"http://{dify_endpoint(host)}"
+
+
+def urls(host: FleetHost, _: Fleet) -> Iterator[tuple[str, str]]:
+    """The address in people's browsers."""
+    yield "Dify", public_url(host)
 
 
 def environment(host: FleetHost, fleet: Fleet) -> dict[str, str]:

@@ -84,6 +84,28 @@ def install_owned(
         yield from install_files._inner(files=[_recorded(record, ours)])
 
 
+def release_keys(record: str) -> Commands:
+    """Have none of the values in daemon.json that `record` calls ours; an operator's own stay.
+
+    Where its containers are is kept: Docker would start without them. A daemon that runs is left
+    alone, as are containers. Must be part of an operation.
+    """
+    try:
+        current, owned = read_owned(record)
+    except RefusedError as error:
+        yield refusal(f"{host.name}: {error}")
+        return
+    wanted = merge(current, owned - {("data-root",)}, {})
+    if wanted == current:
+        return
+    if not wanted:
+        yield StringCommand("rm -f", DOCKER_CONFIG)
+        return
+    text = json.dumps(wanted, indent=2) + "\n"
+    judged = StringCommand("! command -v dockerd >/dev/null || {", VALIDATE, "; }")
+    yield from install_files._inner(files=[ManagedFile(DOCKER_CONFIG, text)], check=judged)
+
+
 def read_owned(record: str) -> tuple[dict[str, Any], set[Path]]:
     """The object in daemon.json, and the paths in it that `record` calls ours.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC
 
 DOCKER_UNIT = "docker.service"
@@ -12,3 +13,7 @@ DOCKER_CONFIG = "/etc/docker/daemon.json"
 DOCKER_BINARIES = ("/usr/bin/dockerd", "/usr/sbin/dockerd")
 # Which keys of daemon.json are ours.
 DOCKER_OWNED = f"{ETC}/docker-owned.json"
+
+LOGS = Logs(
+    units=(DOCKER_UNIT, "containerd.service"),
+)

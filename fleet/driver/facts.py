@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
@@ -97,6 +98,9 @@ class GpuHardware:
     secure_boot: bool = False
 
 
+_FUNCTION = re.compile(r"pci (\S+) 0x([0-9a-f]{1,8}) 0x([0-9a-f]{1,8})")
+
+
 class GpuHardwareFact(FactBase[GpuHardware]):
     """The NVIDIA hardware of a host."""
 
@@ -121,15 +125,15 @@ class GpuHardwareFact(FactBase[GpuHardware]):
     def process(self, output: list[str]) -> GpuHardware:
         gpus, switches, nvlink5, secure_boot = [], 0, False, False
         for line in output:
-            kind, *values = line.split()
-            if kind == "pci":
-                device, device_class = int(values[1], 16), int(values[2], 16)
+            # A device that leaves the bus meanwhile has a name and no more.
+            if function := _FUNCTION.fullmatch(line):
+                device, device_class = int(function[2], 16), int(function[3], 16)
                 # 0300 VGA and 0302 3D controllers; sound and USB functions of a card are others.
                 if device_class >> 16 == 0x03:
-                    gpus.append(Gpu(values[0], device))
+                    gpus.append(Gpu(function[1], device))
                 switches += device in NVSWITCHES
-            nvlink5 |= kind == "nvlink5"
-            secure_boot |= kind == "secure-boot" and values == ["1"]
+            nvlink5 |= line == "nvlink5"
+            secure_boot |= line.split() == ["secure-boot", "1"]
         return GpuHardware(tuple(gpus), switches, nvlink5, secure_boot)
 
 

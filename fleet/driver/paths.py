@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import UNITS
 
 DRIVER_PREFERENCES = "/etc/apt/preferences.d/llm-fleet-nvidia"
@@ -16,3 +17,7 @@ PERSISTENCED_UNIT = "nvidia-persistenced.service"
 PERSISTENCED_UNIT_FILE = f"{UNITS}/{PERSISTENCED_UNIT}"
 FABRIC_UNIT = "nvidia-fabricmanager.service"
 FABRIC_DROPIN = f"{UNITS}/{FABRIC_UNIT}.d/llm-fleet.conf"
+
+LOGS = Logs(
+    units=(DRIVER_JOB, DEVICES_UNIT, PERSISTENCED_UNIT, FABRIC_UNIT),
+)

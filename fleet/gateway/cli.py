@@ -125,11 +125,12 @@ def key_handout(inventory: Path, name: str, as_json: bool) -> None:
     """
     fleet = open_fleet(inventory)
     gateway = _gateway_with(fleet, name, lambda host: gateway_url(host) is not None)
-    handout = handout_of(fleet, gateway, name, gateway_key(fleet, name))
-    if handout.declared.has_ended(datetime.now(UTC)):
+    declared = next(item for item in gateway[Gateway].keys if item.name == name)
+    if declared.has_ended(datetime.now(UTC)):
         raise click.ClickException(
             f"the key {name!r} has ended: give it a later `expires` in gateway_keys, and deploy"
         )
+    handout = handout_of(fleet, gateway, declared, gateway_key(fleet, name))
     if as_json:
         click.echo(json.dumps({"schema": "fleet-key-handout/1", **handout.as_object()}, indent=2))
     else:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from pydantic import SecretStr
 
@@ -104,6 +108,12 @@ def gateway_url(host: FleetHost) -> Url | None:
     return Url("http" if declared.tls == "off" else "https", where)
 
 
+def urls(host: FleetHost, _: Fleet) -> Iterator[tuple[str, str]]:
+    """The gateway's URL; none when only its own host can call it."""
+    if url := gateway_url(host):
+        yield "gateway", str(url)
+
+
 def gateway_names(host: FleetHost) -> tuple[str, ...]:
     """Every name and address that the gateway's own certificate is for."""
     private = host[Platform].private_address
@@ -141,8 +151,20 @@ def trust_of(fleet: Fleet, host: FleetHost) -> str | bool:
     """What a client of this machine verifies the gateway with, as `requests` takes it."""
     if host[Gateway].tls != "private-ca":
         return True
-    authority_certificate(fleet)
-    return str(fleet.secrets.path(tls.CA_CERTIFICATE))
+    return _trust_file(authority_certificate(fleet))
+
+
+@cache
+def _trust_file(certificate: str) -> str:
+    """A file that holds `certificate` until the program ends: stores may be encrypted, it is not.
+
+    A certificate is no secret.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="llm-fleet-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "authority.pem"
+    path.write_text(certificate)
+    return str(path)
 
 
 def gateway_of(host: FleetHost, hosts: Iterable[FleetHost]) -> FleetHost | None:

@@ -112,15 +112,13 @@ class Handout:
         }
 
 
-def handout_of(fleet: Fleet, gateway: FleetHost, name: str, key: SecretStr) -> Handout:
-    """What the owner of the key `name` of a gateway that has a URL is given."""
-    declared = next(item for item in gateway[Gateway].keys if item.name == name)
-    models = dict.fromkeys(
-        item for host in fleet.running(Ollama) for item in host[Ollama].model_names
-    )
+def handout_of(fleet: Fleet, gateway: FleetHost, declared: GatewayKey, key: SecretStr) -> Handout:
+    """What the owner of the key `declared` of a gateway that has a URL is given."""
+    models = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
     private = gateway[Gateway].tls == "private-ca"
     authority = authority_certificate(fleet) if private else None
-    return Handout(str(gateway_url(gateway)), declared, key, tuple(models), authority)
+    url = str(gateway_url(gateway))
+    return Handout(url, declared, key, tuple(dict.fromkeys(models)), authority)
 
 
 _TITLES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC, LIB, UNITS
 
 GATEWAY_UNIT = "nginx.service"
@@ -44,3 +45,14 @@ EXPORTERS = {
     name: f"{UNITS}/prometheus-{name}-exporter.service.d/llm-fleet-{name}.conf"
     for name in ("nginx", "node")
 }
+
+LOGS = Logs(
+    units=(
+        GATEWAY_UNIT,
+        METRICS_UNIT,
+        CONNECTIONS_UNIT,
+        ROTATION_UNIT,
+        *(f"prometheus-{name}-exporter.service" for name in EXPORTERS),
+    ),
+    files=(GATEWAY_LOG, f"{GATEWAY_LOGS}/error.log"),
+)

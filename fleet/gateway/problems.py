@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.types import Address, Network
@@ -25,6 +26,14 @@ def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield (
             f"{host.name}: gateway_keys = (): nobody could use the gateway; declare a "
             'name, such as gateway_keys = ["team-a"]'
+        )
+    elif all(key.has_ended(datetime.now(UTC)) for key in host[Gateway].keys):
+        ends = "; ".join(
+            f"{key.name} at {key.expires:%Y-%m-%d %H:%M} UTC" for key in host[Gateway].keys
+        )
+        yield (
+            f"{host.name}: gateway_keys: every key has ended ({ends}), so nobody could use the "
+            "gateway; declare one that is valid, or a later `expires`"
         )
     gpu_hosts = fleet.running(Ollama)
     yield from _reach_problems(host, gpu_hosts)
@@ -130,6 +139,8 @@ def call_problems(
     declared = gateway[Gateway]
     key = next(key for key in declared.keys if key.name == name)
     said = f"{host.name}: {setting} = {name!r}, which in gateway_keys of {gateway.name}"
+    if key.has_ended(datetime.now(UTC)):
+        yield f"{said} ended at {key.expires:%Y-%m-%d %H:%M} UTC; declare a later `expires` there"
     is_here = host.name == gateway.name
     source = inside if is_here else host[Platform].private_address
     where = gateway[Platform].private_address if declared.listen == "private" else None

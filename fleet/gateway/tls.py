@@ -108,7 +108,7 @@ def _authority(
     store: SecretStore, names: Iterable[str]
 ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
     key = _load_key(store.text(CA_KEY, _new_key))
-    subject = _subject(f"{_OURS}{store.root.name} authority")
+    subject = _subject(f"{_OURS}{store.name} authority")
     wanted = _general_names(names)
     text = store.text(CA_CERTIFICATE, lambda: _pem(_self_signed(key, subject, wanted)))
     certificate = x509.load_pem_x509_certificate(text.get_secret_value().encode())

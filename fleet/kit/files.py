@@ -79,10 +79,13 @@ def install_files(
     if check:
         yield StringCommand("cd", stage, "&&", check)
     for file in changed:
+        new = QuoteString(f"{file.path}.new")
         yield StringCommand(
             f"install -D -o {file.user} -g {file.group} -m {file.mode}",
             QuoteString(f"{stage}/{file.staged_name}"),
-            QuoteString(f"{file.path}.new"),
+            new,
+            # Half of it, on a disk that is full.
+            StringCommand("|| { rm -f", new, "; exit 1; }"),
         )
     # In one command: no cut connection and no killed deploy comes between two of them.
     yield StringCommand(*[_put(file) for file in referred_first(changed)], _separator=" && ")

@@ -11,6 +11,7 @@ from types import FrameType
 import click
 from pyinfra.api import Host, State
 
+from fleet.kit.events import tell
 from fleet.kit.jobs import awaited
 from fleet.kit.run import failures
 
@@ -31,6 +32,7 @@ def end_when_interrupted(state: Callable[[], State | None]) -> None:
         click.echo(f"\n--> Interrupted ({signal.Signals(number).name}):", err=True)
         for line in left_behind(state()):
             click.echo(f"    {line}", err=True)
+            tell("left", text=line)
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
@@ -47,7 +49,7 @@ def left_behind(state: State | None) -> Iterator[str]:
     failed = failures(state)
     for host in state.inventory:
         if host.name in failed:
-            yield f"{host.name}: failed before: {failed[host.name]}"
+            yield f"{host.name}: failed before: {failed[host.name]}".removesuffix(": ")
         elif host in state.active_hosts:
             yield f"{host.name}: {_at(state, host)}"
     yield "nothing is undone, and the hosts' locks are free: deploy again to go on from here"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from weakref import WeakKeyDictionary, WeakSet
 
 from pyinfra import logger
 from pyinfra.api import Host, State
 from pyinfra.context import ctx_host, ctx_state
 
+from fleet.kit.events import tell
 from fleet.kit.planned import Restart, restarts
 
 _PLANNED: WeakKeyDictionary[State, WeakSet[Host]] = WeakKeyDictionary()
@@ -40,6 +42,7 @@ def _lines(state: State, whom: Whom) -> Iterator[str]:
         for item in restarts(host) if host in state.active_hosts else ():
             why = ", ".join(item.because) or "what runs is not what lies on the disk"
             cuts = whom(host.name, item)
+            tell("would restart", host, cuts_off=cuts, **asdict(item))
             yield (
                 f"{host.name}: {item.unit} would be {_DONE[item.verb]}"
                 + (f" ({why})" if item.verb in ("restart", "reload") else "")

@@ -20,8 +20,7 @@ def refusal(message: str) -> StringCommand:
     So it holds when the operation is only planned, too: a dry run, and whoever is asked before a
     run, are told then. What an earlier step of the same deploy may mend is for `fail`.
     """
-    if not ctx_state.get().is_executing:  # type: ignore[no-untyped-call]
-        _REFUSED.setdefault(ctx_host.get(), []).append(message)  # type: ignore[no-untyped-call]
+    _note(message)
     return fail(message)
 
 
@@ -30,7 +29,21 @@ def refused(here: Host) -> str:
     return "\n".join(dict.fromkeys(_REFUSED.get(here, ())))
 
 
+def refuse(name: str, message: str) -> None:
+    """Fail this host with `message` and change nothing on it; the rest of the fleet goes on.
+
+    It holds at once: a run that looks into no operation before it executes them (`pyinfra --yes`)
+    would come here only after others.
+    """
+    _note(f"{host.name}: {message}")
+    _refuse(name=name, message=message)
+
+
 @operation()
-def refuse(message: str) -> Commands:
-    """Fail this host with `message` and change nothing on it; the rest of the fleet goes on."""
+def _refuse(message: str) -> Commands:
     yield refusal(f"{host.name}: {message}")
+
+
+def _note(message: str) -> None:
+    if not ctx_state.get().is_executing:  # type: ignore[no-untyped-call]
+        _REFUSED.setdefault(ctx_host.get(), []).append(message)  # type: ignore[no-untyped-call]

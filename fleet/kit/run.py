@@ -6,14 +6,12 @@ import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 from weakref import WeakKeyDictionary
 
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
-from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.api.exceptions import ConnectError, PyinfraError
 from pyinfra.context import ctx_host, ctx_state
@@ -122,15 +120,18 @@ def give_way() -> Commands:
 
 
 def quietly(command: StringCommand) -> None:
-    """Run `command` on the host of an operation that is executed, which is no change by that.
+    """Run `command` on the host of an operation that is executed, which is no change of that.
 
     Raises:
         FleetError: it failed.
     """
     here: Host = ctx_host.get()  # type: ignore[no-untyped-call]
-    given: Any = pop_global_arguments(ctx_state.get(), here, {})[0]  # type: ignore[no-untyped-call]
-    arguments = {key: given[key] for key in CONNECTOR_ARGUMENT_KEYS if key in given}
-    ok, output = here.run_shell_command(command, **arguments)
+    connector = here.connector
+    ok, output = (
+        connector.aside(command)
+        if isinstance(connector, Careful)
+        else here.run_shell_command(command)
+    )
     if not ok:
         raise FleetError(f"{here.name}: {output.stderr or 'a command failed without a word'}")
 

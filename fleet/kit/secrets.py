@@ -1,6 +1,6 @@
-"""Named secrets, one store an inventory, outside git.
+"""Named secrets, one store an inventory.
 
-A store is a directory of mode 0700 with one file of mode 0600 a secret. Values are generated when
+Where the values lie, encrypted or not, is told in `fleet/kit/storage.py`. They are generated when
 a deploy first asks for them and then kept, so that a rebuilt fleet has the keys that its clients
 know.
 """
@@ -8,10 +8,8 @@ know.
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import Enum
@@ -21,6 +19,7 @@ from typing import NamedTuple
 from pydantic import SecretStr
 
 from fleet.kit.errors import FleetError
+from fleet.kit.storage import PlainFiles, Storage
 
 # Printed in the documentation, so never accepted as a real value.
 EXAMPLE_KEY = "sk-" + "0123456789abcdef" * 4
@@ -78,32 +77,31 @@ class Previous(NamedTuple):
 
 
 class SecretStore:
-    """The secrets of one inventory, kept under `root`; `making` is what becomes of missing ones."""
+    """The secrets of one inventory, kept under `root`: as plain files, if nothing else is said.
+
+    `name` is what the fleet is called, wherever its secrets are, and `making` what becomes of
+    missing ones.
+    """
 
     making = Making.KEPT
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kept: Storage | None = None, name: str | None = None) -> None:
         self.root = root
+        self.name = name or root.name
+        self.kept = kept or PlainFiles(root)
 
     def path(self, name: str) -> Path:
         """Where the secret `name` is kept."""
-        return self.root / name
+        return self.kept.place(name)
 
     def read(self, name: str) -> SecretStr | None:
         """The value of `name`, or None when the store has none.
 
         Raises:
-            FleetError: the file is empty, or others than its owner can read it.
+            FleetError: it is empty, others than its owner can read it, or it cannot be decrypted.
         """
-        path = self.path(name)
-        if not path.exists():
-            return None
-        if path.stat().st_mode & 0o077:
-            raise FleetError(f"{path}: other users can read this secret; run chmod 600 {path}")
-        value = path.read_text().strip()
-        if not value:
-            raise FleetError(f"{path}: empty secret; delete the file to have one generated")
-        return SecretStr(value)
+        value = self.kept.read(name)
+        return None if value is None else SecretStr(value)
 
     @property
     def identity(self) -> str:
@@ -128,6 +126,7 @@ class SecretStore:
                 f"{self.path(name)}: this store has no such secret, and reading makes none; deploy "
                 "first, or copy the store that the gateways were deployed from"
             )
+        self.kept.expect(name)
         if self.making is Making.IMAGINED:
             return self._imagined.setdefault(name, SecretStr(make().strip()))
         return self._keep(name, make())
@@ -141,6 +140,7 @@ class SecretStore:
         """`make` a new value of `name`, which is there; None in a process that may make none."""
         if not self.makes:
             return None
+        self.kept.expect(name)
         value = SecretStr(make().strip())
         if self.making is Making.IMAGINED:
             self._imagined[name] = value
@@ -177,49 +177,26 @@ class SecretStore:
         Raises:
             FleetError: there is no present value, or the one before it is still valid.
         """
-        present, before = self.read(name), self.previous(name)
-        if present is None:
-            raise FleetError(f"{self.path(name)}: no such key yet; the next deploy makes it")
-        if before is not None and before.until > datetime.now(UTC) and before.value != present:
-            raise FleetError(
-                f"{name}: rotated before, and its value from then is promised until "
-                f"{before.until.isoformat(timespec='seconds')}; to end that overlap now, delete "
-                f"{self.path(name)}.previous"
-            )
-        # First what is kept: cut short here, the key has one value twice, and never none.
-        kept = f"{present.get_secret_value()} {until.isoformat(timespec='seconds')}"
-        self.replace(f"{name}.previous", kept)
-        value = f"sk-{secrets.token_hex(32)}"
-        self.replace(name, value)
-        return SecretStr(value)
+        with self.kept.locked():
+            present, before = self.read(name), self.previous(name)
+            if present is None:
+                raise FleetError(f"{self.path(name)}: no such key yet; the next deploy makes it")
+            if before is not None and before.until > datetime.now(UTC) and before.value != present:
+                raise FleetError(
+                    f"{name}: rotated before, and its value from then is promised until "
+                    f"{before.until.isoformat(timespec='seconds')}; to end that overlap now, "
+                    f"delete {self.path(f'{name}.previous')}"
+                )
+            # First what is kept: cut short here, the key has one value twice, and never none.
+            kept = f"{present.get_secret_value()} {until.isoformat(timespec='seconds')}"
+            self.replace(f"{name}.previous", kept)
+            value = f"sk-{secrets.token_hex(32)}"
+            self.replace(name, value)
+            return SecretStr(value)
 
     def replace(self, name: str, value: str) -> None:
         """Have `value` as the secret `name`, whatever it was before."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{name}.")
-        with os.fdopen(descriptor, "w") as file:
-            file.write(value.rstrip("\n") + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).rename(self.path(name))
+        self.kept.write(name, value)
 
     def _keep(self, name: str, value: str) -> SecretStr:
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # mkstemp makes the file 0600. link() fails when another deploy was first: its value counts.
-        descriptor, temporary = tempfile.mkstemp(dir=self.root, prefix=f".{name}.")
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(value.rstrip("\n") + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, self.path(name))
-        except FileExistsError:
-            kept = self.read(name)
-            if kept is None:
-                raise FleetError(
-                    f"{self.path(name)}: removed while it was read; run again"
-                ) from None
-            return kept
-        finally:
-            Path(temporary).unlink()
-        return SecretStr(value.strip())
+        return SecretStr(self.kept.keep(name, value))

@@ -8,6 +8,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.events import tell_restart
 from fleet.kit.facts.units import Unit, UnitState, generation, note_path, seen_files
 from fleet.kit.listeners import is_own
 from fleet.kit.paths import STARTED, UNITS
@@ -51,6 +52,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
         return
+    tell_restart(unit, verb)
     yield from _make_known(unit, current)
     if verb != "reload":
         yield _note(unit, files, reloaded=False)
@@ -161,7 +163,11 @@ def next_verb(current: Unit, loaded: Unit) -> str | None:
 def _note(unit: str, files: list[str], *, reloaded: bool) -> StringCommand:
     """See what is in `files` before the start: what changes meanwhile is not taken for read."""
     note = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
-    return StringCommand("install -d -m 700", STARTED, "&& {", seen_files(files), "; } >", note)
+    # By cat, which alone says that a disk is full; half of it would say nothing.
+    return StringCommand(
+        "install -d -m 700", STARTED, "&& {", seen_files(files), "; } | cat >", note,
+        "|| { rm -f", note, "; exit 1; }",
+    )  # fmt: skip
 
 
 def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
@@ -169,6 +175,6 @@ def _keep_note(unit: str, *, reloaded: bool) -> StringCommand:
     new = QuoteString(f"{note_path(unit, reloaded=reloaded)}.new")
     whole = QuoteString(f"{note_path(unit, reloaded=reloaded)}.whole")
     return StringCommand(
-        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } >", whole,
-        "&& mv -f", whole, note, "&& rm -f", new,
+        "{", generation(unit, reloaded=reloaded), "; cat", new, "; } | cat >", whole,
+        "&& mv -f", whole, note, "&& rm -f", new, "|| { rm -f", whole, "; exit 1; }",
     )  # fmt: skip

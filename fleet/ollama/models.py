@@ -5,13 +5,14 @@ A plain name is a declaration with a name only. Written as data in the inventory
     ollama_models = [
         "gpt-oss:20b",
         {"name": "analyst", "base": "gpt-oss:20b", "system": "You are ...",
-         "parameters": {"num_ctx": 48000, "temperature": 0.2}, "load": True},
+         "parameters": {"temperature": 0.2}, "load": True},
     ]
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import (
@@ -162,7 +163,7 @@ ollama_models = [
         "name": "analyst",
         "base": "gpt-oss:20b",
         "system": "You answer in one sentence.",
-        "parameters": {"num_ctx": 48000, "temperature": 0.2},
+        "parameters": {"temperature": 0.2},
         "load": True,
     },
 ]
@@ -326,8 +327,13 @@ def pull_name(model: str, registry: str | None) -> str:
     return "/".join([registry, *namespace, parts[-1]])
 
 
-def contradictions(models: tuple[ModelDeclaration, ...], max_loaded: int) -> list[str]:
-    """What is wrong between the models of one host, a line each, without the key."""
+def contradictions(
+    models: tuple[ModelDeclaration, ...], max_loaded: int, context: int | None
+) -> list[str]:
+    """What is wrong between the models of one server, a line each, without the key.
+
+    `context` is that of models which declare none, in tokens; None where Ollama chooses it.
+    """
     problems = []
     by_name: dict[str, ModelDeclaration] = {}
     for model in models:
@@ -348,18 +354,47 @@ def contradictions(models: tuple[ModelDeclaration, ...], max_loaded: int) -> lis
             f"{names} are to be loaded, but ollama_max_loaded_models = {max_loaded} lets them push "
             "each other out; raise it, or load fewer"
         )
-    return problems + _contexts(loaded)
+    return [*problems, *_reloads(models, context)]
 
 
-def _contexts(loaded: list[ModelDeclaration]) -> list[str]:
-    """Ollama keeps one process for each file of weights, and starts it anew for another context."""
-    problems = []
-    for place, model in enumerate(loaded):
-        for other in loaded[:place]:
-            contexts = {item.parameters.num_ctx for item in (model, other)}
-            if model.root == other.root and len(contexts) > 1:
-                problems.append(
-                    f"{other.name} and {model.name} share the weights of {model.root}, of which "
-                    "Ollama holds one context at a time: give them the same num_ctx, or load one"
+def _reloads(models: tuple[ModelDeclaration, ...], context: int | None) -> Iterator[str]:
+    """Models that would load each other's weights anew, at each request for the other.
+
+    Ollama keeps one process for each file of weights, and starts it anew for other options.
+    """
+    for place, model in enumerate(models):
+        for other in models[:place]:
+            if model.root != other.root:
+                continue
+            mine, theirs = (_runner(item, context) for item in (model, other))
+            for name in [name for name in mine if mine[name] != theirs[name]]:
+                yield (
+                    f"{other.name} ({_shown(name, theirs)}) and {model.name} "
+                    f"({_shown(name, mine)}) share the weights of {model.root}, of which Ollama "
+                    "holds one process: each request for the one would load them anew for the "
+                    f"other; {_same(name, mine, theirs)}, or declare one of them (a base is pulled "
+                    "without being declared)"
                 )
-    return problems
+
+
+def _runner(model: ModelDeclaration, context: int | None) -> dict[str, int | None]:
+    """What a process is started with for a model; None is Ollama's own choice."""
+    declared = model.parameters
+    return {
+        "num_ctx": context if declared.num_ctx is None else declared.num_ctx,
+        "num_batch": declared.num_batch,
+        "num_gpu": None if declared.num_gpu == -1 else declared.num_gpu,
+        "num_thread": declared.num_thread or None,
+        "draft_num_predict": declared.draft_num_predict,
+    }
+
+
+def _shown(name: str, options: dict[str, int | None]) -> str:
+    return f"{name} = {options[name] or 'as Ollama chooses'}"
+
+
+def _same(name: str, mine: dict[str, int | None], theirs: dict[str, int | None]) -> str:
+    """How two models get the same value of an option."""
+    if name == "num_ctx" and None in (mine[name], theirs[name]):
+        return f"write ollama_context_length = {mine[name] or theirs[name]}"
+    return f"give them the same {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import UNITS
 
 OLLAMA_USER = "ollama"
@@ -28,3 +29,8 @@ def ollama_instance_unit(name: str) -> str:
 def ollama_container(name: str) -> str:
     """What Docker calls the container of one of several Ollama servers."""
     return f"ollama-{name}"
+
+
+LOGS = Logs(
+    units=(OLLAMA_UNIT, ollama_instance_unit("*")),
+)

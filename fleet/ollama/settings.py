@@ -372,7 +372,7 @@ class Ollama(Settings):
                 f"ollama_kv_cache_type: {self.kv_cache_type} needs flash attention; set "
                 "ollama_flash_attention = True or leave it unset"
             )
-        if problems := contradictions(self.models, self.max_loaded_models):
+        if problems := contradictions(self.models, self.max_loaded_models, self.context_length):
             raise ValueError("; ".join(f"ollama_models: {line}" for line in problems))
 
     @property

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 import click
@@ -26,6 +28,11 @@ json_option = click.option(
     is_flag=True,
     help="Print one JSON object instead; its keys are in docs/operating.",
 )
+
+
+def print_json(command: str, values: Mapping[str, Any]) -> None:
+    """Print the one object of a command's `--json`, in the first version of its schema."""
+    click.echo(json.dumps({SCHEMA: f"fleet-{command}/1", **values}, indent=2))
 
 
 class Commands(click.Group):

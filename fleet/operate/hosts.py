@@ -1,24 +1,59 @@
-"""The hosts that a command is asked of, by their names."""
+"""Which hosts of an inventory a command is about."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
 
+import click
+
+from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import Fleet, FleetHost
+from fleet.declare.open import open_inventory
 from fleet.kit.errors import FleetError
+
+_MOST = 20  # names that a refusal lists
 
 
 def chosen_hosts(fleet: Fleet, names: Iterable[str]) -> list[FleetHost]:
-    """The hosts `names`, each once and in the inventory's order; all of them without a name.
+    """The hosts that `names` names, by host or group; all of them without a name.
+
+    Each is there once, in the inventory's order.
 
     Raises:
-        FleetError: the inventory has no such host.
+        FleetError: something is neither a host nor a group that has one.
     """
     wanted = set(names)
-    known = {host.name: host for host in fleet}
-    if unknown := sorted(wanted - known.keys()):
-        near = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
-        raise FleetError(f"{', '.join(unknown)}: no such host in this inventory; {hint}")
-    return [host for name, host in known.items() if not wanted or name in wanted]
+    groups = {group for host in fleet for group in host.groups}
+    if unknown := sorted(wanted - groups - {host.name for host in fleet}):
+        raise FleetError("\n".join(_unknown(name, fleet, groups) for name in unknown))
+    return [host for host in fleet if not wanted or wanted & {host.name, *host.groups}]
+
+
+def _unknown(name: str, fleet: Fleet, groups: set[str]) -> str:
+    hosts = [host.name for host in fleet]
+    near = get_close_matches(name, [*hosts, *groups], 1)
+    there = [*hosts[:_MOST], *(["..."] if len(hosts) > _MOST else [])]
+    hint = (
+        f"did you mean {near[0]}?"
+        if near
+        else f"there are {', '.join(there)}, and the groups {', '.join(sorted(groups))}"
+    )
+    return f"{name}: no such host or group in this inventory; {hint}"
+
+
+def _complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:
+    """Names of hosts and groups that begin so; none when the inventory is not to be had."""
+    try:
+        fleet = open_inventory(context.params["inventory"], CAPABILITIES)[1]
+    except FleetError:
+        # It is no time to say what is wrong: the command itself will.
+        return []
+    names = [*(host.name for host in fleet), *sorted({g for host in fleet for g in host.groups})]
+    return [name for name in names if name.startswith(begun)]
+
+
+inventory_argument = click.argument("inventory", type=click.Path(path_type=Path))
+host_argument = click.argument("host", shell_complete=_complete)
+hosts_argument = click.argument("hosts", metavar="[HOST]...", nargs=-1, shell_complete=_complete)

@@ -28,6 +28,7 @@ from fleet.operate.hosts import chosen_hosts
 _CONNECT = 2  # seconds until a host that does not answer counts as dead
 _DEADLINE = 10  # seconds until one that answered its login does
 _NARROW = 60  # columns, below which nothing is read well anyway
+_MOST_OF_A_TEXT, _MOST_OF_A_FINDING = 120, 1_000  # characters
 
 
 @dataclass
@@ -51,9 +52,9 @@ class Row:
     def add(self, capability: type[Settings], told: Told) -> None:
         """Note a part of it."""
         if told.text:
-            self.texts.append(told.text)
+            self.texts.append(_shown(told.text, _MOST_OF_A_TEXT))
         if told.problem:
-            self.findings.append(told.problem)
+            self.findings.append(_shown(told.problem, _MOST_OF_A_FINDING))
         if told.values:
             name = capability.prefix.rstrip("_") or capability.__name__.lower()
             _merge(self.facts.setdefault(name, {}), told.values)
@@ -85,7 +86,7 @@ def status(
 
     \b
     Example, the hosts of which something is to be done:
-      fleet status inventory/prod.py --json | jq '.hosts[] | select(.findings != [])'
+      fleet status inventory/prod.py --json | jq '.hosts[].findings'
     """
     state, fleet = open_asked(inventory)
     rows = look_at(state, fleet, chosen_hosts(fleet, hosts), connect_timeout)
@@ -202,6 +203,12 @@ def _ends_with(rows: list[Row]) -> int:
     if all(row.reason for row in rows):
         return COULD_NOT_TELL
     return FINDINGS if any(row.reason or row.findings for row in rows) else GOOD
+
+
+def _shown(text: str, most: int) -> str:
+    """`text` as it can be shown: another program had a part in it, and terminals take orders."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    return plain if len(plain) <= most else f"{plain[: most - 3]}..."
 
 
 def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ def verify(
 ) -> None:
     """Prove what INVENTORY declares, from inside and outside; nothing is changed.
 
-    All hosts, or those that are named, by themselves or by their group. A claim
+    All hosts, or each HOST or GROUP that is named, by themselves or by their group. A claim
     is `ok`, `skip` (not declared), WARN (look at it), `?` (could not be checked,
     another line says why) or FAIL.
 

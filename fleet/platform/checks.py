@@ -26,7 +26,7 @@ from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Places
 from fleet.kit.paths import SECRETS_STORE
 from fleet.platform.directories import refuse_directories
-from fleet.platform.facts import Clock, HostAddresses, HostClock
+from fleet.platform.facts import AptArchives, Archives, Clock, HostAddresses, HostClock
 from fleet.platform.files import secrets_note
 from fleet.platform.ports import refuse_taken_ports
 from fleet.platform.preflight import (
@@ -51,6 +51,7 @@ def checks(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[Line]:
     yield judged("architecture", lambda: _architecture(me, ask))
     yield judged("clock", lambda: _clock(me, ask))
     yield _time_service(ask)
+    yield judged("DNS", lambda: _names(me, ask))
     if me[Platform].private_address is not None:
         yield judged("private address", lambda: _address(me, ask))
     yield judged("ports", lambda: _ports(me, fleet, ask))
@@ -101,6 +102,19 @@ def _time_service(ask: Ask) -> Line:
         "nothing keeps the clock right, and keys and certificates end by it; install "
         "systemd-timesyncd or chrony there",
     )
+
+
+def _names(me: FleetHost, ask: Ask) -> str:
+    """What every deploy fetches from; whatever else is fetched has a check of its own."""
+    archives: Archives = ask(AptArchives)
+    if archives.by_proxy:
+        return "apt asks a proxy, which looks for its servers"
+    if unknown := [name for name, is_known in archives.names.items() if not is_known]:
+        raise FleetError(
+            f"{me.name}: apt's servers have no address there: {', '.join(unknown)}; correct the "
+            "host's resolver (/etc/resolv.conf), or its apt sources"
+        )
+    return f"{', '.join(archives.names) or 'no server of apt'}: found"
 
 
 def _address(me: FleetHost, ask: Ask) -> str:

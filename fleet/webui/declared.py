@@ -48,6 +48,11 @@ def webui_endpoint(host: FleetHost) -> Endpoint:
     return endpoint(host, host[Webui].listen, host[Webui].port)
 
 
+def urls(host: FleetHost, _: Fleet) -> Iterator[tuple[str, str]]:
+    """The address in people's browsers."""
+    yield "Open WebUI", f"http://{webui_endpoint(host)}"
+
+
 def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
     """Open WebUI's pages and API; nothing else is published."""
     private = "webui_listen" if host[Webui].listen == "private" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC, LIB, UNITS
 
 WEBUI_UNIT = "llm-fleet-webui.service"
@@ -14,3 +15,7 @@ WEBUI_BACKUP_UNIT = "llm-fleet-webui-backup.service"
 WEBUI_BACKUP_UNIT_FILE = f"{UNITS}/{WEBUI_BACKUP_UNIT}"
 WEBUI_BACKUP_TIMER = "llm-fleet-webui-backup.timer"
 WEBUI_BACKUP_TIMER_FILE = f"{UNITS}/{WEBUI_BACKUP_TIMER}"
+
+LOGS = Logs(
+    units=(WEBUI_UNIT, WEBUI_BACKUP_UNIT),
+)

@@ -6,7 +6,8 @@ import requests
 from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
 
 from fleet.declare.fleet import Fleet, FleetHost, Url
-from fleet.gateway.declared import gateway_url, trust_of
+from fleet.gateway.declared import gateway_keys, gateway_url, trust_of
+from fleet.kit.errors import FleetError
 from fleet.kit.proxy import ask_directly_if_private, proxy_of
 
 _PATIENCE = 10  # seconds
@@ -22,7 +23,13 @@ def why_no_door(fleet: Fleet, gateway: FleetHost) -> str:
         return ""
     ask_directly_if_private(str(url))
     try:
-        requests.get(f"{url}/healthz", verify=trust_of(fleet, gateway), timeout=_PATIENCE)
+        gateway_keys(fleet, gateway)
+        trust = trust_of(fleet, gateway)
+    except FleetError as error:
+        # As in a clone to which nobody has brought the store.
+        return str(error)
+    try:
+        requests.get(f"{url}/healthz", verify=trust, timeout=_PATIENCE)
     except requests.RequestException as error:
         proxy = proxy_of(str(url))
         by = f" (asked through the proxy {proxy} of this machine's environment)" if proxy else ""

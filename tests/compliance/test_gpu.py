@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from fleet.driver.settings import Driver
 from fleet.gpu.asked import find
 from fleet.gpu.presence import missing_in_driver, missing_on_bus, warnings
 from fleet.gpu.settings import Gpus
 from fleet.ollama.servers import wants_gpus
-from tests.compliance.connection import Target
+
+from .connection import Target
+from .outcomes import Say
 
 
-def test_none_is_missing(gpu_host: Target, measured: Callable[[str], None]) -> None:
+def test_none_is_missing(gpu_host: Target, measured: Say, warns: Say) -> None:
     """Every GPU that is declared, or was once seen, is on the bus and in the driver."""
     declared = gpu_host.declared
     found = find(gpu_host.fact)
-    notes = [f"WARN: {text}" for text in warnings(declared[Gpus], found)]
-    measured("; ".join([f"{len(found.hardware.gpus)} on the bus", *notes]))
+    measured(f"{len(found.hardware.gpus)} on the bus")
+    for text in warnings(declared[Gpus], found):
+        warns(text)
     problem = missing_on_bus(declared[Gpus], found)
     # Nobody has to bring a driver where no server uses a GPU.
     if problem is None and (declared[Driver].source != "none" or wants_gpus(declared)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -72,11 +72,12 @@ def test_complete(gpu_host: Target) -> None:
     """Every declared model has all its files, at their full size."""
     problems = []
     for name in _declared(gpu_host):
-        layers = list(_layers(gpu_host, name))
+        layers = _layers(gpu_host, name)
         if not layers:
             problems.append(f"{name}: no manifest")
+        sizes = _of_each(gpu_host, "stat -c '%%s %%n'", [blob for blob, _ in layers])
         for blob, layer in layers:
-            size = gpu_host.testinfra.run("stat -c %%s %s", blob).stdout.strip()
+            size = sizes.get(blob)
             if size != str(layer["size"]):
                 problems.append(f"{name}: {blob} has {size or 'no'} bytes of {layer['size']}")
     assert problems == []
@@ -89,15 +90,20 @@ def test_hashes(gpu_host: Target, request: pytest.FixtureRequest, measured: Say)
     blobs = {blob: layer for name in _declared(gpu_host) for blob, layer in _layers(gpu_host, name)}
     text = gpu_host.run("cat %s", LOADER_MEMORY)
     memory = parsed(text, {"blobs": {...: [float]}}, LOADER_MEMORY)["blobs"]
-    hashed, problems = 0, []
-    for blob, layer in blobs.items():
-        if everything or layer["size"] <= limit:
-            hashed += layer["size"]
-            actual = gpu_host.testinfra.run("sha256sum %s", blob).stdout[:64]
-            if f"sha256:{actual}" != layer["digest"]:
-                problems.append(f"{blob} has the SHA-256 {actual}")
-        elif not _is_unchanged(gpu_host, blob, memory):
-            problems.append(f"{blob} was changed since the loader hashed it")
+    small = [blob for blob in blobs if everything or blobs[blob]["size"] <= limit]
+    large = [blob for blob in blobs if blob not in small]
+    found = _of_each(gpu_host, "sha256sum", small)
+    problems = [
+        f"{blob} has the SHA-256 {found.get(blob)}"
+        for blob in small
+        if f"sha256:{found.get(blob)}" != blobs[blob]["digest"]
+    ]
+    problems += [
+        f"{blob} was changed since the loader hashed it"
+        for blob in large
+        if not _is_unchanged(gpu_host, blob, memory)
+    ]
+    hashed = sum(blobs[blob]["size"] for blob in small)
     total = sum(layer["size"] for layer in blobs.values())
     measured(f"{hashed / 1e9:.1f} of {total / 1e9:.1f} GB hashed")
     assert problems == []
@@ -278,18 +284,30 @@ def _as_set(value: Any) -> set[Any]:
     return set(value) if isinstance(value, list) else {value}
 
 
-def _layers(target: Target, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Path of each blob of a model, and what its manifest says of it."""
+def _of_each(target: Target, command: str, paths: list[str]) -> dict[str, str]:
+    """What `command` prints before the name of each of these files that it can read, at once."""
+    if not paths:
+        return {}
+    lines = target.testinfra.run(f"{command} {' '.join(['%s'] * len(paths))}", *paths).stdout
+    return {name.strip(): value for value, _, name in (x.partition(" ") for x in lines.split("\n"))}
+
+
+@cache
+def _layers(target: Target, name: str) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Path of each blob of a model, and what its manifest says of it; asked once."""
     directory = target.declared[Ollama].models_dir
     # Of a pipe or an endless file nothing is waited for.
     read = f"[ -f %s ] && timeout 15 head -c {MANIFEST_LIMIT} %s"
     path = manifest_path(directory, name)
     text = target.testinfra.run(read, path, path).stdout
-    if text:
-        manifest = parsed(text, MANIFEST, name)
-        config = [manifest["config"]] if manifest.get("config") else []
-        for layer in [*config, *manifest["layers"]]:
-            yield f"{directory}/blobs/{layer['digest'].replace(':', '-')}", layer
+    if not text:
+        return ()
+    manifest = parsed(text, MANIFEST, name)
+    config = [manifest["config"]] if manifest.get("config") else []
+    return tuple(
+        (f"{directory}/blobs/{layer['digest'].replace(':', '-')}", layer)
+        for layer in [*config, *manifest["layers"]]
+    )
 
 
 def _is_unchanged(target: Target, blob: str, memory: dict[str, list[int]]) -> bool:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 
 import pytest
 
 from fleet.declare.fleet import FleetHost
 from fleet.gateway.declared import gateway_url
+from fleet.platform.record import DeployedRecord
+from fleet.platform.record import Record as DeployRecord
 
 from .connection import Connections, Target
 from .outcomes import Record, Say
-
-_DEPLOYED = "/etc/llm-fleet/deployed.json"
 
 
 def test_host(declared_host: FleetHost, connections: Connections) -> None:
@@ -31,16 +31,19 @@ def test_gateway(declared_gateway: FleetHost, connections: Connections, measured
     measured(str(gateway_url(declared_gateway)))
 
 
-def test_deployed(each_host: Target, record: Record) -> None:
-    """Which deploy was here last is on record."""
-    system, kernel, text = each_host.run(
-        ". /etc/os-release; echo \"$PRETTY_NAME\"; uname -r; cat %s 2>/dev/null || echo '{}'",
-        _DEPLOYED,
-    ).split("\n", 2)
-    record("versions", "system", system)
-    record("versions", "kernel", kernel)
-    deployed = json.loads(text)
-    for name, value in deployed.items():
+def test_deployed(each_host: Target, record: Record, measured: Say, warns: Say) -> None:
+    """The last deploy is on record, and came to its end."""
+    lines = each_host.run('. /etc/os-release; echo "$PRETTY_NAME"; uname -r').splitlines()
+    for name, value in zip(("system", "kernel"), lines, strict=True):
+        record("versions", name, value)
+    found: DeployRecord = each_host.fact(DeployedRecord)
+    assert not found.unreadable, "\n".join(found.unreadable)
+    if found.unfinished:
+        begun = found.unfinished
+        state = "is at work" if found.at_work else "did not end"
+        warns(f"the deploy of {begun.who} (run {begun.run}, since {begun.since}) {state}")
+    if found.deployed is None:
+        pytest.skip("no deploy has ended here that keeps a record")
+    measured(f"{found.deployed.when} by {found.deployed.who}")
+    for name, value in asdict(found.deployed).items():
         record("deployed", name, value)
-    if not deployed:
-        pytest.skip(f"no {_DEPLOYED}: the last deploy was of a release that writes none")

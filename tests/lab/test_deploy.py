@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ import requests
 
 from fleet.declare.stores import store_of
 from tests.lab.conftest import BIN, LAB_INVENTORY, ROOT, LabUnderTest, published_sha256
+from tests.lab.operator_site import OperatorSite
 
 _UNITS = {"gpu1": "ollama.service", "gpu2": "ollama.service", "edge": "nginx.service"}
 
@@ -117,6 +120,53 @@ def test_everything_declared_holds(lab: LabUnderTest) -> None:
     assert lab.failing() == {}
 
 
+def test_gpu_that_is_gone_is_a_failure(healed: LabUnderTest) -> None:
+    """The lab's inventory declares none; one host once had one, as far as its note says."""
+    lab = healed
+    seen = {"gpus": [{"address": "0000:17:00.0", "uuid": "GPU-5a3f1c00-0000-4000-8000-0"}]}
+    lab.ssh("gpu2", f"printf '%s' {shlex.quote(json.dumps(seen))} > /etc/llm-fleet/gpus.json")
+    before = lab.ssh("gpu2", "systemctl show -p InvocationID ollama; ls -l /etc/llm-fleet")
+    with undeclared(lab) as inventory:
+        said = lab.pyinfra("-y", inventory=inventory, check=False)
+        assert said.returncode != 0
+        missing = "missing: 0000:17:00.0 (GPU-5a3f1c00-0000-4000-8000-0)"
+        assert "gpu2: 0 of 1 GPUs on the bus (/etc/llm-fleet/gpus.json" in said.stderr
+        assert missing in said.stderr
+        # The other never had one.
+        assert "[gpu1] WARN: no GPU was ever seen here" in said.stderr
+        assert "gpu1: 0 of" not in said.stderr
+        assert lab.failing(inventory=inventory) == {
+            "Every GPU that is declared, or was once seen, is on the bus and in the driver": [
+                "gpu2"
+            ]
+        }
+    assert lab.ssh("gpu2", "systemctl show -p InvocationID ollama; ls -l /etc/llm-fleet") == before
+    said = lab.pyinfra("-y", "--data", "gpu_count=2", check=False)
+    assert "gpu1: 0 of 2 GPUs on the bus (gpu_count = 2)" in said.stderr
+    # What is declared is what counts, and forgets.
+    assert "Hold the host to its GPUs" in " ".join(lab.deploy())
+    assert json.loads(lab.ssh("gpu2", "cat /etc/llm-fleet/gpus.json")) == {"gpus": []}
+
+
+@contextmanager
+def undeclared(lab: LabUnderTest) -> Iterator[Path]:
+    """The lab's inventory without a word of GPUs, and with the lab's secrets."""
+    with tempfile.TemporaryDirectory(prefix="llm-fleet-") as folder:
+        inventory = Path(folder) / "lab.py"
+        inventory.write_text(
+            f"from runpy import run_path as _run\n_lab = _run({str(ROOT / LAB_INVENTORY)!r})\n"
+            "def _plain(data):\n"
+            "    return {key: value for key, value in data.items() if key != 'gpu_count'}\n"
+            "gpu = ([(name, _plain(data)) for name, data in _lab['gpu'][0]], _lab['gpu'][1])\n"
+            "gateway, all = _lab['gateway'], _lab['all']\n"
+        )
+        shutil.copytree(store_of(ROOT / LAB_INVENTORY, ROOT), store_of(inventory, ROOT))
+        try:
+            yield inventory
+        finally:
+            shutil.rmtree(store_of(inventory, ROOT))
+
+
 def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:
     def invocations() -> dict[str, str]:
         return {
@@ -128,6 +178,39 @@ def test_second_deploy_changes_and_restarts_nothing(lab: LabUnderTest) -> None:
     assert lab.deploy() == {}
     assert lab.deploy(LAB_USER="ops") == {}
     assert invocations() == before
+
+
+def test_from_a_directory_of_the_operators_own(healed: LabUnderTest, tmp_path: Path) -> None:
+    """The installed product, encrypted secrets and a pipeline make the same of the same fleet."""
+    site = OperatorSite(healed, tmp_path)
+    said = site.pipeline()
+    assert "edge" in said["check"]
+    assert (site.root / "verify.html").is_file()
+    assert site.deploy() == {}
+    # pyinfra's own options, as docs/operating/inventories.md tells of them.
+    unit = "/etc/systemd/system/ollama.service"
+    healed.ssh("gpu1", f"echo '# by hand' >> {unit}")
+    shown = site.pyinfra("--dry", "--diff")
+    assert "- # by hand" in re.sub(r"\x1b\[\d*m", "", shown.stderr + shown.stdout)
+    assert healed.ssh("gpu1", f"tail -n 1 {unit}") == "# by hand"
+    changed = site.deploy("--serial")
+    assert {host for hosts in changed.values() for host in hosts} == {"gpu1"}
+    assert healed.ssh("gpu1", f"tail -n 1 {unit}") != "# by hand"
+    assert (site.root / "secrets" / "prod.age").is_dir()
+    assert not (site.root / ".secrets").exists()
+
+
+def test_ollamas_own_client_takes_key_and_address_from_the_environment(lab: LabUnderTest) -> None:
+    url = f"http://{lab.state['hosts']['edge']['address']}:8434"
+    program = "import ollama; print([item.model for item in ollama.list().models])"
+    for key, answer in ((_key(lab), "['gpt-oss:20b']"), ("sk-none", "")):
+        result = subprocess.run(
+            [BIN / "python", "-c", program],
+            env={"OLLAMA_HOST": url, "OLLAMA_API_KEY": key, "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert result.stdout.strip() == answer, result.stderr
+    assert "status code: 401" in result.stderr
 
 
 _UNIT_CLAIM = "The unit is the declared one, without additions, and the running one"

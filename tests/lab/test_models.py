@@ -424,7 +424,7 @@ class TestPin:
 def _custom(**changes: Any) -> str:
     parameters = {"num_ctx": 2048, "temperature": 0.5, "stop": ["\n", "User:"]}
     model = {"name": "analyst", "base": MODEL, "parameters": parameters, "load": True, **changes}
-    return "ollama_models=" + json.dumps([MODEL, model])
+    return "ollama_models=" + json.dumps([model])
 
 
 def _options(site: Site, name: str) -> dict[str, set[str]]:

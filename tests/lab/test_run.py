@@ -142,6 +142,17 @@ def test_a_drop_in_on_one_host_stops_that_host_alone(lab: LabUnderTest) -> None:
     assert lab.ssh("edge", "tail -n 1 /etc/llm-fleet/gateway/nginx.conf") != "# by a test"
 
 
+def test_a_deploy_that_is_called_off_is_none(lab: LabUnderTest) -> None:
+    """... and says so, whoever or whatever gave the answer."""
+    words = [BIN / "pyinfra", "--limit", "edge", INVENTORY, "deploy.py"]
+    done = subprocess.run(
+        words, cwd=ROOT, input="no\n", capture_output=True, text=True, check=False,
+        env=os.environ | COMPILED | {"LLM_FLEET_LAB_ID": lab.id} | AS_OPS,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "--> Nothing was deployed" in done.stderr
+
+
 def test_of_two_deploys_one_changes_nothing(lab: LabUnderTest) -> None:
     """... on any host, or the settings of the two would be mixed; and it says who is there."""
     other = {**AS_OPS, "LAB_SETTINGS": '{"ollama_keep_alive": "9m"}'}
@@ -209,7 +220,8 @@ def test_an_interrupted_pull_goes_on_by_itself(lab: LabUnderTest) -> None:
     lab.ssh(
         "gpu1",
         f"mkdir -p {slow}; printf '[Service]\nExecStartPre=/bin/sleep 300\n' > {slow}/slow.conf;"
-        " systemctl daemon-reload; ollama rm $(ollama list | awk 'NR == 2 { print $1 }')",
+        " systemctl daemon-reload; curl -fsS -X DELETE"
+        " http://$(hostname -I | cut -d' ' -f1):11434/api/delete -d '{\"model\":\"gpt-oss:20b\"}'",
     )
     try:
         with running(lab) as run:

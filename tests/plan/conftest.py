@@ -62,7 +62,7 @@ def _quick_pyinfra() -> None:
 @pytest.fixture(autouse=True)
 def secrets_store(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the keys of every planned fleet are kept."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", project)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: project)
     return project / ".secrets"
 
 

@@ -82,6 +82,7 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
 from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
+from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.kit.files import ManagedFile
 from fleet.models.choice import GIB, Memory
@@ -126,6 +127,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         FileStates: lambda paths: {},
         Places: lambda paths: {path: Place(path, path) for path in paths},
         Listeners: tuple,
+        Traces: lambda parts: {},
         DebPackages: lambda: {"systemd": ["257"]},
         Groups: lambda: ["root"],
         Users: lambda: {"root": {"home": "/root", "shell": "/bin/bash", "group": "root"}},
@@ -276,7 +278,7 @@ class Plan:
                 stdin = command.connector_arguments["_stdin"]
                 staged[match[1]] = "".join(f"{text}\n" for text in stdin)
             elif match := re.fullmatch(
-                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new", line
+                r"install -D -o (\S+) -g (\S+) -m (\S+) (\S+) (\S+)\.new \|\| .*", line
             ):
                 user, group, mode, source, target = match.groups()
                 sha256 = hashlib.sha256(staged[source].encode()).hexdigest()

@@ -173,18 +173,19 @@ class TestOrder:
             "ollama-models-again.timer": r"^cd \S+ && .*verify .*\./ollama-models-again\.timer",
             "llm-fleet-firewall.service": r"^cd \S+ && .*systemd-analyze verify",
         }
+        found: set[str] = set()
         for steps in bare_plan.steps.values():
             for step in steps:
                 for place, line in enumerate(step.lines):
-                    if not line.startswith("install -D"):
-                        continue
-                    name = line.rsplit("/", 1)[-1]
-                    if name in judges:
+                    match = re.match(r"install -D .*/(\S+)\.new \|\|", line)
+                    if match and (name := match[1]) in judges:
+                        found.add(name)
                         judged = [
                             i for i, text in enumerate(step.lines) if re.search(judges[name], text)
                         ]
                         assert judged, f"{step.name}: {name} is not judged"
                         assert judged[0] < place, f"{step.name}: {name} is judged too late"
+        assert "ollama-models.service" in found
 
     def test_judged_files_are_all_planned(self) -> None:
         """... or the test above would hold for a deploy that installs nothing."""
@@ -339,7 +340,7 @@ def test_failed_jobs_of_earlier_deploys_are_forgotten() -> None:
 
 def test_dry_run_makes_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in a secret's place is planned with, and is kept nowhere."""
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     monkeypatch.setattr(secrets, "_IMAGINED", {})
     monkeypatch.setattr(secrets, "_LOOKING", [True])
     planned = plan({"gpu1": GPU, "edge": EDGE}, {"gpu1": bare(), "edge": bare()})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -227,7 +228,7 @@ class TestConfiguration:
         steps = planned(answers)
         assert steps.names("box") == [MERGE]
         installs = [line for line in steps.lines("box") if line.startswith("install -D")]
-        assert [line.rsplit("/", 1)[-1].removesuffix(".new") for line in installs] == [
+        assert [re.findall(r"/([^/ ]+)\.new \|\|", line)[0] for line in installs] == [
             "daemon.json",
             "docker-owned.json",
         ]

@@ -19,7 +19,7 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.listeners import Listener, Listeners
 from fleet.kit.facts.reach import FreeRoom, Reach, Reachable, SmallFile
 from fleet.ollama.release import release_source
-from fleet.platform.facts import Clock, HostAddresses, HostClock
+from fleet.platform.facts import AptArchives, Archives, Clock, HostAddresses, HostClock
 from tests.fleets import EDGE, FLEETS, GPU, Hosts, fleet_of
 from tests.plan.simulation import Answers, bare, plan
 
@@ -31,6 +31,7 @@ def _answers(changed: Mapping[type, Callable[..., Any]] = {}) -> Answers:
     return {
         **bare(),
         HostClock: lambda: Clock(time.time(), True),
+        AptArchives: lambda: Archives({"deb.debian.org": True}),
         Reachable: lambda url, environment: Reach(200 if "/v2/" not in url else 401),
         SmallFile: lambda url, environment: "",
         FreeRoom: lambda paths: dict.fromkeys(paths, _ROOM),
@@ -149,6 +150,11 @@ def _plain(text: str) -> str:
     ("changed", "what", "said"),
     [
         ({HostClock: lambda: Clock(5.0, True)}, "clock", "set the clock that is wrong"),
+        (
+            {AptArchives: lambda: Archives({"deb.debian.org": True, "mirror.internal": False})},
+            "DNS",
+            "no address there: mirror.internal",
+        ),
         (
             {Reachable: lambda url, environment: Reach(why="it refuses the connection")},
             "Ollama 0.32.7",

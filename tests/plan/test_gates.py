@@ -482,5 +482,6 @@ class TestPlacement:
     def test_asked_last(self) -> None:
         names = [step.name for step in planned(with_gpus(H100)).steps["gpu1"]]
         assert names[-1].startswith("Record | ")
-        assert names[-2] == PLACED
-        assert names[-3] == "Models | Provide the models"
+        assert names[-2] == "Roles | Take back what is declared no more"
+        assert names[-4] == PLACED
+        assert names[-5] == "Models | Provide the models"

@@ -68,7 +68,7 @@ def test_lost_by_the_driver_of_this_very_run() -> None:
 def test_driver_is_asked_of_nobody_who_needs_none() -> None:
     servers = [{"name": "slow", "port": 11434, "gpus": []}]
     done = planned(host(8), gpu_count=8, ollama_instances=servers)
-    assert "exit 1" not in "".join(done.step("gpu1", HOLD).lines)
+    assert ">&2; exit 1" not in "".join(done.step("gpu1", HOLD).lines)
     done = planned(host(8), gpu_count=8)
     assert "0 of 8 GPUs in the driver" in "".join(done.step("gpu1", HOLD).lines)
 

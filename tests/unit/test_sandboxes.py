@@ -64,7 +64,7 @@ def _text(file: ManagedFile, name: str) -> str:
 def test_every_unit_is_closed_but_for_what_it_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.declare.load.PROJECT_ROOT", tmp_path / "project")
+    monkeypatch.setattr("fleet.declare.load.project_of", lambda _: tmp_path / "project")
     seen, exposed = set(), {}
     for file in _files():
         name = _unit(file)

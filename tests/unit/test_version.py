@@ -59,6 +59,20 @@ def test_copy_without_git_has_no_commit(checkout: Path) -> None:
     assert version(copy) == "1.2.3"
 
 
+@pytest.mark.parametrize(
+    ("built", "shown"),
+    [
+        (f"{'0123456789' * 4}", "1.2.3 (012345678901)"),
+        ("ab-dirty", "1.2.3 (ab-dirty)"),
+        ("", "1.2.3"),
+    ],
+)
+def test_wheel_has_the_commit_that_it_was_built_of(built: str, shown: str, checkout: Path) -> None:
+    """... whatever repository it is installed in."""
+    (checkout / "COMMIT").write_text(f"{built}\n")
+    assert version(checkout) == shown
+
+
 def test_commit_that_git_does_not_tell_is_said_to_be_unknown(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -135,6 +135,10 @@ class Careful(BaseConnector):
         is_usual = all(arguments.get(key) == root.get(key) for key in {*arguments, *root})
         return self._answers.heard(command, is_usual=is_usual)
 
+    def aside(self, command: StringCommand) -> Heard:
+        """Run `command` as root, which changes nothing of what the host has answered."""
+        return self._asked_as_root(command, [])
+
     def _asked_as_root(self, command: StringCommand, lines: list[str]) -> Heard:
         inner: Any = super()
         arguments = {**self._root_arguments(), "_timeout": STEP_DEADLINE, "_stdin": lines}
@@ -178,9 +182,8 @@ class Careful(BaseConnector):
     def hold(self, *, force: bool = False) -> str:
         """Hold the host's lock until this connection ends; who holds it, if that is another run.
 
-        By `force` that one is ended.
-
-        Only SSH has a connection whose end a host sees: over other connectors, nobody is kept out.
+        By `force` that one is ended. Only SSH has a connection whose end a host sees: over other
+        connectors, nobody is kept out.
 
         Raises:
             ConnectError: it cannot be locked.
@@ -200,6 +203,24 @@ class Careful(BaseConnector):
         extract_control_arguments(arguments)
         line = make_unix_command_for_host(self.state, self.host, prefixed(command), **arguments)
         return line.get_raw_value()
+
+    def lines_of(self, command: StringCommand) -> Generator[str, None, None]:
+        """Each line that `command` prints, as root, as it comes.
+
+        Its standard input ends when this is closed.
+
+        Raises:
+            FleetError: the host is not reached by SSH, the only connector that waits for lines.
+        """
+        client = getattr(self, "client", None)
+        if client is None:
+            raise FleetError(f"{self.host.name}: only over SSH can a command be followed")
+        stdin, stdout, _ = client.exec_command(self._line_as_root(command))
+        try:
+            for line in stdout:
+                yield line.rstrip("\n")
+        finally:
+            stdin.channel.close()
 
     def let_go(self) -> None:
         """Let go of the host's lock, for whoever comes next."""

@@ -76,3 +76,10 @@ def test_certificate_of_another_authority(tmp_path: Path) -> None:
 
 def test_open_to_its_own_host_only() -> None:
     assert why(gateway_listen="loopback") == ""
+
+
+def test_a_clone_without_the_store_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading makes no key, so there is none to come with."""
+    monkeypatch.setattr(SecretStore, "makes", property(lambda _: False))
+    said = why(gateway_tls="off")
+    assert "gateway_key_a: this store has no such secret" in said

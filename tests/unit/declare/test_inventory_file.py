@@ -54,6 +54,18 @@ def block(page: str, start: str) -> str:
         ('gpu = ["a", ("b", {}), "c"]\nall = (["b"], {})', ["gpu: a, c would be left out"]),
         ('dify = ["a"]\ngpu = ["b"]\nall = ["b"]', ["dify: a would be left out"]),
         ('boxes = (["a"], {})\ngpu = ["b"]\nall = ["b"]', ["boxes: a would be left out"]),
+        ('gpu = ["a", "b", "a"]', ["gpu: a is there 2 times", "a name of its own"]),
+        ('gpu = [("a", {"x": 1}), ("a", {"x": 1})]', ["gpu: a is there 2 times"]),
+        ('gpu = (["a"], {})\nall = ["a", ("a", {})]', ["all: a is there 2 times"]),
+        ('site_a = ["a", "a"]\ngpu = ["a"]', ["site_a: a is there 2 times"]),
+        (
+            'gpu = [("a", {"ssh_port": 1})]\ngateway = [("a", {"ssh_port": 2})]',
+            ["gateway: a has another ssh_port here than in gpu", "declare it once"],
+        ),
+        (
+            'gpu = [("a", {"ssh_port": 1})]\nall = ([("a", {"ssh_port": 2})], {})',
+            ["all: a has another ssh_port here than in gpu"],
+        ),
     ],
 )
 def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
@@ -73,6 +85,8 @@ def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
         'gpu = (["a", "b"], {"ollama_port": 1})\n_all = ("x",)',
         # Harmless: pyinfra passes over it, and has no host of it.
         'gpu = ["a"]\nPORTS = [1, 2]\nNETWORKS = ["10.0.0.0/8"]\nall = ["a"]',
+        'gpu = gateway = [("a", {"ssh_port": 2})]\nall = [("a", {"ssh_user": "ops"})]',
+        '_names = ["a", "a"]\ngpu = ["a"]',
         # Its hosts, and what groups they are in, are known later.
         'all = ["@terraform"]\ngpu = (["a"], {})',
     ],

@@ -36,9 +36,34 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         for name in ("gpu1$", "a b", "gpu(1", "gpu/../x", "g;x", "-gpu", "gpu{1}", "\u00e9")
     },
     "two hosts of one name in the store": (
-        {**pair(), "@ssh/gpu1": ("gpu", {}), "ssh-gpu1": ("gpu", {})},
+        {**pair(), "@ssh/gpu1": ("gpu", {"ssh_port": 2222}), "ssh-gpu1": ("gpu", {})},
         "ssh-gpu1",
         ["the secrets of @ssh/gpu1"],
+    ),
+    "one machine by two names": (
+        {**pair({"ssh_hostname": "10.9.0.1"}), "gpu2": ("gpu", {"ssh_hostname": "10.9.0.1"})},
+        "gpu2",
+        ["reached as 10.9.0.1, and so is gpu1", "correct ssh_hostname"],
+    ),
+    "one machine by its name and its address": (
+        {**pair(), "10.9.0.1": ("gpu", {}), "gpu2": ("gpu", {"ssh_hostname": "10.9.0.1"})},
+        "gpu2",
+        ["so is 10.9.0.1"],
+    ),
+    "one machine, written in two ways": (
+        {"fd00::9": ("gpu", {}), "gpu2": ("gpu", {"ssh_hostname": "FD00:0::9"})},
+        "gpu2",
+        ["reached as fd00::9"],
+    ),
+    "one machine in capitals": (
+        {"gpu1": ("gpu", {}), "GPU1": ("gpu", {})},
+        "GPU1",
+        ["reached as gpu1, and so is gpu1", "the same machine twice"],
+    ),
+    "one machine by its connector": (
+        {"gpu1": ("gpu", {}), "@ssh/gpu1": ("gpu", {})},
+        "@ssh/gpu1",
+        ["so is gpu1"],
     ),
     "address of no form": (
         pair({"ssh_hostname": "gpu1 -oProxyCommand=id"}),
@@ -142,3 +167,22 @@ def test_each_inventory_has_its_own_secrets(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["gpu-1", "gpu1.site_a", "10.0.0.11", "fd00::11", "@ssh/gpu1"])
 def test_names_of_hosts(name: str) -> None:
     assert [host.name for host in fleet_of({name: ("gpu", {})})] == [name]
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        # One address leads to two machines behind it.
+        {
+            "a": ("gpu", {"ssh_hostname": "203.0.113.1", "ssh_port": 2201}),
+            "b": ("gpu", {"ssh_hostname": "203.0.113.1", "ssh_port": 2202}),
+        },
+        {
+            "a": ("gpu", {"ssh_hostname": "10.9.0.1", "ssh_config_file": "north"}),
+            "b": ("gpu", {"ssh_hostname": "10.9.0.1", "ssh_config_file": "south"}),
+        },
+        {"@docker/a": ("gpu", {}), "@docker/b": ("gpu", {}), "a": ("gpu", {})},
+    ],
+)
+def test_other_ways_lead_to_other_machines(hosts: Hosts) -> None:
+    assert len(list(fleet_of(hosts))) == len(hosts)

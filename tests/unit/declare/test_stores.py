@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.stores import store_of
+from fleet.declare.stores import open_store, store_of
 from fleet.kit.errors import FleetError
 
 
@@ -43,3 +43,25 @@ def test_store_that_several_shared_is_nobodys(tmp_path: Path) -> None:
     own = tmp_path / ".secrets/staging/hosts"
     own.mkdir(parents=True)
     assert store_of(file, tmp_path) == own
+
+
+@pytest.mark.parametrize("name", ["prod.age", "prod.command"])
+def test_what_is_committed_counts_and_is_this_fleets_alone(name: str, tmp_path: Path) -> None:
+    committed = tmp_path / "secrets" / "staging" / name
+    committed.mkdir(parents=True)
+    store = open_store(tmp_path / "inventory/staging/prod.py", tmp_path)
+    assert (store.root, store.name) == (committed, "prod")
+    for other in ("inventory/prod.py", "inventory/staging.py"):
+        store = open_store(tmp_path / other, tmp_path)
+        assert store.root == tmp_path / ".secrets" / Path(other).stem
+
+
+def test_plain_store_beside_another_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "secrets" / "prod.age").mkdir(parents=True)
+    plain = tmp_path / ".secrets" / "prod"
+    plain.mkdir(parents=True)
+    file = tmp_path / "inventory/prod.py"
+    assert open_store(file, tmp_path).root == tmp_path / "secrets" / "prod.age"
+    (plain / "store_id").write_text("x")
+    with pytest.raises(FleetError, match=f"in {plain} .plain files. and .*only one can count"):
+        open_store(file, tmp_path)

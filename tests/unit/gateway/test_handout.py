@@ -12,7 +12,10 @@ from click.testing import CliRunner, Result
 from cryptography import x509
 
 from fleet.capabilities import CAPABILITIES
+from fleet.declare.open import open_inventory
 from fleet.gateway import cli
+from fleet.gateway.declared import authority_certificate, gateway_keys
+from fleet.kit.secrets import Making
 from fleet.operate.command import Commands
 
 KEYS = [
@@ -36,6 +39,11 @@ def run(
     # pyinfra reads a file once in a process.
     path = tmp_path / f"prod{len(list(tmp_path.glob('*.py')))}.py"
     path.write_text(f"gateway = ([('edge', {edge!r})], {{}})\ngpu = ([('gpu1', {gpu!r})], {{}})\n")
+    made = open_inventory(path, CAPABILITIES)[1]
+    # As a deploy does.
+    made.secrets.making = Making.KEPT
+    gateway_keys(made, made["edge"])
+    authority_certificate(made)
     command = ["key", "handout", str(path), *arguments]
     return CliRunner().invoke(Commands(commands=[cli.key]), command, obj=CAPABILITIES)
 
@@ -58,7 +66,11 @@ def test_authority_is_the_one_to_trust(tmp_path: Path, monkeypatch: pytest.Monke
     pem = text[text.index("-----BEGIN") :]
     assert x509.load_pem_x509_certificate(pem.encode()).subject
     for plain in ("off", "acme"):
-        more = {"gateway_names": ["llm.example.com"], "gateway_acme_email": "a@example.com"}
+        more = {
+            "gateway_names": ["llm.example.com"],
+            "gateway_acme_email": "a@example.com",
+            "gateway_http_port": 80,
+        }
         settings = {"gateway_tls": plain, **({} if plain == "off" else more)}
         other = run(tmp_path, monkeypatch, "team-a", **settings)
         assert other.exit_code == 0, other.output

@@ -38,6 +38,18 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         "edge",
         ["gateway_keys = ()", 'gateway_keys = ["team-a"]'],
     ),
+    "gateway whose keys have all ended": (
+        pair(
+            edge={
+                "gateway_keys": [
+                    {"name": "a", "expires": "2024-06-30"},
+                    {"name": "b", "expires": "2025-01-31"},
+                ]
+            }
+        ),
+        "edge",
+        ["every key has ended (a at 2024-07-01 00:00 UTC; b at ", "declare one that is valid"],
+    ),
     "gateway cannot reach a loopback GPU host": (
         pair({"ollama_listen": "loopback"}),
         "gpu1",

@@ -40,7 +40,9 @@ def renderings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Value
         return as_ever(template, values)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path_factory.mktemp("project"))
+        patch.setattr(
+            fleet.declare.load, "project_of", lambda _: tmp_path_factory.mktemp("project")
+        )
         patch.setattr(jinja2.Template, "render", kept)
         for hosts in FLEETS.values():
             for item in CAPABILITIES:

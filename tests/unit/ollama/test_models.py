@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet.declare.fleet import PROJECT_ROOT
 from fleet.ollama.models import ModelDeclaration, pull_name
 from tests.fleets import (
     Hosts,
+    fleet_of,
 )
 from tests.unit.refusals import assert_refused, pair
 
@@ -125,7 +128,53 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
             }
         ),
         "gpu1",
-        ["a and b share the weights of a:latest", "the same num_ctx, or load one"],
+        ["a (num_ctx = as Ollama chooses) and b (num_ctx = 4096) share the weights of a:latest"],
+    ),
+    "a base and a custom model that load each other anew": (
+        pair(
+            {
+                "ollama_models": [
+                    "gpt-oss:20b",
+                    {"name": "b", "base": "gpt-oss:20b", "parameters": {"num_ctx": 48000}},
+                ]
+            }
+        ),
+        "gpu1",
+        ["share the weights of gpt-oss:20b", "write ollama_context_length = 48000", "anew"],
+    ),
+    "two custom models that load each other anew": (
+        pair(
+            {
+                "ollama_models": [
+                    {"name": "b", "base": "a", "parameters": {"num_ctx": 48000}},
+                    {"name": "c", "base": "a", "parameters": {"num_ctx": 4096}},
+                ]
+            }
+        ),
+        "gpu1",
+        ["b (num_ctx = 48000) and c (num_ctx = 4096)", "give them the same num_ctx"],
+    ),
+    "one file of weights in two ways": (
+        pair({"ollama_models": ["a", {"name": "b", "base": "a", "parameters": {"num_batch": 64}}]}),
+        "gpu1",
+        ["b (num_batch = 64) share the weights of a:latest", "give them the same num_batch"],
+    ),
+    "two contexts on one of two servers": (
+        pair(
+            {
+                "ollama_models": [
+                    "a",
+                    {"name": "b", "base": "a", "parameters": {"num_ctx": 8192}},
+                ],
+                "ollama_context_length": 8192,
+                "ollama_instances": [
+                    {"name": "x", "port": 11434},
+                    {"name": "y", "port": 11435, "context_length": 4096},
+                ],
+            }
+        ),
+        "gpu1",
+        ["a (num_ctx = 4096) and b (num_ctx = 8192)", "y"],
     ),
 }
 
@@ -167,3 +216,26 @@ def test_model_that_is_loaded_stays_unless_it_is_told_how_long(
     declared: dict[str, Any], stays: bool
 ) -> None:
     assert ModelDeclaration(name="a", **declared).stays_loaded is stays
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ollama_context_length": 48000},
+        # Its base is pulled, and nobody is told of it.
+        {"ollama_models": [{"name": "b", "base": "a", "parameters": {"num_ctx": 48000}}]},
+        {"ollama_models": ["a", {"name": "b", "base": "a", "parameters": {"temperature": 0.1}}]},
+        {"ollama_models": ["a", {"name": "b", "base": "a", "parameters": {"num_thread": 0}}]},
+    ],
+)
+def test_models_that_share_a_process(settings: dict[str, Any]) -> None:
+    models = ["a", {"name": "b", "base": "a", "parameters": {"num_ctx": 48000}}]
+    assert fleet_of(pair({"ollama_models": models, **settings}))
+
+
+def test_sample_of_the_manual_is_sound() -> None:
+    """It once was a base and a custom model that load each other anew."""
+    page = (PROJECT_ROOT / "docs" / "operating" / "models.md").read_text()
+    sample = page.partition("ollama_models = ")[2].partition("```")[0]
+    models = ast.literal_eval(sample.replace("<sha256sum of the file>", "ab" * 32))
+    assert fleet_of(pair({"ollama_models": models}))

@@ -134,3 +134,11 @@ def test_every_key_of_json_is_in_the_page(monkeypatch: pytest.MonkeyPatch, inven
     keys = set(found) | set(found["hosts"][0])
     keys |= {key for host in found["hosts"] for facts in host["facts"].values() for key in facts}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_what_a_host_says_gives_no_orders(monkeypatch: pytest.MonkeyPatch, inventory: Path) -> None:
+    """... to the terminal, and fills no screen."""
+    odd = json.dumps({"version": "\x1b[2J\r\n" + "9" * 5_000})
+    result = run(monkeypatch, inventory, answers={**GOOD, "/api/version": odd})
+    assert "\x1b" not in result.output
+    assert len(result.output) < 10_000

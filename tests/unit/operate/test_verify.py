@@ -8,13 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from fleet.cli import main
 from fleet.declare.fleet import PROJECT_ROOT
 from fleet.operate.verify import checked_capabilities
 
@@ -27,17 +28,20 @@ def dead(tmp_path: Path) -> Path:
     path = tmp_path / "site.py"
     path.write_text(
         'gpu = [("gpu1", {"ssh_hostname": "127.0.0.1", "private_address": "10.0.0.5"})]\n'
-        'other = [("host2", {"ssh_hostname": "127.0.0.1", "docker_enabled": True})]\n'
+        # Another way to the same address, or it would be the same machine twice.
+        'other = [("host2", {"ssh_hostname": "127.0.0.1", "ssh_config_file": "/dev/null", '
+        '"docker_enabled": True})]\n'
         'all = (["gpu1", "host2"], {"ssh_port": 1, "ssh_connect_retries": 0})\n'
     )
     return path
 
 
 @pytest.fixture
-def silent() -> Iterator[int]:
+def silent() -> Iterator[socket.socket]:
     """A port of this machine that takes connections, and says nothing."""
-    with socket.create_server(("127.0.0.1", 0), backlog=8) as server:
-        yield int(server.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(120)
+        yield server
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -74,16 +78,25 @@ def test_nothing_reachable_is_not_green(dead: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["gpus"], "gpus: neither a host of this inventory nor a group with hosts; did you mean"),
         (["--capability", "model"], "--capability model: there is container_toolkit, dify"),
+        (["--capability", "reach"], "--capability reach: there is"),
         (["--no-such"], "No such option"),
         (["--check-report", "/dev/null"], "has no identity"),
     ],
 )
-def test_what_selects_nothing_is_an_error(dead: Path, arguments: list[str], said: str) -> None:
-    result = run(dead, *arguments)
+@pytest.mark.usefixtures("own_context")
+def test_what_cannot_be_done_is_refused(dead: Path, arguments: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["verify", str(dead), *arguments])
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+def test_a_name_of_nobody_is_refused(dead: Path) -> None:
+    result = run(dead, "gpus")
     assert result.returncode == 2
-    assert said in result.stderr
+    assert "gpus: neither a host of this inventory nor a group with hosts; did you mean gpu?" in (
+        result.stderr
+    )
 
 
 def test_no_inventory_is_an_error(tmp_path: Path) -> None:
@@ -93,18 +106,18 @@ def test_no_inventory_is_an_error(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def test_interrupted(silent: int, tmp_path: Path) -> None:
+def test_interrupted(silent: socket.socket, tmp_path: Path) -> None:
     """Ctrl-C reaches all processes of a terminal at once."""
     inventory = tmp_path / "site.py"
-    data = {"ssh_hostname": "127.0.0.1", "ssh_port": silent}
+    data = {"ssh_hostname": "127.0.0.1", "ssh_port": silent.getsockname()[1]}
     inventory.write_text(f'gpu = [("a", {data})]\n')
     process = subprocess.Popen(
         [*FLEET, "verify", inventory], cwd=PROJECT_ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
-    time.sleep(8)  # it waits for the greeting of an SSH server for longer
-    os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
+    with silent.accept()[0]:  # it waits for the greeting of an SSH server
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.communicate(timeout=120)[0]
     assert process.returncode == 130, output
     assert output.rstrip().endswith("interrupted")
     with pytest.raises(ProcessLookupError):
@@ -112,7 +125,7 @@ def test_interrupted(silent: int, tmp_path: Path) -> None:
 
 
 def test_help_is_whole_at_80_columns() -> None:
-    text = run("--help").stdout
+    text = CliRunner().invoke(main, ["verify", "--help"], terminal_width=80).output
     assert max(map(len, text.splitlines())) <= 80
     for word in ("--capability", "--html", "--junit", "--json", "--check-report", "130"):
         assert word in text

@@ -68,8 +68,12 @@ def test_refused(data: dict[str, Any], words: list[str]) -> None:
             ["edge: gateway_allow_from = ['10.1.0.0/16']", "drop the calls of page",
              "add '10.0.0.6' or its network"],
         ),
+        (
+            {"gateway_keys": ["a", {"name": "webui", "expires": "2024-06-30"}]},
+            ["page: webui_gateway_key = 'webui'", "ended at 2024-07-01 00:00 UTC"],
+        ),
     ],
-    ids=["from elsewhere", "firewall"],
+    ids=["from elsewhere", "firewall", "ended"],
 )  # fmt: skip
 def test_gateway_turns_it_away(edge: dict[str, Any], words: list[str]) -> None:
     text = refusals(edge)
@@ -111,7 +115,7 @@ def test_door_that_nobody_else_reaches() -> None:
 def test_secret_that_an_environment_file_cannot_hold(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet.declare.load, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(fleet.declare.load, "project_of", lambda _: tmp_path)
     store = tmp_path / ".secrets" / "default"
     store.mkdir(parents=True)
     (store / "webui_page_admin_password").write_text("short")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,35 @@ def test_stages_of_killed_runs_are_removed(hold: Hold, tmp_path: Path) -> None:
     again.wait(5)
     said(hold("bob"))
     assert not stage.exists()
+
+
+def test_force_ends_the_connection_and_waits_for_what_it_had_started(
+    hold: Hold, tmp_path: Path
+) -> None:
+    """So no two runs are at work on a host at once."""
+    # As sshd: one process that waits for connections, and below it one for each of them.
+    connection = tmp_path / "sshd-session"
+    shutil.copy("/bin/bash", connection)
+    script = tmp_path / "script"
+    script.write_text(
+        f"bash {PROGRAM} {tmp_path}/run 60 alice 0 < <(exec sleep 20) > {tmp_path}/said &\n"
+        f"bash -c 'sleep 4; touch {tmp_path}/ended' &\n"
+        "wait\n"
+    )
+    listener = subprocess.Popen(
+        ["sshd: /usr/sbin/sshd -D [listener]", "-c", f"{connection} {script}; :"],
+        executable="/bin/bash",
+    )
+    try:
+        while not (tmp_path / "said").exists() or not (tmp_path / "said").read_text():
+            time.sleep(0.05)
+        other = hold("bob", words=["force"])
+        assert said(other) == "held alice"
+        assert (tmp_path / "ended").exists()
+        assert listener.wait(5) == 0
+    finally:
+        listener.kill()
+        listener.wait()
 
 
 def test_holder_is_one_readable_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,55 @@
+"""Where the operator's files are; the product's own are in `PROJECT_ROOT`, a checkout or installed.
+
+An operator's directory has `inventory/`, `group_data/`, the secrets and the files that settings
+name. It is known by `config.py` and `deploy.py`, which pyinfra reads where it is run. A checkout is
+one; `fleet init` makes others.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyinfra
+
+from fleet.declare.fleet import PROJECT_ROOT
+from fleet.kit.errors import FleetError
+
+_MARKS = ("config.py", "deploy.py")
+_entered: list[Path] = []
+
+
+def enter() -> None:
+    """Say that pyinfra has run the `config.py` of the directory it was started in."""
+    _entered[:] = [Path.cwd()]
+
+
+def project_of(inventory: Path | None) -> Path:
+    """The operator's directory: that of this process, else that of the file `inventory`.
+
+    Raises:
+        FleetError: there is none, or pyinfra's command line was started elsewhere.
+    """
+    here = Path.cwd()
+    if pyinfra.is_cli:
+        if here not in (PROJECT_ROOT, *_entered):
+            # pyinfra reads group_data from where it is run, and says nothing when there is none.
+            raise FleetError(f"run pyinfra in {_wanted()}, or group_data there is not read")
+        return here
+    folders = [here, *here.parents]
+    if inventory is not None:
+        folders += inventory.resolve().parents
+    for folder in [*folders, PROJECT_ROOT]:
+        if all((folder / name).is_file() for name in _MARKS) and not _is_installed(folder):
+            return folder
+    raise FleetError(f"{here}: no fleet's directory; run this in {_wanted()}")
+
+
+def _is_installed(folder: Path) -> bool:
+    """Whether it is the product in somebody's environment, where no operator's files belong."""
+    return (folder / "COMMIT").exists()
+
+
+def _wanted() -> str:
+    if _is_installed(PROJECT_ROOT):
+        return "the directory that `fleet init` has made, with config.py and deploy.py"
+    return f"{PROJECT_ROOT} or in a directory that `fleet init` has made"

@@ -1,0 +1,1 @@
+"""What a deploy and its checks cost over many hosts, beside Ansible: `make bench-fleet`."""

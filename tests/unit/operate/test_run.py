@@ -1,0 +1,154 @@
+"""A run of pyinfra, told from outside: what it plans, does, and fails by."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.operate.outcome import HostOutcome, Outcome
+from tests.unit.operate.project import HERE, NOWHERE, Project, project
+
+__all__ = ["project"]
+
+THREE_STEPS = """
+@operation()
+def nothing():
+    yield from ()
+
+@operation()
+def restart():
+    will_restart(Restart("ollama.service", "restart", ("/etc/x",)))
+    tell_restart("ollama.service", "restart")
+    yield "true"
+
+server.shell(name="First", commands=["true"])
+nothing(name="Second")
+restart(name="Third")
+tell_restarts(lambda name, item: f"3 requests to {name}")
+"""
+RESTART = {
+    "unit": "ollama.service",
+    "verb": "restart",
+    "because": ["/etc/x"],
+    "cuts_off": f"3 requests to {HERE}",
+}
+
+
+def of_here(outcome: Outcome) -> HostOutcome:
+    return next(host for host in outcome if host.name == HERE)
+
+
+def test_what_is_done_is_told(project: Project) -> None:
+    run = project.run(THREE_STEPS, "--yes")
+    host = of_here(run.carry_out(lambda _: pytest.fail("nobody is to be asked")))
+    assert (host.changed, host.restarted) == (["First", "Third"], ["ollama.service"])
+    assert (host.would, host.would_restart, host.failed) == ([], [], None)
+    assert 0 < host.seconds < 60
+    assert run.outcome.is_executed
+    assert run.status == 0
+    assert "Starting operation: First" in run.log.read_text()
+
+
+@pytest.mark.parametrize("is_wanted", [True, False])
+def test_a_plan_is_told_before_anything_is_done(project: Project, is_wanted: bool) -> None:
+    made = project.root / "made"
+    asked: list[bool] = []
+
+    def judge(planned: Outcome) -> bool:
+        host = of_here(planned)
+        assert (host.would, host.would_restart) == (["First", "Third"], [RESTART])
+        asked.append(made.exists())
+        return is_wanted
+
+    steps = THREE_STEPS.replace("true", f"touch {made}")
+    outcome = project.run(steps).carry_out(judge)
+    assert asked == [False]
+    assert made.exists() == outcome.is_executed == is_wanted
+    assert of_here(outcome).changed == (["First", "Third"] if is_wanted else [])
+
+
+def test_a_dry_run_tells_its_plan(project: Project) -> None:
+    outcome = project.run(THREE_STEPS, "--dry").carry_out(lambda _: False)
+    assert of_here(outcome).would == ["First", "Third"]
+    assert outcome.is_planned
+    assert not outcome.is_executed
+
+
+def test_a_failure_is_told_in_its_own_words(project: Project) -> None:
+    steps = 'server.shell(name="Break", commands=["echo no such release >&2; exit 1"])'
+    run = project.run(steps, "--yes")
+    host = of_here(run.carry_out(lambda _: True))
+    assert host.failed == "Break: no such release"
+    assert run.status == 1
+
+
+def test_a_host_without_a_connection_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    project = Project(tmp_path, (HERE, NOWHERE))
+    outcome = project.run(THREE_STEPS).carry_out(lambda _: True)
+    assert of_here(outcome).changed == ["First", "Third"]
+    (failed,) = outcome.failed
+    assert failed.name == NOWHERE
+    assert "Could not connect" in (failed.failed or "")
+    assert not failed.is_connected
+
+
+def test_what_a_step_says_is_told(project: Project) -> None:
+    steps = """
+    @operation()
+    def work():
+        host.log("43 % of 13.8 GB")
+        host.log("this is older", log_func=logger.warning)
+        yield "true"
+
+    work(name="Work")
+    """
+    host = of_here(project.run(steps, "--yes").carry_out(lambda _: True))
+    assert host.said == host.remarks[0] == "this is older"
+    assert len(host.remarks) == 1
+
+
+def test_an_interrupt_ends_the_run_and_its_processes(
+    project: Project, capfd: pytest.CaptureFixture[str]
+) -> None:
+    mark = f"{os.getpid()}.5"
+    steps = f'server.shell(name="Wait", commands=["sleep {mark}"])'
+
+    def interrupt() -> None:
+        while not _running(mark):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        project.run(steps, "--yes").carry_out(lambda _: True)
+    assert time.monotonic() - began < 20
+    assert f'{HERE}: cut off in "Wait"' in capfd.readouterr().err
+    assert not _running("pyinfra", str(project.inventory))
+
+
+def _running(*words: str) -> list[str]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_text().replace("\0", " "))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return [line for line in lines if all(word in line for word in words)]
+
+
+def test_logs_are_kept_for_whoever_runs_it_alone(project: Project) -> None:
+    """... the newest twenty of them."""
+    folder = project.root / "state" / "llm-fleet"
+    project.run("", "--yes").log.unlink()
+    for number in range(25):
+        (folder / f"deploy-site-{number:02}.log").touch()
+    log = project.run("", "--yes").log
+    assert len(list(folder.iterdir())) == 20
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert log.stat().st_mode & 0o777 == 0o600
