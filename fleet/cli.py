@@ -14,10 +14,10 @@ from fleet.operate.command import Commands
 from fleet.operate.deploy import deploy
 from fleet.operate.doctor import doctor
 from fleet.operate.drift import drift
-from fleet.operate.logs import logs
 from fleet.operate.init import init
-from fleet.operate.secrets import secrets
+from fleet.operate.logs import logs
 from fleet.operate.remove import remove
+from fleet.operate.secrets import secrets
 from fleet.operate.status import status
 from fleet.operate.verify import verify
 from fleet.version import version

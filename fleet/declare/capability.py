@@ -95,9 +95,9 @@ class Capability:
     another disk, `footprint` is all that it may have put on a host, in the order in which it was.
     `retire` is that one of its commands, of an inventory and a host, after which nobody calls the
     host's servers any more. `urls` are what people open or call there, each after what it is;
-    `logs` are where it says what it does. `preflight` are its checks of a host to be deployed, by the
-    deploy's own judgement; they read only, on bare hosts too. `status` is what it asks of a host
-    that runs. `commands` are its own of the command `fleet`.
+    `logs` are where it says what it does. `preflight` are its checks of a host that is to be
+    deployed, by the deploy's own judgement; they read only, on bare hosts too. `status` is what it
+    asks of a host that runs. `commands` are its own of the command `fleet`.
     """
 
     settings: type[Settings]

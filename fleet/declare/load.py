@@ -63,7 +63,7 @@ def load_fleet(
     problems += _same_machine(inventory)
     if file is not None:
         groups = {*group_names(capabilities), *inventory.groups}
-        problems += group_data.problems(file, PROJECT_ROOT, groups)
+        problems += group_data.problems(file, project, groups)
     _refuse(problems)
     secrets = open_store(file, project)
     secrets.making = making_of(deploys=deploys)
