@@ -39,7 +39,7 @@ class TestModels:
         assert declared["analyst:latest"]["definition"] == {
             "system": "Be brief.",
             "template": "{{ .Prompt }}",
-            "parameters": {"num_ctx": 48000, "temperature": 0.2, "stop": ["User:"]},
+            "parameters": {"num_ctx": 131072, "temperature": 0.2, "stop": ["User:"]},
         }
         assert declared["house:latest"]["gguf"] == "/srv/house.gguf"
         assert declared["house:latest"]["sha256"] == "ef" * 32
