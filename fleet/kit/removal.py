@@ -41,7 +41,8 @@ def take_back(groups: Sequence[Sequence[Trace]], fates: Sequence[Fate] = ("goes"
         going = [item for item in traces if item.fate in fates and found_of(item, found)]
         if going:
             is_gone = False
-            yield from _take_back(going, found)
+            # Anew: of what several have, as jobs that run, the groups before may have ended some.
+            yield from _take_back(going, find(going))
             _tell_what_stays([item for item in traces if item.fate not in fates], found)
     if is_gone:
         host.noop("nothing to take back")
@@ -125,7 +126,8 @@ def _project(name: str) -> StringCommand:
 
 
 def _table(name: str) -> StringCommand:
-    return StringCommand("nft delete table", name)
+    """Its unit may have deleted it when it was stopped."""
+    return StringCommand("! nft list table", name, ">/dev/null 2>&1 || nft delete table", name)
 
 
 def _volume(name: str) -> StringCommand:

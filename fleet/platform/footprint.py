@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fleet.declare.fleet import FleetHost
 from fleet.kit.footprint import Part, Trace, files, folders, packages
 from fleet.kit.paths import ETC, LIB, SECRETS_STORE, STARTED
+from fleet.platform.record import DEPLOYED, DEPLOYING
 
 
 def footprint(_: FleetHost) -> Iterator[Trace]:
@@ -20,8 +21,8 @@ def footprint(_: FleetHost) -> Iterator[Trace]:
             *files(SECRETS_STORE),
             Part("tree", STARTED),
             Part("tree", LIB),
-            Part("record", f"{ETC}/deploying.json"),
-            Part("record", f"{ETC}/deployed.json"),
+            Part("record", DEPLOYING),
+            Part("record", DEPLOYED),
             *folders(STARTED.rpartition("/")[0], ETC),
         ),
     )

@@ -33,6 +33,7 @@ COMPILED = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(ROOT / ".v
 
 # With several workers the longest files begin first, or the last of them would run alone.
 LONGEST_FIRST = (
+    "test_faults",
     "test_dify",
     "test_driver",
     "test_gates",

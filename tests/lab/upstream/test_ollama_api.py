@@ -109,7 +109,7 @@ def test_formats(shared: Server) -> None:
             "messages": FRANCE,
             "think": False,
             "format": schema,
-            "options": {"num_predict": 60, "stop": []},
+            "options": {"num_predict": 120, "stop": []},
         },
     )
     assert status == 200
@@ -117,7 +117,7 @@ def test_formats(shared: Server) -> None:
     # Until a model's thinking has ended it is held to nothing, and this one never begins.
     status, answer = shared.ask("/api/chat", {"model": MODEL, "messages": FRANCE, "format": schema})
     assert "Paris" in answer["message"]["content"]
-    body = {"model": MODEL, "messages": FRANCE, "max_tokens": 60, "stop": []}
+    body = {"model": MODEL, "messages": FRANCE, "max_tokens": 120, "stop": []}
     body |= {"response_format": {"type": "json_schema", "json_schema": {"schema": schema}}}
     status, answer = shared.ask("/v1/chat/completions", {**body, "reasoning_effort": "none"})
     assert "city" in json.loads(answer["choices"][0]["message"]["content"])

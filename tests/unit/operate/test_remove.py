@@ -71,7 +71,7 @@ def test_unknown_host(inventory: Path, flag: list[str]) -> None:
     inventory.write_text(f"gpu = {NO_ONE}\n")
     result = CliRunner().invoke(cli.main, ["remove", str(inventory), "bix", *flag])
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: bix: no such host in this inventory; did you mean")
+    assert result.stderr.startswith("Error: bix: no such host")
     assert result.stdout == ""
 
 
