@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.state import find
 from lab.upstream import release
 from tests.lab.conftest import BIN, ROOT, LabUnderTest, Result, published_sha256
 from tests.lab.load import Load, under_load
@@ -108,9 +107,8 @@ def test_an_upgrade(fleet: LabUnderTest) -> None:
 
 def test_an_upgrade_that_does_not_answer_is_taken_back(fleet: LabUnderTest) -> None:
     """The first host serves as before, with the journal as evidence; the second is untouched."""
-    _publish_broken(fleet)
+    broken = _lay_broken(fleet)
     before = started(fleet)
-    broken = _release(fleet, _BROKEN)
     done = fleet.pyinfra("-y", inventory=INVENTORY, check=False, GPUS=TWO, OLLAMA=broken)
     assert done.returncode == 1
     said = done.stdout + done.stderr
@@ -176,24 +174,21 @@ def _release(lab: LabUnderTest, number: str) -> str:
     return json.dumps({**_KEEP_ALIVE, "ollama_version": number, "ollama_sha256": sha256})
 
 
-def _publish_broken(lab: LabUnderTest) -> None:
-    """A release that runs as a trial, on a port of the kernel's choice, and not otherwise."""
-    own = find(lab.id)
-    assert own
-    [tarball] = own.root.rglob(f"v{_NEW}/{release.TARBALL}")
-    target = tarball.parent.parent / f"v{_BROKEN}" / release.TARBALL
-    if target.exists():
-        return
-    target.parent.mkdir()
+def _lay_broken(lab: LabUnderTest) -> str:
+    """Have a release on the hosts that runs as a trial, on a port of the kernel's choice, only.
+
+    What GPU hosts are declared with for it, as JSON. It is there already, so it is not fetched.
+    """
+    sha256 = "ab" * 32
     script = f"""
         set -e
-        d=$(mktemp -d); tar --zstd -xf {tarball} -C $d; cd $d
-        mv bin/ollama bin/real
+        rm -rf /opt/ollama/{_BROKEN}; cp -a /opt/ollama/{_NEW} /opt/ollama/{_BROKEN}
+        cd /opt/ollama/{_BROKEN}; mv bin/ollama bin/real
         printf '%s\\n' '#!/bin/sh' \\
             'case "$OLLAMA_HOST" in *:0) exec "${{0%/*}}/real" "$@";; esac' \\
             'echo this release is broken >&2; exit 3' > bin/ollama
-        chmod 755 bin/ollama
-        tar --zstd -cf {target} bin lib; rm -rf $d
+        chmod 755 bin/ollama; echo {sha256} > .sha256
     """
-    subprocess.run(["bash", "-c", script], check=True)
-    release.publish(target)
+    for host in ("gpu1", "gpu2"):
+        lab.ssh(host, script)
+    return json.dumps({**_KEEP_ALIVE, "ollama_version": _BROKEN, "ollama_sha256": sha256})
