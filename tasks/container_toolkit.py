@@ -11,7 +11,7 @@ from fleet.container_toolkit.operations import provide_cdi, register_runtime
 from fleet.container_toolkit.paths import CDI_UNIT, CDI_WATCH_UNIT
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.fleet import FleetHost
-from fleet.docker.paths import DOCKER_CONFIG, DOCKER_UNIT
+from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_UNIT
 from fleet.driver.facts import GpuHardwareFact
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages, install_versions
@@ -38,4 +38,6 @@ def container_toolkit(me: FleetHost) -> None:
     run_unit(name="Watch the driver", unit=CDI_WATCH_UNIT, files=[])
     provide_cdi(name="Provide the GPUs by CDI")
     register_runtime(name="Set the runtime nvidia", wanted=me[ContainerToolkit].runtime)
-    run_unit(name="Run Docker as configured", unit=DOCKER_UNIT, files=[DOCKER_CONFIG])
+    run_unit(
+        name="Run Docker as configured", unit=DOCKER_UNIT, files=[DOCKER_CONFIG, *DOCKER_BINARIES]
+    )

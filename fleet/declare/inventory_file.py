@@ -6,6 +6,7 @@ nothing of that afterwards. `config.py` has every file checked here first.
 
 from __future__ import annotations
 
+import ast
 import runpy
 import traceback
 from collections import Counter
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.declare import group_data
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.project import project_of
 from fleet.kit.errors import FleetError, SettingsError
 
 _EVERYONE = "all"
@@ -44,6 +45,7 @@ def check(path: Path, groups: Collection[str]) -> None:
         raise failure(path, error) from None
     ours = {*groups, _EVERYONE}
     problems = [f"{path}: {line}" for line in _problems(declared, path.stem, ours)]
+    problems += [f"{path}:{line}" for line in _written_twice(path, declared)]
     problems += _unread_data(path, declared, ours)
     if problems:
         raise SettingsError(problems)
@@ -55,7 +57,7 @@ def _unread_data(path: Path, declared: dict[str, Any], ours: set[str]) -> list[s
     # A connector brings groups of its own, which are known later.
     if any(host.startswith("@") for hosts in found.values() for host in hosts):
         return []
-    return list(group_data.problems(path, PROJECT_ROOT, {*ours, path.stem, *found}))
+    return list(group_data.problems(path, project_of(path), {*ours, path.stem, *found}))
 
 
 def failure(path: Path | str, error: Exception) -> FleetError:
@@ -107,6 +109,24 @@ def _declared_twice(declared: dict[str, Any]) -> Iterator[str]:
                     f"{name}: {host} is there {times} times, and one host would come of it; give "
                     "each machine a name of its own, and how to reach it as ssh_hostname"
                 )
+
+
+def _written_twice(path: Path, declared: dict[str, Any]) -> Iterator[str]:
+    """Groups that the file has twice: the hosts of the first are gone when it has been run."""
+    first: dict[str, int] = {}
+    for node in ast.parse(path.read_bytes()).body:
+        if not isinstance(node, ast.Assign):
+            continue
+        used = {item.id for item in ast.walk(node.value) if isinstance(item, ast.Name)}
+        for name in [item.id for item in node.targets if isinstance(item, ast.Name)]:
+            if name.startswith("_"):
+                continue
+            if name in first and name not in used and _hosts(declared.get(name)) is not None:
+                yield (
+                    f"{node.lineno}: {name} is there from line {first[name]} on already, and those "
+                    "hosts would be lost; make one list of both"
+                )
+            first.setdefault(name, node.lineno)
 
 
 def _told_apart(declared: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from pyinfra.api import FactBase
 from typing_extensions import override
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.gateway.facts import DrainedHosts
+from fleet.gateway.facts import DrainedHosts, ServedServers
+from fleet.gateway.files import without_requests
 from fleet.gateway.paths import GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 from fleet.kit.on_host.outside import counted
@@ -60,7 +61,11 @@ def cut_off(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
     parts = []
     if restart.unit in (GATEWAY_UNIT, HOST) and me.runs(Gateway):
         parts.append(_of_clients(me, fleet, restart, look))
-    if endpoints:
+    if endpoints and (others := _in_its_turn(me, fleet, look)):
+        parts.append(
+            f"nobody: it is restarted in its turn; meanwhile served by {', '.join(others)}"
+        )
+    elif endpoints:
         parts += [*_of_requests(me, fleet, endpoints, look), _meanwhile(me, fleet, look)]
     if not parts:
         names = sorted(
@@ -72,6 +77,20 @@ def cut_off(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
         )
         parts = [f"whoever uses {', '.join(names)}"] if names else []
     return "; ".join(parts)
+
+
+def _in_its_turn(me: FleetHost, fleet: Fleet, look: Look) -> list[str]:
+    """Who gets requests while `me` is out of the gateways; nobody where it is not taken out."""
+    gateways = fleet.running(Gateway)
+    if any(gateway[Gateway].roll == "at-once" for gateway in gateways):
+        return []
+    found: list[set[str]] = []
+    for gateway in gateways:
+        served = look(gateway.name, ServedServers)
+        idle = without_requests(fleet, look(gateway.name, DrainedHosts) or (), served or ())
+        busy = {item.host.name for item in fleet.servers() if item.name not in idle}
+        found.append(busy - {me.name} if me.name in busy else set())
+    return sorted(set[str].intersection(*found)) if found else []
 
 
 def _of_clients(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:

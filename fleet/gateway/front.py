@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
@@ -39,6 +40,9 @@ _CHECK = StringCommand(
     f'for f in {GATEWAY_DIR}/*; do [ -e "${{f##*/}}" ] || cp "$f" . || exit 1; done;',
     'nginx -t -q -c "$PWD/nginx.conf"',
 )
+
+
+_READY: WeakKeyDictionary[State, set[str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -181,23 +185,37 @@ class Door:
         return sum('"nginx"' in line for line in lines)
 
 
+def found_ready(state: State) -> set[str]:
+    """The GPU hosts that this run has found ready, for gateways that it makes after them."""
+    return _READY.setdefault(state, set())
+
+
 class Front:
     """All gateways of the fleet that can be reached; `missing` says why others are not there.
 
-    Without those that no deploy has made yet: they serve nobody.
+    Those in `bare` no deploy has made yet: they serve nobody.
     """
 
     def __init__(self, state: State, fleet: Fleet) -> None:
         self.doors: list[Door] = []
+        self.bare: list[Door] = []
         self.missing: dict[str, str] = {}
         for me in fleet.running(Gateway):
-            door = Door(state, fleet, me)
-            try:
-                door.look()
-            except FleetError as error:
-                self.missing[me.name] = str(error).removeprefix(f"{me.name}: ")
-            else:
-                self.doors += [door] if door.is_deployed else []
+            self._look_at(Door(state, fleet, me))
+
+    def _look_at(self, door: Door) -> None:
+        try:
+            door.look()
+        except FleetError as error:
+            self.missing[door.me.name] = str(error).removeprefix(f"{door.me.name}: ")
+        else:
+            (self.doors if door.is_deployed else self.bare).append(door)
+
+    def look_again(self) -> None:
+        """See whether gateways were made since: `pyinfra --serial` ends a host before the next."""
+        bare, self.bare = self.bare, []
+        for door in bare:
+            self._look_at(door)
 
     def sends_to(self, gpu: FleetHost) -> bool:
         """Whether `gpu` gets requests from any gateway."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.context import ctx_state
 from pyinfra.facts.server import Sysctl
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import RulesetState
 from fleet.gateway.facts import AcmeNames, DrainedHosts, ServedServers
 from fleet.gateway.files import config_files, drained_file, served_file, without_requests
+from fleet.gateway.front import found_ready
 from fleet.gateway.paths import (
     ACME_HOOK,
     ACME_NAME,
@@ -36,6 +38,7 @@ def install_configuration(
     served: tuple[str, ...] | None = host.get_fact(ServedServers)
     if served is None:
         here = {item.name for item in (*state.activated_hosts, *state.failed_hosts)}
+        here -= found_ready(ctx_state.get())  # type: ignore[no-untyped-call]
         served = tuple(item.name for item in fleet.servers() if item.host.name not in here)
     servers = fleet.servers()
     kept = sorted({item.host.name for item in servers} & set(drained))

@@ -12,7 +12,7 @@ from pyinfra.api import QuoteString, StringCommand
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.status import ENDS_SOON, Look, Told
 from fleet.gateway.declared import previous_gateway_key
-from fleet.gateway.facts import DrainedHosts
+from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import health_origin
 from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
@@ -35,7 +35,11 @@ def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
         lambda found: _tell_health(*found),
     )
     yield Look(
-        (StringCommand("ss -Htnp state established"), DrainedHosts().command()),
+        (
+            StringCommand("ss -Htnp state established"),
+            DrainedHosts().command(),
+            ServedServers().command(),
+        ),
         lambda found: _tell_servers(me, fleet, *found),
     )
     if me[Gateway].tls != "off":
@@ -56,7 +60,7 @@ def _tell_health(answered: list[str]) -> Iterator[Told]:
 
 
 def _tell_servers(
-    me: FleetHost, fleet: Fleet, sockets: list[str], drained_lines: list[str]
+    me: FleetHost, fleet: Fleet, sockets: list[str], drained_lines: list[str], served: list[str]
 ) -> Iterator[Told]:
     """What this gateway knows of the other hosts, and of how many of them it sends nothing to."""
     active = requests(sockets)
@@ -71,10 +75,28 @@ def _tell_servers(
         yield Told(f"{number} in flight{several}", values, about=name)
         if is_drained:
             yield Told(f"drained{several}", about=name)
+    yield from _not_served(me, fleet, ServedServers().process(served))
     yield Told("", {"requests": sum(flights.values()), "drained": drained})
     if flights and set(flights) <= set(drained):
         problem = "every host is drained, so nobody is served; `fleet undrain` one of them"
         yield Told(problem=problem)
+
+
+def _not_served(me: FleetHost, fleet: Fleet, served: tuple[str, ...] | None) -> Iterator[Told]:
+    """The servers that no deploy has found ready yet; of a gateway of which nothing is known, none.
+
+    Its own part says that it does not answer.
+    """
+    for server in fleet.servers():
+        if served is not None and server.name not in served:
+            yield Told(
+                "not served yet",
+                problem=(
+                    f"{server.name} gets no requests from {me.name}: no deploy has found it ready; "
+                    "see its models, and deploy"
+                ),
+                about=server.host.name,
+            )
 
 
 def requests(sockets: list[str]) -> Counter[Endpoint]:

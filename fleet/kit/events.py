@@ -15,10 +15,12 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import click
-import pyinfra_cli.cli as pyinfra_cli
+import gevent  # type: ignore[import-untyped]
+from gevent.event import AsyncResult  # type: ignore[import-untyped]
 from pyinfra import logger
 from pyinfra.api import Host, State
 from pyinfra.api.command import PyinfraCommand
@@ -45,11 +47,9 @@ def tell(event: str, host: Host | None = None, **details: Any) -> None:
     if (number := os.environ.get(DESCRIPTOR)) is None:
         return
     line = json.dumps({"event": event, **({"host": host.name} if host else {}), **details})
-    try:
+    # Nobody reads it any more: `listen` ends this run.
+    with suppress(BrokenPipeError):
         os.write(int(number), f"{line}\n".encode())
-    except BrokenPipeError:
-        # Whoever started this run, and would show it and end it, is gone.
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def tell_restart(unit: str, verb: str | None) -> None:
@@ -63,6 +63,9 @@ def tell_run(context: click.Context) -> None:
     """Have the run of pyinfra's command line `context` tell what it is at, if anybody listens."""
     if DESCRIPTOR not in os.environ:
         return
+    # It replaces sockets and threads of the standard library: only in a process of pyinfra's.
+    from pyinfra_cli import cli  # noqa: PLC0415
+
     state: State = ctx_state.get()  # type: ignore[no-untyped-call]
     init = state.init
     teller = _Teller()
@@ -74,8 +77,9 @@ def tell_run(context: click.Context) -> None:
         state.add_callback_handler(teller)  # type: ignore[no-untyped-call]
 
     state.init = told_init  # type: ignore[method-assign]
+    gevent.spawn(teller.listen)
     logger.addHandler(_Said())
-    pyinfra_cli._do_confirm = lambda _: teller.ask(state)
+    cli._do_confirm = lambda _: teller.ask(state)
     context.call_on_close(lambda: teller.end(state))
 
 
@@ -85,6 +89,7 @@ class _Teller(BaseStateCallback):
     def __init__(self) -> None:
         self._commands: Counter[tuple[Host, str]] = Counter()
         self._is_planned = False
+        self._answer: Any = AsyncResult()
 
     @override
     def host_connect(self, state: State, host: Host) -> None:  # type: ignore[override]
@@ -139,8 +144,16 @@ class _Teller(BaseStateCallback):
         """Tell the plan, and wait for the answer on standard input; whether it is to go on."""
         self._plan(state)
         # In the meantime connections are looked after: unlike `input`, this is gevent's.
-        select.select([sys.stdin], [], [])
-        return sys.stdin.readline().strip() == GO_ON
+        return bool(self._answer.get() == GO_ON)
+
+    def listen(self) -> None:
+        """Take the answer from standard input; once that ends, whoever started this run is gone."""
+        while True:
+            select.select([sys.stdin], [], [])
+            if not (said := os.read(sys.stdin.fileno(), _MOST)):
+                break
+            self._answer.set(said.decode().strip())
+        os.kill(os.getpid(), signal.SIGTERM)
 
     def end(self, state: State) -> None:
         """Tell the plan of a dry run, and which hosts failed by what."""

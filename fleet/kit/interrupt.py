@@ -29,13 +29,16 @@ def end_when_interrupted(state: Callable[[], State | None]) -> None:
     def end(number: int, _: FrameType | None) -> None:
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_IGN)
-        click.echo(f"\n--> Interrupted ({signal.Signals(number).name}):", err=True)
-        for line in left_behind(state()):
-            click.echo(f"    {line}", err=True)
-            tell("left", text=line)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        try:
+            click.echo(f"\n--> Interrupted ({signal.Signals(number).name}):", err=True)
+            for line in left_behind(state()):
+                click.echo(f"    {line}", err=True)
+                tell("left", text=line)
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            # Whoever read this may be gone, and their end is why it is interrupted.
+            os._exit(INTERRUPTED)
 
     for each in _SIGNALS:
         signal.signal(each, end)

@@ -55,10 +55,11 @@ def run_job(
     next deploy attaches. `describe` turns what `look` saw into a line of progress, which is shown
     when it changed: at once on a terminal, every ten seconds elsewhere.
     """
-    yield or_journal(start, unit)
     here: Host = ctx_host.get()  # type: ignore[no-untyped-call]
     awaited[here] = unit
     try:
+        # A start, too, is systemd's from here on.
+        yield or_journal(start, unit)
         job = yield from _awaited(unit, look, describe, timeout)
     finally:
         awaited.pop(here, None)

@@ -64,7 +64,14 @@ def deploy(  # noqa: PLR0913, PLR0917 - an option each
     options += ["--diff"] * diff + ["--serial"] * serial
     options += ["--parallel", str(parallel)] if parallel else []
     options += ["--data", "gateway_roll=at-once"] if at_once else []
-    run = Run(fleet, inventory, chosen_hosts(fleet, hosts), options, echoes=diff, forces=force)
+    run = Run(
+        fleet,
+        inventory,
+        chosen_hosts(fleet, hosts, or_groups=True),
+        options,
+        echoes=diff,
+        forces=force,
+    )
     outcome = run.carry_out(lambda planned: not dry and _is_wanted(run.console, planned))
     if outcome.is_executed or not outcome.is_planned:
         run.need_told()

@@ -7,6 +7,7 @@ import shutil
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fleet.declare.settings import Settings
 from fleet.kit.errors import FleetError
 from fleet.operate.ask import asked_together
 from fleet.operate.command import COULD_NOT_TELL, FINDINGS, GOOD, SCHEMA, json_option
-from fleet.operate.hosts import chosen_hosts
+from fleet.operate.hosts import chosen_hosts, hosts_argument, inventory_argument
 
 _CONNECT = 10  # seconds until a host that does not answer counts as dead
 _NARROW = 60  # columns
@@ -32,8 +33,8 @@ Lines = list[tuple[str, Line]]
 
 
 @click.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@inventory_argument
+@hosts_argument
 @json_option
 @click.option("--verbose", "-v", is_flag=True, help="Show what is well, too.")
 @click.option(
@@ -51,9 +52,9 @@ def doctor(  # noqa: PLR0913, PLR0917 - an option each
 ) -> None:
     """Look whether INVENTORY's hosts can be deployed, and change nothing.
 
-    Asks each HOST, by default all, at the same time, and bare ones too: it installs nothing and
-    writes nothing. A line a check, with the fix where there is something to be done. What is
-    refused here is what a deploy refuses.
+    Asks each HOST (or group), by default all, at the same time, and bare ones too: it installs
+    nothing and writes nothing. A line a check, with the fix where there is something to be done.
+    What is refused here is what a deploy refuses.
 
     Ends with 0 when nothing fails (warnings do not count), 1 when something does, 2 when no host
     could be reached.
@@ -97,7 +98,8 @@ def _checks(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[tuple[str, Line]]
         name = _name_of(item.settings)
         try:
             for line in item.preflight(me, fleet, ask):
-                yield name, line
+                # A refusal of a deploy names the host, which is said above all of its lines here.
+                yield name, replace(line, text=line.text.replace(f"{me.name}: ", ""))
         except UnansweredError as error:
             yield name, not_checked(name, str(error))
 

@@ -37,7 +37,7 @@ def drift(context: click.Context, inventory: Path, hosts: tuple[str, ...], as_js
     """
     ends_on_sigterm()
     fleet = open_asked(inventory)[1]
-    run = Run(fleet, inventory, chosen_hosts(fleet, hosts), ["--dry"])
+    run = Run(fleet, inventory, chosen_hosts(fleet, hosts, or_groups=True), ["--dry"])
     outcome = run.carry_out(lambda _: False)
     run.need_told()
     if as_json:

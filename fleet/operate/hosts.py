@@ -16,31 +16,32 @@ from fleet.kit.errors import FleetError
 _MOST = 20  # names that a refusal lists
 
 
-def chosen_hosts(fleet: Fleet, names: Iterable[str]) -> list[FleetHost]:
-    """The hosts that `names` names, by host or group; all of them without a name.
+def chosen_hosts(fleet: Fleet, names: Iterable[str], *, or_groups: bool = False) -> list[FleetHost]:
+    """The hosts that `names` names; all of them without a name.
 
-    Each is there once, in the inventory's order.
+    Each is there once, in the inventory's order. With `or_groups` a group stands for its hosts.
 
     Raises:
-        FleetError: something is neither a host nor a group that has one.
+        FleetError: the inventory has no such host.
     """
     wanted = set(names)
-    groups = {group for host in fleet for group in host.groups}
+    groups = {group for host in fleet for group in host.groups} if or_groups else set()
     if unknown := sorted(wanted - groups - {host.name for host in fleet}):
-        raise FleetError("\n".join(_unknown(name, fleet, groups) for name in unknown))
-    return [host for host in fleet if not wanted or wanted & {host.name, *host.groups}]
+        raise FleetError("\n".join(_unknown(name, fleet, sorted(groups)) for name in unknown))
+    chosen = wanted - groups
+    return [
+        host for host in fleet if not wanted or host.name in chosen or wanted & groups & host.groups
+    ]
 
 
-def _unknown(name: str, fleet: Fleet, groups: set[str]) -> str:
+def _unknown(name: str, fleet: Fleet, groups: list[str]) -> str:
     hosts = [host.name for host in fleet]
     near = get_close_matches(name, [*hosts, *groups], 1)
-    there = [*hosts[:_MOST], *(["..."] if len(hosts) > _MOST else [])]
-    hint = (
-        f"did you mean {near[0]}?"
-        if near
-        else f"there are {', '.join(there)}, and the groups {', '.join(sorted(groups))}"
-    )
-    return f"{name}: no such host or group in this inventory; {hint}"
+    there = ", ".join([*hosts[:_MOST], *(["..."] if len(hosts) > _MOST else [])])
+    if groups:
+        there += f", and the groups {', '.join(groups)}"
+    hint = f"did you mean {near[0]}?" if near else f"there are {there}"
+    return f"{name}: no such host{' or group' * bool(groups)} in this inventory; {hint}"
 
 
 def _complete(context: click.Context, _: click.Parameter, begun: str) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 from pyinfra.api import FactBase, QuoteString, StringCommand
+from pyinfra.api.exceptions import ConnectError
 from typing_extensions import override
 
 from fleet.declare.capability import Capability
@@ -52,9 +53,9 @@ def logs(  # noqa: PLR0913, PLR0917 - an option each
     Example: fleet logs inventory/prod.py edge gateway --since 2h --follow
     """
     state, fleet = open_asked(inventory)
-    me = _only(fleet, host)
+    (me,) = chosen_hosts(fleet, [host])
     places = places_of(fleet, me, capability)
-    command = reading(places, lines, None if since is None else round(seconds(since)), follow)
+    command = reading(places, lines, None if since is None else _seconds(since), follow)
     here = state.inventory.get_host(me.name)
     if not follow:
         answer = asked_together(
@@ -64,18 +65,21 @@ def logs(  # noqa: PLR0913, PLR0917 - an option each
             raise FleetError(f"{me.name}: {answer}")
         click.echo("\n".join(answer))
         return
-    here.connect(show_errors=False, raise_exceptions=True)
+    try:
+        here.connect(show_errors=False, raise_exceptions=True)
+    except ConnectError as error:
+        raise FleetError(f"{me.name}: {' '.join(map(str, error.args))}") from None
     assert isinstance(here.connector, Careful)
     with closing(here.connector.lines_of(command)) as said:
         for line in said:
             click.echo(line)
 
 
-def _only(fleet: Fleet, name: str) -> FleetHost:
-    found = chosen_hosts(fleet, [name])
-    if len(found) != 1:
-        raise FleetError(f"{name}: a group of {len(found)} hosts; name one of them")
-    return found[0]
+def _seconds(duration: str) -> int:
+    try:
+        return round(seconds(duration))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--since") from None
 
 
 def name_of(capability: Capability) -> str:

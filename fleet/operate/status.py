@@ -23,7 +23,7 @@ from fleet.kit.errors import FleetError
 from fleet.kit.facts.sections import Sections
 from fleet.operate.ask import asked_together
 from fleet.operate.command import COULD_NOT_TELL, FINDINGS, GOOD, SCHEMA, json_option
-from fleet.operate.hosts import chosen_hosts
+from fleet.operate.hosts import chosen_hosts, hosts_argument, inventory_argument
 
 _CONNECT = 2  # seconds until a host that does not answer counts as dead
 _DEADLINE = 10  # seconds until one that answered its login does
@@ -61,8 +61,8 @@ class Row:
 
 
 @click.command()
-@click.argument("inventory", type=click.Path(path_type=Path))
-@click.argument("hosts", nargs=-1, metavar="[HOST]...")
+@inventory_argument
+@hosts_argument
 @json_option
 @click.option(
     "--connect-timeout", type=click.IntRange(1, 60), default=_CONNECT,
@@ -78,8 +78,8 @@ def status(
 ) -> None:
     """Show how INVENTORY's hosts are now: GPUs, versions, models, requests, what ends soon.
 
-    Asks each HOST, by default all, one question at the same time, and changes nothing. A host that
-    does not answer is a line with the reason.
+    Asks each HOST (or group), by default all, one question at the same time, and changes nothing.
+    A host that does not answer is a line with the reason.
 
     Ends with 0 when all is well, 1 when there is something to do about a host (it says what), 2
     when no host answered.

@@ -158,6 +158,9 @@ def _run(arguments: list[str], *, as_json: bool) -> dict[str, Any]:
         if status not in _TOLD or not results.exists():
             raise FleetError("the checks did not come to their end; see above")
         found: dict[str, Any] = json.loads(results.read_text())
+    if status and found["status"] == "good":
+        # A process that died leaves a failure of no claim.
+        raise FleetError("a check ended as none should; see above")
     if found["why"]:
         click.echo(f"Error: {found['why']}", err=True)
     return found

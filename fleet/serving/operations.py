@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.context import ctx_state
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.paths import DOCKER_BINARIES, DOCKER_CONFIG, DOCKER_UNIT
@@ -13,7 +14,7 @@ from fleet.driver.paths import DRIVER_NOUVEAU
 from fleet.driver.settings import RebootPolicy
 from fleet.gates.asked import too_early
 from fleet.gates.operations import judge_placement, restart_too_early
-from fleet.gateway.front import Change
+from fleet.gateway.front import Change, found_ready
 from fleet.kit.commands import Commands
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.kit.units import next_verb, run_unit
@@ -157,12 +158,13 @@ def let_in(me: FleetHost, fleet: Fleet) -> Commands:
     if not state.is_executing:
         return
     front = roll_of(fleet).front
+    front.look_again()
     for name, why in front.missing.items():
         host.log(f"{name} was not told that it is ready: {why}", log_func=logger.warning)
-    if front.doors and front.serves_wholly(me):
+    if front.doors and not front.bare and front.serves_wholly(me):
         host.noop(f"known to be ready at {', '.join(door.me.name for door in front.doors)}")
         return
-    if not front.doors:
+    if not front.doors and not front.bare:
         return
     check = models_of(me)
     if not check.is_known or set(check.pending) & set(check.models):
@@ -172,6 +174,7 @@ def let_in(me: FleetHost, fleet: Fleet) -> Commands:
         )
         return
     yield from chats(me, check.models[0])
+    found_ready(ctx_state.get()).add(me.name)  # type: ignore[no-untyped-call]
     front.change(Change(me, served=True))
-    names = ", ".join(door.me.name for door in front.doors)
+    names = ", ".join(door.me.name for door in (*front.doors, *front.bare))
     yield StringCommand(":", QuoteString(f"ready, and told to {names}"))

@@ -9,16 +9,17 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand
 
 from fleet.declare.fleet import FleetHost
-from fleet.kit.commands import Commands, or_journal, when_answers
+from fleet.kit.commands import Commands, or_journal, verify_unit, when_answers
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
 from fleet.kit.paths import RUN, UNITS
 from fleet.kit.units import run_unit
 from fleet.models.files import managed_files
+from fleet.models.paths import LOADER_TIMER
 from fleet.ollama.facts import OllamaReleases, OllamaServers
 from fleet.ollama.files import running_files
 from fleet.ollama.operations import install_units, remove_servers, switch_release
-from fleet.ollama.paths import OLLAMA_CURRENT
+from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
 
@@ -89,7 +90,12 @@ def lay_down(me: FleetHost) -> Commands:
     """
     instances = list(instances_of(me))
     yield from install_units._inner(instances=instances)
-    yield from install_files._inner(files=managed_files(me))
+    yield from install_files._inner(
+        files=managed_files(me),
+        check=StringCommand(
+            "(", verify_unit(LOADER_UNIT), ") && (", verify_unit(LOADER_TIMER), ")"
+        ),
+    )
     if any(item.runtime == "systemd" for item in instances):
         yield from switch_release._inner(version=me[Ollama].version)
     yield StringCommand("systemctl daemon-reload")

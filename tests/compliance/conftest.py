@@ -102,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     _open(config)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """No more than there are hosts: each reads everything anew. One needs none but this process."""
     workers = min(config.getoption("--jobs"), len(_open(config)))

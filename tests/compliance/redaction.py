@@ -14,8 +14,9 @@ _SHORTEST = 8  # characters; shorter words are in every text
 
 def secret_words(store: SecretStore) -> tuple[str, ...]:
     """Every word of every secret that is kept, the longest first: a key in PEM has many."""
-    names = sorted(path.name for path in store.root.glob("[!.]*")) if store.root.is_dir() else []
-    values = [value.get_secret_value() for name in names if (value := store.read(name))]
+    values = [
+        value.get_secret_value() for name in store.kept.names() if (value := store.read(name))
+    ]
     words = {word for value in values for word in value.split() if len(word) >= _SHORTEST}
     return tuple(sorted(words, key=len, reverse=True))
 

@@ -152,7 +152,7 @@ def test_gpu_that_is_gone_is_a_failure(healed: LabUnderTest) -> None:
 def undeclared(lab: LabUnderTest) -> Iterator[Path]:
     """The lab's inventory without a word of GPUs, and with the lab's secrets."""
     with tempfile.TemporaryDirectory(prefix="llm-fleet-") as folder:
-        inventory = Path(folder) / "lab.py"
+        inventory = Path(folder) / "undeclared.py"
         inventory.write_text(
             f"from runpy import run_path as _run\n_lab = _run({str(ROOT / LAB_INVENTORY)!r})\n"
             "def _plain(data):\n"

@@ -21,7 +21,8 @@ HOSTS = ["gpu1", "gpu2", "edge"]
 def start(lab: LabUnderTest, *words: str) -> subprocess.Popen[str]:
     """`fleet WORDS`, as somebody runs it who has no terminal."""
     return subprocess.Popen(
-        [BIN / "fleet", *words],
+        # A shell that starts tests in its background has them ignore Ctrl-C.
+        ["env", "--default-signal=INT", BIN / "fleet", *words],
         cwd=ROOT,
         env=os.environ
         | COMPILED
@@ -86,6 +87,26 @@ def test_drift_is_what_a_deploy_would_change(lab: LabUnderTest) -> None:
     assert {name for name, host in hosts(told).items() if host["changed"]} == {"gpu1", "edge"}
     assert lab.ssh("gpu1", f"cat {OLLAMA}") == before
     fleet(lab, "drift", str(LAB_INVENTORY))
+
+
+def test_logs_are_read_and_followed(lab: LabUnderTest) -> None:
+    said = fleet(lab, "logs", str(LAB_INVENTORY), "gpu1", "ollama", "-n", "5").stdout
+    assert "ollama" in said
+    lab.ssh("gpu1", f"curl -s http://{lab.state['hosts']['edge']['address']}:8434/v1/models")
+    requests = fleet(lab, "logs", str(LAB_INVENTORY), "edge", "gateway", "--since", "1h").stdout
+    assert '"path":"/v1/models"' in requests
+    process = start(lab, "logs", str(LAB_INVENTORY), "gpu1", "ollama", "-n", "1", "--follow")
+    try:
+        assert process.stdout
+        process.stdout.readline()
+        lab.ssh("gpu1", "systemctl restart ollama")
+        assert process.stdout.readline()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    time.sleep(2)
+    assert lab.ssh("gpu1", "pgrep -f '[j]ournalctl.*--follow'", check=False) == ""
 
 
 def test_a_host_that_cannot_be_reached_is_named_with_its_reason(lab: LabUnderTest) -> None:

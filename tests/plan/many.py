@@ -32,7 +32,7 @@ def main(count: int) -> None:
         for number in range(1, count + 1)
     }
     with tempfile.TemporaryDirectory() as folder:
-        fleet.declare.load.PROJECT_ROOT = Path(folder)
+        fleet.declare.load.project_of = lambda _: Path(folder)
         plan({**hosts, "edge": EDGE}, {name: bare() for name in (*hosts, "edge")})
 
 

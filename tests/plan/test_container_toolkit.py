@@ -13,7 +13,7 @@ from fleet.driver.facts import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardw
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
 from fleet.kit.facts.files import FileStates
-from fleet.kit.facts.units import UnitState
+from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.pins import DOCKER_KEY, TOOLKIT_KEY
 from tests.plan.simulation import RUNNING, Answers, Plan, bare
 from tests.plan.test_docker import after, planned
@@ -31,6 +31,20 @@ def own(plan: Plan) -> list[str]:
 
 def with_gpu(machine: str = "x86_64") -> Answers:
     return bare(machine=machine) | {GpuHardwareFact: lambda: ONE}
+
+
+def test_each_unit_is_judged_by_the_same_files_everywhere() -> None:
+    """What it was started with is noted by unit: of two lists, each run would miss the other's."""
+    asked: dict[str, set[tuple[str, ...]]] = {}
+
+    def state(unit: str, files: list[str], *, reloaded: bool = False) -> Unit:
+        if files and not reloaded:
+            asked.setdefault(unit, set()).add(tuple(files))
+        return ABSENT
+
+    planned(with_gpu() | {UnitState: state})
+    assert "docker.service" in asked
+    assert {unit: lists for unit, lists in asked.items() if len(lists) > 1} == {}
 
 
 @pytest.fixture
@@ -212,4 +226,6 @@ def test_docker_learns_of_it_whichever_run_changed_the_file(answers: Answers) ->
 
     answers[UnitState] = state
     planned(answers)
-    assert asked[-1] == ("docker.service", ("/etc/docker/daemon.json",))
+    unit, files = asked[-1]
+    assert unit == "docker.service"
+    assert "/etc/docker/daemon.json" in files

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def test_broken_file_is_one_line(inventory: Path, text: str, line: str, command:
     assert result.exit_code == (1 if command == ["check"] else 2)
     assert result.output.startswith(f"Error: {inventory}{line}")
     assert result.output.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["fleet.cli", "fleet.kit.events", "fleet.operate.run"])
+def test_a_command_keeps_the_standard_library_as_it_is(module: str) -> None:
+    """pyinfra's command line replaces its sockets, threads and processes when it is imported."""
+    program = f"import {module}, gevent.monkey as m; assert not m.is_module_patched('threading')"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_check_prints_what_is_declared(inventory: Path, own_secrets: Path) -> None:

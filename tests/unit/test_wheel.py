@@ -87,7 +87,10 @@ def test_example_fleet_is_checked_there(site: Path, environment: Path) -> None:
     refused = run([fleet, "check", "inventory/prod.py"], site, check=False)
     assert refused.returncode == 1
     assert "gpu1.example.internal: ollama_keep_alive = 'never'" in refused.stderr
-    (site / "group_data" / "gpu.py").unlink()
+    (site / "group_data" / "gpu.py").rename(site / "group_data" / "gpus.py")
+    refused = run([fleet, "check", "inventory/prod.py"], site, check=False)
+    assert "group_data/gpus.py: no group is called gpus" in refused.stderr
+    (site / "group_data" / "gpus.py").unlink()
     for folder, inventory in (
         (site, "inventory/prod.py"),
         (site / "inventory", "prod.py"),

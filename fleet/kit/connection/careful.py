@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import traceback
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from functools import cache
 from typing import Any
 
-from paramiko import ChannelException, SSHException, Transport
 from pyinfra import logger
 from pyinfra.api import Host, State, StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS, pop_global_arguments
@@ -23,8 +20,9 @@ from pyinfra.connectors.util import (
 )
 from typing_extensions import override
 
-from fleet.kit.connection.lock import NO_SESSION, HostLock
+from fleet.kit.connection.lock import HostLock
 from fleet.kit.connection.login import examine
+from fleet.kit.connection.losable import LOSS, Losable, words_of
 from fleet.kit.connection.prefix import prefixed
 from fleet.kit.connection.silence import Watch
 from fleet.kit.connection.together import Answers, Heard, is_together
@@ -33,20 +31,10 @@ from fleet.kit.errors import FleetError
 STEP_DEADLINE = 3600  # seconds that one command may take
 LOGIN_DEADLINE = 60  # the same while a login is examined
 
-_LOSS = (OSError, EOFError, SSHException, ConnectError)
 
+class Careful(Losable):
+    """What stands before a connector's own class; see `careful`."""
 
-class Careful(BaseConnector):
-    """What stands before a connector's own class; see `careful`.
-
-    A connection that is lost says so, with its reason, in what its commands answer: pyinfra itself
-    counts them as failed without a word, and some exceptions end its run of all hosts.
-    """
-
-    # Why the connection is of no more use; empty while it is.
-    lost = ""
-    # What the last command that failed wrote to standard error, or why there is no connection.
-    trouble = ""
     _watch: Watch | None = None
 
     def __init__(self, state: State, host: Host) -> None:
@@ -71,10 +59,10 @@ class Careful(BaseConnector):
             if self._lock.held_as and (other := self.hold()):
                 raise ConnectError(f"its lock went to {other}")
         except Exception as error:
-            self.trouble = _words(error) or f"no answer to the login within {LOGIN_DEADLINE} s"
+            self.trouble = words_of(error) or f"no answer to the login within {LOGIN_DEADLINE} s"
             if (transport := self._transport()) is not None:
                 transport.close()
-            if not isinstance(error, _LOSS):
+            if not isinstance(error, LOSS):
                 logger.warning("".join(traceback.format_exception(error)))
             raise ConnectError(self.trouble) from None
 
@@ -162,18 +150,6 @@ class Careful(BaseConnector):
         inner: Any = super()
         return self._transferred(lambda: inner.get_file(*arguments, **options))
 
-    def _transferred(self, act: Callable[[], bool]) -> bool:
-        """What `act` returns; of a file that cannot be read or written, why, and false."""
-        transport = self._transport()
-        try:
-            return act()
-        except _LOSS as error:
-            if transport is not None and not transport.is_active():
-                self._lose("the connection was lost")
-            self.trouble = self.lost or _words(error)
-            self.host.log(self.trouble, log_func=logger.error)
-        return False
-
     @property
     def holds(self) -> bool:
         """Whether this run has taken the host's lock."""
@@ -228,41 +204,6 @@ class Careful(BaseConnector):
             self._lock.release()
         self._lock = HostLock()
 
-    def _attempt(self, act: Callable[[], Heard], too_long: str) -> Heard:
-        """What `act` returns, or a failure when there is no connection, or none after it."""
-        failed = False, CommandOutput([])
-        if self.lost:
-            return failed
-        try:
-            return act()
-        except TimeoutError as error:
-            self._lose(str(error) or too_long)
-        except _LOSS as error:
-            self._lose(f"the connection was lost: {_words(error)}")
-        return failed
-
-    @contextmanager
-    def _within(self, limit: int, words: str) -> Iterator[None]:
-        """Give the connection up by `words` after `limit` seconds.
-
-        pyinfra's own `_timeout` is one of gevent, which reads nothing in a process that it has not
-        taken over: `fleet` and the checks.
-        """
-        timer = threading.Timer(limit + 1, self._lose, (words,))
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _lose(self, reason: str) -> None:
-        """Give the connection up; the first reason is the one that counts."""
-        self.lost = self.lost or reason
-        self.trouble = f"{self.host.name}: {self.lost}"
-        if (transport := self._transport()) is not None:
-            transport.close()
-
     def _look_out(self) -> None:
         """Notice a host that falls silent, and tell it that this run lives."""
         if (transport := self._transport()) is not None:
@@ -277,15 +218,11 @@ class Careful(BaseConnector):
             return
         try:
             other = self.hold()
-        except _LOSS as error:
-            self._lose(_words(error))
+        except LOSS as error:
+            self._lose(words_of(error))
             return
         if other:
             self._lose(f"its lock went to {other} while this run was silent; deploy again")
-
-    def _transport(self) -> Transport | None:
-        client = getattr(self, "client", None)
-        return client.get_transport() if client is not None else None
 
     def _as_login(self, command: StringCommand) -> Heard:
         return self._examined(command, {})
@@ -337,12 +274,3 @@ def be_careful() -> None:
 
     make.is_careful = True  # type: ignore[attr-defined]
     Host.init = make  # type: ignore[assignment, method-assign]
-
-
-def _words(error: BaseException) -> str:
-    """What an error says; pyinfra's errors have their words in their first argument."""
-    if isinstance(error, ChannelException):
-        return NO_SESSION
-    return " ".join(str(part) for part in error.args) or (
-        "" if isinstance(error, TimeoutError) else type(error).__name__
-    )

@@ -87,6 +87,8 @@ def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
         'gpu = ["a"]\nPORTS = [1, 2]\nNETWORKS = ["10.0.0.0/8"]\nall = ["a"]',
         'gpu = gateway = [("a", {"ssh_port": 2})]\nall = [("a", {"ssh_user": "ops"})]',
         '_names = ["a", "a"]\ngpu = ["a"]',
+        'gpu = ["a"]\ngpu = gpu + ["b"]\ngpu += ["c"]\nport = 1\nport = 2',
+        '_some = ["a"]\n_some = ["b"]\ngpu = _some',
         # Its hosts, and what groups they are in, are known later.
         'all = ["@terraform"]\ngpu = (["a"], {})',
     ],
@@ -94,6 +96,15 @@ def test_refused(inventory: Path, text: str, parts: list[str]) -> None:
 def test_accepted(inventory: Path, text: str) -> None:
     inventory.write_text(text)
     check(inventory, group_names(CAPABILITIES))
+
+
+def test_group_that_is_there_twice(inventory: Path) -> None:
+    """Python has the second one only."""
+    inventory.write_text('gpu = ["a"]\ngateway = ["c"]\n\ngpu = (["b"], {})\n')
+    with pytest.raises(SettingsError) as refused:
+        check(inventory, group_names(CAPABILITIES))
+    [line] = refused.value.problems
+    assert line.startswith(f"{inventory}:4: gpu is there from line 1 on already")
 
 
 @pytest.mark.parametrize(

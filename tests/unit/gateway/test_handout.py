@@ -29,7 +29,7 @@ KEYS = [
 def run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str, **settings: Any
 ) -> Result:
-    monkeypatch.setattr("fleet.declare.load.PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr("fleet.declare.load.project_of", lambda _: tmp_path)
     models = settings.pop("ollama_models", ["gpt-oss:20b"])
     edge = {"private_address": "10.0.0.2", "gateway_keys": KEYS, **settings}
     gpu = {

@@ -18,6 +18,7 @@ HOSTS: Hosts = {
     "gpu2": ("gpu", {**GPU[1], "private_address": "10.0.0.12"}),
     "edge": EDGE,
 }
+BOTH = ["# found ready", "gpu1", "gpu2"]
 SOCKETS = """\
 0      0         10.0.0.2:8434       10.0.0.9:50000 users:(("nginx",pid=7,fd=3))
 0      0         10.0.0.2:41000      10.0.0.11:11434 users:(("nginx",pid=7,fd=4))
@@ -52,7 +53,7 @@ def test_lines_that_are_none(line: str) -> None:
 
 
 def test_hosts_are_told_of_by_the_gateway() -> None:
-    items = told(fleet_of(HOSTS), 1, SOCKETS, ["# by", "gpu2"])
+    items = told(fleet_of(HOSTS), 1, SOCKETS, ["# by", "gpu2"], BOTH)
     assert [(item.about, item.text) for item in items if item.about] == [
         ("gpu1", "2 in flight"),
         ("gpu2", "0 in flight"),
@@ -63,14 +64,22 @@ def test_hosts_are_told_of_by_the_gateway() -> None:
 
 
 def test_nobody_is_left() -> None:
-    items = told(fleet_of(HOSTS), 1, [], ["gpu1", "gpu2"])
+    items = told(fleet_of(HOSTS), 1, [], ["gpu1", "gpu2"], BOTH)
     assert len(problems(items)) == 1
     assert "`fleet undrain`" in problems(items)[0]
 
 
+def test_host_that_was_never_found_ready() -> None:
+    items = told(fleet_of(HOSTS), 1, SOCKETS, [], ["gpu1"])
+    [item] = [item for item in items if item.problem]
+    assert (item.about, item.text) == ("gpu2", "not served yet")
+    assert "gpu2 gets no requests from edge" in item.problem
+    assert problems(told(fleet_of(HOSTS), 1, [], [], [])) == []
+
+
 def test_several_gateways_are_told_apart() -> None:
     fleet = fleet_of({**HOSTS, "edge2": ("gateway", {**EDGE[1], "private_address": "10.0.0.3"})})
-    assert "2 in flight from edge" in [item.text for item in told(fleet, 1, SOCKETS, [])]
+    assert "2 in flight from edge" in [item.text for item in told(fleet, 1, SOCKETS, [], BOTH)]
 
 
 @pytest.mark.parametrize(("answered", "number"), [(["yes"], 0), ([], 1), (["<html>"], 1)])

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.preflight import Line, Verdict, fail, not_checked, ok, warn
+from fleet.declare.capability import Capability
+from fleet.declare.fleet import Fleet
+from fleet.declare.preflight import Line, UnansweredError, Verdict, fail, not_checked, ok, warn
 from fleet.kit.errors import FleetError
 from fleet.operate import doctor
 from fleet.operate.command import Commands
+from fleet.platform.settings import Platform
+from tests.fleets import GPU, fleet_of
 
 LONG = (
     "a line with the fix in it, and with more words than eighty columns have, so that it is wrapped"
@@ -87,3 +93,24 @@ def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     page = Path("docs/operating/doctor.md").read_text()
     keys = {*found, *found["hosts"][0], *found["hosts"][0]["checks"][0], *Verdict}
     assert [key for key in sorted(keys) if f"`{key}`" not in page] == []
+
+
+def test_host_is_named_once() -> None:
+    """... above its lines, and not again by the refusals of a deploy."""
+    refusal = fail("ports", "gpu1: ollama_port = 11434: nc listens on it already")
+    told = Capability(Platform, preflight=lambda *_: [refusal])
+    whole = fleet_of({"gpu1": GPU})
+    fleet = Fleet(whole, (told,), whole.secrets, whole.root)
+    found = list(doctor._checks(fleet["gpu1"], fleet, lambda *_, **__: None))
+    assert [line.text for _, line in found][1:] == ["ollama_port = 11434: nc listens on it already"]
+
+
+def test_capability_that_is_told_of_nothing_is_not_checked() -> None:
+    def silent(*_: Any) -> Iterator[Line]:
+        raise UnansweredError("the connection was lost")
+        yield
+
+    whole = fleet_of({"gpu1": GPU})
+    fleet = Fleet(whole, (Capability(Platform, preflight=silent),), whole.secrets, whole.root)
+    found = list(doctor._checks(fleet["gpu1"], fleet, lambda *_, **__: None))
+    assert found[1:] == [("platform", not_checked("platform", "the connection was lost"))]

@@ -33,14 +33,14 @@ def three() -> Fleet:
 )
 def test_chosen(three: Fleet, asked: tuple[str, ...], names: list[str]) -> None:
     """... each once, in the inventory's order."""
-    found = [host.name for host in chosen_hosts(three, asked)]
+    found = [host.name for host in chosen_hosts(three, asked, or_groups=True)]
     assert sorted(found) == sorted(names)
     assert found == [host.name for host in three if host.name in names]
 
 
 def test_what_there_is_not_is_refused(three: Fleet) -> None:
     with pytest.raises(FleetError) as refusal:
-        chosen_hosts(three, ("gpu1", "gpu9", "gpu1,gpu2", "x"))
+        chosen_hosts(three, ("gpu1", "gpu9", "gpu1,gpu2", "x"), or_groups=True)
     lines = str(refusal.value).splitlines()
     assert lines[0].startswith("gpu1,gpu2: no such host")
     assert lines[1].startswith("gpu9: no such host or group in this inventory; did you mean gpu")
@@ -49,6 +49,11 @@ def test_what_there_is_not_is_refused(three: Fleet) -> None:
         r"groups gateway, gpu",
         lines[2],
     )
+
+
+def test_a_group_is_no_host_where_hosts_alone_are_meant(three: Fleet) -> None:
+    with pytest.raises(FleetError, match=r"^gpu: no such host in this inventory; did you mean gpu"):
+        chosen_hosts(three, ("gpu1", "gpu"))
 
 
 def completed(inventory: Path, begun: str) -> list[str]:

@@ -46,6 +46,13 @@ def test_one_host_is_named(inventory: Path, name: str) -> None:
     assert name in result.stderr
 
 
+def test_a_duration_is_one(inventory: Path) -> None:
+    inventory.write_text('gpu = ["box1"]\n')
+    result = CliRunner().invoke(cli.main, ["logs", str(inventory), "box1", "--since", "soon"])
+    assert result.exit_code == 2
+    assert "Invalid value for --since: " in result.stderr
+
+
 def run(places: list[Logs], follow: bool) -> subprocess.Popen[str]:
     line = reading(places, 2, None, follow).get_raw_value()
     return subprocess.Popen(

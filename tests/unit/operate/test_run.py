@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -87,8 +90,8 @@ def test_a_failure_is_told_in_its_own_words(project: Project) -> None:
     assert run.status == 1
 
 
-def test_a_host_without_a_connection_keeps_nobody_else_waiting(tmp_path: Path) -> None:
-    project = Project(tmp_path, (HERE, NOWHERE))
+def test_a_host_without_a_connection_keeps_nobody_else_waiting(project: Project) -> None:
+    project.names = (HERE, NOWHERE)
     outcome = project.run(THREE_STEPS).carry_out(lambda _: True)
     assert of_here(outcome).changed == ["First", "Third"]
     (failed,) = outcome.failed
@@ -115,12 +118,11 @@ def test_what_a_step_says_is_told(project: Project) -> None:
 def test_an_interrupt_ends_the_run_and_its_processes(
     project: Project, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    mark = f"{os.getpid()}.5"
+    mark = f"60.{os.getpid()}"
     steps = f'server.shell(name="Wait", commands=["sleep {mark}"])'
 
     def interrupt() -> None:
-        while not _running(mark):
-            time.sleep(0.1)
+        wait_for(lambda: _running(mark))
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt, daemon=True).start()
@@ -130,6 +132,30 @@ def test_an_interrupt_ends_the_run_and_its_processes(
     assert time.monotonic() - began < 20
     assert f'{HERE}: cut off in "Wait"' in capfd.readouterr().err
     assert not _running("pyinfra", str(project.inventory))
+
+
+def test_a_run_ends_with_whoever_started_it(project: Project) -> None:
+    """... killed outright, in the middle of a step that says nothing."""
+    mark = f"60.7{os.getpid()}"
+    project.run(f'server.shell(name="Wait", commands=["sleep {mark}"])')
+    program = (
+        "from pathlib import Path; from fleet.operate.child import Child\n"
+        f"c = Child(['{project.inventory}', 'deploy.py', '--yes', '--limit', '{HERE}'], "
+        f"Path('{project.root}'), {{}}, Path('{project.root}/log'), print)\n"
+        "for event in c.events(): pass"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL)
+    wait_for(lambda: _running(mark))
+    process.kill()
+    process.wait()
+    wait_for(lambda: not _running("pyinfra", str(project.inventory)))
+
+
+def wait_for(holds: Callable[[], object]) -> None:
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def _running(*words: str) -> list[str]:

@@ -99,6 +99,38 @@ def test_a_name_of_nobody_is_refused(dead: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("check", "said"),
+    [
+        ("assert False", "a check ended as none should"),
+        ("import os; os._exit(3)", "the checks did not come to their end"),
+        ("pass", ""),
+    ],
+)
+def test_a_failure_of_no_claim_is_not_green(
+    dead: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, said: str
+) -> None:
+    """... as of a process that died: what it left as results is not all of them."""
+    checks = tmp_path / "checks"
+    checks.mkdir()
+    (checks / "test_it.py").write_text(f"def test_it():\n    {check}\n")
+    (checks / "conftest.py").write_text(
+        "import pathlib\n"
+        "def pytest_addoption(parser):\n"
+        "    for name in ('inventory', 'json', 'jobs', 'hash-up-to'):\n"
+        "        parser.addoption(f'--{name}')\n"
+        "def pytest_xdist_auto_num_workers():\n"
+        "    return 0\n"
+        "def pytest_sessionfinish(session):\n"
+        "    path = pathlib.Path(session.config.getoption('--json'))\n"
+        """    path.write_text('{"status": "good", "why": ""}')\n"""
+    )
+    monkeypatch.setattr("fleet.operate.verify.CHECKS", checks)
+    result = CliRunner().invoke(main, ["verify", str(dead)])
+    assert said in result.output
+    assert result.exit_code == (2 if said else 0)
+
+
 def test_no_inventory_is_an_error(tmp_path: Path) -> None:
     result = run(tmp_path / "none.py")
     assert result.returncode == 2

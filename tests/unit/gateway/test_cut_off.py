@@ -1,0 +1,45 @@
+"""Whom a restart of a GPU host cuts off, by what its gateways say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from fleet.gateway.cut_off import NginxTraffic, Traffic, cut_off
+from fleet.gateway.facts import DrainedHosts, ServedServers
+from fleet.kit.planned import Restart
+from tests.fleets import EDGE, GPU, fleet_of
+
+pytestmark = pytest.mark.usefixtures("own_secrets")
+BOTH = ("gpu1", "gpu2")
+CUT = "2 requests in flight through edge"
+
+
+@pytest.mark.parametrize(
+    ("served", "drained", "roll", "said"),
+    [
+        (BOTH, (), "in-turn", "nobody: it is restarted in its turn; meanwhile served by gpu2"),
+        (BOTH, (), "at-once", CUT),
+        (BOTH, ("gpu2",), "in-turn", CUT),
+        (BOTH, ("gpu1",), "in-turn", f"{CUT}, drained there"),
+        (("gpu1",), (), "in-turn", CUT),
+        (None, (), "in-turn", CUT),
+    ],
+    ids=["in turn", "at once", "other drained", "drained", "alone", "no gateway yet"],
+)
+def test_a_server(
+    served: tuple[str, ...] | None, drained: tuple[str, ...], roll: str, said: str
+) -> None:
+    hosts = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.1{n}"}) for n in (1, 2)}
+    fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], "gateway_roll": roll})})
+    answers: dict[type, Any] = {
+        ServedServers: served,
+        DrainedHosts: list(drained),
+        NginxTraffic: Traffic(Counter({"10.0.0.11:11434": 2}), Counter()),
+    }
+    told = cut_off(
+        fleet["gpu1"], fleet, Restart("ollama.service", "restart"), lambda _, fact: answers[fact]
+    )
+    assert told.split("; no ")[0].split("; gpu")[0] == said
