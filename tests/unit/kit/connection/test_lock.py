@@ -101,17 +101,21 @@ def test_force_ends_the_connection_and_waits_for_what_it_had_started(
 ) -> None:
     """So no two runs are at work on a host at once."""
     # As sshd: one process that waits for connections, and below it one for each of them.
-    connection = tmp_path / "sshd-session"
-    shutil.copy("/bin/bash", connection)
+    sshd, connection = tmp_path / "sshd", tmp_path / "sshd-session"
+    for copy in (sshd, connection):
+        shutil.copy("/bin/bash", copy)
     script = tmp_path / "script"
     script.write_text(
-        f"bash {PROGRAM} {tmp_path}/run 60 alice 0 < <(exec sleep 20) > {tmp_path}/said &\n"
+        # The program's text is in the command lines of what runs it, as it is on a host.
+        f"program=$(cat {PROGRAM})\n"
+        f'sh -c \'bash -c "$0" hold-lock {tmp_path}/run 60 alice 0; :\' "$program"'
+        f" < <(exec sleep 20) > {tmp_path}/said &\n"
         f"bash -c 'sleep 4; touch {tmp_path}/ended' &\n"
         "wait\n"
     )
     listener = subprocess.Popen(
         ["sshd: /usr/sbin/sshd -D [listener]", "-c", f"{connection} {script}; :"],
-        executable="/bin/bash",
+        executable=sshd,
     )
     try:
         while not (tmp_path / "said").exists() or not (tmp_path / "said").read_text():
