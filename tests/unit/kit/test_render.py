@@ -17,7 +17,12 @@ from fleet.kit.sandbox import sandbox
 from tests.fleets import FLEETS, fleet_of
 from tests.unit.rendered import make_files
 
-NAMES = sorted(str(path.relative_to(TEMPLATES)) for path in TEMPLATES.rglob("*.j2"))
+# What is written on hosts; the report is a page for a browser, with an environment of its own.
+NAMES = sorted(
+    str(path.relative_to(TEMPLATES))
+    for path in TEMPLATES.rglob("*.j2")
+    if path.parent.name != "report"
+)
 Values = Mapping[str, Any]
 
 
