@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from pyinfra.context import ctx_config, ctx_inventory, ctx_state
+from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
 from fleet.declare.fleet import PROJECT_ROOT, Fleet
 from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of, own_secrets
@@ -56,15 +56,20 @@ def alternative_pair() -> Fleet:
     return fleet_of(SCENARIOS["alternative"])
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_context() -> Iterator[None]:
-    """What `open_inventory` leaves in pyinfra's context ends with its test."""
+    """What a test leaves in pyinfra's context, as `open_inventory` does, ends with it."""
+    unset = [
+        context
+        for context in (ctx_config, ctx_host, ctx_inventory, ctx_state)
+        if not context.isset()
+    ]
     yield
-    for context in (ctx_config, ctx_inventory, ctx_state):
+    for context in unset:
         context.reset()
 
 
 @pytest.fixture
-def inventory(own_context: None, tmp_path: Path) -> Path:
+def inventory(tmp_path: Path) -> Path:
     """A place for an inventory's file."""
     return tmp_path / "site.py"
