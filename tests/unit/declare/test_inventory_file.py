@@ -20,8 +20,6 @@ from fleet.declare.load import group_names
 from fleet.declare.open import make_inventory, open_inventory
 from fleet.kit.errors import FleetError, SettingsError
 
-pytestmark = pytest.mark.usefixtures("own_context")
-
 BOX = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]})'
 
 

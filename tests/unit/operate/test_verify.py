@@ -84,7 +84,6 @@ def test_nothing_reachable_is_not_green(dead: Path, tmp_path: Path) -> None:
         (["--check-report", "/dev/null"], "has no identity"),
     ],
 )
-@pytest.mark.usefixtures("own_context")
 def test_what_cannot_be_done_is_refused(dead: Path, arguments: list[str], said: str) -> None:
     result = CliRunner().invoke(main, ["verify", str(dead), *arguments])
     assert result.exit_code == 2
