@@ -190,7 +190,7 @@ def test_from_a_directory_of_the_operators_own(healed: LabUnderTest, tmp_path: P
     # pyinfra's own options, as docs/operating/inventories.md tells of them.
     unit = "/etc/systemd/system/ollama.service"
     healed.ssh("gpu1", f"echo '# by hand' >> {unit}")
-    shown = site.pyinfra("--dry", "--diff")
+    shown = site.run("pyinfra", "inventory/prod.py", "deploy.py", *site.login(), "--dry", "--diff")
     assert "- # by hand" in re.sub(r"\x1b\[\d*m", "", shown.stderr + shown.stdout)
     assert healed.ssh("gpu1", f"tail -n 1 {unit}") == "# by hand"
     changed = site.deploy("--serial")

@@ -215,5 +215,5 @@ def test_installed_with_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
     run(["sh", "-ec", "\n".join(before)], site, **found)
     checked = run([site / ".venv" / "bin" / "fleet", "check", "inventory/prod.py"], site)
     assert "gpu1.example.internal" in checked.stdout
-    dry = [site / ".venv" / "bin" / "pyinfra", "-y", "--dry", "inventory/prod.py", "deploy.py"]
+    dry = [site / ".venv" / "bin" / "pyinfra", "--dry", "inventory/prod.py", "deploy.py"]
     assert "gpu1.example.internal: " in run(dry, site, check=False).stderr
