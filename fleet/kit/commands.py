@@ -9,7 +9,7 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from fleet.kit.connection.careful import Careful
-from fleet.kit.journal import journal_of
+from fleet.kit.journal import evidence_of
 
 Commands = Generator[StringCommand, None, None]
 
@@ -37,7 +37,7 @@ def or_journal(command: StringCommand, unit: str) -> StringCommand:
     """`command`, and when it fails the end of what `unit` said in this run as evidence."""
     # In a shell of its own: whichever way it ends, the evidence comes after it.
     return StringCommand(
-        "(", command, ") || {", journal_of(unit, 20), ">&2; exit 1; }",
+        "(", command, ") || {", evidence_of(unit), ">&2; exit 1; }",
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pyinfra.context import ctx_host
 from fleet.kit.commands import Commands, fail, or_journal
 from fleet.kit.connection.prefix import UNIT_OPTIONS
 from fleet.kit.facts.jobs import AnyJob, FailedJobs, LoggedRun
-from fleet.kit.journal import journal_of
+from fleet.kit.journal import evidence_of
 from fleet.kit.on_host.common import size_text
 
 # Host to the unit that an operation waits for there, and that does without it.
@@ -97,7 +97,7 @@ def _told(unit: str) -> StringCommand:
     """
     name = QuoteString(unit)
     return StringCommand(
-        journal_of(unit, 20), '>&2; if [ "$(systemctl show --value -p Transient --', name,
+        evidence_of(unit), '>&2; if [ "$(systemctl show --value -p Transient --', name,
         ')" = yes ]; then systemctl reset-failed --', name, "; fi; exit 1",
     )  # fmt: skip
 

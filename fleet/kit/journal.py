@@ -20,3 +20,18 @@ def journal_of(unit: str, lines: int) -> StringCommand:
         ';; *) set -- "_SYSTEMD_INVOCATION_ID=$id" + "INVOCATION_ID=$id";; esac;',
         f'journalctl --no-pager -o cat -n {lines} "$@"; }}',
     )  # fmt: skip
+
+
+def evidence_of(unit: str) -> StringCommand:
+    """A command that prints the end of `unit`'s journal, and again what it said last by itself.
+
+    systemd has the last word in a journal ("Consumed 2 s CPU time"), and the last line of what a
+    step printed is taken for the reason of its failure.
+    """
+    name = QuoteString(unit)
+    return StringCommand(
+        "{", journal_of(unit, 20), "; id=$(systemctl show --value -p InvocationID --", name,
+        "2>/dev/null); said=$(journalctl -q --no-pager -o cat -n 1",
+        '"_SYSTEMD_INVOCATION_ID=$id" 2>/dev/null); [ -z "$said" ] ||',
+        "printf '%s: %s\\n'", name, '"$said"; }',
+    )  # fmt: skip

@@ -216,7 +216,10 @@ def _failed_step(state: State, host: Host) -> str:
         meta = data and data.operation_meta
         if meta and meta.is_complete() and not meta.did_succeed():
             names = ", ".join(state.op_meta[op_hash].names)
-            said = (meta.stderr_lines or [_trouble(host)])[-1]
+            lines = meta.stderr_lines or [_trouble(host)]
+            # Our own sentence, where there is one: evidence may come after it.
+            ours = [line for line in lines if line.startswith(f"{host.name}: ")]
+            said = (ours or lines)[-1]
             return f"{names}: {said.removeprefix(f'{host.name}: ')}".removesuffix(": ")
     return ""
 
