@@ -104,11 +104,13 @@ def _end(unit: str) -> StringCommand:
     name = QuoteString(unit)
     notes = [QuoteString(note_path(unit, reloaded=each)) for each in (False, True)]
     # What is not to be enabled says so, and what is only in memory cannot be.
-    stop = StringCommand(
-        "systemctl disable --quiet", name, "2>/dev/null; systemctl stop", name,
-        "&& { systemctl reset-failed --quiet", name, "2>/dev/null || true; } && rm -f", *notes,
+    return or_journal(
+        StringCommand(
+            "systemctl disable --quiet", name, "2>/dev/null; systemctl stop", name,
+            "&& { systemctl reset-failed --quiet", name, "2>/dev/null || true; } && rm -f", *notes,
+        ),
+        unit,
     )  # fmt: skip
-    return or_journal(stop, unit)
 
 
 def _reload(paths: Sequence[str]) -> list[str]:

@@ -70,6 +70,7 @@ from fleet.gateway.paths import (
 )
 from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
+from fleet.kit.connection.careful import Careful
 from fleet.kit.facts.apt import (
     AptHolder,
     ExistingFiles,
@@ -358,6 +359,10 @@ def plan(
         mock.patch.object(Host, "get_fact", get_fact),
         # What a step runs by itself, and not as one of its commands.
         mock.patch.object(Host, "run_shell_command", run_shell_command),
+        # Hosts are careful once a test of this process has opened an inventory.
+        mock.patch.object(
+            Careful, "aside", lambda it, command: run_shell_command(it.host, command)
+        ),
         mock.patch.object(run, "alone", each),
         _contexts(state),
     ):

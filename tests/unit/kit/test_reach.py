@@ -42,9 +42,11 @@ def port() -> Iterator[int]:
 
 
 @pytest.fixture
-def closed() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+def closed() -> Iterator[int]:
+    # Bound, so that nobody else gets it meanwhile, and not listening.
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield int(taken.getsockname()[1])
 
 
 @pytest.fixture
