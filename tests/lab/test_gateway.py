@@ -564,7 +564,7 @@ class TestManyHosts:
         assert "no other host would be left" in refused.stderr
         gateway.lab.ssh("gpu1", "systemctl stop backend")
         refused = gateway.fleet("undrain", INVENTORY, "gpu1", check=False)
-        assert refused.returncode == 1, "a host that does not answer got requests again"
+        assert refused.returncode == 2, "a host that does not answer got requests again"
         gateway.lab.ssh("gpu1", "systemctl start ollama")
         gateway.fleet("undrain", INVENTORY, "gpu1")
         gateway.fleet("undrain", INVENTORY, "gpu2", "--cold")

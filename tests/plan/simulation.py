@@ -351,6 +351,9 @@ def plan(
         quiet.append(f"{host.name.removeprefix('@fake/')}: {command.get_raw_value()}")
         return True, CommandOutput([])
 
+    def aside(connector: Careful, command: StringCommand) -> Any:
+        return run_shell_command(connector.host, command)
+
     inventory = inventory_of({f"@fake/{name}": declared for name, declared in hosts.items()})
     state = State(inventory, Config(DIFF=diff))
     state.current_deploy_filename = str(DEPLOY)
