@@ -6,6 +6,7 @@ from typing import Any
 
 from pyinfra import host, logger
 from pyinfra.api import FactBase, Host, deploy
+from pyinfra.api.exceptions import PyinfraError
 from pyinfra.context import ctx_host, ctx_state
 from pyinfra.facts.files import Directory
 from pyinfra.facts.server import LinuxDistribution
@@ -96,10 +97,14 @@ def outlook(fleet: Fleet) -> None:
 
 
 def _asked(name: str, fact: type[FactBase[Any]]) -> Any:
-    """What the gateway `name` answers; None where it is not connected in this run."""
+    """What the gateway `name` answers; None where it is not connected in this run, or no more."""
     state = ctx_state.get()  # type: ignore[no-untyped-call]
     gateway: Host = state.inventory.get_host(name)
     if gateway not in state.active_hosts:
         return None
-    with ctx_host.use(gateway):
-        return gateway.get_fact(fact)
+    try:
+        with ctx_host.use(gateway):
+            return gateway.get_fact(fact)
+    except PyinfraError:
+        # What is only told must not end the run of the hosts that are well.
+        return None

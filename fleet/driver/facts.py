@@ -171,7 +171,10 @@ class DrivenGpus(FactBase[tuple[DrivenGpu, ...]]):
             # nvidia-smi writes the domain with eight digits and in capitals, sysfs with four.
             DrivenGpu(index, parts[1], parts[3], parts[2].lower()[-12:])
             for parts in found
-            if len(parts) == 4 and (index := counted(parts[0])) is not None
+            if len(parts) == 4
+            and (index := counted(parts[0])) is not None
+            # Of a card that does not answer it writes `[Unknown Error]`.
+            and parts[1].startswith("GPU-")
         )
 
 

@@ -113,7 +113,7 @@ def _of_requests(me: FleetHost, fleet: Fleet, endpoints: list[str], look: Look) 
             yield f"requests through {gateway.name} are not known, which is not asked in this run"
             continue
         flying = sum(traffic.servers[endpoint] for endpoint in endpoints)
-        drained = ", drained there" if me.name in look(gateway.name, DrainedHosts) else ""
+        drained = ", drained there" if me.name in (look(gateway.name, DrainedHosts) or ()) else ""
         yield f"{flying} requests in flight through {gateway.name}{drained}"
 
 

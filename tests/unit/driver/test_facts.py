@@ -10,6 +10,8 @@ import pytest
 
 from fleet.driver import facts as gpu
 from fleet.driver.facts import (
+    DrivenGpu,
+    DrivenGpus,
     DriverState,
     DriverStateFact,
     Flavor,
@@ -158,3 +160,14 @@ class TestDriverState:
             stale_initramfs=True,
             held=frozenset({"nvidia-driver-cuda", "libnvidia-compute-580"}),
         )
+
+
+def test_card_that_does_not_answer_is_none_that_is_driven() -> None:
+    """Its UUID would be noted, and the note refused from then on."""
+    output = [
+        "0, GPU-5c4b3f5e-1111-2222-3333-444455556666, 00000000:17:00.0, NVIDIA H100",
+        "1, [Unknown Error], 00000000:65:00.0, [Unknown Error]",
+        "No devices were found",
+    ]
+    uuid = "GPU-5c4b3f5e-1111-2222-3333-444455556666"
+    assert DrivenGpus().process(output) == (DrivenGpu(0, uuid, "NVIDIA H100", "0000:17:00.0"),)
