@@ -535,7 +535,7 @@ class TestDeploys:
     def test_without_waiting(self, bare: Site) -> None:
         bare.lab.deploy()
         bare.forget_models()
-        bare.break_link({"path": bare.blob_path, "ranges": True, "rate": 20 * MB})
+        bare.break_link({"path": bare.blob_path, "ranges": True, "rate": 2 * MB})
         bare.lab.deploy("--data", "models_wait=False")
         assert bare.digest() is None, "it waited"
         bare.break_link()
