@@ -62,7 +62,7 @@ gateway = (
     },
 )
 all = (  # noqa: A001 - pyinfra's name for the data of every host
-    [host for host, _ in gpu[0] + gateway[0]],
+    list(dict.fromkeys(host for host, _ in gpu[0] + gateway[0])),
     {
         "ssh_user": _user,
         "ssh_key": _lab["ssh_key"],
