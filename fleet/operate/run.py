@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -109,7 +110,10 @@ def _new_log(inventory: Path) -> Path:
     folder = base / "llm-fleet"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"deploy-{inventory.stem}-"
-    for old in sorted(folder.glob(f"{name}*.log"))[: 1 - _LOGS_KEPT]:
+    # The rest of another inventory's name may begin as this one's does.
+    ours = re.compile(rf"{re.escape(name)}\d{{8}}T\d{{6}}-\d+\.log")
+    logs = sorted(path for path in folder.iterdir() if ours.fullmatch(path.name))
+    for old in logs[: 1 - _LOGS_KEPT]:
         old.unlink(missing_ok=True)
     log = folder / f"{name}{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     log.touch(mode=0o600)

@@ -168,13 +168,33 @@ def _running(*words: str) -> list[str]:
     return [line for line in lines if all(word in line for word in words)]
 
 
-def test_logs_are_kept_for_whoever_runs_it_alone(project: Project) -> None:
-    """... the newest twenty of them."""
+def test_logs_of_a_name_with_signs_are_its_own(project: Project) -> None:
+    """... when patterns of file names have a meaning for them, too."""
+    project.inventory = project.inventory.rename(project.root / "[a-z]*+.py")
     folder = project.root / "state" / "llm-fleet"
     project.run("", "--yes").log.unlink()
     for number in range(25):
-        (folder / f"deploy-site-{number:02}.log").touch()
+        (folder / f"deploy-[a-z]*+-20260101T0000{number:02}-1.log").touch()
+    other = folder / "deploy-bb-20260101T000000-1.log"
+    other.touch()
+    project.run("", "--yes")
+    assert other.exists()
+    assert len(list(folder.iterdir())) == 21
+
+
+def test_logs_are_kept_for_whoever_runs_it_alone(project: Project) -> None:
+    """... the newest twenty of them, and those of another inventory besides."""
+    folder = project.root / "state" / "llm-fleet"
+    project.run("", "--yes").log.unlink()
+    others = [
+        folder / f"deploy-{name}-20260101T000000-1.log" for name in ("site-eu", "sit", "my-site")
+    ]
+    for path in others:
+        path.touch()
+    for number in range(25):
+        (folder / f"deploy-site-20260101T0000{number:02}-{number}.log").touch()
     log = project.run("", "--yes").log
-    assert len(list(folder.iterdir())) == 20
+    assert len(set(folder.iterdir()) - {*others}) == 20
+    assert all(path.exists() for path in others)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert log.stat().st_mode & 0o777 == 0o600
