@@ -85,14 +85,18 @@ class Run:
                     child.answer(is_wanted(self.outcome))
 
     def need_told(self) -> None:
-        """Refuse to make anything of a run that has ended before it told of its hosts.
+        """Make nothing of what a run has not told: of hosts, where it broke and failed others.
 
         Raises:
-            FleetError: it has.
+            FleetError: it has ended before it told of any, or badly and says of none why.
         """
-        has_told = self.outcome.is_executed or self.outcome.is_planned or self.outcome.failed
-        if not has_told or (self.status and not self.outcome.failed):
+        outcome = self.outcome
+        has_told = outcome.is_executed or outcome.is_planned or outcome.failed
+        is_good = outcome.is_ended and not self.status
+        if not has_told or not (is_good or outcome.failed):
             raise FleetError(f"pyinfra ended with {self.status}; all that it said is in {self.log}")
+        if not outcome.is_ended:
+            outcome.lose(f"pyinfra ended early, see {self.log}")
 
 
 def ends_on_sigterm() -> None:

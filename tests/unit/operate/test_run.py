@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet.kit.errors import FleetError
+from fleet.operate import child
 from fleet.operate.outcome import HostOutcome, Outcome
 from tests.unit.operate.project import HERE, NOWHERE, Project, project
 
@@ -98,6 +100,40 @@ def test_a_host_without_a_connection_keeps_nobody_else_waiting(project: Project)
     assert failed.name == NOWHERE
     assert "Could not connect" in (failed.failed or "")
     assert not failed.is_connected
+
+
+@pytest.mark.parametrize("option", ["--yes", "--dry"])
+def test_a_run_that_breaks_tells_no_plan_and_no_end(project: Project, option: str) -> None:
+    """... and of nobody that nothing is to be changed: it was not planned to the end."""
+    project.names = (HERE, NOWHERE)
+    run = project.run(f"{THREE_STEPS}\nraise RuntimeError", option)
+    outcome = run.carry_out(lambda _: True)
+    assert {outcome.is_planned, outcome.is_executed, outcome.is_ended} == {False}
+    assert [host.name for host in outcome.failed] == [NOWHERE]
+    run.need_told()
+    assert of_here(outcome).failed == f"not known: pyinfra ended early, see {run.log}"
+
+
+@pytest.mark.parametrize("option", ["--yes", "--dry"])
+def test_a_run_tells_that_it_came_to_its_end(project: Project, option: str) -> None:
+    project.names = (HERE, NOWHERE)
+    run = project.run(THREE_STEPS, option)
+    assert run.carry_out(lambda _: True).is_ended
+    run.need_told()
+    assert of_here(run.outcome).failed is None
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_pyinfra_that_is_not_ours_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    """... as one that waits for its own question to be answered."""
+    monkeypatch.setattr(child, "_BEGINS", 60 if tells else 5)
+    (project.root / "config.py").write_text("")
+    run = project.run(THREE_STEPS if tells else 'server.shell(name="A", commands=["true"])')
+    with pytest.raises(FleetError, match=r"ran no config\.py of llm-fleet and was ended; all that"):
+        run.carry_out(lambda _: True)
+    assert not _running("pyinfra", str(project.inventory))
 
 
 def test_what_a_step_says_is_told(project: Project) -> None:
