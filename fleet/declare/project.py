@@ -1,12 +1,14 @@
 """Where the operator's files are; the product's own are in `PROJECT_ROOT`, a checkout or installed.
 
 An operator's directory has `inventory/`, `group_data/`, the secrets and the files that settings
-name. It is known by `config.py` and `deploy.py`, which pyinfra reads where it is run. A checkout is
-one; `fleet init` makes others.
+name. It is known by `config.py` and `deploy.py`, which pyinfra reads where it is run, and of which
+`config.py` imports the product: others deploy by pyinfra too. A checkout is one; `fleet init` makes
+others.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyinfra
@@ -14,7 +16,11 @@ import pyinfra
 from fleet.declare.fleet import PROJECT_ROOT
 from fleet.kit.errors import FleetError
 
-_MARKS = ("config.py", "deploy.py")
+_CONFIG, _DEPLOY = "config.py", "deploy.py"
+# What the starter's config.py has, or that of a checkout.
+_IMPORTS_US = re.compile(
+    r"^\s*(?:import|from)\s+(?:llm_fleet|fleet\.(?:capabilities|declare|kit))\b", re.MULTILINE
+)
 _entered: list[Path] = []
 
 
@@ -24,7 +30,9 @@ def enter() -> None:
 
 
 def project_of(inventory: Path | None) -> Path:
-    """The operator's directory: that of this process, else that of the file `inventory`.
+    """The operator's directory: that of the file `inventory`, else that of this process.
+
+    In a process of pyinfra's it is where that was started.
 
     Raises:
         FleetError: there is none, or pyinfra's command line was started elsewhere.
@@ -37,11 +45,22 @@ def project_of(inventory: Path | None) -> Path:
         return here
     folders = [here, *here.parents]
     if inventory is not None:
-        folders += inventory.resolve().parents
+        # A link to it is the operator's as well as what it leads to.
+        beside = inventory.parent.resolve()
+        folders = [beside, *beside.parents, *inventory.resolve().parents, *folders]
     for folder in [*folders, PROJECT_ROOT]:
-        if all((folder / name).is_file() for name in _MARKS) and not _is_installed(folder):
+        if _is_ours(folder) and not _is_installed(folder):
             return folder
     raise FleetError(f"{here}: no fleet's directory; run this in {_wanted()}")
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether pyinfra deploys this product there, and not what somebody else has written."""
+    try:
+        config = (folder / _CONFIG).read_text(errors="replace")
+    except OSError:
+        return False
+    return bool(_IMPORTS_US.search(config)) and (folder / _DEPLOY).is_file()
 
 
 def _is_installed(folder: Path) -> bool:

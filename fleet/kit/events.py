@@ -39,10 +39,11 @@ _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 def tell(event: str, host: Host | None = None, **details: Any) -> None:
     """Tell one event, if anybody listens.
 
-    Events: `connected`, `lost` (`reason`), `starts`, `done` (`changed`) and `error` (`operation`),
-    `restarts` (`unit`, `verb`), `says` (`text`, `level`), `would` (`operation`), `would restart`
-    (a `Restart`, and whom it `cuts_off`), `planned`, `failed` (`reason`), `left` (`text`: what an
-    interrupt leaves behind).
+    Events: first `begins` (pyinfra runs our `config.py`); `connected`, `lost` (`reason`),
+    `starts`, `done` (`changed`) and `error` (`operation`), `restarts` (`unit`, `verb`), `says`
+    (`text`, `level`), `would` (`operation`), `would restart` (a `Restart`, and whom it `cuts_off`),
+    `planned`, `failed` (`reason`), `left` (`text`: what an interrupt leaves behind); and last
+    `ended`, unless it broke.
     """
     if (number := os.environ.get(DESCRIPTOR)) is None:
         return
@@ -63,6 +64,7 @@ def tell_run(context: click.Context) -> None:
     """Have the run of pyinfra's command line `context` tell what it is at, if anybody listens."""
     if DESCRIPTOR not in os.environ:
         return
+    tell("begins")
     # It replaces sockets and threads of the standard library: only in a process of pyinfra's.
     from pyinfra_cli import cli  # noqa: PLC0415
 
@@ -156,14 +158,18 @@ class _Teller(BaseStateCallback):
         os.kill(os.getpid(), signal.SIGTERM)
 
     def end(self, state: State) -> None:
-        """Tell the plan of a dry run, and which hosts failed by what."""
+        """Tell the plan of a dry run, which hosts failed by what, and that it came to its end."""
         if not state.initialised:
             return
+        # By anything else it broke, and nobody knows what it would have done.
+        has_ended = isinstance(sys.exc_info()[1], SystemExit)
         is_dry = state.check_for_changes and not state.is_executing
-        if is_dry and not self._is_planned and state.active_hosts:
+        if has_ended and is_dry and not self._is_planned and state.active_hosts:
             self._plan(state)
         for name, reason in failures(state).items():
             tell("failed", state.inventory.get_host(name), reason=reason)
+        if has_ended:
+            tell("ended")
 
     def _plan(self, state: State) -> None:
         self._is_planned = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
+from fleet.kit.errors import FleetError
 from fleet.kit.events import DESCRIPTOR, GO_ON
 
+_BEGINS = 120  # seconds in which config.py, which pyinfra runs first, has to have told of itself
 _PATIENCE = 10  # seconds that an interrupted run gets to say what it leaves behind
 
 Event = dict[str, Any]
@@ -55,6 +58,11 @@ class Child(AbstractContextManager["Child"]):
         )
         os.close(theirs)
         self._events = os.fdopen(ours)
+        self._refusal = (
+            f"pyinfra in {project} ran no config.py of llm-fleet and was ended; all that it said "
+            f"is in {log}"
+        )
+        self._has_begun = False
         self._reader = threading.Thread(target=self._read, args=(log, show), daemon=True)
         self._reader.start()
 
@@ -68,10 +76,26 @@ class Child(AbstractContextManager["Child"]):
                 pipe.close()
 
     def events(self) -> Iterator[Event]:
-        """Each event as it comes, until the run has ended."""
+        """Each event as it comes, until the run has ended.
+
+        Raises:
+            FleetError: it does not tell that it begins: what runs is none of ours, and may wait
+                for an answer for ever.
+        """
+        if not self._has_begun:
+            self._has_begun = True
+            self._begin()
         for line in self._events:
             event: Event = json.loads(line)
             yield event
+
+    def _begin(self) -> None:
+        is_told = select.select([self._events], [], [], _BEGINS)[0]
+        line = self._events.readline() if is_told else ""
+        # Where it has ended already, that is told by its exit status.
+        if not is_told or (line and json.loads(line)["event"] != "begins"):
+            self.interrupt()
+            raise FleetError(self._refusal)
 
     def answer(self, goes_on: bool) -> None:
         """Answer the question that follows a plan; after that of a dry run, there is none."""

@@ -39,8 +39,8 @@ class Commands(click.Group):
     """A group whose commands end with 0 good, 1 findings, 2 could not tell, 130 interrupted.
 
     A command ends with findings by `context.exit(FINDINGS)`. A `FleetError` or a
-    `click.ClickException` that leaves it is why it could not tell: it is printed, without a
-    traceback.
+    `click.ClickException` that leaves it is why it could not tell, as is an `OSError`: it is
+    printed, without a traceback.
     """
 
     @override
@@ -69,5 +69,9 @@ class Commands(click.Group):
             status = COULD_NOT_TELL
         except FleetError as error:
             click.echo(f"Error: {error}", err=True)
+            status = COULD_NOT_TELL
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            click.echo(f"Error: {where}{error.strerror or error}", err=True)
             status = COULD_NOT_TELL
         sys.exit(status if isinstance(status, int) else GOOD)

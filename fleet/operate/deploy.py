@@ -73,7 +73,9 @@ def deploy(  # noqa: PLR0913, PLR0917 - an option each
         forces=force,
     )
     outcome = run.carry_out(lambda planned: not dry and _is_wanted(run.console, planned))
-    if outcome.is_executed or not outcome.is_planned:
+    # A plan that is declined ends as badly for pyinfra, and has told all.
+    is_declined = outcome.is_planned and outcome.is_ended and not (outcome.is_executed or dry)
+    if not is_declined:
         run.need_told()
     if as_json:
         print_json("deploy", _report(outcome, run, dry=dry))

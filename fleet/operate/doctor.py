@@ -64,7 +64,7 @@ def doctor(  # noqa: PLR0913, PLR0917 - an option each
       fleet doctor inventory/prod.py gpu1.example.internal --verbose
     """
     state, fleet = open_asked(inventory)
-    found = examine(state, fleet, chosen_hosts(fleet, hosts), timeout)
+    found = examine(state, fleet, chosen_hosts(fleet, hosts, or_groups=True), timeout)
     if as_json:
         click.echo(json.dumps(_as_object(found), indent=2))
     else:

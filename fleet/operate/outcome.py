@@ -19,7 +19,8 @@ class HostOutcome:
     `restarted` are units, `would_restart` has for each the fields of a `Restart`, and whom it
     `cuts_off`, in words. `failed` is why, `seconds` how long the run
     took until the host was done. `at` is the operation that it is at, `said` its latest line, and
-    `remarks` what was said to whoever deploys.
+    `remarks` what was said to whoever deploys. Unless it `is_known`, nobody
+    can say what came of it.
     """
 
     name: str
@@ -33,6 +34,7 @@ class HostOutcome:
     at: str = ""
     said: str = ""
     is_connected: bool = False
+    is_known: bool = True
 
     def planned(self) -> dict[str, Any]:
         """What a deploy would do to it, or why that is not known."""
@@ -90,12 +92,13 @@ class HostOutcome:
 class Outcome:
     """All hosts of a run, in the inventory's order.
 
-    `is_planned` is whether it has told a plan, `is_executed` whether it began to carry it out.
+    `is_planned` is whether it has told a plan, `is_executed` whether it began to carry it out,
+    `is_ended` whether it came to its end.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
         self._hosts = {name: HostOutcome(name) for name in names}
-        self.is_planned = self.is_executed = False
+        self.is_planned = self.is_executed = self.is_ended = False
 
     def __iter__(self) -> Iterator[HostOutcome]:
         """Iterate over the hosts."""
@@ -105,6 +108,7 @@ class Outcome:
         """Take in an event that came `now` seconds after the start; the host that it is about."""
         self.is_planned = self.is_planned or event["event"] == "planned"
         self.is_executed = self.is_executed or event["event"] == "starts"
+        self.is_ended = self.is_ended or event["event"] == "ended"
         host = self._hosts.get(event.get("host", ""))
         if host is None:
             return None
@@ -113,9 +117,15 @@ class Outcome:
         host.take(event)
         return host
 
+    def lose(self, reason: str) -> None:
+        """Of every host without a failure of its own, note that nobody knows, and why."""
+        for host in self:
+            if host.failed is None:
+                host.failed, host.is_known = f"not known: {reason}", False
+
     @property
     def failed(self) -> list[HostOutcome]:
-        """The hosts that failed, or were refused, or could not be reached."""
+        """The hosts that failed, were refused, could not be reached, or are not known."""
         return [host for host in self if host.failed is not None]
 
 

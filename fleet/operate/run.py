@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -84,14 +85,18 @@ class Run:
                     child.answer(is_wanted(self.outcome))
 
     def need_told(self) -> None:
-        """Refuse to make anything of a run that has ended before it told of its hosts.
+        """Make nothing of what a run has not told: of hosts, where it broke and failed others.
 
         Raises:
-            FleetError: it has.
+            FleetError: it has ended before it told of any, or badly and says of none why.
         """
-        has_told = self.outcome.is_executed or self.outcome.is_planned or self.outcome.failed
-        if not has_told or (self.status and not self.outcome.failed):
+        outcome = self.outcome
+        has_told = outcome.is_executed or outcome.is_planned or outcome.failed
+        is_good = outcome.is_ended and not self.status
+        if not has_told or not (is_good or outcome.failed):
             raise FleetError(f"pyinfra ended with {self.status}; all that it said is in {self.log}")
+        if not outcome.is_ended:
+            outcome.lose(f"pyinfra ended early, see {self.log}")
 
 
 def ends_on_sigterm() -> None:
@@ -109,7 +114,10 @@ def _new_log(inventory: Path) -> Path:
     folder = base / "llm-fleet"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = f"deploy-{inventory.stem}-"
-    for old in sorted(folder.glob(f"{name}*.log"))[: 1 - _LOGS_KEPT]:
+    # The rest of another inventory's name may begin as this one's does.
+    ours = re.compile(rf"{re.escape(name)}\d{{8}}T\d{{6}}-\d+\.log")
+    logs = sorted(path for path in folder.iterdir() if ours.fullmatch(path.name))
+    for old in logs[: 1 - _LOGS_KEPT]:
         old.unlink(missing_ok=True)
     log = folder / f"{name}{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.log"
     log.touch(mode=0o600)

@@ -103,7 +103,7 @@ def plan(outcome: Outcome) -> Iterator[Text]:
     """What a deploy would do, a paragraph a host; those without a change are one line together."""
     for host in outcome:
         if host.failed is not None:
-            yield _headed(host, ("cannot be deployed: ", "red"), host.failed)
+            yield _failed(host, ("cannot be deployed: ", "red"))
         elif host.would:
             yield _headed(host, ("would change", "yellow"), f" {len(host.would)}:")
             yield from (Text(f"    {operation}") for operation in host.would)
@@ -122,7 +122,7 @@ def summary(outcome: Outcome) -> Iterator[Text]:
     quiet = [host.name for host in outcome if host.failed is None and not host.changed]
     for host in failed[:_MOST_HOSTS]:
         took = f" after {duration(host.seconds)}" if host.is_connected else ""
-        yield _headed(host, (f"FAILED{took}: ", "bold red"), host.failed or "")
+        yield _failed(host, (f"FAILED{took}: ", "bold red"))
     yield from _more(failed, "failed")
     for host in changed[:_MOST_HOSTS]:
         yield _headed(host, ("changed: ", "green"), _did(host))
@@ -142,6 +142,10 @@ def _did(host: HostOutcome) -> str:
     more = f" and {len(host.changed) - _FEW} more" if len(host.changed) > _FEW else ""
     restarted = f"; restarted {', '.join(host.restarted)}" if host.restarted else ""
     return f"{', '.join(host.changed[:_FEW])}{more}{restarted} ({duration(host.seconds)})"
+
+
+def _failed(host: HostOutcome, head: tuple[str, str]) -> Text:
+    return _headed(host, head if host.is_known else ("", ""), host.failed or "")
 
 
 def _headed(host: HostOutcome, head: tuple[str, str], text: str) -> Text:

@@ -89,7 +89,7 @@ def status(
       fleet status inventory/prod.py --json | jq '.hosts[].findings'
     """
     state, fleet = open_asked(inventory)
-    rows = look_at(state, fleet, chosen_hosts(fleet, hosts), connect_timeout)
+    rows = look_at(state, fleet, chosen_hosts(fleet, hosts, or_groups=True), connect_timeout)
     if as_json:
         click.echo(json.dumps(_as_object(rows), indent=2))
     else:

@@ -99,6 +99,7 @@ def verify(
     if options["check_report"]:
         _check(options["check_report"], inventory)
         return
+    _refuse_unwritable(options["html"], options["junit"])
     found = _run(
         [*_files(capabilities), f"--inventory={inventory}", *_asked(names, options)],
         as_json=options["as_json"],
@@ -114,6 +115,21 @@ def checked_capabilities() -> list[str]:
     """The capabilities of which something is claimed."""
     found = {path.stem.removeprefix("test_") for path in CHECKS.glob("test_*.py")}
     return sorted(found - {_REACH})
+
+
+def _refuse_unwritable(html: Path | None, junit: Path | None) -> None:
+    """Refuse a file that cannot be written before the checks, which take their time, are run."""
+    for option, path in (("--html", html), ("--junit", junit)):
+        if path is None:
+            continue
+        # pytest makes the directories of its own.
+        above = path.parents if path is junit else path.parents[:1]
+        folder = next((item for item in above if item.exists()), path.parent)
+        if not folder.is_dir():
+            raise FleetError(f"{option} {path}: {folder}: no such directory")
+        target = path if path.exists() else folder
+        if not os.access(target, os.W_OK):
+            raise FleetError(f"{option} {path}: {target}: cannot be written to")
 
 
 def _files(capabilities: Sequence[str]) -> list[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import platform
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 
 from fleet.declare.fleet import Fleet
+from fleet.kit.connection.lock import who
 from fleet.version import version
 
 from .outcomes import Outcome, outcome_of
@@ -128,7 +127,7 @@ def to_object(
         "inventory": str(inventory),
         "llm_fleet": version(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "by": f"{getpass.getuser()}@{platform.node()}",
+        "by": who(),
         "counts": counts,
         "hosts": {
             host.name: {"groups": sorted(host.groups), **records.get(host.name, {})}

@@ -54,6 +54,18 @@ def test_what_is_reached_comes_first_and_the_rest_as_in_the_source() -> None:
 
 
 @pytest.mark.usefixtures("own_secrets")
+def test_who_ran_it_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... as in a container whose user id no file has."""
+
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 4711")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    found = to_object([], {}, fleet_of({"gpu1": GPU}), Path("inventory/prod.py"))
+    assert found["by"].startswith("somebody@")
+
+
+@pytest.mark.usefixtures("own_secrets")
 def test_object_has_what_its_page_tells() -> None:
     fleet = fleet_of({"gpu1": GPU, "edge": EDGE})
     reports = [

@@ -18,21 +18,22 @@ def site(tmp_path: Path) -> Path:
     return made(tmp_path / "site")
 
 
-def made(folder: Path) -> Path:
+def made(folder: Path, config: str = "import llm_fleet\n") -> Path:
     (folder / "inventory").mkdir(parents=True)
-    for name in ("config.py", "deploy.py"):
-        (folder / name).touch()
+    (folder / "config.py").write_text(config)
+    (folder / "deploy.py").touch()
     return folder
 
 
-def test_where_the_process_is_comes_first(
+def test_where_the_inventory_is_comes_first(
     site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """... as it does for pyinfra; then where the inventory is, then the checkout."""
+    """... then where the process is, then the checkout."""
     other = made(tmp_path / "other") / "inventory" / "prod.py"
     for folder in (site, site / "inventory"):
         monkeypatch.chdir(folder)
-        assert project_of(other) == site
+        assert project_of(other) == other.parents[1]
+        assert project_of(tmp_path / "hosts.py") == site
         assert project_of(None) == site
     monkeypatch.chdir(tmp_path)
     assert project_of(other) == other.parents[1]
@@ -41,6 +42,37 @@ def test_where_the_process_is_comes_first(
     (site / "config.py").unlink()
     monkeypatch.chdir(site)
     assert project_of(None) == PROJECT_ROOT
+
+
+def test_a_link_is_where_it_lies(site: Path, tmp_path: Path) -> None:
+    """... and where it leads to, when nobody's directory has it."""
+    inventory = made(tmp_path / "other") / "inventory" / "prod.py"
+    inventory.touch()
+    for folder, found in ((site, site), (tmp_path, inventory.parents[1])):
+        link = folder / "linked.py"
+        link.symlink_to(inventory)
+        assert project_of(link) == found
+
+
+@pytest.mark.parametrize(
+    "config", ["", "from pyinfra import config\n", "# import llm_fleet\n", "import fleetctl\n"]
+)
+def test_another_project_of_pyinfra_is_not_ours(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+) -> None:
+    """... or its deploy.py would be executed on our hosts."""
+    foreign = made(tmp_path / "foreign", config)
+    for folder in (foreign, foreign / "inventory"):
+        monkeypatch.chdir(folder)
+        assert project_of(site / "inventory" / "prod.py") == site
+        assert project_of(foreign / "inventory" / "prod.py") == PROJECT_ROOT
+        assert project_of(None) == PROJECT_ROOT
+
+
+@pytest.mark.parametrize("config", ["config.py", "fleet/operate/starter/config.py"])
+def test_ours_are_known(tmp_path: Path, config: str) -> None:
+    folder = made(tmp_path / "ours", (PROJECT_ROOT / config).read_text())
+    assert project_of(folder / "inventory" / "prod.py") == folder
 
 
 def test_installed_product_is_nobodys_directory(

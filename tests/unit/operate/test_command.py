@@ -20,6 +20,8 @@ def asked(context: click.Context, how: str) -> None:
     ends = {
         "refuses": click.ClickException("no such key"),
         "knows nothing": FleetError("gpu1: no connection"),
+        "cannot read": PermissionError(13, "Permission denied", "/etc/x"),
+        "cannot say where": OSError("no file"),
         "is interrupted": KeyboardInterrupt(),
     }
     if how in ends:
@@ -33,6 +35,8 @@ def asked(context: click.Context, how: str) -> None:
         ("finds", 1, ""),
         ("refuses", 2, "no such key"),
         ("knows nothing", 2, "gpu1: no connection"),
+        ("cannot read", 2, "Error: /etc/x: Permission denied\n"),
+        ("cannot say where", 2, "Error: no file\n"),
         ("is interrupted", 130, "interrupted"),
         ("--no-such", 2, "No such option"),
     ],

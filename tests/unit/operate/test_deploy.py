@@ -43,8 +43,8 @@ FAILS = [
 class Told:
     """Stands for the child whose events these are; after a plan only a yes brings more of them."""
 
-    def __init__(self, events: list[Event], status: int) -> None:
-        self._events, self._status = events, status
+    def __init__(self, events: list[Event], status: int, *, ends: bool = True) -> None:
+        self._events, self._status, self._ends = events, status, ends
         self.answers: list[bool] = []
 
     def __enter__(self) -> Told:
@@ -57,7 +57,9 @@ class Told:
         for item in self._events:
             yield item
             if self.answers and not self.answers[-1]:
-                return
+                break
+        if self._ends:
+            yield {"event": "ended"}
 
     def answer(self, goes_on: bool) -> None:
         self.answers.append(goes_on)
@@ -94,10 +96,11 @@ class Command:
         *arguments: str,
         status: int = 0,
         answer: str | None = None,
+        ends: bool = True,
     ) -> Result:
         def child(words: list[str], _: Path, environment: dict[str, str], *__: object) -> Told:
             self.arguments, self.environment = words, environment
-            return Told(events, status)
+            return Told(events, status, ends=ends)
 
         self._patch.setattr(run_module, "Child", child)
         if answer is not None:
@@ -212,6 +215,32 @@ def test_a_run_that_tells_nothing_is_no_success(
     result = fleet(name, events, HERE, *options, status=status)
     assert result.exit_code == 2
     assert f"pyinfra ended with {status}; all that it said is in /" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["deploy", "--yes"], ["deploy", "--dry"], ["drift"]])
+def test_of_a_run_that_breaks_nothing_is_made_up(fleet: Command, arguments: list[str]) -> None:
+    """... when one host has failed, either: of the other it is not known what came of it."""
+    name, *options = arguments
+    result = fleet(name, UNREACHED[:1], *options, status=1, ends=False)
+    assert result.exit_code == (1 if name == "deploy" else 2)
+    assert "Nothing" not in result.stdout
+    [line] = [line for line in result.stdout.splitlines() if line.startswith(HERE)]
+    assert line.startswith(f"{HERE}  not known: pyinfra ended early, see /")
+    host = as_json(fleet(name, UNREACHED[:1], *options, "--json", ends=False))["hosts"][HERE]
+    assert host["failed" if name == "deploy" else "not_known"] == line.removeprefix(f"{HERE}  ")
+
+
+@pytest.mark.parametrize("events", [PLAN, [*PLAN, *CHANGES]])
+def test_a_run_that_breaks_after_its_plan_is_no_success(
+    fleet: Command, events: list[Event]
+) -> None:
+    """... whatever it ends with; a dry run has told its plan last."""
+    for options in ({"answer": "y\n"}, {}):
+        result = fleet(
+            "deploy", events, HERE, *([] if options else ["--dry"]), ends=False, **options
+        )
+        assert result.exit_code == 2
+        assert "pyinfra ended with 0; all that it said is in /" in result.stderr
 
 
 @pytest.mark.parametrize(

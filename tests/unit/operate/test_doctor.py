@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.capability import Capability
-from fleet.declare.fleet import Fleet
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.preflight import Line, UnansweredError, Verdict, fail, not_checked, ok, warn
 from fleet.kit.errors import FleetError
 from fleet.operate import doctor
@@ -77,6 +77,22 @@ def test_what_is_well_is_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert "debian 13" not in output
     assert max(map(len, output.splitlines())) <= 80
     assert "debian 13" in run(monkeypatch, tmp_path, found, "--verbose").output
+
+
+def test_a_group_stands_for_its_hosts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "prod.py"
+    path.write_text('gpu = ["gpu1", "gpu2"]\nother = [("o1", {"docker_enabled": True})]\n')
+    asked: list[str] = []
+
+    def examine(_: Any, __: Any, hosts: list[FleetHost], ___: Any) -> dict[str, doctor.Lines]:
+        asked.extend(host.name for host in hosts)
+        return {"gpu1": WELL}
+
+    monkeypatch.setattr(doctor, "examine", examine)
+    commands = Commands(commands=[doctor.doctor])
+    result = CliRunner().invoke(commands, ["doctor", str(path), "gpu"], obj=CAPABILITIES)
+    assert result.exit_code == 0, result.output
+    assert asked == ["gpu1", "gpu2"]
 
 
 def test_json(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

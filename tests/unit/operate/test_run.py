@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet.kit.errors import FleetError
+from fleet.operate import child
 from fleet.operate.outcome import HostOutcome, Outcome
 from tests.unit.operate.project import HERE, NOWHERE, Project, project
 
@@ -100,6 +102,40 @@ def test_a_host_without_a_connection_keeps_nobody_else_waiting(project: Project)
     assert not failed.is_connected
 
 
+@pytest.mark.parametrize("option", ["--yes", "--dry"])
+def test_a_run_that_breaks_tells_no_plan_and_no_end(project: Project, option: str) -> None:
+    """... and of nobody that nothing is to be changed: it was not planned to the end."""
+    project.names = (HERE, NOWHERE)
+    run = project.run(f"{THREE_STEPS}\nraise RuntimeError", option)
+    outcome = run.carry_out(lambda _: True)
+    assert {outcome.is_planned, outcome.is_executed, outcome.is_ended} == {False}
+    assert [host.name for host in outcome.failed] == [NOWHERE]
+    run.need_told()
+    assert of_here(outcome).failed == f"not known: pyinfra ended early, see {run.log}"
+
+
+@pytest.mark.parametrize("option", ["--yes", "--dry"])
+def test_a_run_tells_that_it_came_to_its_end(project: Project, option: str) -> None:
+    project.names = (HERE, NOWHERE)
+    run = project.run(THREE_STEPS, option)
+    assert run.carry_out(lambda _: True).is_ended
+    run.need_told()
+    assert of_here(run.outcome).failed is None
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_pyinfra_that_is_not_ours_is_ended(
+    project: Project, monkeypatch: pytest.MonkeyPatch, tells: bool
+) -> None:
+    """... as one that waits for its own question to be answered."""
+    monkeypatch.setattr(child, "_BEGINS", 60 if tells else 5)
+    (project.root / "config.py").write_text("")
+    run = project.run(THREE_STEPS if tells else 'server.shell(name="A", commands=["true"])')
+    with pytest.raises(FleetError, match=r"ran no config\.py of llm-fleet and was ended; all that"):
+        run.carry_out(lambda _: True)
+    assert not _running("pyinfra", str(project.inventory))
+
+
 def test_what_a_step_says_is_told(project: Project) -> None:
     steps = """
     @operation()
@@ -168,13 +204,33 @@ def _running(*words: str) -> list[str]:
     return [line for line in lines if all(word in line for word in words)]
 
 
-def test_logs_are_kept_for_whoever_runs_it_alone(project: Project) -> None:
-    """... the newest twenty of them."""
+def test_logs_of_a_name_with_signs_are_its_own(project: Project) -> None:
+    """... when patterns of file names have a meaning for them, too."""
+    project.inventory = project.inventory.rename(project.root / "[a-z]*+.py")
     folder = project.root / "state" / "llm-fleet"
     project.run("", "--yes").log.unlink()
     for number in range(25):
-        (folder / f"deploy-site-{number:02}.log").touch()
+        (folder / f"deploy-[a-z]*+-20260101T0000{number:02}-1.log").touch()
+    other = folder / "deploy-bb-20260101T000000-1.log"
+    other.touch()
+    project.run("", "--yes")
+    assert other.exists()
+    assert len(list(folder.iterdir())) == 21
+
+
+def test_logs_are_kept_for_whoever_runs_it_alone(project: Project) -> None:
+    """... the newest twenty of them, and those of another inventory besides."""
+    folder = project.root / "state" / "llm-fleet"
+    project.run("", "--yes").log.unlink()
+    others = [
+        folder / f"deploy-{name}-20260101T000000-1.log" for name in ("site-eu", "sit", "my-site")
+    ]
+    for path in others:
+        path.touch()
+    for number in range(25):
+        (folder / f"deploy-site-20260101T0000{number:02}-{number}.log").touch()
     log = project.run("", "--yes").log
-    assert len(list(folder.iterdir())) == 20
+    assert len(set(folder.iterdir()) - {*others}) == 20
+    assert all(path.exists() for path in others)
     assert folder.stat().st_mode & 0o777 == 0o700
     assert log.stat().st_mode & 0o777 == 0o600

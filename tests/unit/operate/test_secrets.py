@@ -38,8 +38,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         'gpu = gateway = [("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"], '
         '"gateway_tls": "private-ca"})]\n'
     )
-    for name in ("config.py", "deploy.py"):
-        (root / name).touch()
+    (root / "config.py").write_text("import llm_fleet\n")
+    (root / "deploy.py").touch()
     store = root / ".secrets" / "prod"
     store.mkdir(parents=True, mode=0o700)
     for name in ("gateway_key_team-a", "store_id"):

@@ -107,6 +107,12 @@ def test_one_host_is_told_of_by_its_gateway(
     assert run(monkeypatch, inventory, GPU1, dead=("edge",)).exit_code == 0
 
 
+def test_a_group_stands_for_its_hosts(monkeypatch: pytest.MonkeyPatch, inventory: Path) -> None:
+    result = run(monkeypatch, inventory, "gpu", "--json")
+    assert result.exit_code == 0, result.output
+    assert [host["name"] for host in json.loads(result.output)["hosts"]] == [GPU1, "gpu2"]
+
+
 def test_finding(monkeypatch: pytest.MonkeyPatch, inventory: Path) -> None:
     result = run(monkeypatch, inventory, answers={**GOOD, "/api/version": ""})
     assert result.exit_code == 1

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 from fleet.cli import main
 from fleet.declare.fleet import PROJECT_ROOT
+from fleet.operate import verify
 from fleet.operate.verify import checked_capabilities
 
 FLEET = [Path(sys.executable).with_name("fleet")]
@@ -88,6 +89,37 @@ def test_what_cannot_be_done_is_refused(dead: Path, arguments: list[str], said: 
     result = CliRunner().invoke(main, ["verify", str(dead), *arguments])
     assert result.exit_code == 2
     assert said in result.output
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "said"),
+    [
+        ("--html", "none/report.html", "none: no such directory"),
+        ("--html", "file/report.html", "file: no such directory"),
+        ("--html", "closed/report.html", "closed: cannot be written to"),
+        ("--html", "kept.html", "kept.html: cannot be written to"),
+        ("--junit", "file/junit.xml", "file: no such directory"),
+        ("--junit", "closed/of/pytest/junit.xml", "closed: cannot be written to"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_checks(
+    dead: Path, monkeypatch: pytest.MonkeyPatch, option: str, path: str, said: str
+) -> None:
+    folder = dead.parent
+
+    def access(path: str | Path, mode: int) -> bool:
+        # Whoever runs this may be root, who is refused by no mode.
+        return mode != os.W_OK or Path(path).name not in {"closed", "kept.html"}
+
+    monkeypatch.setattr(verify, "_run", lambda *_, **__: pytest.fail("checks have run"))
+    monkeypatch.setattr(os, "access", access)
+    for name in ("file", "kept.html"):
+        (folder / name).touch()
+    (folder / "closed").mkdir()
+    result = CliRunner().invoke(main, ["verify", str(dead), option, str(folder / path)])
+    assert result.exit_code == 2, result.output
+    assert result.output == f"Error: {option} {folder / path}: {folder / said}\n"
+    assert not (folder / "none").exists()
 
 
 def test_a_name_of_nobody_is_refused(dead: Path) -> None:
