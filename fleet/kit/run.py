@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from weakref import WeakKeyDictionary
 
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
-from paramiko import SSHException
 from pyinfra import host, logger, state
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
@@ -18,6 +17,7 @@ from pyinfra.context import ctx_host, ctx_state
 
 from fleet.kit.commands import Commands, fail
 from fleet.kit.connection.careful import Careful
+from fleet.kit.connection.losable import LOSS, words_of
 from fleet.kit.errors import FleetError
 from fleet.kit.refuse import refused
 
@@ -103,8 +103,8 @@ def _lock_all(state: State) -> None:
             )
         except ConnectError as error:
             _LOCKS[item] = error
-        except (OSError, SSHException) as error:
-            _LOCKS[item] = ConnectError(f"the host cannot be locked: {error}")
+        except LOSS as error:
+            _LOCKS[item] = ConnectError(f"the host cannot be locked: {words_of(error)}")
 
 
 @operation()
@@ -141,7 +141,7 @@ def locked(hosts: Iterable[Host]) -> Iterator[None]:
     """Hold the locks of `hosts`, for a command that is no deploy and changes something.
 
     Raises:
-        FleetError: another run has one of them.
+        FleetError: another run has one of them, or one cannot be locked.
     """
     held: list[Careful] = []
     try:
@@ -149,12 +149,19 @@ def locked(hosts: Iterable[Host]) -> Iterator[None]:
             connector = host.connector
             if isinstance(connector, Careful):
                 held.append(connector)
-                if other := connector.hold():
+                try:
+                    other = connector.hold()
+                except LOSS as error:
+                    why = words_of(error)
+                    raise FleetError(f"{host.name}: the host cannot be locked: {why}") from None
+                if other:
                     raise FleetError(f"{host.name}: another deploy is at work there: by {other}")
         yield
     finally:
         for connector in held:
-            connector.let_go()
+            # Where the connection is lost, nothing is held.
+            with suppress(*LOSS):
+                connector.let_go()
 
 
 def failures(state: State) -> dict[str, str]:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +55,8 @@ class Storage(Protocol):
     def locked(self) -> AbstractContextManager[None]:
         """Nobody else of this machine writes meanwhile."""
 
-    def clear(self) -> None:
-        """Remove everything."""
+    def clear(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Remove the secrets `names`, and what tells of a store without any; which files stay."""
 
 
 class PlainFiles:
@@ -99,7 +99,9 @@ class PlainFiles:
             temporary.rename(self.place(name))
 
     def keep(self, name: str, value: str) -> str:
-        with self._temporary(name, value) as temporary:
+        # Whoever moves secrets is not to miss this one: without a directory nobody can wait.
+        self.root.mkdir(mode=self._mode, parents=True, exist_ok=True)
+        with self.locked(), self._temporary(name, value) as temporary:
             try:
                 # Fails when another deploy was first: its value counts.
                 os.link(temporary, self.place(name))
@@ -120,22 +122,37 @@ class PlainFiles:
         descriptor = os.open(self.root, os.O_RDONLY)
         try:
             self._wait_for(descriptor)
+            if not os.fstat(descriptor).st_nlink:
+                raise FleetError(
+                    f"{self.root}: another command has moved these secrets meanwhile; run again"
+                )
             self._is_locked = True
             yield
         finally:
             self._is_locked = False
             os.close(descriptor)
 
-    def clear(self) -> None:
+    def clear(self, names: Iterable[str]) -> tuple[str, ...]:
         if not self.root.is_dir():
-            return
+            return ()
         with self.locked():
-            for path in self.root.iterdir():
-                # Below it may be the store of an inventory in a folder of this one's name.
-                if path.is_file():
-                    path.unlink()
-        if not any(self.root.iterdir()):
-            self.root.rmdir()
+            for name in names:
+                self.place(name).unlink(missing_ok=True)
+                # What a run that was killed while it wrote the secret left: nobody else writes.
+                cut_short = re.compile(re.escape(f".{name}.") + "[a-z0-9_]{8}")
+                for path in self.root.iterdir():
+                    if cut_short.fullmatch(path.name):
+                        path.unlink()
+            if not self.names():
+                self._forget()
+            # Below it may be the store of an inventory in a folder of this one's name.
+            left = tuple(sorted(path.name for path in self.root.iterdir() if path.is_file()))
+            if not any(self.root.iterdir()):
+                self.root.rmdir()
+        return left
+
+    def _forget(self) -> None:
+        """Remove what is there beside secrets, and of no use without one."""
 
     def _encoded(self, value: str) -> bytes:
         return value.encode()
@@ -212,6 +229,10 @@ class AgeFiles(PlainFiles):
         age.recipients_of(self.recipients)
 
     @override
+    def _forget(self) -> None:
+        self.recipients.unlink(missing_ok=True)
+
+    @override
     def _encoded(self, value: str) -> bytes:
         return age.encrypted(value, age.recipients_of(self.recipients))
 
@@ -262,8 +283,9 @@ class FromCommand:
     def locked(self) -> Iterator[None]:
         yield
 
-    def clear(self) -> None:
+    def clear(self, names: Iterable[str]) -> tuple[str, ...]:
         self.root.unlink()
+        return ()
 
     def _given(self) -> dict[str, str]:
         if self._values is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fleet.kit import age
 from fleet.kit.errors import FleetError
@@ -60,8 +61,15 @@ def set_up_command(store: FromCommand, command: str, sources: Sequence[Storage])
     _write(store.root, f"{command}\n")
 
 
-def move(source: Storage, target: Storage) -> int:
-    """Have in `target` whatever `source` has, and remove it there; how many secrets that were.
+class Moved(NamedTuple):
+    """How many secrets were moved, and which files, of none of them, are still where those were."""
+
+    number: int
+    left: tuple[Path, ...]
+
+
+def move(source: Storage, target: Storage) -> Moved:
+    """Have in `target` whatever `source` has, and remove there what can be read back.
 
     Raises:
         FleetError: `target` has another value of one; nothing is removed then.
@@ -74,8 +82,8 @@ def move(source: Storage, target: Storage) -> int:
                 f"{', '.join(others)}: in {source.root} and in {target.root} with different "
                 "values; remove the wrong ones and run this again"
             )
-        source.clear()
-    return len(values)
+        left = source.clear(values)
+    return Moved(len(values), tuple(source.root / name for name in left))
 
 
 def _kept(target: Storage, name: str, value: str) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -102,11 +102,14 @@ def remove(  # noqa: PLR0913 - an option each
             click.echo("\n".join(plan.lines(name)))
     going = [item for item in leaving if plans[item.name].goes]
     if not dry and going:
-        _ask(going, is_sure=yes)
-        if not at_once:
-            _retire(context, inventory, fleet, going, leaving)
-        state, fleet = open_asked(inventory)
-        _remove(state, fleet, [fleet[item.name] for item in going], fates, plans)
+        if not yes:
+            _ask({item.name: plans[item.name] for item in going}, is_shown=not as_json)
+        with _telling_who_is_idle(inventory, plans) as retired:
+            if not at_once:
+                for name in _retire(context, inventory, fleet, going, leaving):
+                    retired.add(name)
+            state, fleet = open_asked(inventory)
+            _remove(state, fleet, [fleet[item.name] for item in going], fates, plans)
     _tell(plans, as_json=as_json, dry=dry)
     if any(plan.failed for plan in plans.values()):
         context.exit(COULD_NOT_TELL)
@@ -114,14 +117,34 @@ def remove(  # noqa: PLR0913 - an option each
         context.exit(FINDINGS)
 
 
-def _ask(going: Sequence[FleetHost], *, is_sure: bool) -> None:
-    if is_sure:
-        return
+def _ask(going: Mapping[str, Plan], *, is_shown: bool) -> None:
     if not sys.stdin.isatty():
         raise FleetError("nobody can be asked here, and nothing was changed; --yes if it is meant")
-    names = ", ".join(item.name for item in going)
+    for name, plan in () if is_shown else going.items():
+        click.echo("\n".join(plan.lines(name)), err=True)
+    names = ", ".join(going)
     if not click.confirm(f"Remove this from {names}?", err=True):
         raise FleetError("nothing was changed")
+
+
+@contextlib.contextmanager
+def _telling_who_is_idle(inventory: Path, plans: dict[str, Plan]) -> Iterator[set[str]]:
+    """Say of each host in what this yields that nobody calls it any more, if it is not removed."""
+
+    def words(name: str) -> str:
+        return (
+            f"{name} is drained, and gets no requests: run this again, or `fleet undrain "
+            f"{inventory} {name}`"
+        )
+
+    retired: set[str] = set()
+    try:
+        yield retired
+    except FleetError as error:
+        raise FleetError("; ".join([str(error), *map(words, sorted(retired))])) from None
+    for name in sorted(retired):
+        if plans[name].failed and not plans[name].removed:
+            click.echo(words(name), err=True)
 
 
 def _retire(
@@ -130,8 +153,8 @@ def _retire(
     fleet: Fleet,
     going: Sequence[FleetHost],
     leaving: Sequence[FleetHost],
-) -> None:
-    """Have nobody who stays call the servers of those who go."""
+) -> Iterator[str]:
+    """Have nobody who stays call the servers of those who go; the name of each that is drained."""
     names = {item.name for item in leaving}
     serving = {server.host.name for server in fleet.servers()}
     called = [
@@ -150,6 +173,7 @@ def _retire(
                 raise FleetError(
                     f"{words}; nothing was removed, --at-once removes without it"
                 ) from None
+        yield name
 
 
 def _connect(state: State, hosts: Sequence[FleetHost], plans: dict[str, Plan]) -> list[Host]:

@@ -81,8 +81,15 @@ def init(inventory: Path, recipients: tuple[str, ...], command: str | None, plai
     sources = [item for item in stores.present() if item.root != target.root]
     if command:
         store_moves.set_up_command(stores.command, command, sources)
-    moved = sum(store_moves.move(source, target) for source in sources)
-    click.echo(f"{stores.name}: {target.kind} in {target.root}, {moved} secrets moved there")
+    moved = [store_moves.move(source, target) for source in sources]
+    count = sum(item.number for item in moved)
+    click.echo(f"{stores.name}: {target.kind} in {target.root}, {count} secrets moved there")
+    for path in (path for item in moved for path in item.left):
+        click.echo(
+            f"{path}: not moved, and left there: if it is a secret, run this again, else take it "
+            "away",
+            err=True,
+        )
     if not plain:
         click.echo(f"commit {target.root}", err=True)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ _HEADER = f"# {MARK}: change the settings instead.\n"
 
 def find(*parts: Part, path: str = "/usr/bin:/bin") -> dict[int, list[str]]:
     """What the host's own shell finds."""
-    command = ["sh", "-c", host_program("kit", "find-traces"), "find-traces", MARK, *asked(parts)]
+    program = host_program("kit", "find-traces")
+    command = ["/bin/sh", "-c", program, "find-traces", MARK, *asked(parts)]
     result = subprocess.run(command, check=True, capture_output=True, text=True, env={"PATH": path})
     assert result.stderr == ""
     return Traces().process(result.stdout.splitlines())
@@ -118,6 +120,72 @@ def test_a_unit_of_somebody_else_is_not_found(tmp_path: Path) -> None:
         Part("unit", "nginx.service", "/etc/systemd/system/nginx.service.d/llm-fleet.conf"),
     ]
     assert find(*parts, path=f"{tmp_path}:/usr/bin:/bin") == {}
+
+
+class TestDocker:
+    """What only Docker can tell is not told for it: it could be started, and have all of it."""
+
+    PROJECT = Part("project", "dify", "/{}/llm-fleet")
+    VOLUMES = Part("volumes", "dify", "/{}/llm-fleet")
+    VOLUME = Part("volume", "llm-fleet-webui")
+
+    @pytest.fixture
+    def host(self, tree: Path) -> Path:
+        """A host with Docker's directory in `docker`; what is beside the shell is in `bin`."""
+        (tree / "bin").mkdir()
+        for name in ("cat", "grep", "head", "ls"):
+            (tree / "bin" / name).symlink_to(f"/usr/bin/{name}")
+        # Where daemon.json says that Docker's directory is.
+        self.program(tree, "sed", f"echo {tree}/docker")
+        return tree
+
+    def program(self, host: Path, name: str, text: str) -> None:
+        (host / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (host / "bin" / name).chmod(0o755)
+
+    def find(self, host: Path, *kinds: Part) -> dict[int, list[str]]:
+        parts = [replace(part, sign=part.sign.format(str(host)[1:])) for part in kinds]
+        return find(*parts, path=f"{host}/bin")
+
+    def refused(self, host: Path, part: Part) -> str:
+        with pytest.raises(subprocess.CalledProcessError) as refused:
+            self.find(host, part)
+        assert refused.value.returncode == 2
+        assert refused.value.stdout == ""
+        return str(refused.value.stderr)
+
+    @pytest.mark.parametrize("part", [PROJECT, VOLUMES, VOLUME])
+    @pytest.mark.parametrize(("state", "answer"), [("exit 3", "exit 0"), ("exit 0", "exit 1")])
+    def test_stopped(self, host: Path, part: Part, state: str, answer: str) -> None:
+        (host / "docker" / "volumes" / "llm-fleet-webui").mkdir(parents=True)
+        self.program(host, "systemctl", state)
+        self.program(host, "docker", answer)
+        assert self.refused(host, part) == "Docker does not run; start it, and run again\n"
+
+    def test_stopped_and_nothing_of_ours(self, host: Path) -> None:
+        (host / "llm-fleet" / "with space").unlink()
+        (host / "llm-fleet").rmdir()
+        self.program(host, "systemctl", "exit 3")
+        self.program(host, "docker", "echo never asked")
+        assert self.find(host, self.PROJECT, self.VOLUMES, self.VOLUME) == {}
+
+    def test_running(self, host: Path) -> None:
+        self.program(host, "systemctl", "exit 0")
+        self.program(host, "docker", 'case $1 in ps) ;; *) echo "a-$1"; echo "b-$1" ;; esac')
+        found = self.find(host, self.PROJECT, self.VOLUMES, self.VOLUME)
+        assert found == {0: ["dify"], 1: ["a-volume", "b-volume"], 2: ["llm-fleet-webui"]}
+
+    def test_running_without_anything(self, host: Path) -> None:
+        self.program(host, "systemctl", "exit 0")
+        self.program(host, "docker", "exit 0")
+        assert self.find(host, self.PROJECT, self.VOLUMES, self.VOLUME) == {}
+
+    def test_no_docker_that_could_be_started(self, host: Path) -> None:
+        for name in ("llm-fleet-webui", "dify_data", "others"):
+            (host / "docker" / "volumes" / name).mkdir(parents=True)
+        self.program(host, "systemctl", "exit 4")
+        found = self.find(host, self.PROJECT, self.VOLUMES, self.VOLUME)
+        assert found == {1: ["dify_data"], 2: ["llm-fleet-webui"]}
 
 
 def test_a_user_is_known_by_its_home() -> None:

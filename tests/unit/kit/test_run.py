@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from paramiko import SSHException
 from pyinfra.api import Config, Host, State
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.api.inventory import Inventory
@@ -89,6 +90,17 @@ def test_failed_hosts_are_left_out(state: State) -> None:
     state.fail_hosts({named(state)[0]})
     assert lock(named(state)[1]) == ""
     assert Lockable.asked == ["@fake/edge", "@fake/gpu1"]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("gone"), ConnectError("gone"), SSHException("gone"), EOFError("gone")]
+)
+def test_command_is_told_that_a_host_cannot_be_locked(state: State, error: Exception) -> None:
+    Lockable.outcome["@fake/edge"] = error
+    with pytest.raises(FleetError) as refused, run.locked(named(state)):
+        pytest.fail("it is not locked")
+    assert str(refused.value) == "@fake/edge: the host cannot be locked: gone"
+    assert "not @fake/gpu2" in Lockable.asked
 
 
 def test_command_lets_go_of_what_it_held(state: State) -> None:

@@ -182,6 +182,37 @@ def test_writer_waits_for_another_and_then_says_so(
     assert other.read("a") == "three"
 
 
+def test_a_secret_is_made_when_nobody_moves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.kit.storage._WAIT", 0.2)
+    store, other = PlainFiles(tmp_path / "prod"), PlainFiles(tmp_path / "prod")
+    store.write("a", "one")
+    with (
+        other.locked(),
+        pytest.raises(FleetError, match="another command has been changing these secrets"),
+    ):
+        store.keep("b", "two")
+    assert other.names() == ("a",)
+
+
+def test_who_waited_until_the_secrets_were_moved_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it made would count no more."""
+    store = PlainFiles(tmp_path / "prod")
+    store.write("a", "one")
+
+    def wait(self: PlainFiles, descriptor: int) -> None:
+        (self.root / "a").unlink()
+        self.root.rmdir()
+
+    monkeypatch.setattr(PlainFiles, "_wait_for", wait)
+    with pytest.raises(FleetError, match="another command has moved these secrets meanwhile"):
+        store.keep("b", "two")
+    assert not store.root.exists()
+
+
 class TestCommand:
     """Read only: a vault's, sops', a pipeline's."""
 

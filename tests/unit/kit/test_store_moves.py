@@ -10,6 +10,7 @@ from typing import Any
 
 import pyrage
 import pytest
+from typing_extensions import override
 
 from fleet.kit.errors import FleetError
 from fleet.kit.storage import AgeFiles, FromCommand, PlainFiles, Storage
@@ -40,10 +41,10 @@ def values_of(*stores: Storage) -> dict[str, str | None]:
 def test_there_and_back(plain: PlainFiles, mine: str, tmp_path: Path) -> None:
     age = AgeFiles(tmp_path / "secrets" / "prod.age")
     set_up_age(age, [mine])
-    assert move(plain, age) == 3
+    assert move(plain, age) == (3, ())
     assert values_of(age) == VALUES
     assert not plain.root.exists()
-    assert move(age, plain) == 3
+    assert move(age, plain) == (3, ())
     assert values_of(plain) == VALUES
     assert not age.root.exists()
 
@@ -105,6 +106,53 @@ def test_other_value_on_both_sides_is_kept_on_both(
     assert age.read("b") == "another"
 
 
+class Late(PlainFiles):
+    """While it is moved to, something else comes into where the secrets come from."""
+
+    def comes(self, path: Path, text: str) -> None:
+        self._late = (path, text)
+
+    @override
+    def keep(self, name: str, value: str) -> str:
+        path, text = self._late
+        path.write_text(text)
+        path.chmod(0o600)
+        return super().keep(name, value)
+
+
+@pytest.mark.parametrize("name", ["late", "NOTES about keys", ".late.ab12cd_x"])
+def test_what_was_not_moved_stays_and_is_named(plain: PlainFiles, name: str) -> None:
+    """... be it a secret, which is moved by the next try, or no secret at all."""
+    target = Late(plain.root.parent / "other")
+    target.comes(plain.root / name, "four")
+    assert move(plain, target) == (3, (plain.root / name,))
+    assert (plain.root / name).read_text() == "four"
+    assert values_of(target) == VALUES
+    if name == "late":
+        assert move(plain, target) == (1, ())
+        assert values_of(target) == VALUES | {"late": "four"}
+
+
+def test_recipients_stay_as_long_as_a_secret_does(
+    plain: PlainFiles, mine: str, tmp_path: Path
+) -> None:
+    age = AgeFiles(tmp_path / "secrets" / "prod.age")
+    set_up_age(age, [mine])
+    move(plain, age)
+    target = Late(tmp_path / "other")
+    target.comes(age.place("late"), "four")
+    assert move(age, target).left == (age.place("late"), age.recipients)
+    age.place("late").unlink()
+    (age.root / "README").write_text("whose these are\n")
+    assert move(age, target) == (0, (age.root / "README",))
+
+
+def test_what_a_killed_run_left_of_a_secret_goes(plain: PlainFiles) -> None:
+    (plain.root / ".a.ab12cd_x").write_text("one")
+    assert move(plain, PlainFiles(plain.root.parent / "other")) == (3, ())
+    assert not plain.root.exists()
+
+
 def test_recipients_that_are_not_mine_are_refused(mine: str, tmp_path: Path) -> None:
     other = str(pyrage.x25519.Identity.generate().to_public())
     age = AgeFiles(tmp_path / "secrets" / "prod.age")
@@ -129,7 +177,7 @@ class TestCommand:
             '{"a": "one", "b": "two\\nlines\\n", "gateway_tls_fd00::1_key": "three"}'
         )
         set_up_command(store, "cat given.json", [plain])
-        assert move(plain, store) == 3
+        assert move(plain, store) == (3, ())
         assert values_of(store) == VALUES
         assert not plain.root.exists()
         with pytest.raises(FleetError, match="another command is declared already"):

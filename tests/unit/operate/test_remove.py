@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from ipaddress import ip_address
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
 from fleet import cli
 from fleet.declare.fleet import PROJECT_ROOT
+from fleet.kit.errors import FleetError
 from fleet.kit.facts.listeners import Listener
 from fleet.kit.footprint import Fate, Part, Trace, files
-from fleet.operate.remove import Plan, _plan
+from fleet.operate import remove as module
+from fleet.operate.remove import Plan, _ask, _plan
 
 UNIT = Part("unit", "llm-fleet-a.service")
 (FILE,) = files("/etc/llm-fleet/a")
@@ -87,6 +90,50 @@ def test_a_host_that_cannot_be_reached(inventory: Path) -> None:
     assert box["failed"]
     page = (PROJECT_ROOT / "docs" / "operating" / "removing.md").read_text()
     assert [key for key in (*told, *box) if f"`{key}`" not in page and f'"{key}"' not in page] == []
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_who_is_asked_sees_what_of(
+    is_shown: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """... beside what is printed for programs, and once."""
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("click.confirm", lambda *_, **__: False)
+    with pytest.raises(FleetError, match="nothing was changed"):
+        _ask({"box": Plan(goes=["all of it"])}, is_shown=is_shown)
+    assert capsys.readouterr() == ("", "" if is_shown else "box: goes\n    all of it\n")
+
+
+class TestDrained:
+    """A host that was drained and then not removed is said to be so."""
+
+    @pytest.fixture
+    def box(self, inventory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.setattr(module, "_look", lambda *_: {"box": Plan(goes=["all of it"])})
+        monkeypatch.setattr(module, "_retire", lambda *_: iter(["box"]))
+        inventory.write_text(f"gpu = {NO_ONE}\n")
+        return inventory
+
+    def told(self, box: Path) -> str:
+        result = CliRunner().invoke(cli.main, ["remove", str(box), "box", "--yes", "--json"])
+        assert result.exit_code == 2
+        return result.stderr
+
+    def test_locked_by_another(self, box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: object) -> None:
+            raise FleetError("box: another deploy is at work there")
+
+        monkeypatch.setattr(module, "locked", refuse)
+        monkeypatch.setattr(module, "_connect", lambda *_: [])
+        assert self.told(box) == (
+            "Error: box: another deploy is at work there; box is drained, and gets no requests: "
+            f"run this again, or `fleet undrain {box} box`\n"
+        )
+
+    def test_lost(self, box: Path) -> None:
+        assert f"box is drained, and gets no requests: run this again, or `fleet undrain {box}" in (
+            self.told(box)
+        )
 
 
 def test_help_fits() -> None:

@@ -53,6 +53,16 @@ def fleet(*words: str, given: str | None = None) -> Result:
     return CliRunner().invoke(cli.main, ["secrets", *words], input=given)
 
 
+def test_what_is_no_secret_is_left_and_named(project: Path, mine: str) -> None:
+    note = project / ".secrets" / "prod" / "who has a copy"
+    note.write_text("nobody")
+    result = fleet("init", INVENTORY, "--age", mine)
+    assert f"{note}: not moved, and left there" in result.stderr
+    assert note.read_text() == "nobody"
+    result = fleet("list", INVENTORY)
+    assert result.stdout.splitlines() == ["gateway_key_team-a", "store_id"]
+
+
 def test_encrypted_and_still_the_same(project: Path, mine: str) -> None:
     result = fleet("init", INVENTORY, "--age", mine)
     assert result.exit_code == 0, result.output
