@@ -35,9 +35,11 @@ from fleet.ollama.servers import instances_of
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
-# With all that the configuration in place includes; not every `cp -n` says that all is well.
+# With all that the configuration in place includes; not every `cp -n` says that all is well. What
+# was found in a file's place lies there as a folder.
 _CHECK = StringCommand(
-    f'for f in {GATEWAY_DIR}/*; do [ -e "${{f##*/}}" ] || cp "$f" . || exit 1; done;',
+    f'for f in {GATEWAY_DIR}/*; do',
+    '[ -e "${f##*/}" ] || ! [ -f "$f" ] || cp "$f" . || exit 1; done;',
     'nginx -t -q -c "$PWD/nginx.conf"',
 )
 
