@@ -26,6 +26,7 @@ from fleet.gateway.files import (
 from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 from fleet.kit.connection.careful import Careful
+from fleet.kit.commands import Commands
 from fleet.kit.errors import FleetError
 from fleet.kit.files import install_files
 from fleet.kit.nested import ask, carry_out, trouble
@@ -38,7 +39,7 @@ _QUIET_LOOKS = 3
 # With all that the configuration in place includes; not every `cp -n` says that all is well. What
 # was found in a file's place lies there as a folder.
 _CHECK = StringCommand(
-    f'for f in {GATEWAY_DIR}/*; do',
+    f"for f in {GATEWAY_DIR}/*; do",
     '[ -e "${f##*/}" ] || ! [ -f "$f" ] || cp "$f" . || exit 1; done;',
     'nginx -t -q -c "$PWD/nginx.conf"',
 )
@@ -165,10 +166,14 @@ class Door:
         reloaded = run_unit._inner(
             unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload_files=loaded_files(self.me)
         )
-        for commands in (written, reloaded):
-            if said := carry_out(self._state, self.host, commands):
-                raise FleetError(f"{self.me.name}: {said}")
+        self._carry_out(written)
+        # Also where nginx does not load it: whoever puts it right has to begin from the files.
         self._drained, self._served = frozenset(drained), frozenset(served)
+        self._carry_out(reloaded)
+
+    def _carry_out(self, commands: Commands) -> None:
+        if said := carry_out(self._state, self.host, commands):
+            raise FleetError(f"{self.me.name}: {said}")
 
     def connections(self, gpu: FleetHost) -> int:
         """How many connections nginx has to the servers of `gpu`: after a reload, its requests.
@@ -258,7 +263,7 @@ class Front:
             if active and active != shown:
                 say(f"{gpu.name}: {active} requests in flight")
                 shown = active
-            if time.monotonic() > end:
+            if active and time.monotonic() > end:
                 raise FleetError(f"{gpu.name}: {active} requests still run after {timeout:.0f} s")
             gevent.sleep(1)
 
