@@ -19,14 +19,15 @@ from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import (
     drained_file,
     loaded_files,
+    ready_servers,
     served_file,
     servers_file,
     without_requests,
 )
 from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
-from fleet.kit.connection.careful import Careful
 from fleet.kit.commands import Commands
+from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
 from fleet.kit.files import install_files
 from fleet.kit.nested import ask, carry_out, trouble
@@ -82,7 +83,7 @@ class Door:
         if isinstance(self.host.connector, Careful) and self.host.connector.lost:
             raise FleetError(f"{self.me.name}: {self.host.connector.lost}")
         self._drained = frozenset(drained)
-        self._served = None if served is None else frozenset(served)
+        self._served = None if served is None else ready_servers(self._fleet, served)
 
     def _connect(self) -> None:
         if self.host in self._state.failed_hosts and not self.host.connected:

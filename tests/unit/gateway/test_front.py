@@ -10,10 +10,11 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from pyinfra.api import State
+from pyinfra.api import Host, State
 
 import fleet.gateway.front as module
 from fleet.declare.fleet import Fleet
+from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.front import Change, Door, Front
 from fleet.gateway.paths import GATEWAY_DIR
 from fleet.kit.errors import FleetError
@@ -69,7 +70,11 @@ def door(declared: Fleet, *served: str, drained: tuple[str, ...] = ()) -> Door:
     """The gateway of `declared`, which has been looked at."""
     inventory = SimpleNamespace(get_host=lambda _: None)
     made = Door(cast("State", SimpleNamespace(inventory=inventory)), declared, declared["edge"])
-    made._served, made._drained = frozenset(served), frozenset(drained)
+    facts = {ServedServers: served, DrainedHosts: list(drained)}
+    made.host = cast("Host", SimpleNamespace(get_fact=facts.get, connector=None))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(made, "_connect", lambda: None)
+        made.look()
     return made
 
 
@@ -128,3 +133,16 @@ def test_only_requests_that_run_are_waited_for_in_vain(
     else:
         front(edge).wait_until_idle(declared["gpu1"], 2, said.append)
     assert said == ["gpu1: 1 requests in flight"]
+
+
+def test_servers_with_other_names_are_taken_out_in_turn(nginx: Nginx) -> None:
+    """None of them is down meanwhile, whoever writes down who gets requests."""
+    declared = fleet(ollama_instances=[{"name": "a", "port": 11434}])
+    edge = door(declared, "gpu1", "gpu2")
+    assert edge.in_service() == {"gpu1", "gpu2"}
+    assert not front(edge).without_another(declared["gpu1"])
+    edge.change(Change(declared["gpu1"], served=False))
+    edge.change(Change(declared["gpu1"], served=True))
+    assert [item["served"] for item in nginx.written] == [["gpu2/a"], ["gpu1/a", "gpu2/a"]]
+    down = [[line for line in item["servers"] if "down" in line] for item in nginx.written]
+    assert [len(lines) for lines in down] == [1, 0]
