@@ -58,6 +58,10 @@ class Change:
     served: bool | None = None
 
 
+class AtWorkError(FleetError):
+    """Another run is at work at a gateway, and may change it at any moment."""
+
+
 class Door:
     """One gateway. Whatever asks for a change at the same time gets it by one reload."""
 
@@ -74,7 +78,8 @@ class Door:
         """Learn whom it serves.
 
         Raises:
-            FleetError: it cannot be reached, or another run is at work there.
+            AtWorkError: another run is at work there.
+            FleetError: it cannot be reached.
         """
         self._connect()
         with ctx_state.use(self._state), ctx_host.use(self.host):
@@ -99,7 +104,7 @@ class Door:
         except (OSError, SSHException) as error:
             raise FleetError(f"{self.me.name}: it cannot be locked: {error}") from None
         if other:
-            raise FleetError(f"{self.me.name}: another deploy is at work there: by {other}")
+            raise AtWorkError(f"{self.me.name}: another deploy is at work there: by {other}")
 
     @property
     def is_deployed(self) -> bool:
@@ -201,19 +206,23 @@ def found_ready(state: State) -> set[str]:
 class Front:
     """All gateways of the fleet that can be reached; `missing` says why others are not there.
 
-    Those in `bare` no deploy has made yet: they serve nobody.
+    Those in `bare` no deploy has made yet: they serve nobody. Those of `taken`, where another run
+    is at work, serve whomever that one lets them: it says who that is.
     """
 
     def __init__(self, state: State, fleet: Fleet) -> None:
         self.doors: list[Door] = []
         self.bare: list[Door] = []
         self.missing: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
         for me in fleet.running(Gateway):
             self._look_at(Door(state, fleet, me))
 
     def _look_at(self, door: Door) -> None:
         try:
             door.look()
+        except AtWorkError as error:
+            self.taken[door.me.name] = str(error)
         except FleetError as error:
             self.missing[door.me.name] = str(error).removeprefix(f"{door.me.name}: ")
         else:

@@ -36,7 +36,7 @@ class Roll:
 
     def may_get_requests(self, me: FleetHost) -> bool:
         """Whether `me` gets requests, as far as the gateways can be asked."""
-        return bool(self.front.sends_to(me) or self.front.missing)
+        return bool(self.front.sends_to(me) or self.front.missing or self.front.taken)
 
 
 _ROLLS: WeakKeyDictionary[State, Roll] = WeakKeyDictionary()
@@ -116,6 +116,12 @@ def in_turn(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Comm
 
 
 def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
+    if roll.front.taken:
+        yield fail(
+            f"{me.name}: left as it is, and it gets requests as before: "
+            f"{'; '.join(roll.front.taken.values())}; deploy again when that has ended"
+        )
+        return
     if roll.stopped_by:
         yield _left(me, roll.stopped_by)
         return

@@ -17,6 +17,7 @@ from fleet.declare.fleet import Fleet
 from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.front import Change, Door, Front
 from fleet.gateway.paths import GATEWAY_DIR
+from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
 from tests.fleets import EDGE, GPU, fleet_of
 
@@ -81,7 +82,7 @@ def door(declared: Fleet, *served: str, drained: tuple[str, ...] = ()) -> Door:
 def front(*doors: Door) -> Front:
     """These gateways."""
     made = object.__new__(Front)
-    made.doors, made.bare, made.missing = list(doors), [], {}
+    made.doors, made.bare, made.missing, made.taken = list(doors), [], {}, {}
     return made
 
 
@@ -146,3 +147,18 @@ def test_servers_with_other_names_are_taken_out_in_turn(nginx: Nginx) -> None:
     assert [item["served"] for item in nginx.written] == [["gpu2/a"], ["gpu1/a", "gpu2/a"]]
     down = [[line for line in item["servers"] if "down" in line] for item in nginx.written]
     assert [len(lines) for lines in down] == [1, 0]
+
+
+def test_a_gateway_where_another_run_is_at_work_is_not_a_dead_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    declared = fleet()
+    monkeypatch.setattr(Careful, "__abstractmethods__", frozenset())
+    monkeypatch.setattr(Careful, "holds", False)
+    monkeypatch.setattr(Careful, "hold", lambda _: "alice@desk, run 1 since today")
+    connector = object.__new__(Careful)
+    edge = SimpleNamespace(connect=lambda **_: None, connector=connector)
+    state = SimpleNamespace(inventory=SimpleNamespace(get_host=lambda _: edge), failed_hosts=[])
+    made = Front(cast("State", state), declared)
+    assert (made.missing, list(made.taken)) == ({}, ["edge"])
+    assert "edge: another deploy is at work there: by alice@desk" in made.taken["edge"]
