@@ -97,22 +97,17 @@ def in_turn(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Comm
 
     Hosts that get requests come one after the other. Each is let in again at the end of `work`,
     which lets in before that whoever serves in spite of a failure. One that fails ends the roll:
-    those after it are left as they are, and fail with its name.
+    those after it are left as they are, and fail with its name. One that got no requests ends
+    nothing: it may be broken for long, and the others are not.
     """
-    has_failed = True
-    try:
-        if not roll.may_get_requests(me):
-            yield from work(Turn(roll, me))
-        elif roll.is_at_once:
-            _warn("restarted at once, as gateway_roll says: requests in flight are cut off")
-            yield from work(Turn(roll, me))
-        else:
-            with roll.turn:
-                yield from _alone(roll, me, work)
-        has_failed = False
-    finally:
-        if has_failed and not roll.stopped_by:
-            roll.stopped_by = me.name
+    if not roll.may_get_requests(me):
+        yield from work(Turn(roll, me))
+    elif roll.is_at_once:
+        _warn("restarted at once, as gateway_roll says: requests in flight are cut off")
+        yield from work(Turn(roll, me))
+    else:
+        with roll.turn:
+            yield from _alone(roll, me, work)
 
 
 def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
@@ -125,6 +120,16 @@ def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Comma
     if roll.stopped_by:
         yield _left(me, roll.stopped_by)
         return
+    has_failed = True
+    try:
+        yield from _out(roll, me, work)
+        has_failed = False
+    finally:
+        if has_failed and not roll.stopped_by:
+            roll.stopped_by = me.name
+
+
+def _out(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
     turn = Turn(roll, me)
     for name, why in roll.front.missing.items():
         _warn(f"{name} may go on to send it requests, and they are cut off: {why}")

@@ -148,6 +148,14 @@ def test_a_failure_ends_the_roll() -> None:
     assert gates.served == {"gpu1", "gpu3", "gpu4"}
 
 
+def test_a_host_that_got_no_requests_ends_no_roll() -> None:
+    """It may be broken since yesterday."""
+    gates = Gates({"gpu2", "gpu3", "gpu4"})
+    done = run(gates, fleet(), broken="gpu1")
+    assert set(done.restarted) == set(NAMES)
+    assert set(done.failed) == {"gpu1"}
+
+
 def test_requests_that_do_not_end_leave_the_host_as_it_is() -> None:
     gates = Gates(set(NAMES), busy=frozenset({"gpu2"}))
     done = run(gates, fleet())
