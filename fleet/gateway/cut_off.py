@@ -86,11 +86,18 @@ def _in_its_turn(me: FleetHost, fleet: Fleet, look: Look) -> list[str]:
         return []
     found: list[set[str]] = []
     for gateway in gateways:
-        served = look(gateway.name, ServedServers)
-        idle = without_requests(fleet, look(gateway.name, DrainedHosts) or (), served or ())
-        busy = {item.host.name for item in fleet.servers() if item.name not in idle}
+        busy = _sent_to(gateway, fleet, look) or set()
         found.append(busy - {me.name} if me.name in busy else set())
     return sorted(set[str].intersection(*found)) if found else []
+
+
+def _sent_to(gateway: FleetHost, fleet: Fleet, look: Look) -> set[str] | None:
+    """The hosts that get requests from `gateway`; None where that is not known."""
+    served = look(gateway.name, ServedServers)
+    if served is None:
+        return None
+    idle = without_requests(fleet, look(gateway.name, DrainedHosts) or (), served)
+    return {item.host.name for item in fleet.servers() if item.name not in idle}
 
 
 def _of_clients(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
@@ -118,8 +125,9 @@ def _of_requests(me: FleetHost, fleet: Fleet, endpoints: list[str], look: Look) 
 
 
 def _meanwhile(me: FleetHost, fleet: Fleet, look: Look) -> str:
-    asked = (look(gateway.name, DrainedHosts) for gateway in fleet.running(Gateway))
-    drained = {name for names in asked for name in names or ()}
-    others = dict.fromkeys(item.host.name for item in fleet.servers() if item.host.name != me.name)
-    left = [name for name in others if name not in drained]
-    return f"{', '.join(left)} could serve meanwhile" if left else "no other host could serve"
+    left = {item.host.name for item in fleet.servers()} - {me.name}
+    for gateway in fleet.running(Gateway):
+        if (busy := _sent_to(gateway, fleet, look)) is not None:
+            left &= busy
+    names = ", ".join(sorted(left))
+    return f"{names} could serve meanwhile" if left else "no other host could serve"

@@ -28,9 +28,12 @@ def every_gateway(state: State, fleet: Fleet) -> Iterator[Front]:
     """
     try:
         front = Front(state, fleet)
-        if front.missing:
-            told = "; ".join(f"{name}: {why}" for name, why in front.missing.items())
-            raise FleetError(f"{told}; every gateway is needed, and nothing was changed")
+        absent = [f"{name}: {why}" for name, why in front.missing.items()]
+        absent += front.taken.values()
+        if absent:
+            raise FleetError(
+                f"{'; '.join(absent)}; every gateway is needed, and nothing was changed"
+            )
         if not front.doors:
             raise FleetError(
                 "no gateway of this inventory is deployed yet, and so there is nothing to change"

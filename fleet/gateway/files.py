@@ -100,12 +100,26 @@ def upstreams(fleet: Fleet, drained: Collection[str]) -> list[Upstream]:
     return [Upstream(item.name, item.endpoint, item.name in drained) for item in fleet.servers()]
 
 
+def ready_servers(fleet: Fleet, served: Collection[str]) -> frozenset[str]:
+    """The declared servers that are ready, where a gateway has those that are `served` for it.
+
+    A host that is served by a name which none of its servers has any more is about to replace them,
+    in its turn. Until then it is served as before, by all names that it has now.
+    """
+    names = {item.name for item in fleet.servers()}
+    others = {name for name in served if name not in names}
+    # A host's own name may have a slash.
+    renamed = {*others, *(name.rpartition("/")[0] for name in others)}
+    return frozenset(
+        item.name for item in fleet.servers() if item.name in served or item.host.name in renamed
+    )
+
+
 def without_requests(fleet: Fleet, drained: Collection[str], served: Collection[str]) -> list[str]:
     """The servers that get no requests: of hosts that are `drained`, or not yet `served`."""
+    ready = ready_servers(fleet, served)
     return [
-        item.name
-        for item in fleet.servers()
-        if item.host.name in drained or item.name not in served
+        item.name for item in fleet.servers() if item.host.name in drained or item.name not in ready
     ]
 
 

@@ -19,12 +19,14 @@ from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import (
     drained_file,
     loaded_files,
+    ready_servers,
     served_file,
     servers_file,
     without_requests,
 )
 from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
+from fleet.kit.commands import Commands
 from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
 from fleet.kit.files import install_files
@@ -35,9 +37,11 @@ from fleet.ollama.servers import instances_of
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
-# With all that the configuration in place includes; not every `cp -n` says that all is well.
+# With all that the configuration in place includes; not every `cp -n` says that all is well. What
+# was found in a file's place lies there as a folder.
 _CHECK = StringCommand(
-    f'for f in {GATEWAY_DIR}/*; do [ -e "${{f##*/}}" ] || cp "$f" . || exit 1; done;',
+    f"for f in {GATEWAY_DIR}/*; do",
+    '[ -e "${f##*/}" ] || ! [ -f "$f" ] || cp "$f" . || exit 1; done;',
     'nginx -t -q -c "$PWD/nginx.conf"',
 )
 
@@ -52,6 +56,10 @@ class Change:
     gpu: FleetHost
     drained: bool | None = None
     served: bool | None = None
+
+
+class AtWorkError(FleetError):
+    """Another run is at work at a gateway, and may change it at any moment."""
 
 
 class Door:
@@ -70,7 +78,8 @@ class Door:
         """Learn whom it serves.
 
         Raises:
-            FleetError: it cannot be reached, or another run is at work there.
+            AtWorkError: another run is at work there.
+            FleetError: it cannot be reached.
         """
         self._connect()
         with ctx_state.use(self._state), ctx_host.use(self.host):
@@ -79,7 +88,7 @@ class Door:
         if isinstance(self.host.connector, Careful) and self.host.connector.lost:
             raise FleetError(f"{self.me.name}: {self.host.connector.lost}")
         self._drained = frozenset(drained)
-        self._served = None if served is None else frozenset(served)
+        self._served = None if served is None else ready_servers(self._fleet, served)
 
     def _connect(self) -> None:
         if self.host in self._state.failed_hosts and not self.host.connected:
@@ -95,7 +104,7 @@ class Door:
         except (OSError, SSHException) as error:
             raise FleetError(f"{self.me.name}: it cannot be locked: {error}") from None
         if other:
-            raise FleetError(f"{self.me.name}: another deploy is at work there: by {other}")
+            raise AtWorkError(f"{self.me.name}: another deploy is at work there: by {other}")
 
     @property
     def is_deployed(self) -> bool:
@@ -163,10 +172,14 @@ class Door:
         reloaded = run_unit._inner(
             unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload_files=loaded_files(self.me)
         )
-        for commands in (written, reloaded):
-            if said := carry_out(self._state, self.host, commands):
-                raise FleetError(f"{self.me.name}: {said}")
+        self._carry_out(written)
+        # Also where nginx does not load it: whoever puts it right has to begin from the files.
         self._drained, self._served = frozenset(drained), frozenset(served)
+        self._carry_out(reloaded)
+
+    def _carry_out(self, commands: Commands) -> None:
+        if said := carry_out(self._state, self.host, commands):
+            raise FleetError(f"{self.me.name}: {said}")
 
     def connections(self, gpu: FleetHost) -> int:
         """How many connections nginx has to the servers of `gpu`: after a reload, its requests.
@@ -193,19 +206,23 @@ def found_ready(state: State) -> set[str]:
 class Front:
     """All gateways of the fleet that can be reached; `missing` says why others are not there.
 
-    Those in `bare` no deploy has made yet: they serve nobody.
+    Those in `bare` no deploy has made yet: they serve nobody. Those of `taken`, where another run
+    is at work, serve whomever that one lets them: it says who that is.
     """
 
     def __init__(self, state: State, fleet: Fleet) -> None:
         self.doors: list[Door] = []
         self.bare: list[Door] = []
         self.missing: dict[str, str] = {}
+        self.taken: dict[str, str] = {}
         for me in fleet.running(Gateway):
             self._look_at(Door(state, fleet, me))
 
     def _look_at(self, door: Door) -> None:
         try:
             door.look()
+        except AtWorkError as error:
+            self.taken[door.me.name] = str(error)
         except FleetError as error:
             self.missing[door.me.name] = str(error).removeprefix(f"{door.me.name}: ")
         else:
@@ -256,7 +273,7 @@ class Front:
             if active and active != shown:
                 say(f"{gpu.name}: {active} requests in flight")
                 shown = active
-            if time.monotonic() > end:
+            if active and time.monotonic() > end:
                 raise FleetError(f"{gpu.name}: {active} requests still run after {timeout:.0f} s")
             gevent.sleep(1)
 

@@ -10,7 +10,13 @@ from pyinfra.facts.server import Sysctl
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import RulesetState
 from fleet.gateway.facts import AcmeNames, DrainedHosts, ServedServers
-from fleet.gateway.files import config_files, drained_file, served_file, without_requests
+from fleet.gateway.files import (
+    config_files,
+    drained_file,
+    ready_servers,
+    served_file,
+    without_requests,
+)
 from fleet.gateway.front import found_ready
 from fleet.gateway.paths import (
     ACME_HOOK,
@@ -31,8 +37,8 @@ def install_configuration(
     """Have nginx's whole configuration in place; who gets requests stays as it is.
 
     That is looked up when the step is executed: another deploy may have written it down meanwhile.
-    Hosts and servers that left the inventory are dropped. A gateway that is new serves no host of
-    this run before it is ready, and every other one.
+    Hosts that left the inventory are dropped; one whose servers have other names stays. A gateway
+    that is new serves no host of this run before it is ready, and every other one.
     """
     drained: list[str] = host.get_fact(DrainedHosts)
     served: tuple[str, ...] | None = host.get_fact(ServedServers)
@@ -42,7 +48,7 @@ def install_configuration(
         served = tuple(item.name for item in fleet.servers() if item.host.name not in here)
     servers = fleet.servers()
     kept = sorted({item.host.name for item in servers} & set(drained))
-    ready = sorted({item.name for item in servers} & set(served))
+    ready = sorted(ready_servers(fleet, served))
     gone = sorted(set(drained) - set(kept))
     if gone and state.is_executing:
         host.log(f"no longer in the inventory, and so not drained any more: {', '.join(gone)}")

@@ -13,7 +13,7 @@ from fleet.declare.fleet import Endpoint, Fleet, FleetHost
 from fleet.declare.status import ENDS_SOON, Look, Told
 from fleet.gateway.declared import previous_gateway_key
 from fleet.gateway.facts import DrainedHosts, ServedServers
-from fleet.gateway.files import health_origin
+from fleet.gateway.files import health_origin, ready_servers
 from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 
@@ -88,7 +88,7 @@ def _not_served(me: FleetHost, fleet: Fleet, served: tuple[str, ...] | None) -> 
     Its own part says that it does not answer.
     """
     for server in fleet.servers():
-        if served is not None and server.name not in served:
+        if served is not None and server.name not in ready_servers(fleet, served):
             yield Told(
                 "not served yet",
                 problem=(

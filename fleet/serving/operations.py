@@ -14,8 +14,8 @@ from fleet.driver.paths import DRIVER_NOUVEAU
 from fleet.driver.settings import RebootPolicy
 from fleet.gates.asked import too_early
 from fleet.gates.operations import judge_placement, restart_too_early
-from fleet.gateway.front import Change, found_ready
-from fleet.kit.commands import Commands
+from fleet.gateway.front import Change, Front, found_ready
+from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.kit.units import next_verb, run_unit
 from fleet.ollama.facts import OllamaServers
@@ -161,10 +161,23 @@ def let_in(me: FleetHost, fleet: Fleet) -> Commands:
     front.look_again()
     for name, why in front.missing.items():
         host.log(f"{name} was not told that it is ready: {why}", log_func=logger.warning)
+    if front.doors or front.bare:
+        yield from _tell(me, front)
+    if front.taken:
+        yield fail(
+            f"{me.name}: not everywhere told that it is ready: {'; '.join(front.taken.values())}; "
+            "deploy again when that has ended"
+        )
+    elif front.missing and not front.doors and not front.bare:
+        yield fail(
+            f"{me.name}: no gateway could be told that it is ready, and one that has not served it "
+            "will not: deploy again when a gateway answers"
+        )
+
+
+def _tell(me: FleetHost, front: Front) -> Commands:
     if front.doors and not front.bare and front.serves_wholly(me):
         host.noop(f"known to be ready at {', '.join(door.me.name for door in front.doors)}")
-        return
-    if not front.doors and not front.bare:
         return
     check = models_of(me)
     if not check.is_known or set(check.pending) & set(check.models):

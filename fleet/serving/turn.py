@@ -36,7 +36,7 @@ class Roll:
 
     def may_get_requests(self, me: FleetHost) -> bool:
         """Whether `me` gets requests, as far as the gateways can be asked."""
-        return bool(self.front.sends_to(me) or self.front.missing)
+        return bool(self.front.sends_to(me) or self.front.missing or self.front.taken)
 
 
 _ROLLS: WeakKeyDictionary[State, Roll] = WeakKeyDictionary()
@@ -97,28 +97,39 @@ def in_turn(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Comm
 
     Hosts that get requests come one after the other. Each is let in again at the end of `work`,
     which lets in before that whoever serves in spite of a failure. One that fails ends the roll:
-    those after it are left as they are, and fail with its name.
+    those after it are left as they are, and fail with its name. One that got no requests ends
+    nothing: it may be broken for long, and the others are not.
     """
+    if not roll.may_get_requests(me):
+        yield from work(Turn(roll, me))
+    elif roll.is_at_once:
+        _warn("restarted at once, as gateway_roll says: requests in flight are cut off")
+        yield from work(Turn(roll, me))
+    else:
+        with roll.turn:
+            yield from _alone(roll, me, work)
+
+
+def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
+    if roll.front.taken:
+        yield fail(
+            f"{me.name}: left as it is, and it gets requests as before: "
+            f"{'; '.join(roll.front.taken.values())}; deploy again when that has ended"
+        )
+        return
+    if roll.stopped_by:
+        yield _left(me, roll.stopped_by)
+        return
     has_failed = True
     try:
-        if not roll.may_get_requests(me):
-            yield from work(Turn(roll, me))
-        elif roll.is_at_once:
-            _warn("restarted at once, as gateway_roll says: requests in flight are cut off")
-            yield from work(Turn(roll, me))
-        else:
-            with roll.turn:
-                yield from _alone(roll, me, work)
+        yield from _out(roll, me, work)
         has_failed = False
     finally:
         if has_failed and not roll.stopped_by:
             roll.stopped_by = me.name
 
 
-def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
-    if roll.stopped_by:
-        yield _left(me, roll.stopped_by)
-        return
+def _out(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
     turn = Turn(roll, me)
     for name, why in roll.front.missing.items():
         _warn(f"{name} may go on to send it requests, and they are cut off: {why}")

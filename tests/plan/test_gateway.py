@@ -10,13 +10,15 @@ from typing import Any
 import pytest
 from pyinfra.facts.deb import DebPackages
 
+from fleet.gateway.facts import ServedServers
+from fleet.gateway.paths import GATEWAY_SERVED, GATEWAY_SERVERS
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.units import Unit, UnitState
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, plan, secrets_of
+from tests.plan.simulation import RUNNING, Answers, bare, plan, secrets_of
 
 HOSTS = {"gpu1": GPU, "edge": EDGE}
 RUN = "Gateway | Run nginx as declared"
@@ -226,3 +228,31 @@ def test_host_with_other_sites_is_refused(answers: dict[str, Answers]) -> None:
     edge = answers["edge"] | {ForeignFiles: lambda patterns: sites, FileStates: lambda paths: {}}
     with pytest.raises(FleetError, match=r"other sites here \(/etc/nginx/sites-enabled/shop\)"):
         plan(HOSTS, {**answers, "edge": edge})
+
+
+def test_servers_with_other_names_get_requests_until_their_turn() -> None:
+    """From one server a host to several: no host is out at the gateway's own step."""
+    gpus = {
+        f"gpu{n}": (
+            "gpu",
+            {
+                **GPU[1],
+                "private_address": f"10.0.0.1{n}",
+                "ollama_instances": [
+                    {"name": "a", "port": 11434, "gpus": [0]},
+                    {"name": "b", "port": 11435, "gpus": [1]},
+                ],
+            },
+        )
+        for n in (1, 2)
+    }
+    edge = bare() | {ServedServers: lambda: ("@fake/gpu1", "@fake/gpu2")}
+    written = plan({**gpus, "edge": EDGE}, {"gpu1": bare(), "gpu2": bare(), "edge": edge}).files(
+        "edge"
+    )
+    servers, _ = written[GATEWAY_SERVERS]
+    assert (servers.count("server "), " down;" in servers) == (4, False)
+    served, _ = written[GATEWAY_SERVED]
+    assert served.splitlines()[1:] == [
+        f"@fake/{name}" for name in ("gpu1/a", "gpu1/b", "gpu2/a", "gpu2/b")
+    ]

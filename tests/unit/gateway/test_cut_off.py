@@ -21,17 +21,51 @@ CUT = "2 requests in flight through edge"
     ("served", "drained", "roll", "said"),
     [
         (BOTH, (), "in-turn", "nobody: it is restarted in its turn; meanwhile served by gpu2"),
+        (
+            ("gpu1/x", "gpu2/x"),
+            (),
+            "in-turn",
+            "nobody: it is restarted in its turn; meanwhile served by gpu2",
+        ),
         (BOTH, (), "at-once", CUT),
         (BOTH, ("gpu2",), "in-turn", CUT),
         (BOTH, ("gpu1",), "in-turn", f"{CUT}, drained there"),
         (("gpu1",), (), "in-turn", CUT),
         (None, (), "in-turn", CUT),
     ],
-    ids=["in turn", "at once", "other drained", "drained", "alone", "no gateway yet"],
+    ids=[
+        "in turn",
+        "other names",
+        "at once",
+        "other drained",
+        "drained",
+        "alone",
+        "no gateway yet",
+    ],
 )
 def test_a_server(
     served: tuple[str, ...] | None, drained: tuple[str, ...], roll: str, said: str
 ) -> None:
+    assert told(served, drained, roll).split("; no ")[0].split("; gpu")[0] == said
+
+
+@pytest.mark.parametrize(
+    ("served", "drained", "meanwhile"),
+    [
+        (BOTH, (), "gpu2 could serve meanwhile"),
+        (("gpu1",), (), "no other host could serve"),
+        (BOTH, ("gpu2",), "no other host could serve"),
+        (None, (), "gpu2 could serve meanwhile"),
+    ],
+)
+def test_who_serves_meanwhile(
+    served: tuple[str, ...] | None, drained: tuple[str, ...], meanwhile: str
+) -> None:
+    assert told(served, drained, "at-once").endswith(f"; {meanwhile}")
+
+
+def told(served: tuple[str, ...] | None, drained: tuple[str, ...], roll: str) -> str:
+    """Whom a restart of gpu1's server cuts off."""
     hosts = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.1{n}"}) for n in (1, 2)}
     fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], "gateway_roll": roll})})
     answers: dict[type, Any] = {
@@ -39,7 +73,6 @@ def test_a_server(
         DrainedHosts: list(drained),
         NginxTraffic: Traffic(Counter({"10.0.0.11:11434": 2}), Counter()),
     }
-    told = cut_off(
+    return cut_off(
         fleet["gpu1"], fleet, Restart("ollama.service", "restart"), lambda _, fact: answers[fact]
     )
-    assert told.split("; no ")[0].split("; gpu")[0] == said

@@ -18,6 +18,7 @@ from fleet.gateway.files import (
     connection_files,
     curves,
     dropin_file,
+    ready_servers,
     without_requests,
 )
 from fleet.gateway.paths import GATEWAY_CONFIG
@@ -197,15 +198,35 @@ class TestGateway:
 
 def test_who_gets_requests() -> None:
     """Neither a host that somebody has drained nor a server that no deploy has found ready."""
-    gpus = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in (11, 12)}
-    two = [{"name": "a", "port": 11434, "gpus": [0]}, {"name": "b", "port": 11435, "gpus": [1]}]
-    gpus["gpu12"][1]["ollama_instances"] = two
-    fleet = fleet_of({**gpus, "edge": EDGE})
+    fleet = _one_and_two()
     everybody = ["gpu11", "gpu12/a", "gpu12/b"]
     assert without_requests(fleet, [], everybody) == []
     assert without_requests(fleet, ["gpu12"], everybody) == ["gpu12/a", "gpu12/b"]
     assert without_requests(fleet, [], ["gpu12/b", "gone"]) == ["gpu11", "gpu12/a"]
     assert without_requests(fleet, ["gpu11"], []) == everybody
+
+
+@pytest.mark.parametrize(
+    ("served", "ready"),
+    [
+        (["gpu11", "gpu12"], ["gpu11", "gpu12/a", "gpu12/b"]),
+        (["gpu11/x", "gpu12/a", "gpu12/x"], ["gpu11", "gpu12/a", "gpu12/b"]),
+        (["gpu12/a"], ["gpu12/a"]),
+        (["gpu1", "gpu1/a", "gpu121"], []),
+    ],
+    ids=["now several", "other names", "one more", "other hosts"],
+)
+def test_other_names_take_no_host_out(served: list[str], ready: list[str]) -> None:
+    assert sorted(ready_servers(_one_and_two(), served)) == ready
+    assert not {*ready} & {*without_requests(_one_and_two(), [], served)}
+
+
+def _one_and_two() -> Fleet:
+    """A host with one server, and one with two."""
+    gpus = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.{n}"}) for n in (11, 12)}
+    two = [{"name": "a", "port": 11434, "gpus": [0]}, {"name": "b", "port": 11435, "gpus": [1]}]
+    gpus["gpu12"][1]["ollama_instances"] = two
+    return fleet_of({**gpus, "edge": EDGE})
 
 
 def _named(name: str, fleet: Fleet, *drained: str, ipv6: bool = True) -> ManagedFile:

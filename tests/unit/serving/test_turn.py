@@ -29,6 +29,7 @@ class Gates:
 
     served: set[str]
     missing: dict[str, str] = field(default_factory=dict)
+    taken: dict[str, str] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
     most_out: int = 0
     everybody: int = 0
@@ -39,7 +40,7 @@ class Gates:
     @property
     def doors(self) -> list[Gates]:
         """Itself, as far as it is reached."""
-        return [] if self.missing else [self]
+        return [] if self.missing or self.taken else [self]
 
     def in_service(self) -> set[str]:
         """Who gets requests."""
@@ -47,7 +48,7 @@ class Gates:
 
     def sends_to(self, gpu: FleetHost) -> bool:
         """Whether it does."""
-        return not self.missing and gpu.name in self.served
+        return bool(self.doors) and gpu.name in self.served
 
     def without_another(self, gpu: FleetHost) -> list[str]:
         """Itself, with nobody else."""
@@ -147,6 +148,14 @@ def test_a_failure_ends_the_roll() -> None:
     assert gates.served == {"gpu1", "gpu3", "gpu4"}
 
 
+def test_a_host_that_got_no_requests_ends_no_roll() -> None:
+    """It may be broken since yesterday."""
+    gates = Gates({"gpu2", "gpu3", "gpu4"})
+    done = run(gates, fleet(), broken="gpu1")
+    assert set(done.restarted) == set(NAMES)
+    assert set(done.failed) == {"gpu1"}
+
+
 def test_requests_that_do_not_end_leave_the_host_as_it_is() -> None:
     gates = Gates(set(NAMES), busy=frozenset({"gpu2"}))
     done = run(gates, fleet())
@@ -178,3 +187,11 @@ def test_a_gateway_that_is_gone_is_named_and_hosts_come_in_turn() -> None:
     done = run(gates, fleet())
     assert done.restarted == dict.fromkeys(NAMES, 1)
     assert "edge may go on to send it requests" in done.said["gpu4"][0]
+
+
+def test_where_another_run_is_at_work_nobody_is_restarted() -> None:
+    who = "edge: another deploy is at work there: by alice@desk, run 1 since today"
+    done = run(Gates(set(NAMES), taken={"edge": who}), fleet())
+    assert (done.restarted, set(done.failed)) == ({}, set(NAMES))
+    assert who in done.failed["gpu1"]
+    assert who in done.failed["gpu4"]
