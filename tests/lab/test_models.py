@@ -722,7 +722,7 @@ def _keep_keys() -> None:
 
 def test_compliance_and_that_each_check_can_fail(whole: Site) -> None:
     lab = whole.lab
-    custom = json.loads(_custom().removeprefix("ollama_models="))[1]
+    custom = json.loads(_custom().removeprefix("ollama_models="))[0]
     declared = json.dumps([{"name": MODEL, "digest": whole.digest()}, custom])
     _keep_keys()
     lab.deploy(inventory=CUSTOM_MODELS, LAB_MODELS=declared)
