@@ -219,12 +219,26 @@ def pytest_terminal_summary(
             results.records_of(reports),
             config.stash[_CONNECTIONS].fleet,
             config.getoption("--inventory"),
+            _selection(config),
         )
         path.write_text(json.dumps(found, indent=2))
     terminalreporter.section("compliance")
     for color, line in table.render(checks):
         terminalreporter.line(line, **({color: True} if color else {}))
     terminalreporter.line(table.summary(checks))
+
+
+def _selection(config: pytest.Config) -> results.Selection:
+    asked = {host.name for host in _open(config)}
+    files = [Path(name) for name in config.args if name.endswith(".py")]
+    capabilities = [path.stem.removeprefix("test_") for path in files]
+    return results.Selection(
+        names=tuple(config.getoption("--only")),
+        capabilities=tuple(name for name in capabilities if name != results.REACH),
+        left_out=tuple(
+            host.name for host in config.stash[_CONNECTIONS].fleet if host.name not in asked
+        ),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,18 @@ REACH = "reach"  # what everything else follows from
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What was asked for: hosts or groups and capabilities, all of them when there is none.
+
+    `left_out` are the hosts of the inventory that nothing was asked of.
+    """
+
+    names: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Result:
     """How one claim fared on one host; `case` tells several apart, `evidence` is for people."""
 
@@ -112,7 +124,11 @@ def status_of(checks: Iterable[Check]) -> tuple[str, str]:
 
 
 def to_object(
-    checks: list[Check], records: Mapping[str, Any], fleet: Fleet, inventory: Path
+    checks: list[Check],
+    records: Mapping[str, Any],
+    fleet: Fleet,
+    inventory: Path,
+    selection: Selection,
 ) -> dict[str, Any]:
     """All of it, as docs/operating/verify.md tells it."""
     status, why = status_of(checks)
@@ -128,6 +144,7 @@ def to_object(
         "llm_fleet": version(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "by": who(),
+        "selection": {name: list(value) for name, value in vars(selection).items()},
         "counts": counts,
         "hosts": {
             host.name: {"groups": sorted(host.groups), **records.get(host.name, {})}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.compliance.results import checks_of, records_of, status_of, to_object
+from tests.compliance.results import Selection, checks_of, records_of, status_of, to_object
 from tests.fleets import EDGE, GPU, fleet_of
 from tests.unit.compliance.reports import reached, report, unchecked, unreached
 
@@ -61,7 +61,8 @@ def test_who_ran_it_needs_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError("getpwuid(): uid not found: 4711")
 
     monkeypatch.setattr("getpass.getuser", nobody)
-    found = to_object([], {}, fleet_of({"gpu1": GPU}), Path("inventory/prod.py"))
+    fleet = fleet_of({"gpu1": GPU})
+    found = to_object([], {}, fleet, Path("inventory/prod.py"), Selection())
     assert found["by"].startswith("somebody@")
 
 
@@ -73,13 +74,19 @@ def test_object_has_what_its_page_tells() -> None:
         report("present", "gpu1", "passed", ("measured", "3 of 3")),
         report("present", "gpu1", "passed", ("record", json.dumps(["versions", "Ollama", "1.2"]))),
     ]
-    found = to_object(checks_of(reports), records_of(reports), fleet, Path("inventory/prod.py"))
+    selection = Selection(names=("gpu",), capabilities=("models",), left_out=("edge",))
+    found = to_object(
+        checks_of(reports), records_of(reports), fleet, Path("inventory/prod.py"), selection
+    )
     assert json.loads(json.dumps(found)) == found
     page = (Path(__file__).parents[3] / "docs" / "operating" / "verify.md").read_text()
     check, result = found["checks"][1], found["checks"][1]["results"][0]
-    for key in (*found, *check, *result, "groups", "versions"):
+    for key in (*found, *found["selection"], *check, *result, "groups", "versions"):
         assert f"`{key}`" in page, key
     assert found["schema"] == "fleet-verify/1"
+    assert found["selection"] == {
+        "names": ["gpu"], "capabilities": ["models"], "left_out": ["edge"],
+    }  # fmt: skip
     # A host that nothing was asked of is not in it.
     assert found["hosts"] == {"gpu1": {"groups": ["gpu"], "versions": {"Ollama": "1.2"}}}
     assert result == {

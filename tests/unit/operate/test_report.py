@@ -56,7 +56,7 @@ def found() -> dict[str, Any]:
         "schema": "fleet-verify/1", "status": "findings", "why": "", "inventory": f"{NASTY}.py",
         "llm_fleet": "0.2.0", "at": "2026-11-30T20:15:00+00:00", "by": NASTY,
         "counts": dict.fromkeys(outcomes, 2), "hosts": dict.fromkeys(HOSTS, noted),
-        "checks": checks,
+        "checks": checks, "selection": {"names": [], "capabilities": [], "left_out": []},
     }  # fmt: skip
 
 
@@ -79,6 +79,25 @@ def test_it_needs_no_network() -> None:
 def test_who_signed_is_said_and_that_nobody_did() -> None:
     assert "ab" * 32 in page(found(), "ab" * 32)
     assert "Not signed" in page(found(), None)
+
+
+def test_what_was_not_selected_is_beside_the_status() -> None:
+    """... or a signed page that says good is shown for the whole fleet."""
+    data = found()
+    assert "whole fleet" in header(data)
+    assert "selected" not in header(data)
+    data["selection"] = {"names": [], "capabilities": ["models", "gpu"], "left_out": []}
+    assert "of what was selected" in header(data)
+    assert "Selected: all hosts; of capabilities only models, gpu." in header(data)
+    assert "whole fleet" not in header(data)
+    data["selection"] = {"names": ["gpu"], "capabilities": [], "left_out": ["edge", NASTY]}
+    assert "Selected: gpu; all capabilities." in header(data)
+    assert "2 hosts left out: edge, &lt;/pre&gt;" in header(data)
+
+
+def header(data: dict[str, Any]) -> str:
+    [text] = re.findall(r"<header>.*?</header>", page(data, "ab" * 32), re.S)
+    return " ".join(str(text).split())
 
 
 def test_every_result_is_in_its_cell() -> None:

@@ -59,6 +59,7 @@ def test_nothing_reachable_is_not_green(dead: Path, tmp_path: Path) -> None:
     assert "Error: no host can be reached" in result.stderr
     found = json.loads(result.stdout)
     assert (found["schema"], found["status"]) == ("fleet-verify/1", "could-not-tell")
+    assert found["selection"] == {"names": [], "capabilities": [], "left_out": []}
     outcomes = {check["claim"]: check["outcome"] for check in found["checks"]}
     login = "This machine logs in to the host, and commands there are root's"
     assert outcomes.pop(login) == "failed"
@@ -74,6 +75,13 @@ def test_nothing_reachable_is_not_green(dead: Path, tmp_path: Path) -> None:
     # No deploy has given its store an identity, and reading gives it none.
     assert "not signed" in result.stderr
     assert "Not signed" in html.read_text()
+
+
+def test_what_was_not_selected_is_told(dead: Path) -> None:
+    found = json.loads(run(dead, "gpu", "--capability", "models", "--json").stdout)
+    assert found["selection"] == {
+        "names": ["gpu"], "capabilities": ["models"], "left_out": ["host2"],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
