@@ -58,5 +58,6 @@ def init(directory: Path) -> None:
             raise FleetError(f"{directory / name}: {error.strerror}") from None
     click.echo(f"{directory}: {len(_FILES)} files of llm-fleet {release()}. Next:")
     click.echo(f"    cd {directory} && git init")
+    click.echo(f"    put the wheel of {release()} into dist/, as README.md says; commit it too")
     click.echo("    edit inventory/prod.py and group_data/prod.py")
     click.echo("    fleet check inventory/prod.py && pyinfra inventory/prod.py deploy.py")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -141,6 +142,17 @@ def test_inventory_that_is_in_no_fleets_directory(environment: Path, tmp_path: P
     assert f"{tmp_path}: no fleet's directory; run this in the directory that" in result.stderr
 
 
+def test_its_requirements_are_the_wheel_that_is_built(
+    site: Path, environment: Path, wheel: Path
+) -> None:
+    """... as a file: asked by its name, an index could answer with somebody else's."""
+    (site / "dist").mkdir()
+    shutil.copy(wheel, site / "dist")
+    command = [environment / "bin" / "pip", "install", "--dry-run", "--force-reinstall"]
+    told = run([*command, "--no-deps", "-r", "requirements.txt"], site).stdout
+    assert f"Processing ./dist/{wheel.name}" in told
+
+
 def test_what_is_there_is_left_alone(site: Path, environment: Path) -> None:
     (site / "deploy.py").write_text("mine\n")
     (site / "config.py").unlink()
@@ -204,15 +216,16 @@ def test_githubs_does_the_same_as_gitlabs() -> None:
 
 @pytest.mark.slow
 def test_installed_with_all_that_it_needs(wheel: Path, tmp_path: Path) -> None:
-    """As an operator does it: the packages of an index, and the version that is pinned."""
+    """As an operator does it: the packages of an index, and the wheel in a folder."""
     run([sys.executable, "-m", "venv", tmp_path / "first"], tmp_path)
     pip = tmp_path / "first" / "bin" / "pip"
-    found = {"PIP_FIND_LINKS": str(wheel.parent)}
-    run([pip, "install", "--quiet", "llm-fleet"], tmp_path, **found)
+    run([pip, "install", "--quiet", wheel], tmp_path)
     run([tmp_path / "first" / "bin" / "fleet", "init", "site"], tmp_path)
     site = tmp_path / "site"
+    (site / "dist").mkdir()
+    shutil.copy(wheel, site / "dist")
     before = yaml.safe_load(PIPELINE.read_text())["default"]["before_script"]
-    run(["sh", "-ec", "\n".join(before)], site, **found)
+    run(["sh", "-ec", "\n".join(before)], site)
     checked = run([site / ".venv" / "bin" / "fleet", "check", "inventory/prod.py"], site)
     assert "gpu1.example.internal" in checked.stdout
     dry = [site / ".venv" / "bin" / "pyinfra", "--dry", "inventory/prod.py", "deploy.py"]
