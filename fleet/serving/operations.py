@@ -83,7 +83,7 @@ def _replace(me: FleetHost, before: Before, had: list[str], turn: Turn) -> Comma
 def _keep_requests_away(me: FleetHost, fleet: Fleet) -> None:
     """Have no requests at a host whose servers are about to start, until it is ready."""
     front = roll_of(fleet).front
-    if front.sends_to(me) and not front.without_another(me):
+    if front.sends_to(me) and not front.leave(me):
         host.log("gets no requests until its servers are ready")
         front.change(Change(me, served=False))
 
