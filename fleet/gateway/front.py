@@ -215,6 +215,7 @@ class Front:
         self.bare: list[Door] = []
         self.missing: dict[str, str] = {}
         self.taken: dict[str, str] = {}
+        self._out: set[str] = set()
         for me in fleet.running(Gateway):
             self._look_at(Door(state, fleet, me))
 
@@ -250,14 +251,25 @@ class Front:
         """
         for door in self.doors:
             door.change(change)
+        if change.served:
+            self._out.discard(change.gpu.name)
 
     def without_another(self, gpu: FleetHost) -> list[str]:
         """The gateways that have nobody else to send requests to."""
         return [
             door.me.name
             for door in self.doors
-            if door.sends_to(gpu) and door.in_service() == {gpu.name}
+            if door.sends_to(gpu) and door.in_service() - self._out <= {gpu.name}
         ]
+
+    def leave(self, gpu: FleetHost) -> list[str]:
+        """Count on `gpu` no more until it is served again, unless gateways have nobody else: those.
+
+        No gateway is told yet. Whoever asks next knows of it: nothing is waited for in between.
+        """
+        if not (lonely := self.without_another(gpu)):
+            self._out.add(gpu.name)
+        return lonely
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
         """Wait until no gateway has a connection to `gpu`: after a reload, that is a request.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fleet.declare.fleet import FleetHost
@@ -23,7 +24,7 @@ from fleet.models.paths import (
 from fleet.models.settings import Models
 from fleet.ollama.models import FOR_EVER, ModelDeclaration, full_name, pull_name, with_bases
 from fleet.ollama.paths import LOADER_UNIT, LOADER_UNIT_FILE
-from fleet.ollama.servers import instances_of
+from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
 
 _MEGABYTE, _GIGABYTE = 1_000_000, 1_000_000_000
@@ -68,21 +69,19 @@ def unit_files(me: FleetHost) -> list[ManagedFile]:
     return [ManagedFile(LOADER_TIMER_FILE, timer), ManagedFile(LOADER_UNIT_FILE, unit)]
 
 
-def loader_config(me: FleetHost) -> dict[str, Any]:
-    """What `model_loader.py` reads."""
+def loader_config(me: FleetHost, servers: Sequence[Instance] = ()) -> dict[str, Any]:
+    """What `model_loader.py` reads; of `servers` only, where some are given."""
+    first, *others = servers or instances_of(me)
     return {
-        "api": instances_of(me)[0].url,
+        "api": first.url,
         "models_dir": me[Ollama].models_dir,
         "state": LOADER_STATE,
         "memory": LOADER_MEMORY,
         "choice": MODEL_CHOICE,
         "prune": me[Models].prune,
-        "context": instances_of(me)[0].settings.context_length,
+        "context": first.settings.context_length,
         # What is on the disk is the same for all of them; what is in memory is each one's own.
-        "others": [
-            {"api": item.url, "context": item.settings.context_length}
-            for item in instances_of(me)[1:]
-        ],
+        "others": [{"api": item.url, "context": item.settings.context_length} for item in others],
         "limits": {
             "no_progress": seconds(me[Models].no_progress),
             "slow_rate": me[Models].slow_rate * _MEGABYTE,

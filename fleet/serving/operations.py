@@ -21,7 +21,7 @@ from fleet.kit.units import next_verb, run_unit
 from fleet.ollama.facts import OllamaServers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
-from fleet.serving.ready import answers, chats, models_of, there
+from fleet.serving.ready import answers, chats, models_of, servers_there, there
 from fleet.serving.replace import (
     Before,
     has_failed,
@@ -57,7 +57,8 @@ def roll_servers(me: FleetHost, fleet: Fleet) -> Commands:
         return
 
     def work(turn: Turn) -> Commands:
-        yield from _replace(me, what_runs(me), there(models_of(me)), turn)
+        before = what_runs(me)
+        yield from _replace(me, before, there(models_of(me, before.servers)), turn)
         yield from judge_placement._inner(me=me)
 
     yield from in_turn(roll_of(fleet), me, work)
@@ -65,10 +66,10 @@ def roll_servers(me: FleetHost, fleet: Fleet) -> Commands:
 
 def _replace(me: FleetHost, before: Before, had: list[str], turn: Turn) -> Commands:
     yield from keep(before)
-    yield from tried(lay_down(me), start(me), answers(me, had))
+    yield from tried(lay_down(me), start(me), answers(me, instances_of(me), had))
     if not has_failed():
         return
-    yield from tried(put_back(before), answers(me, had))
+    yield from tried(put_back(before), answers(me, before.servers, had))
     if has_failed():
         yield told(f"{me.name}: {before} was put back, and does not answer either")
         return
@@ -82,7 +83,7 @@ def _replace(me: FleetHost, before: Before, had: list[str], turn: Turn) -> Comma
 def _keep_requests_away(me: FleetHost, fleet: Fleet) -> None:
     """Have no requests at a host whose servers are about to start, until it is ready."""
     front = roll_of(fleet).front
-    if front.sends_to(me) and not front.without_another(me):
+    if front.sends_to(me) and not front.leave(me):
         host.log("gets no requests until its servers are ready")
         front.change(Change(me, served=False))
 
@@ -98,10 +99,11 @@ def roll_too_early(me: FleetHost, fleet: Fleet) -> Commands:
         return
 
     def work(turn: Turn) -> Commands:
-        had = there(models_of(me)) if turn.is_out else []
+        before = servers_there(me) if turn.is_out else ()
+        had = there(models_of(me, before)) if before else []
         yield from restart_too_early._inner(me=me)
         if turn.is_out:
-            yield from answers(me, had)
+            yield from answers(me, before, had)
 
     yield from in_turn(roll_of(fleet), me, work)
 
@@ -124,10 +126,11 @@ def roll_docker(me: FleetHost, fleet: Fleet) -> Commands:
         return
 
     def work(turn: Turn) -> Commands:
-        had = there(models_of(me)) if turn.is_out else []
+        before = servers_there(me) if turn.is_out else ()
+        had = there(models_of(me, before)) if before else []
         yield from run_unit._inner(unit=DOCKER_UNIT, files=files)
         if turn.is_out:
-            yield from answers(me, had)
+            yield from answers(me, before, had)
 
     yield from in_turn(roll_of(fleet), me, work)
 
@@ -144,10 +147,11 @@ def roll_reboot(me: FleetHost, fleet: Fleet, policy: RebootPolicy, timeout: floa
         return
 
     def work(turn: Turn) -> Commands:
-        had = there(models_of(me)) if turn.is_out else []
+        before = servers_there(me) if turn.is_out else ()
+        had = there(models_of(me, before)) if before else []
         yield from reboot_into_driver._inner(policy=policy, timeout=timeout)
         if turn.is_out:
-            yield from answers(me, had)
+            yield from answers(me, before, had)
 
     yield from in_turn(roll_of(fleet), me, work)
 
@@ -186,7 +190,7 @@ def _tell(me: FleetHost, front: Front) -> Commands:
             log_func=logger.warning,
         )
         return
-    yield from chats(me, check.models[0])
+    yield from chats(instances_of(me), check.models[0])
     found_ready(ctx_state.get()).add(me.name)  # type: ignore[no-untyped-call]
     front.change(Change(me, served=True))
     names = ", ".join(door.me.name for door in (*front.doors, *front.bare))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 
 import gevent  # type: ignore[import-untyped]
 from pyinfra import host
@@ -16,15 +17,27 @@ from fleet.models.files import loader_config
 from fleet.models.settings import Models
 from fleet.models.warm import converse
 from fleet.ollama.paths import LOADER_UNIT
-from fleet.ollama.servers import instances_of
+from fleet.ollama.servers import Instance, instances_of
+from fleet.serving.facts import ServersThere
 
 _LOOK = 2.0  # seconds between two looks at the host
 _STARTING = 300  # seconds: after a boot the driver and its units come first
 
 
-def models_of(me: FleetHost) -> ModelsCheck:
-    """What the loader says of the host's models, by what is declared now."""
-    check: ModelsCheck = host.get_fact(ModelsState, config=json.dumps(loader_config(me)))
+def servers_there(me: FleetHost) -> tuple[Instance, ...]:
+    """The declared servers that the host has already; others may only come in this deploy."""
+    declared = instances_of(me)
+    asked = {item.unit: str(item.endpoint) for item in declared}
+    found: tuple[str, ...] = host.get_fact(ServersThere, servers=asked)
+    return tuple(item for item in declared if item.unit in found)
+
+
+def models_of(me: FleetHost, servers: Sequence[Instance] = ()) -> ModelsCheck:
+    """What the loader says of the host's models, by what is declared now.
+
+    Of `servers` only, where some are given.
+    """
+    check: ModelsCheck = host.get_fact(ModelsState, config=json.dumps(loader_config(me, servers)))
     return check
 
 
@@ -33,28 +46,28 @@ def there(check: ModelsCheck) -> list[str]:
     return [name for name in check.models if name not in check.pending]
 
 
-def answers(me: FleetHost, had: list[str]) -> Commands:
-    """Wait until each server has the models that it `had`, and answers a chat with the first."""
-    for item in instances_of(me):
+def answers(me: FleetHost, servers: Sequence[Instance], had: list[str]) -> Commands:
+    """Wait until `servers` have the models that they `had`, and answer a chat with the first."""
+    for item in servers:
         yield or_journal(when_answers(f"{item.url}/api/version", seconds=_STARTING), item.unit)
-    if not had:
+    if not had or not servers:
         return
-    lost = _wait_for(me, had)
+    lost = _wait_for(me, servers, had)
     if lost:
         told = "; ".join(f"{name} {why}" for name, why in lost.items())
         yield or_journal(fail(f"{me.name}: it has lost what it served: {told}"), LOADER_UNIT)
         return
-    yield from chats(me, had[0])
+    yield from chats(servers, had[0])
 
 
-def chats(me: FleetHost, model: str) -> Commands:
-    """Have each server answer with `model`."""
-    for item in instances_of(me):
+def chats(servers: Sequence[Instance], model: str) -> Commands:
+    """Have each of `servers` answer with `model`."""
+    for item in servers:
         for command in converse(item, model):
             yield or_journal(command, item.unit)
 
 
-def _wait_for(me: FleetHost, had: list[str]) -> dict[str, str]:
+def _wait_for(me: FleetHost, servers: Sequence[Instance], had: list[str]) -> dict[str, str]:
     """The models of those that the host `had` which it still lacks at the deadline, and why.
 
     Its loader is at work: it starts with the servers, and again by itself after a failure.
@@ -62,7 +75,7 @@ def _wait_for(me: FleetHost, had: list[str]) -> dict[str, str]:
     end = time.monotonic() + seconds(me[Models].wait_timeout)
     told: dict[str, str] = {}
     while True:
-        check = models_of(me)
+        check = models_of(me, servers)
         lost = {name: why for name, why in check.pending.items() if name in had}
         if check.is_known and not lost:
             return {}

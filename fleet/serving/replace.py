@@ -22,6 +22,7 @@ from fleet.ollama.operations import install_units, remove_servers, switch_releas
 from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
+from fleet.serving.ready import servers_there
 
 _KEPT = f"{RUN}/before"
 _SAID = f"{_KEPT}/.said"
@@ -30,32 +31,35 @@ _FAILED = f"{_KEPT}/.failed"
 
 @dataclass(frozen=True)
 class Before:
-    """The declared servers that run already, and the release that they are of, if it is one."""
+    """What runs already: units, also of servers that are declared no more, and their release.
 
-    running: tuple[Instance, ...]
+    `servers` are the declared ones that are there, by whatever unit.
+    """
+
+    units: tuple[str, ...]
+    servers: tuple[Instance, ...]
     release: str | None
 
     def __str__(self) -> str:
         """It in an operator's words."""
-        units = ", ".join(item.unit for item in self.running) or "nothing"
+        units = ", ".join(self.units) or "nothing"
         release = self.release.rsplit("/", 1)[-1] if self.release else None
         return f"{units} of Ollama {release}" if release else units
 
 
 def what_runs(me: FleetHost) -> Before:
     """What there is to put back."""
-    units = host.get_fact(OllamaServers).running
-    running = tuple(item for item in instances_of(me) if item.unit in units)
+    units: tuple[str, ...] = host.get_fact(OllamaServers).running
     release = host.get_fact(OllamaReleases, version=me[Ollama].version).current
-    return Before(running, release)
+    return Before(units, servers_there(me), release)
 
 
 def keep(before: Before) -> Commands:
     """Have copies of what is to be put back."""
     yield StringCommand("rm -rf", _KEPT, "&& install -d -m 700", RUN, _KEPT)
-    for item in before.running:
+    for unit in before.units:
         # One whose file somebody removed runs on; there is nothing to put back then.
-        path = QuoteString(f"{UNITS}/{item.unit}")
+        path = QuoteString(f"{UNITS}/{unit}")
         yield StringCommand("[ ! -e", path, "] || cp -a --", path, _KEPT)
 
 
@@ -116,24 +120,31 @@ def start(me: FleetHost) -> Commands:
 
 
 def put_back(before: Before) -> Commands:
-    """Have the units and the release as they were, and running again."""
-    for item in before.running:
-        kept = QuoteString(f"{_KEPT}/{item.unit}")
-        yield StringCommand(
-            "[ ! -e", kept, "] || cp -a --", kept, QuoteString(f"{UNITS}/{item.unit}")
-        )
+    """Have the units and the release as they were, and running again, and no other server."""
+    now: tuple[str, ...] = host.get_fact(OllamaServers).running
+    for unit in now:
+        if unit not in before.units:
+            # It may have a port of theirs.
+            name = QuoteString(unit)
+            yield StringCommand("systemctl disable --now --quiet", name)
+            yield StringCommand("systemctl reset-failed --quiet", name, "2>/dev/null || true")
+    for unit in before.units:
+        kept = QuoteString(f"{_KEPT}/{unit}")
+        yield StringCommand("[ ! -e", kept, "] || cp -a --", kept, QuoteString(f"{UNITS}/{unit}"))
     if before.release:
         yield StringCommand(
             "ln -sfn", QuoteString(before.release), f"{OLLAMA_CURRENT}.new",
             "&& mv -T", f"{OLLAMA_CURRENT}.new", OLLAMA_CURRENT,
         )  # fmt: skip
     yield StringCommand("systemctl daemon-reload")
-    for item in before.running:
-        unit = QuoteString(item.unit)
+    for unit in before.units:
+        name = QuoteString(unit)
         yield or_journal(
             StringCommand(
-                "systemctl reset-failed --quiet", unit, "2>/dev/null; systemctl restart", unit
+                "systemctl enable --quiet", name, "2>/dev/null;",
+                "systemctl reset-failed --quiet", name, "2>/dev/null; systemctl restart", name,
             ),
-            item.unit,
-        )
+            unit,
+        )  # fmt: skip
+    for item in before.servers:
         yield or_journal(when_answers(f"{item.url}/api/version", seconds=60), item.unit)

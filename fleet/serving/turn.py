@@ -133,7 +133,7 @@ def _out(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Command
     turn = Turn(roll, me)
     for name, why in roll.front.missing.items():
         _warn(f"{name} may go on to send it requests, and they are cut off: {why}")
-    if lonely := roll.front.without_another(me):
+    if lonely := roll.front.leave(me):
         _warn(
             f"restarted at once: {', '.join(lonely)} would have no other host to send requests to, "
             "and those in flight are cut off"

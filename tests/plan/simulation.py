@@ -92,6 +92,7 @@ from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import HasIpv6, HostAddresses
 from fleet.platform.record import DeployedRecord, Record
+from fleet.serving.facts import ServersThere
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -153,6 +154,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: list,
         ServedServers: lambda: None,
+        ServersThere: lambda servers: (),
         NginxTraffic: NginxTraffic.default,
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),

@@ -83,6 +83,7 @@ def front(*doors: Door) -> Front:
     """These gateways."""
     made = object.__new__(Front)
     made.doors, made.bare, made.missing, made.taken = list(doors), [], {}, {}
+    made._out = set()
     return made
 
 
@@ -162,3 +163,16 @@ def test_a_gateway_where_another_run_is_at_work_is_not_a_dead_one(
     made = Front(cast("State", state), declared)
     assert (made.missing, list(made.taken)) == ({}, ["edge"])
     assert "edge: another deploy is at work there: by alice@desk" in made.taken["edge"]
+
+
+def test_who_is_about_to_leave_is_counted_on_no_more(nginx: Nginx) -> None:
+    """Two that ask at the same time: gateways are told later than that."""
+    declared = fleet()
+    both = front(door(declared, "gpu1", "gpu2"))
+    assert both.leave(declared["gpu1"]) == []
+    assert both.leave(declared["gpu2"]) == ["edge"]
+    both.change(Change(declared["gpu1"], served=False))
+    assert both.leave(declared["gpu2"]) == ["edge"]
+    both.change(Change(declared["gpu1"], served=True))
+    assert both.leave(declared["gpu2"]) == []
+    assert len(nginx.written) == 2

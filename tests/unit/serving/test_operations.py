@@ -10,7 +10,8 @@ import pytest
 from pyinfra.context import ctx_host, ctx_state
 
 import fleet.serving.operations as module
-from fleet.models.facts import ModelsCheck
+from fleet.models.facts import ModelsCheck, ModelsState
+from fleet.serving.facts import ServersThere
 from tests.fleets import EDGE, GPU, fleet_of
 
 pytestmark = pytest.mark.usefixtures("own_secrets")
@@ -76,3 +77,43 @@ def test_who_is_told(
     assert [line for line in said if "was not told" in line] == [
         f"edge was not told that it is ready: {why}" for why in front.missing.values()
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "given"),
+    [
+        ("roll_too_early", {}),
+        ("roll_docker", {}),
+        ("roll_reboot", {"policy": "one-at-a-time", "timeout": 1.0}),
+    ],
+)
+def test_what_comes_later_in_the_deploy_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, step: str, given: dict[str, Any]
+) -> None:
+    """These steps come before the units are laid down: a new server starts after them."""
+    two = [
+        {"name": "a", "port": 11434, "gpus": [0]},
+        {"name": "b", "port": 11435, "gpus": [1], "runtime": "docker"},
+    ]
+    docker = {"docker_enabled": True, "ollama_image": f"ollama/ollama:0.32.7@sha256:{'ab' * 32}"}
+    fleet = fleet_of({"gpu1": ("gpu", {**GPU[1], **docker, "ollama_instances": two}), "edge": EDGE})
+    me = fleet["gpu1"]
+    nothing = SimpleNamespace(_inner=lambda **_: iter(()))
+    for name in ("restart_too_early", "run_unit", "reboot_into_driver"):
+        monkeypatch.setattr(module, name, nothing)
+    monkeypatch.setattr(module, "too_early", lambda *_: ["a"])
+    monkeypatch.setattr(module, "next_verb", lambda *_: "restart")
+    monkeypatch.setattr(module, "roll_of", lambda _: None)
+    turn = SimpleNamespace(is_out=True)
+    monkeypatch.setattr(module, "in_turn", lambda _roll, _me, work: work(turn))
+    now = SimpleNamespace(is_active=True, needs_reboot=True)
+    facts: dict[type, Any] = {
+        ServersThere: ("ollama@a.service",),
+        ModelsState: ModelsCheck(True),
+    }
+    host = SimpleNamespace(get_fact=lambda fact, **_: facts.get(fact, now), noop=print)
+    with ctx_host.use(host), ctx_state.use(SimpleNamespace(is_executing=True)):
+        commands = getattr(module, step)._inner(me=me, fleet=fleet, **given)
+        said = [command.get_raw_value() for command in commands]
+    assert len(said) == 1
+    assert ":11434/api/version" in said[0]

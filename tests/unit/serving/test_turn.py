@@ -50,7 +50,7 @@ class Gates:
         """Whether it does."""
         return bool(self.doors) and gpu.name in self.served
 
-    def without_another(self, gpu: FleetHost) -> list[str]:
+    def leave(self, gpu: FleetHost) -> list[str]:
         """Itself, with nobody else."""
         return ["edge"] if self.served == {gpu.name} else []
 
