@@ -145,6 +145,9 @@ def _alike_in_stores(hosts: Iterable[FleetHost]) -> Iterator[str]:
 
 def _same_machine(inventory: Inventory) -> Iterator[str]:
     """Hosts that are reached in the same way: each would undo what is declared for the other."""
+    if "ssh_hostname" in inventory.get_override_data():  # type: ignore[no-untyped-call]
+        # `--data`, for the hosts that `--limit` leaves: the file says nothing of it.
+        return
     names: dict[tuple[Any, ...], str] = {}
     for host in inventory:
         # Containers and the like are called by their connector, and have no address.

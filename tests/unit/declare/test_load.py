@@ -14,6 +14,7 @@ from tests.fleets import (
     ALTERNATIVE,
     BOX,
     EDGE,
+    GPU,
     Hosts,
     fleet_of,
     inventory_of,
@@ -186,3 +187,10 @@ def test_names_of_hosts(name: str) -> None:
 )
 def test_other_ways_lead_to_other_machines(hosts: Hosts) -> None:
     assert len(list(fleet_of(hosts))) == len(hosts)
+
+
+def test_the_command_line_may_lead_to_one_host_by_another_way(own_secrets: Path) -> None:
+    """`--limit gpu1 --data ssh_hostname=...`: through a tunnel, for once; it is told all hosts."""
+    inventory = inventory_of({"gpu1": GPU, "edge": EDGE})
+    inventory.override_data = {"ssh_hostname": "10.9.0.1"}
+    assert len(list(load_fleet(inventory, CAPABILITIES))) == 2
