@@ -91,6 +91,9 @@ class Door:
         self._served = None if served is None else ready_servers(self._fleet, served)
 
     def _connect(self) -> None:
+        if leads_elsewhere(self._state) and not self.host.connected:
+            # Its name would lead to the host that the run is about, and be changed there.
+            raise FleetError(f"{self.me.name}: --data ssh_hostname leads every host to one address")
         if self.host in self._state.failed_hosts and not self.host.connected:
             raise FleetError(f"{self.me.name}: no connection: {trouble(self.host)}")
         try:
@@ -196,6 +199,11 @@ class Door:
             except LookupError as error:
                 raise FleetError(f"{self.me.name}: {error}") from None
         return sum('"nginx"' in line for line in lines)
+
+
+def leads_elsewhere(state: State) -> bool:
+    """Whether the command line says where hosts are: each that is not connected, too."""
+    return "ssh_hostname" in state.inventory.get_override_data()  # type: ignore[no-untyped-call]
 
 
 def found_ready(state: State) -> set[str]:

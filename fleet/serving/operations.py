@@ -14,7 +14,7 @@ from fleet.driver.paths import DRIVER_NOUVEAU
 from fleet.driver.settings import RebootPolicy
 from fleet.gates.asked import too_early
 from fleet.gates.operations import judge_placement, restart_too_early
-from fleet.gateway.front import Change, Front, found_ready
+from fleet.gateway.front import Change, Front, found_ready, leads_elsewhere
 from fleet.kit.commands import Commands, fail
 from fleet.kit.facts.units import Unit, UnitState
 from fleet.kit.units import next_verb, run_unit
@@ -172,7 +172,12 @@ def let_in(me: FleetHost, fleet: Fleet) -> Commands:
             f"{me.name}: not everywhere told that it is ready: {'; '.join(front.taken.values())}; "
             "deploy again when that has ended"
         )
-    elif front.missing and not front.doors and not front.bare:
+    elif (
+        front.missing
+        and not (front.doors or front.bare)
+        # Then no gateway can be asked, and the host itself is what the run is about.
+        and not leads_elsewhere(ctx_state.get())  # type: ignore[no-untyped-call]
+    ):
         yield fail(
             f"{me.name}: no gateway could be told that it is ready, and one that has not served it "
             "will not: deploy again when a gateway answers"

@@ -80,7 +80,7 @@ from fleet.kit.facts.apt import (
 )
 from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.foreign import ForeignFiles
-from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, Job, LoggedJob, LoggedRun
+from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, LoggedJob, LoggedRun
 from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.traces import Traces
@@ -177,32 +177,6 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         GroupMembers: lambda group: None,
         CdiDevices: Cdi,
     }
-
-
-def job(*seen: Job) -> Callable[..., Job]:
-    """A job that is not there while the deploy is planned, then goes through what is `seen`."""
-    left = list(seen)
-
-    def look(**_: Any) -> Job:
-        if not ctx_state.get().is_executing:
-            return Job()
-        return left.pop(0) if len(left) > 1 else left[0]
-
-    return look
-
-
-def still_running(running: Job) -> Callable[..., Job]:
-    """A job that runs all the time that the deploy is planned, and ends when it is executed."""
-    asked = []
-
-    def look(**_: Any) -> Job:
-        if ctx_state.get().is_executing:
-            return Job()
-        asked.append(running)
-        assert len(asked) < 10, "the plan waits for what runs on the host"
-        return running
-
-    return look
 
 
 class AnyAddress(list[str]):

@@ -18,16 +18,8 @@ from fleet.kit.facts.jobs import LoggedJob, LoggedRun
 from fleet.kit.facts.units import UnitState
 from tests.alternatives.dify import LEAST
 from tests.fleets import Hosts, alternative
-from tests.plan.simulation import (
-    RUNNING,
-    Answers,
-    Plan,
-    bare,
-    everything_shown,
-    job,
-    plan,
-    secrets_of,
-)
+from tests.plan.jobs import job
+from tests.plan.simulation import RUNNING, Answers, Plan, bare, everything_shown, plan, secrets_of
 
 SHA256 = LEAST["dify_sha256"]
 BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}

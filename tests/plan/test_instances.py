@@ -29,7 +29,8 @@ from fleet.kit.facts.units import UnitState
 from fleet.ollama.facts import OllamaServers, Servers
 from tests.fleets import EDGE, GPU, Hosts
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, Plan, bare, job, plan
+from tests.plan.jobs import job
+from tests.plan.simulation import RUNNING, Answers, Plan, bare, plan
 
 UUIDS = [f"GPU-5a3f1c00-0000-4000-8000-{index:012}" for index in range(3)]
 THREE = tuple(DrivenGpu(index, uuid, "NVIDIA H100") for index, uuid in enumerate(UUIDS))

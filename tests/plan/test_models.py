@@ -17,7 +17,8 @@ from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelProgress, ModelsJob
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
+from tests.plan.jobs import job, still_running
+from tests.plan.simulation import RUNNING, Answers, bare, plan
 
 HOSTS = {"gpu1": ("gpu", {})}
 PROVIDE = "Models | Provide the models"

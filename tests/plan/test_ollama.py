@@ -21,7 +21,8 @@ from fleet.kit.facts.units import Unit, UnitState
 from fleet.ollama.facts import OllamaReleases, Release
 from tests.fleets import GPU
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, bare, job, plan, still_running
+from tests.plan.jobs import job, still_running
+from tests.plan.simulation import RUNNING, Answers, bare, plan
 
 HOSTS = {"gpu1": ("gpu", {})}
 INSTALL = f"Ollama | Install Ollama {pins.OLLAMA_VERSION}"

@@ -17,16 +17,8 @@ from fleet.webui.paths import WEBUI_UNIT
 from tests.alternatives import webui as alternatives
 from tests.alternatives.webui import LEAST
 from tests.fleets import Hosts, alternative
-from tests.plan.simulation import (
-    RUNNING,
-    Answers,
-    Plan,
-    bare,
-    everything_shown,
-    job,
-    plan,
-    secrets_of,
-)
+from tests.plan.jobs import job
+from tests.plan.simulation import RUNNING, Answers, Plan, bare, everything_shown, plan, secrets_of
 
 IMAGE = LEAST["webui_image"]
 BOX = {"private_address": "10.0.0.5", "gateway_keys": ["webui"], **LEAST}

@@ -159,7 +159,8 @@ def test_a_gateway_where_another_run_is_at_work_is_not_a_dead_one(
     monkeypatch.setattr(Careful, "hold", lambda _: "alice@desk, run 1 since today")
     connector = object.__new__(Careful)
     edge = SimpleNamespace(connect=lambda **_: None, connector=connector)
-    state = SimpleNamespace(inventory=SimpleNamespace(get_host=lambda _: edge), failed_hosts=[])
+    inventory = SimpleNamespace(get_host=lambda _: edge, get_override_data=dict)
+    state = SimpleNamespace(inventory=inventory, failed_hosts=[])
     made = Front(cast("State", state), declared)
     assert (made.missing, list(made.taken)) == ({}, ["edge"])
     assert "edge: another deploy is at work there: by alice@desk" in made.taken["edge"]
@@ -176,3 +177,15 @@ def test_who_is_about_to_leave_is_counted_on_no_more(nginx: Nginx) -> None:
     both.change(Change(declared["gpu1"], served=True))
     assert both.leave(declared["gpu2"]) == []
     assert len(nginx.written) == 2
+
+
+def test_a_gateway_is_not_looked_for_where_the_command_line_leads_every_host() -> None:
+    """It would be the host that the run is about, with another's name."""
+    declared = fleet()
+    inventory = SimpleNamespace(
+        get_host=lambda _: SimpleNamespace(connected=False),
+        get_override_data=lambda: {"ssh_hostname": "10.9.0.1"},
+    )
+    made = Door(cast("State", SimpleNamespace(inventory=inventory)), declared, declared["edge"])
+    with pytest.raises(FleetError, match="edge: --data ssh_hostname leads every host to one"):
+        made.look()

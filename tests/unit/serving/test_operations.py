@@ -43,6 +43,7 @@ def said() -> Iterator[list[str]]:
         """As pyinfra's, to be kept by weak reference."""
 
         is_executing = True
+        inventory = SimpleNamespace(get_override_data=dict)
 
     with ctx_host.use(told), ctx_state.use(State()):
         yield lines
