@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -585,7 +586,9 @@ def test_stream_is_not_held_back(lab: LabUnderTest) -> None:
             assert "error" not in json.loads(line)
             times.append(time.monotonic())
     assert len(times) > 8
-    assert times[len(times) // 2] - times[0] > 0.25 * (times[-1] - times[0])
+    # In one piece they would be there within a moment; how long each takes is the machine's affair.
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert sum(gap > 0.001 for gap in gaps) > len(gaps) / 2, gaps
 
 
 def test_large_bodies_pass_up_to_the_declared_size(lab: LabUnderTest) -> None:
