@@ -585,7 +585,7 @@ def test_stream_is_not_held_back(lab: LabUnderTest) -> None:
         for line in answer.iter_lines():
             assert "error" not in json.loads(line)
             times.append(time.monotonic())
-    assert len(times) > 8
+    assert len(times) > 4
     # In one piece they would be there within a moment; how long each takes is the machine's affair.
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert sum(gap > 0.001 for gap in gaps) > len(gaps) / 2, gaps
