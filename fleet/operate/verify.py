@@ -158,7 +158,8 @@ def _run(arguments: list[str], *, as_json: bool) -> dict[str, Any]:
         command = [
             sys.executable, "-m", "pytest", *arguments, f"--rootdir={PROJECT_ROOT}",
             f"--json={results}", "-nauto", "--dist=loadgroup", "-q", "--no-header", "--tb=short",
-            "-p", "no:cacheprovider", "-p", "xdist",
+            # The table tells each reason, once.
+            "-rN", "-p", "no:cacheprovider", "-p", "xdist",
         ]  # fmt: skip
         # What is asked for as JSON is alone on standard output.
         output = sys.stderr if as_json else None

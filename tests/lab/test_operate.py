@@ -93,8 +93,13 @@ def test_logs_are_read_and_followed(lab: LabUnderTest) -> None:
     said = fleet(lab, "logs", str(LAB_INVENTORY), "gpu1", "ollama", "-n", "5").stdout
     assert "ollama" in said
     lab.ssh("gpu1", f"curl -s http://{lab.state['hosts']['edge']['address']}:8434/v1/models")
-    requests = fleet(lab, "logs", str(LAB_INVENTORY), "edge", "gateway", "--since", "1h").stdout
-    assert '"path":"/v1/models"' in requests
+    # nginx writes its log a second later.
+    deadline = time.monotonic() + 60
+    requests = ""
+    while '"path":"/v1/models"' not in requests:
+        assert time.monotonic() < deadline, requests
+        gateway_logs = ("logs", str(LAB_INVENTORY), "edge", "gateway", "--since", "1h")
+        requests = fleet(lab, *gateway_logs).stdout
     process = start(lab, "logs", str(LAB_INVENTORY), "gpu1", "ollama", "-n", "1", "--follow")
     try:
         assert process.stdout
