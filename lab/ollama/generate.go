@@ -129,11 +129,18 @@ func (s *Server) native(chat bool) func(http.ResponseWriter, *http.Request, *inf
 func (s *Server) whole(ctx context.Context, req *inferRequest) (last Answer, err error) {
 	var text strings.Builder
 	var logprobs []Logprob
+	var calls []map[string]any
 	err = s.infer(ctx, req, func(a Answer) {
 		text.WriteString(a.text)
+		if a.Message != nil {
+			calls = append(calls, a.Message.ToolCalls...)
+		}
 		last, logprobs = a, append(logprobs, a.Logprobs...)
 	})
 	all := req.answer(text.String())
+	if all.Message != nil {
+		all.Message.ToolCalls = calls
+	}
 	last.Message, last.Response, last.text, last.Logprobs = all.Message, all.Response, all.text, logprobs
 	return last, err
 }
@@ -186,8 +193,19 @@ func (s *Server) infer(ctx context.Context, req *inferRequest, each func(Answer)
 	if err != nil {
 		return err
 	}
+	if t := req.called(); t != nil && req.chat {
+		return internal(loaded.call(ctx, t, prompt, req, options, func(call map[string]any, c Chunk) error {
+			line := req.answer("")
+			line.Message.ToolCalls = []map[string]any{call}
+			each(line)
+			last := req.answer("")
+			last.finish(c, start, ready)
+			each(last)
+			return nil
+		}))
+	}
 	said := prompt
-	err = loaded.complete(ctx, prompt, req, options, func(c Chunk) (err error) {
+	return internal(loaded.complete(ctx, prompt, req, options, func(c Chunk) (err error) {
 		line := req.answer(c.Content)
 		line.Logprobs = c.Logprobs
 		said += c.Content
@@ -201,11 +219,15 @@ func (s *Server) infer(ctx context.Context, req *inferRequest, each func(Answer)
 			each(line)
 		}
 		return err
-	})
-	if err != nil { // whatever the child's own status was
-		return refuse(http.StatusInternalServerError, "%v", err)
+	}))
+}
+
+// internal is an error of the child, whatever its status was there.
+func internal(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return refuse(http.StatusInternalServerError, "%v", err)
 }
 
 // render is the prompt that the model gets.

@@ -3,6 +3,7 @@ package main
 // POST /v1/messages, Anthropic's way of a chat. There is no count_tokens: 404, as in the real server.
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand"
 	"net/http"
@@ -34,7 +35,7 @@ func (q *messagesRequest) request() (*inferRequest, error) {
 	case len(q.Messages) == 0:
 		return nil, refuse(http.StatusBadRequest, "messages is required")
 	}
-	req := &inferRequest{chat: true, Model: q.Model, Tools: q.Tools, Options: map[string]any{
+	req := &inferRequest{chat: true, Model: q.Model, Tools: nativeTools(q.Tools), Options: map[string]any{
 		"num_predict": q.MaxTokens, "temperature": q.Temperature, "top_p": q.TopP, "top_k": q.TopK}}
 	if len(q.Stop) > 0 {
 		req.Options["stop"] = q.Stop
@@ -69,14 +70,24 @@ func (s *Server) v1Messages(w http.ResponseWriter, r *http.Request, q *messagesR
 	}
 	whole, err := s.whole(r.Context(), req)
 	if err == nil {
-		message["content"] = []any{map[string]any{"type": "text", "text": whole.text}}
-		message["stop_reason"], message["usage"] = whole.stopReason(), whole.messageUsage()
+		content := []any{}
+		for _, call := range whole.calls() {
+			content = append(content, call.toolUse(json.RawMessage(call.arguments)))
+		}
+		message["stop_reason"], message["usage"] = whole.stopReason(len(content) > 0), whole.messageUsage()
+		if len(content) == 0 {
+			content = append(content, map[string]any{"type": "text", "text": whole.text})
+		}
+		message["content"] = content
 		writeV1(w, http.StatusOK, message)
 	}
 	return err
 }
 
-func (a Answer) stopReason() string {
+func (a Answer) stopReason(calls bool) string {
+	if calls {
+		return "tool_use"
+	}
 	if a.DoneReason == "length" {
 		return "max_tokens"
 	}
@@ -88,9 +99,20 @@ func (a Answer) messageUsage() map[string]int {
 }
 
 func messageEvents(events *eventStream, message map[string]any) func(Answer) {
+	var calls []toolCall
 	return func(a Answer) {
 		if events.number == 0 {
 			events.send("message_start", map[string]any{"message": message})
+			calls = a.calls()
+			for i, call := range calls {
+				events.send("content_block_start", map[string]any{"index": i, "content_block": call.toolUse(map[string]any{})})
+				events.send("content_block_delta", map[string]any{"index": i,
+					"delta": map[string]any{"type": "input_json_delta", "partial_json": call.arguments}})
+				events.send("content_block_stop", map[string]any{"index": i})
+			}
+			if calls != nil {
+				return
+			}
 			events.send("content_block_start", map[string]any{"index": 0, "content_block": map[string]any{"type": "text", "text": ""}})
 		}
 		if a.text != "" {
@@ -99,9 +121,11 @@ func messageEvents(events *eventStream, message map[string]any) func(Answer) {
 		if !a.Done {
 			return
 		}
-		events.send("content_block_stop", map[string]any{"index": 0})
+		if calls == nil {
+			events.send("content_block_stop", map[string]any{"index": 0})
+		}
 		events.send("message_delta", map[string]any{"usage": a.messageUsage(),
-			"delta": map[string]any{"stop_reason": a.stopReason(), "stop_sequence": nil}})
+			"delta": map[string]any{"stop_reason": a.stopReason(calls != nil), "stop_sequence": nil}})
 		events.send("message_stop", map[string]any{})
 	}
 }

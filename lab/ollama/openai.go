@@ -149,13 +149,23 @@ func (s *Server) v1Completions(w http.ResponseWriter, r *http.Request, q *v1Requ
 	return s.v1Answer(w, r, q, q.request())
 }
 
-// v1Choice is what an answer says, all of it or (of a stream) the next piece.
-func v1Choice(a Answer, chat, piece bool) map[string]any {
+// v1Choice is what an answer says, all of it or (of a stream, in which a tool may have been called) the
+// next piece.
+func v1Choice(a Answer, chat, piece, called bool) map[string]any {
 	choice := map[string]any{"index": 0, "finish_reason": nil}
-	if a.DoneReason != "" {
+	if a.Done && called {
+		choice["finish_reason"] = "tool_calls"
+	} else if a.DoneReason != "" {
 		choice["finish_reason"] = a.DoneReason
 	}
 	message := map[string]any{"role": "assistant", "content": a.text}
+	var calls []any
+	for _, call := range a.calls() {
+		calls = append(calls, call.v1())
+	}
+	if calls != nil {
+		message["tool_calls"] = calls
+	}
 	switch {
 	case !chat:
 		choice["text"] = a.text
@@ -189,15 +199,16 @@ func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, 
 	if !q.Stream {
 		whole, err := s.whole(r.Context(), req)
 		if err == nil {
-			answer := object(whole, v1Choice(whole, req.chat, false))
+			answer := object(whole, v1Choice(whole, req.chat, false, len(whole.calls()) > 0))
 			answer["usage"] = whole.usage()
 			writeV1(w, http.StatusOK, answer)
 		}
 		return err
 	}
-	events := &eventStream{w: w}
+	events, called := &eventStream{w: w}, false
 	piece := func(a Answer) {
-		events.send("", object(a, v1Choice(a, req.chat, true)))
+		called = called || len(a.calls()) > 0
+		events.send("", object(a, v1Choice(a, req.chat, true, called)))
 		if a.Done && q.StreamOptions.IncludeUsage {
 			last := object(a)
 			last["usage"] = a.usage()
