@@ -14,7 +14,12 @@ from fleet.capabilities import CAPABILITIES
 from fleet.declare.load import load_fleet
 from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files
-from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_LOGS, GATEWAY_STATUS_SOCKET
+from fleet.gateway.paths import (
+    GATEWAY_DIR,
+    GATEWAY_LOGS,
+    GATEWAY_STATE,
+    GATEWAY_STATUS_SOCKET,
+)
 from fleet.kit.paths import LIB
 from fleet.kit.secrets import SecretStore
 
@@ -92,7 +97,8 @@ def gateway(
 
 
 def _key(number: int) -> Mapping[str, Any]:
-    return {"name": f"key{number}", "rate": "100000/s", "concurrent": 4000}
+    limits = {"rate": "100000/s", "burst": 100_000, "concurrent": 4000, "tokens": "900G/mo"}
+    return {"name": f"key{number}", **limits}
 
 
 def _server(text: str) -> dict[str, Any]:
@@ -108,6 +114,7 @@ def _moved(text: str, folder: str) -> str:
         "/run/nginx.pid": f"{folder}/nginx.pid",
         GATEWAY_STATUS_SOCKET: f"{folder}/status.sock",
         GATEWAY_LOGS: folder,
+        GATEWAY_STATE: f"{folder}/state",
         GATEWAY_DIR: folder,
         LIB: folder,
     }.items():

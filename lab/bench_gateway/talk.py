@@ -5,6 +5,7 @@ others than those of another run. It prints a list: of each turn the
 seconds to its first token, and the milliseconds in which the server read its prompt.
 """
 
+import contextlib
 import http.client
 import json
 import random
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 CONVERSATIONS, TURNS = 8, 6
-FIRST, LATER = 900, 25  # words: some 1,500 tokens, and 40
+FIRST, LATER = 450, 20  # words: some 750 tokens, and 35
 ANSWER = 12  # tokens
 _SYLLABLES = ["ba", "ko", "li", "ne", "su", "ta", "mo", "ri", "ve", "du", "pa", "go"]
 
@@ -53,17 +54,17 @@ def _ask(
 ) -> tuple[float, str, dict[str, Any]]:
     """Seconds to the first part of the answer, the answer, and its last part."""
     body = {"model": asked["model"], "messages": messages, "options": {"num_predict": ANSWER}}
+    headers = {"Authorization": f"Bearer {asked['key']}", "Content-Type": "application/json"}
     connection = http.client.HTTPConnection("127.0.0.1", asked["port"], timeout=600)
-    start = time.monotonic()
-    connection.request("POST", "/api/chat", json.dumps(body), {
-        "Authorization": f"Bearer {asked['key']}", "Content-Type": "application/json",
-    })  # fmt: skip
-    answer = connection.getresponse()
-    parts = [json.loads(answer.readline())]
-    first = time.monotonic() - start
-    if "error" in parts[0]:
-        raise ValueError(parts[0]["error"])
-    parts += [json.loads(line) for line in answer]
+    with contextlib.closing(connection):
+        start = time.monotonic()
+        connection.request("POST", "/api/chat", json.dumps(body), headers)
+        answer = connection.getresponse()
+        parts = [json.loads(answer.readline())]
+        first = time.monotonic() - start
+        if "error" in parts[0]:
+            raise ValueError(parts[0]["error"])
+        parts += [json.loads(line) for line in answer]
     return first, "".join(part["message"].get("content", "") for part in parts), parts[-1]
 
 
