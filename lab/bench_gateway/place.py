@@ -48,8 +48,9 @@ class Place:
         try:
             yield
         except LabError as error:
-            logged = self.run(f"tail -n 5 {folder}/error.log")
-            raise LabError(f"{error}\n{folder}/error.log: {logged}") from error
+            if logged := self.run(f"tail -n 5 {folder}/error.log"):
+                raise LabError(f"{error}\n{folder}/error.log: {logged}") from None
+            raise
         finally:
             # It may have died: then there is nothing to end.
             self.run(f"kill $(cat {folder}/nginx.pid 2>/dev/null) 2>/dev/null; true")
