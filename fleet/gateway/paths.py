@@ -33,7 +33,10 @@ GATEWAY_SYSCTL = "/etc/sysctl.d/60-llm-fleet-gateway.conf"
 GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 # What nginx runs at each request; it calls the last one.
 GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
-GATEWAY_PROGRAMS = tuple(f"{LIB}/gateway_{name}.lua" for name in ("judge", "errors", "requests"))
+GATEWAY_PROGRAMS = tuple(
+    f"{LIB}/gateway_{name}.lua"
+    for name in ("reader", "judge", "edit", "names", "errors", "requests")
+)
 ACME_ROOT = "/var/lib/llm-fleet-acme"
 ACME_HOOK = f"{LIB}/install-certificate"
 ACME_NAME = "llm-fleet"
