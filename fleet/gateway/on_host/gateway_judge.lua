@@ -19,7 +19,7 @@ local enter, leave, skip = reading.enter, reading.leave, reading.skip
 local MAX_KEY = 128
 local MAX_MODEL = 512
 local MAX_ROLE = 16
-local MAX_EDITS = 20000
+local MAX_EDITS = 10000
 local MAX_TALK = 16384
 local MAX_IGNORED = 20 -- names in a header
 

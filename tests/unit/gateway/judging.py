@@ -32,7 +32,7 @@ http {{
     init_by_lua_block {{ jit.off() judging = require "judging" }}
     client_body_temp_path {directory}/bodies;
     client_max_body_size 0;
-    client_body_buffer_size 8m;
+    client_body_buffer_size 64m;
     keepalive_requests 1000000;
     server {{
         listen unix:{directory}/judging.sock;
@@ -67,23 +67,35 @@ local function all(next)
   return table.concat(made)
 end
 
+-- Counts pauses, and tells the longest time of the processor between two.
+local function watch()
+  local seen, last = { pauses = 0, longest = 0 }, os.clock()
+  return function()
+    local now = os.clock()
+    seen.pauses, seen.longest, last = seen.pauses + 1, math.max(seen.longest, now - last), now
+  end, seen
+end
+
+local function edited(text, size, edits, pause)
+  return ngx.encode_base64(all(edit.apply(parts(text, size), edits, pause)))
+end
+
 local calls = {}
 
 function calls.judge(text, asked)
-  local pauses = 0
-  local judged = judge.judge(parts(text, asked.size), fields[asked.call], asked.way, function()
-    pauses = pauses + 1
-  end)
-  judged.pauses = pauses
+  local pause, seen = watch()
+  local judged = judge.judge(parts(text, asked.size), fields[asked.call], asked.way, pause)
   judged.talk = judged.talk and ngx.encode_base64(judged.talk)
   if not judged.verdict then
-    judged.edited = ngx.encode_base64(all(edit.apply(parts(text, asked.size), judged.edits)))
+    judged.edited = edited(text, asked.size, judged.edits, pause)
   end
+  judged.pauses, judged.longest = seen.pauses, seen.longest
   return judged
 end
 
 function calls.edit(text, asked)
-  return { edited = ngx.encode_base64(all(edit.apply(parts(text, asked.size), asked.edits))) }
+  local pause, seen = watch()
+  return { edited = edited(text, asked.size, asked.edits, pause), pauses = seen.pauses }
 end
 
 function calls.plain(text)
@@ -111,7 +123,10 @@ return M
 
 @dataclass
 class Judged:
-    """What was made of a text, as gateway_judge has it, and the text after its edits."""
+    """What was made of a text, as gateway_judge has it, and the text after its edits.
+
+    `pauses`, and `longest`: seconds of the processor between two of them.
+    """
 
     verdict: dict[str, str] | None = None
     model: str | None = None
@@ -122,6 +137,7 @@ class Judged:
     talk: bytes | None = None
     edited: bytes | None = None
     pauses: int = 0
+    longest: float = 0
 
 
 class Judging:
@@ -147,10 +163,10 @@ class Judging:
             made[name] = base64.b64decode(made[name]) if name in made else None
         return Judged(**made)
 
-    def edit(self, text: bytes, edits: list[tuple[int, int, str]], size: int) -> bytes:
-        """`text`, in parts of `size` bytes, with `edits` made."""
+    def edit(self, text: bytes, edits: list[tuple[int, int, str]], size: int) -> tuple[bytes, int]:
+        """`text`, in parts of `size` bytes, with `edits` made; and the pauses that were made."""
         made = self._ask(text, {"do": "edit", "edits": edits, "size": size})
-        return base64.b64decode(made["edited"])
+        return base64.b64decode(made["edited"]), made["pauses"]
 
     def plain(self, names: list[str]) -> list[str | None]:
         """gateway_names.plain of each; none may have a line's end in it."""

@@ -49,7 +49,9 @@ def test_all_but_the_places_is_as_it_was(
     editor: Judging, given: tuple[bytes, list[Edit]], size: int
 ) -> None:
     text, edits = given
-    assert editor.edit(text, edits, size) == _edited(text, edits)
+    made, pauses = editor.edit(text, edits, size)
+    assert made == _edited(text, edits)
+    assert pauses == -(-len(text) // size) // 4, "one after four parts"
 
 
 def _edited(text: bytes, edits: list[Edit]) -> bytes:
