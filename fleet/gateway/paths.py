@@ -42,8 +42,8 @@ GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
 GATEWAY_PROGRAMS = tuple(
     f"{LIB}/gateway_{name}.lua"
     for name in (
-        "callers", "counts", "edit", "errors", "health", "judge", "lists", "names", "requests",
-        "route", "store", "usage",
+        "callers", "counts", "edit", "errors", "health", "judge", "lists", "models", "names",
+        "requests", "route", "store", "usage",
     )
 )  # fmt: skip
 ACME_ROOT = "/var/lib/llm-fleet-acme"
