@@ -42,8 +42,8 @@ GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
 GATEWAY_PROGRAMS = tuple(
     f"{LIB}/gateway_{name}.lua"
     for name in (
-        "callers", "counts", "edit", "errors", "health", "judge", "lists", "names", "requests",
-        "route", "store", "usage",
+        "answers", "callers", "counts", "disk", "edit", "errors", "health", "judge", "kept",
+        "lines", "lists", "names", "requests", "route", "rows", "store", "usage",
     )
 )  # fmt: skip
 ACME_ROOT = "/var/lib/llm-fleet-acme"

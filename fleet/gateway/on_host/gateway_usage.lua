@@ -24,18 +24,15 @@ local learned = {}
 -- Edits of the body that have the server tell what a stream took; none where the client has asked.
 function M.edits(call, judged)
   local places = judged.places
-  if not ASKED[call] or judged.stream ~= true or not places or places.include_usage_is_true then
+  if not ASKED[call] or judged.stream ~= true or not places or places.include_usage and places.include_usage.is_true then
     return {}
   end
   judged.asks_usage = true
   local value, options = places.include_usage, places.stream_options
   if value then
     return { { value[1], value[2], "true" } }
-  elseif options and options.open then
-    return { { options.open, options.open, '{"include_usage":true' .. (options.is_empty and "" or ",") } }
   elseif options then
-    -- null, which is as if it were not there.
-    return { { options[1], options[2], '{"include_usage":true}' } }
+    return { { options.open, options.open, '{"include_usage":true' .. (options.is_empty and "" or ",") } }
   end
   local text = '{"stream_options":{"include_usage":true}' .. (places.is_empty and "" or ",")
   return { { places.open, places.open, text } }
@@ -193,10 +190,10 @@ local function is_made(use)
   return ngx.status == 499 and find(ngx.var.upstream_connect_time or "", "%d$") ~= nil
 end
 
--- In the log phase. `host`: who answered; nil where nobody did.
+-- In the log phase. `caller` is the name of the key, `host` who was asked last.
 function M.finish(caller, model, host)
   local use, var = ngx.ctx.usage, ngx.var
-  if not use or not host or not model or not is_made(use) then
+  if not use or not is_made(use) then
     return
   end
   local elapsed, seen = ngx.now() - use.began, use.seen
@@ -212,6 +209,7 @@ function M.finish(caller, model, host)
     requests = 1, prompt = counts.prompt, cached = counts.cached or 0, completion = counts.completion,
     estimated = told and 0 or counts.prompt + counts.completion,
   })
+  var.answered_by = host
   var.prompt_tokens, var.completion_tokens = counts.prompt, counts.completion
   var.cached_tokens = counts.cached or "null"
   var.tokens_estimated = told and "false" or "true"

@@ -77,6 +77,7 @@ http {{
             set $tokens_estimated null;
             set $first_token null;
             set $token_rate null;
+            set $answered_by "";
             access_by_lua_block {{
                 ngx.req.read_body()
                 local judged = require("cjson").decode(ngx.var.http_x_judged or "{{}}")

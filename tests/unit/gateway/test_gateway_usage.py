@@ -341,7 +341,8 @@ def test_a_stream_is_the_same_byte_by_byte(nginx: Metering) -> None:
 
 
 def test_a_client_that_asked_itself_sees_all_of_it(nginx: Metering) -> None:
-    judged = json.dumps({"stream": True, "places": {"open": 1, "include_usage_is_true": True}})
+    place = {"is_true": True}
+    judged = json.dumps({"stream": True, "places": {"open": 1, "include_usage": place}})
     sent = ollama_completions(asked=True)
     got = nginx.ask(
         "v1/completions", Answer(EVENTS, [sent]), headers={"asks": "1", "judged": judged}
