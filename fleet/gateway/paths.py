@@ -20,6 +20,7 @@ GATEWAY_SERVERS_OF_BEFORE = f"{GATEWAY_DIR}/servers.conf"
 GATEWAY_OF_BEFORE = (f"{GATEWAY_DIR}/keys.conf", GATEWAY_SERVERS_OF_BEFORE)
 # Of the workers: what keys have used.
 GATEWAY_STATE = "/var/lib/llm-fleet-gateway"
+GATEWAY_USAGE = f"{GATEWAY_STATE}/usage"  # made by nginx
 GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
 GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
