@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from fleet import pins
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.declare.refusals import hint
 from fleet.docker.settings import Docker
 from fleet.ollama.models import full_name
 from fleet.ollama.servers import instances_of
@@ -62,7 +61,7 @@ def _shared_out(host: FleetHost) -> Iterator[str]:
             if full_name(name) not in map(full_name, declared):
                 yield (
                     f"{host.name}: ollama_instances: {item.name}: models: {name!r} is none of "
-                    f"ollama_models; {hint(name, declared)}"
+                    f"ollama_models; there are {', '.join(declared)}"
                 )
             elif full_name(name) in names[:place]:
                 yield (
