@@ -40,9 +40,9 @@ def meant(gateway: Gateway, name: str) -> str:
 
 
 def may_use(gateway: Gateway, key: GatewayKey, name: str) -> bool:
-    """Whether `key` may ask for `name`: all, or what its `models` list as it is, or by an alias."""
-    allowed = {plain_of(item) for item in key.models}
-    return not allowed or plain_of(name) in allowed or meant(gateway, name) in allowed
+    """Whether `key` may ask for `name`: all, or a model that its `models` list, or an alias of."""
+    allowed = {meant(gateway, item) for item in key.models}
+    return not allowed or meant(gateway, name) in allowed
 
 
 def offered(fleet: Fleet, gateway: Gateway, key: GatewayKey) -> tuple[str, ...]:
