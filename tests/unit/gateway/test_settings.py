@@ -91,3 +91,22 @@ def test_what_opens_something_is_marked() -> None:
     """Whoever adds a setting that can open something adds it here, and so writes its warning."""
     assert exposing(Gateway) == {"listen", "tls", "http_port", "cors_origins", "metrics"}
     assert exposing(GatewayKey) == {"role", "overrides"}
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "window"),
+    [("2M/d", 2_000_000, "d"), ("500k/h", 500_000, "h"), ("1.5G/mo", 1_500_000_000, "mo"),
+     ("7/d", 7, "d")],
+)  # fmt: skip
+def test_amounts_of_tokens(text: str, amount: int, window: str) -> None:
+    tokens = GatewayKey(name="a", tokens=text).tokens
+    assert tokens is not None
+    assert (tokens.amount, tokens.window, str(tokens)) == (amount, window, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["2M", "2m/d", "0/d", "0.0001k/d", "2M/day", "-1/d", "2 M/d", "1/s", ""]
+)
+def test_no_amount_of_tokens(text: str) -> None:
+    with pytest.raises(ValueError, match="not an amount of tokens"):
+        GatewayKey(name="a", tokens=text)
