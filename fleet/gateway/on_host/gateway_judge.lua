@@ -327,10 +327,6 @@ end
 -- is_empty} or nil, `include_usage` {from, to} of its value or nil; `talk` a text that tells this
 -- conversation from others at all its turns, or nil.
 function M.judge(next, shape, way, pause)
-  if type(way) == "boolean" then
-    local judged = M.judge(next, shape, way and "allow" or "refuse", pause)
-    return judged.model, judged.verdict
-  end
   local reader = reading.new(next, pause)
   reader.way, reader.room, reader.said = way, MAX_TALK, {}
   reader.edits, reader.ignored, reader.told, reader.places = {}, {}, {}, {}
