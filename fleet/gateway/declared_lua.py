@@ -103,6 +103,7 @@ def _server(server: Server) -> dict[str, object]:
         "port": server.endpoint.port,
         "surfaces": dict.fromkeys(server.surfaces, True),
         "models": list(server.models),
+        "closed": server.closed or None,
     }
 
 

@@ -69,7 +69,7 @@ class Running:
         self, method: str, path: str, key: str, body: Any = None, headers: Mapping[str, str] = {}
     ) -> Answer:
         """A request with the key called `key`, or with that very value."""
-        connection = _Connection(self.directory / "gateway.sock")
+        connection = Connection(self.directory / "gateway.sock")
         said = {"x-api-key": self.keys.get(key, key), **headers} if key else dict(headers)
         connection.request(method, path, body, said)
         answer = connection.getresponse()
@@ -183,7 +183,9 @@ def _wait(gateway: Running, nginx: subprocess.Popen[bytes]) -> None:
     time.sleep(0.1)  # until the last of them is read
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
+    """HTTP over a socket file."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self.path = path
