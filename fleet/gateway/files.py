@@ -151,7 +151,9 @@ def config_files(
         *request_programs(),
         idle_file(idle),
         ManagedFile(GATEWAY_CONFIG, config),
-        ManagedFile(GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet)), mode="600"),
+        ManagedFile(
+            GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet, calls_from(me, fleet))), mode="600"
+        ),
         *_certificate_files(me, fleet),
     ]
 

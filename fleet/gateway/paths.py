@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC, LIB, UNITS
 
@@ -41,12 +43,8 @@ GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 # What nginx runs at each request; it calls the last one.
 GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
 GATEWAY_PROGRAMS = tuple(
-    f"{LIB}/gateway_{name}.lua"
-    for name in (
-        "answers", "callers", "counts", "disk", "edit", "errors", "health", "judge", "kept",
-        "lines", "lists", "names", "requests", "route", "rows", "store", "usage",
-    )
-)  # fmt: skip
+    f"{LIB}/{path.name}" for path in sorted((Path(__file__).parent / "on_host").glob("*.lua"))
+)
 ACME_ROOT = "/var/lib/llm-fleet-acme"
 ACME_HOOK = f"{LIB}/install-certificate"
 ACME_NAME = "llm-fleet"

@@ -286,7 +286,7 @@ function M.manage()
   if not is_read() then
     var.model = judged("managed", "allow").model or ""
   end
-  ctx.route = { server = server, only = true }
+  route.only(server)
 end
 
 function M.nothing()
