@@ -11,7 +11,7 @@ from pyinfra.api import Host, State, StringCommand
 from pyinfra.context import ctx_host, ctx_state
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.gateway.front import Change, Front
+from fleet.gateway.front import Change, Front, no_other_host
 from fleet.gateway.settings import Gateway
 from fleet.kit.commands import Commands, fail
 from fleet.kit.durations import seconds
@@ -30,9 +30,8 @@ class Roll:
         declared = [me[Gateway] for me in fleet.running(Gateway)]
         self.is_at_once = any(item.roll == "at-once" for item in declared)
         self.drain_timeout = max((seconds(item.drain_timeout) for item in declared), default=0.0)
-        served = {name for door in self.front.doors for name in door.in_service()}
         width = min((item.roll_width for item in declared), default=1)
-        self.turn = BoundedSemaphore(max(1, min(width, len(served) - 1)))
+        self.turn = BoundedSemaphore(max(1, min(width, front.most_at_once())))
 
     def may_get_requests(self, me: FleetHost) -> bool:
         """Whether `me` gets requests, as far as the gateways can be asked."""
@@ -134,10 +133,7 @@ def _out(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Command
     for name, why in roll.front.missing.items():
         _warn(f"{name} may go on to send it requests, and they are cut off: {why}")
     if lonely := roll.front.leave(me):
-        _warn(
-            f"restarted at once: {', '.join(lonely)} would have no other host to send requests to, "
-            "and those in flight are cut off"
-        )
+        _warn(f"restarted at once, and requests in flight are cut off: {no_other_host(lonely)}")
     elif roll.front.sends_to(me):
         turn.take_out()
     yield from work(turn)

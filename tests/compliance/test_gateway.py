@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import time
-import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -34,6 +33,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
+from fleet.gateway.offered import holders, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -49,11 +49,11 @@ from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.facts.units import UnitState
 from fleet.kit.proxy import ask_directly_if_private
-from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
 from fleet.platform.facts import HasIpv6
 
 from .connection import Target
+from .doors import handshake_with_tls_1_1
 from .outcomes import Record, Say
 
 _QUESTION = "What is the capital of France?"
@@ -261,7 +261,7 @@ def test_tls(gateway_host: Target, measured: Say, warns: Say) -> None:
         warns(f"the certificate ends on {ends:%Y-%m-%d}; {_RENEWAL[declared[Gateway].tls]}")
     assert _call(gateway_host, "GET", "/healthz").headers["Strict-Transport-Security"]
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        _handshake_with_tls_1_1(address)
+        handshake_with_tls_1_1(address)
 
 
 def test_plain_http_is_redirected(gateway_host: Target) -> None:
@@ -298,6 +298,28 @@ def test_metrics(gateway_host: Target) -> None:
             "curl -fsS --noproxy '*' --max-time 10 %s", f"http://{endpoint}/metrics"
         )
         assert expected[name] in text, f"{name} at {endpoint}"
+
+
+def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
+    """Every declared model is found through the gateway by all its names, and no other."""
+    fleet, declared = gateway_host.fleet, gateway_host.declared[Gateway]
+    served = gateway_host.fact(ServedServers, fresh=True) or ()
+    idle = without_requests(fleet, gateway_host.fact(DrainedHosts, fresh=True), served)
+    busy = holders(item for item in fleet.servers() if item.name not in idle)
+    answered = {*busy, *map(plain_of, declared.fallbacks)}
+    headers, seen = _headers(gateway_host), dict[str, int]()
+    names = offered(fleet, declared, _usable(gateway_host)[0])
+    for name in (*names, "llm-fleet-no-such-model"):
+        answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
+        seen[name] = answer.status_code
+    measured(f"{len(names)} names")
+    missing = [name for name in names if meant(declared, name) not in answered]
+    if missing:
+        # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
+        warns(f"no host that gets requests has {', '.join(missing)}")
+    wanted = {name: 503 if name in missing else 200 if name in names else 404 for name in seen}
+    # 429: the key has no more requests for now, by declaration.
+    assert {name: seen[name] for name in seen if seen[name] not in (wanted[name], 429)} == {}
 
 
 def test_streamed_chat(gateway_host: Target, measured: Say, record: Record) -> None:
@@ -420,17 +442,6 @@ def _context(target: Target) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
-def _handshake_with_tls_1_1(address: tuple[str, int]) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection(address, 10) as plain, context.wrap_socket(plain):
-        pass
-
-
 def _presented(header: str, value: str) -> str:
     return f"Bearer {value}" if header == "Authorization" else value
 
@@ -456,9 +467,16 @@ def _headers(target: Target) -> dict[str, str]:
 
 def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
-    models = target.fleet.running(Ollama)[0][Ollama].models
-    for model in sorted(models, key=lambda model: not model.load):
-        name = _chosen(target) if is_auto(model.name) else model.name
+    _name(target)
+    declared, key = target.declared[Gateway], _usable(target)[0]
+    kept = {
+        plain_of(model.name)
+        for host in target.fleet.running(Ollama)
+        for model in host[Ollama].models
+        if model.load
+    }
+    names, down = offered(target.fleet, declared, key), list[str]()
+    for name in sorted(names, key=lambda name: meant(declared, name) not in kept):
         # Without messages it is only loaded, and one that makes embeddings is not even that.
         answer = requests.post(
             _url(target, "/api/chat"),
@@ -467,12 +485,10 @@ def _model(target: Target) -> str:
             timeout=_PATIENCE,
             verify=trust_of(target.fleet, target.declared),
         )
-        if "does not support chat" not in answer.text:
+        if answer.status_code == 503:  # no host that has it gets requests
+            down.append(name)
+        elif "does not support chat" not in answer.text:
             return name
+    if down:
+        return down[0]
     pytest.skip("no declared model can chat")
-
-
-def _chosen(target: Target) -> str:
-    """What `auto` is."""
-    answer = requests.get(_url(target, "/v1/models"), headers=_headers(target), timeout=30)
-    return min(model["id"] for model in answer.json()["data"] if model["id"].startswith("gpt-oss:"))

@@ -53,6 +53,8 @@ function M.start()
   route.start()
 end
 
+M.stop = store.stop
+
 -- Counts a request without a valid key against its address (of IPv6, a network of 64 bits): "" while
 -- there are few in this minute, "first" for the one that is too many, "over" for all after it.
 local function stranger()
@@ -153,10 +155,7 @@ local function rewrite(edits)
   if #edits == 0 then
     return
   end
-  table.sort(edits, function(one, other)
-    return one[1] < other[1]
-  end)
-  local changed, number = edit.apply(parts(), edits), 0
+  local changed = edit.apply(parts(), edits, pause)
   if not ngx.req.get_body_file() then
     local texts_ = {}
     for text in changed do
@@ -167,10 +166,6 @@ local function rewrite(edits)
   ngx.req.init_body(CHUNK)
   for text in changed do
     ngx.req.append_body(text)
-    number = number + 1
-    if number % 4 == 0 then
-      pause()
-    end
   end
   ngx.req.finish_body()
 end
@@ -284,7 +279,7 @@ function M.manage()
   if not is_read() then
     var.model = judged("managed", "allow").model or ""
   end
-  ctx.route = { server = server, only = true }
+  route.only(server)
 end
 
 function M.nothing()
@@ -356,7 +351,7 @@ function M.finish()
     route.finish()
   end
   if ctx.usage then
-    usage.finish(ctx.caller, ctx.route.model, ctx.route.server.host)
+    usage.finish(ctx.caller.name, ctx.route.model, ctx.route.server.host)
   end
   if ctx.is_counted then
     callers.leave(ctx.caller)

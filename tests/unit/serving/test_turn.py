@@ -50,9 +50,13 @@ class Gates:
         """Whether it does."""
         return bool(self.doors) and gpu.name in self.served
 
-    def leave(self, gpu: FleetHost) -> list[str]:
+    def leave(self, gpu: FleetHost) -> dict[str, list[str]]:
         """Itself, with nobody else."""
-        return ["edge"] if self.served == {gpu.name} else []
+        return {"edge": ["a:1", "b:1"]} if self.served == {gpu.name} else {}
+
+    def most_at_once(self) -> int:
+        """All but one."""
+        return len(self.served) - 1
 
     def change(self, change: Change) -> None:
         """Do it."""
@@ -168,7 +172,7 @@ def test_the_last_one_is_restarted_at_once() -> None:
     gates = Gates({"gpu1"})
     done = run(gates, fleet(), hosts=("gpu1",))
     assert (gates.most_out, done.failed) == (0, {})
-    assert "edge would have no other host" in done.said["gpu1"][0]
+    assert "edge would have no other host to send requests for a:1, b:1" in done.said["gpu1"][0]
 
 
 def test_hosts_without_requests_wait_for_nobody() -> None:
