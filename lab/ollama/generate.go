@@ -110,6 +110,11 @@ func (req *inferRequest) empty() bool {
 func (s *Server) native(chat bool) func(http.ResponseWriter, *http.Request, *inferRequest) error {
 	return func(w http.ResponseWriter, r *http.Request, req *inferRequest) error {
 		req.chat = chat
+		if chat { // each has fields that the other does not know
+			req.Raw = false
+		} else {
+			req.Tools, req.Messages = nil, nil
+		}
 		if req.Raw && (req.Template != "" || req.System != "") {
 			return refuse(http.StatusBadRequest, "raw mode does not support template, system, or context")
 		}

@@ -126,7 +126,7 @@ func (q *v1Request) request() *inferRequest {
 	if q.TopP != nil {
 		options["top_p"] = q.TopP
 	}
-	return &inferRequest{Model: q.Model, Options: options, Tools: q.Tools, Prompt: q.Prompt, Suffix: q.Suffix,
+	return &inferRequest{Model: q.Model, Options: options, Prompt: q.Prompt, Suffix: q.Suffix,
 		Format: formatOf(q.ResponseFormat.Type, q.ResponseFormat.JSONSchema.Schema)}
 }
 
@@ -135,7 +135,7 @@ func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request, q *v1Request) (e
 		return refuse(http.StatusBadRequest, "[] is too short - 'messages'")
 	}
 	req := q.request()
-	req.chat = true
+	req.chat, req.Tools = true, q.Tools
 	if req.Messages, err = q.turns(); err != nil {
 		return err
 	}
