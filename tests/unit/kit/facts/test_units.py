@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -35,7 +36,7 @@ class Service:
         self.stop()
         self.starts += 1
         self.process = subprocess.Popen(
-            ["sh", "-c", "trap 'sleep 60 & echo' HUP; sleep 60 & echo; while :; do wait; done"],
+            ["sh", "-c", "trap 'sleep 900 & echo' USR1; sleep 900 & echo; while :; do wait; done"],
             stdout=subprocess.PIPE,
         )
         self._until_it_says()
@@ -45,7 +46,8 @@ class Service:
         """Have a younger child."""
         assert self.process
         time.sleep(0.05)
-        self.process.send_signal(1)
+        # Not HUP: a shell cannot trap what nohup has ignored.
+        self.process.send_signal(signal.SIGUSR1)
         self._until_it_says()
 
     def _until_it_says(self) -> None:
