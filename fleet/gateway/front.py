@@ -251,6 +251,12 @@ class Front:
         """Whether every gateway has all servers of `gpu` for ready."""
         return all(door.serves_wholly(gpu) for door in self.doors)
 
+    def leaves_out(self, gpu: FleetHost) -> bool:
+        """Whether a gateway has not all servers of `gpu` for ready, and no operator drained it."""
+        return not self.serves_wholly(gpu) and not any(
+            gpu.name in door.drained for door in self.doors
+        )
+
     def change(self, change: Change) -> None:
         """Have `change` in force at every gateway.
 

@@ -31,11 +31,16 @@ class Gates:
     missing: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
+    # Hosts that have the same models; one of each is to stay. All of one kind, if there are none.
+    kinds: tuple[frozenset[str], ...] = ()
     most_out: int = 0
     everybody: int = 0
+    gone: set[str] = field(default_factory=set)
+    bereft: list[frozenset[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.everybody = len(self.served)
+        self.kinds = self.kinds or (frozenset(NAMES),)
 
     @property
     def doors(self) -> list[Gates]:
@@ -50,13 +55,24 @@ class Gates:
         """Whether it does."""
         return bool(self.doors) and gpu.name in self.served
 
+    def leaves_out(self, gpu: FleetHost) -> bool:
+        """Nobody is drained."""
+        return bool(self.doors) and gpu.name not in self.served
+
     def leave(self, gpu: FleetHost) -> list[str]:
         """Itself, with nobody else."""
-        return ["edge"] if self.served == {gpu.name} else []
+        [kind] = [kind for kind in self.kinds if gpu.name in kind]
+        if self.served & kind - self.gone <= {gpu.name}:
+            return ["edge"]
+        self.gone.add(gpu.name)
+        return []
 
     def change(self, change: Change) -> None:
         """Do it."""
         (self.served.add if change.served else self.served.discard)(change.gpu.name)
+        if change.served:
+            self.gone.discard(change.gpu.name)
+        self.bereft += [kind for kind in self.kinds if not kind & self.served]
         self.most_out = max(self.most_out, self.everybody - len(self.served))
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
@@ -91,9 +107,20 @@ def fleet(**gateway: Any) -> Fleet:
     return fleet_of({**gpus, "edge": ("gateway", {**EDGE[1], **gateway})})
 
 
-def run(gates: Gates, declared: Fleet, broken: str = "", hosts: tuple[str, ...] = NAMES) -> Run:
-    """All `hosts` at once, as pyinfra has them; `broken` fails in its turn."""
-    roll, done, busy = Roll(cast("Front", gates), declared), Run(), set[str]()
+def run(
+    gates: Gates,
+    declared: Fleet,
+    broken: str = "",
+    hosts: tuple[str, ...] = NAMES,
+    settled: tuple[str, ...] = NAMES,
+) -> Run:
+    """All `hosts` at once, as pyinfra has them; `broken` fails in its turn.
+
+    Those not `settled` may still come in, in a later step of theirs.
+    """
+    roll = Roll(cast("Front", gates), declared, [declared[name] for name in NAMES])
+    roll.settled.update(settled)
+    done, busy = Run(), set[str]()
 
     def work(name: str) -> Callable[[Turn], Commands]:
         def commands(_: Turn) -> Iterator[StringCommand]:
@@ -169,6 +196,35 @@ def test_the_last_one_is_restarted_at_once() -> None:
     done = run(gates, fleet(), hosts=("gpu1",))
     assert (gates.most_out, done.failed) == (0, {})
     assert "edge would have no other host" in done.said["gpu1"][0]
+
+
+def test_the_last_one_is_left_when_somebody_is_to_come() -> None:
+    """By a later step, as with --serial; or it failed in an earlier one, and is to be mended."""
+    gates = Gates({"gpu1"})
+    done = run(gates, fleet(), hosts=("gpu1",), settled=("gpu2", "gpu4"))
+    assert (done.restarted, gates.served) == ({}, {"gpu1"})
+    assert "left as it is" in done.failed["gpu1"]
+    assert "gpu3 has failed, or comes later" in done.failed["gpu1"]
+
+
+def test_the_last_of_its_kind_waits_for_the_other() -> None:
+    """Each kind always has somebody, however many may be out at once."""
+    kinds = (frozenset({"gpu1", "gpu3"}), frozenset({"gpu2", "gpu4"}))
+    gates = Gates(set(NAMES), kinds=kinds)
+    done = run(gates, fleet(gateway_roll_width=3))
+    assert set(done.restarted) == set(NAMES)
+    assert (gates.bereft, gates.served, done.failed) == ([], set(NAMES), {})
+    assert any("waits for gpu1" in line for line in done.said["gpu3"])
+    assert not any("at once" in line for lines in done.said.values() for line in lines)
+
+
+def test_when_the_other_fails_the_last_of_its_kind_is_left() -> None:
+    kinds = (frozenset({"gpu1", "gpu3"}), frozenset({"gpu2", "gpu4"}))
+    gates = Gates(set(NAMES), kinds=kinds)
+    done = run(gates, fleet(gateway_roll_width=3), broken="gpu1")
+    assert "gpu3" not in done.restarted
+    assert "gpu1 failed before its turn came" in done.failed["gpu3"]
+    assert "gpu3" in gates.served
 
 
 def test_hosts_without_requests_wait_for_nobody() -> None:
