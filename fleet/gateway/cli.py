@@ -71,7 +71,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     except openai.OpenAIError as error:
         declared = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
         names = tuple(dict.fromkeys(declared))
-        asked = Asked(url, name, model, names, str(inventory), proxy_of(url))
+        asked = Asked(url, str(inventory), proxy_of(url), name, model, names)
         raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
