@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fleet.kit.places import Directory
 
 # Where the product's files are, in a checkout or installed; `project.py` tells the operator's.
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PRODUCT_ROOT = Path(__file__).resolve().parents[2]
 
 _Settings = TypeVar("_Settings", bound=Settings)
 

@@ -1,4 +1,4 @@
-"""Where the operator's files are; the product's own are in `PROJECT_ROOT`, a checkout or installed.
+"""Where the operator's files are; the product's own are in `PRODUCT_ROOT`, a checkout or installed.
 
 An operator's directory has `inventory/`, `group_data/`, the secrets and the files that settings
 name. It is known by `config.py` and `deploy.py`, which pyinfra reads where it is run, and of which
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pyinfra
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.errors import FleetError
 
 _CONFIG, _DEPLOY = "config.py", "deploy.py"
@@ -39,7 +39,7 @@ def project_of(inventory: Path | None) -> Path:
     """
     here = Path.cwd()
     if pyinfra.is_cli:
-        if here not in (PROJECT_ROOT, *_entered):
+        if here not in (PRODUCT_ROOT, *_entered):
             # pyinfra reads group_data from where it is run, and says nothing when there is none.
             raise FleetError(f"run pyinfra in {_wanted()}, or group_data there is not read")
         return here
@@ -48,7 +48,7 @@ def project_of(inventory: Path | None) -> Path:
         # A link to it is the operator's as well as what it leads to.
         beside = inventory.parent.resolve()
         folders = [beside, *beside.parents, *inventory.resolve().parents, *folders]
-    for folder in [*folders, PROJECT_ROOT]:
+    for folder in [*folders, PRODUCT_ROOT]:
         if _is_ours(folder) and not _is_installed(folder):
             return folder
     raise FleetError(f"{here}: no fleet's directory; run this in {_wanted()}")
@@ -69,6 +69,6 @@ def _is_installed(folder: Path) -> bool:
 
 
 def _wanted() -> str:
-    if _is_installed(PROJECT_ROOT):
+    if _is_installed(PRODUCT_ROOT):
         return "the directory that `fleet init` has made, with config.py and deploy.py"
-    return f"{PROJECT_ROOT} or in a directory that `fleet init` has made"
+    return f"{PRODUCT_ROOT} or in a directory that `fleet init` has made"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.group_data import problems
 from fleet.declare.inventory_file import check
 from fleet.declare.load import group_names
@@ -90,7 +90,7 @@ def test_no_host_is_reached(inventory: Path) -> None:
     declared(inventory, f"gpu = gateway = [{BOX}]\n", "sites.py")
     ended = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", inventory, "deploy.py", "--dry"],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        cwd=PRODUCT_ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
     assert "no group is called sites" in ended.stderr
