@@ -13,7 +13,7 @@ from fleet.kit.connection.together import ask_together
 from fleet.kit.events import tell_run
 from fleet.kit.paths import RUN_ID
 from fleet.kit.quick import be_quick
-from fleet.kit.secrets import imagined, only_look
+from fleet.kit.secrets import ask_first, imagined, only_look
 from fleet.version import version
 
 # A log of a deploy says what it was deployed with.
@@ -39,6 +39,9 @@ if any(
     for name in ("dry", "debug_facts", "debug_operations")
 ):
     only_look()
+elif not click.get_current_context().params.get("yes"):
+    # So does a plan that is declined.
+    ask_first()
 
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():
