@@ -81,7 +81,7 @@ unit: .venv/installed ## Unit and plan tests, in seconds
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
 	[ -z "$$missing" ] && [ -e $(NGINX_LUA) ] || { [ ! -d /run/systemd/system ] || systemctl mask --runtime nginx; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends \
-			curl golang-go libnginx-mod-http-lua nftables nginx systemd tar util-linux zstd; }
+			curl golang-go libnginx-mod-http-lua lua-cjson nftables nginx systemd tar util-linux zstd; }
 	$(BIN)/pytest tests/unit tests/plan -q -n auto -m 'not slow'
 
 test-settings: unit ## Ten thousand hostile settings, judged by what reads the files made of them, and the report in a browser (root, slow)

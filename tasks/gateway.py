@@ -40,6 +40,8 @@ from fleet.gateway.paths import (
     GATEWAY_LOG,
     GATEWAY_LOG_READERS,
     GATEWAY_LOGS,
+    GATEWAY_OF_BEFORE,
+    GATEWAY_STATE,
     GATEWAY_SYSCTL,
     GATEWAY_UNIT,
     METRICS_UNIT,
@@ -68,6 +70,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     packages = [
         "curl",
         "libnginx-mod-http-lua",
+        "lua-cjson",
         "logrotate",
         "nftables",
         "nginx",
@@ -85,6 +88,12 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         mode="700",
     )
     _logs()
+    have_directory(
+        name="Create the directory of what keys have used",
+        directory=Directory(GATEWAY_STATE, GATEWAY_STATE, "www-data"),
+        group="www-data",
+        mode="750",
+    )
     if me[Gateway].tls == "acme":
         have_directory(
             name="Create the webroot",
@@ -114,6 +123,8 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         reload_files=loaded_files(me),
         health_url=f"{health_origin(me)}/healthz",
     )
+    for path in GATEWAY_OF_BEFORE:
+        files.file(name=f"Remove {path}", path=path, present=False)
     if me[Gateway].tls == "acme":
         acme_certificate(
             name="Have a certificate from the authority",

@@ -122,7 +122,7 @@ ALTERNATIVE_GATEWAY: dict[str, Any] = {
     "gateway_keys": [
         "team-a",
         {"name": "team-b", "role": "admin", "expires": "2027-01-31T12:00:00+01:00"},
-        {"name": "team-c", "rate": "90/m", "burst": 5, "concurrent": 2, "overrides": True},
+        {"name": "team-c", "rate": "90/m", "burst": 5, "concurrent": 2, "overrides": "allow"},
         {"name": "team-d", "rate": "2/s", "allow_from": ["10.0.0.0/8", "fd00::/8"]},
     ],
     "gateway_names": ["llm.example.com", "llm.example.internal"],

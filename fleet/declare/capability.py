@@ -62,11 +62,17 @@ class Grant:
 
 @dataclass(frozen=True)
 class Server:
-    """An inference server as a gateway sees it; `instance` is None for a host's only one."""
+    """An inference server as a gateway sees it; `instance` is None for a host's only one.
+
+    `surfaces` are the APIs that it speaks: `ollama` (its own), `openai`, `anthropic`. `models` are
+    the declared names of those that it is to have.
+    """
 
     host: FleetHost
     instance: str | None
     endpoint: Endpoint
+    surfaces: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

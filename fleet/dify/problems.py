@@ -158,7 +158,7 @@ def _gateway_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield (
             f"{host.name}: dify_gateway_key = {host[Dify].gateway_key!r} is not in gateway_keys of "
             f"{gateway.name}; add "
-            f'{{"name": "{host[Dify].gateway_key}", "overrides": True}} there'
+            f'{{"name": "{host[Dify].gateway_key}", "overrides": "allow"}} there'
         )
         return
     daemon = ip_address(daemon_address(host[Dify]))

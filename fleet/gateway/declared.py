@@ -14,7 +14,13 @@ from pydantic import SecretStr
 from fleet.declare.capability import Service
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
-from fleet.gateway.paths import ACME_ROOT, GATEWAY_DIR, GATEWAY_UNIT, METRICS_UNIT
+from fleet.gateway.paths import (
+    ACME_ROOT,
+    GATEWAY_DIR,
+    GATEWAY_STATE,
+    GATEWAY_UNIT,
+    METRICS_UNIT,
+)
 from fleet.gateway.settings import Gateway
 from fleet.kit.places import Directory
 from fleet.kit.secrets import Previous
@@ -90,6 +96,7 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
 def directories(host: FleetHost) -> Iterator[Directory]:
     """Its settings, and what the certificate authority asks for."""
     yield Directory(GATEWAY_DIR, GATEWAY_DIR)
+    yield Directory(GATEWAY_STATE, GATEWAY_STATE)
     if host[Gateway].tls == "acme":
         yield Directory(ACME_ROOT, ACME_ROOT)
 

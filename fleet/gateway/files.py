@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -22,15 +21,13 @@ from fleet.gateway import tls
 from fleet.gateway.declared import (
     authority_names,
     gateway_endpoints,
-    gateway_keys,
     gateway_names,
     gateway_url,
     metrics_endpoints,
-    previous_gateway_key,
     redirect_endpoints,
 )
+from fleet.gateway.declared_lua import declared_lua
 from fleet.gateway.fields import as_lua
-from fleet.gateway.keys import key_entries, key_tables
 from fleet.gateway.paths import (
     ACME_HOOK,
     ACME_ROOT,
@@ -41,17 +38,19 @@ from fleet.gateway.paths import (
     GATEWAY_CERTIFICATE_KEY,
     GATEWAY_CONFIG,
     GATEWAY_CONNECTIONS,
+    GATEWAY_DECLARED,
     GATEWAY_DRAINED,
     GATEWAY_DROPIN,
     GATEWAY_FIELDS,
-    GATEWAY_KEYS,
+    GATEWAY_IDLE,
     GATEWAY_LOG,
     GATEWAY_LOG_READERS,
     GATEWAY_LOGS,
     GATEWAY_PROGRAMS,
     GATEWAY_ROTATION,
     GATEWAY_SERVED,
-    GATEWAY_SERVERS,
+    GATEWAY_SERVERS_OF_BEFORE,
+    GATEWAY_STATE,
     GATEWAY_STATUS_SOCKET,
     GATEWAY_SYSCTL,
     METRICS_PROGRAM,
@@ -65,8 +64,6 @@ from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
 from fleet.kit.paths import LIB
 from fleet.kit.render import host_program, render
-from fleet.ollama.servers import ollama_endpoint
-from fleet.ollama.settings import Ollama
 from fleet.platform.settings import Platform
 
 _FIRST_WITH_ML_KEM = (3, 5)
@@ -80,24 +77,6 @@ KERNEL = {
     "net.ipv4.tcp_keepalive_probes": 3,
 }
 _NEXT_HOST = 20  # seconds in which a request may be given to another host: more than those 13
-
-
-@dataclass(frozen=True)
-class Upstream:
-    """An Ollama server as nginx sees it. `name` is how admins call it, below `/hosts/`."""
-
-    name: str
-    endpoint: Endpoint
-    drained: bool
-
-
-def upstreams(fleet: Fleet, drained: Collection[str]) -> list[Upstream]:
-    """Every server of every GPU host, of which the `drained` ones, by name, get no requests.
-
-    A host of several servers is called by its name alone too: then the first one answers, as what
-    they have on the disk is the same.
-    """
-    return [Upstream(item.name, item.endpoint, item.name in drained) for item in fleet.servers()]
 
 
 def ready_servers(fleet: Fleet, served: Collection[str]) -> frozenset[str]:
@@ -141,19 +120,14 @@ def config_files(
     me: FleetHost,
     fleet: Fleet,
     openssl: tuple[int, int],
-    drained: Collection[str],
+    idle: Collection[str],
     ipv6: bool = True,
 ) -> list[ManagedFile]:
-    """nginx's whole configuration, and what it includes: keys, certificate.
+    """nginx's whole configuration, and what it reads besides: keys, servers, certificate.
 
-    `openssl` is the version on the gateway; `drained` are the servers that get no requests. Without
+    `openssl` is the version on the gateway; `idle` are the servers that get no requests. Without
     `ipv6` its kernel has none, and any address is any of IPv4: nginx would not start.
     """
-    previous = {
-        key.name: before
-        for key in me[Gateway].keys
-        if (before := previous_gateway_key(fleet, key.name)) is not None
-    }
     read_timeout = round(seconds(me[Gateway].read_timeout))
     config = render(
         "gateway/nginx.conf.j2",
@@ -168,23 +142,16 @@ def config_files(
         read_timeout=read_timeout,
         next_timeout=max(1, min(_NEXT_HOST, read_timeout - 1)),
         calls_from=calls_from(me, fleet),
-        managed={
-            **{gpu.name: ollama_endpoint(gpu) for gpu in fleet.running(Ollama)},
-            **{item.name: item.endpoint for item in fleet.servers()},
-        },
+        declared=GATEWAY_DECLARED,
+        idle=GATEWAY_IDLE,
         logs=GATEWAY_LOGS,
-        tables=key_tables(me[Gateway].keys, previous),
         tls=_tls(me, openssl),
-    )
-    keys = render(
-        "gateway/keys.conf.j2",
-        entries=key_entries(me[Gateway].keys, gateway_keys(fleet, me), previous),
     )
     return [
         *request_programs(),
-        servers_file(fleet, drained),
+        idle_file(idle),
         ManagedFile(GATEWAY_CONFIG, config),
-        ManagedFile(GATEWAY_KEYS, SecretStr(keys), mode="600"),
+        ManagedFile(GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet)), mode="600"),
         *_certificate_files(me, fleet),
     ]
 
@@ -204,10 +171,16 @@ def request_programs() -> list[ManagedFile]:
     ]
 
 
-def servers_file(fleet: Fleet, drained: Collection[str]) -> ManagedFile:
-    """The servers that nginx chooses from; alone in a file, as it changes between deploys too."""
-    text = render("gateway/servers.conf.j2", upstreams=upstreams(fleet, drained))
-    return ManagedFile(GATEWAY_SERVERS, text)
+def idle_file(names: Iterable[str]) -> ManagedFile:
+    """The servers `names` that get no requests: what follows from the two files below."""
+    text = "# Managed by llm-fleet: servers that get no requests.\n"
+    return ManagedFile(GATEWAY_IDLE, text + "".join(f"{name}\n" for name in sorted(names)))
+
+
+def servers_of_before(fleet: Fleet, idle: Collection[str]) -> ManagedFile:
+    """The servers as the gateway of a release of before reads them, until a deploy replaces it."""
+    text = render("gateway/servers.conf.j2", servers=fleet.servers(), idle=idle)
+    return ManagedFile(GATEWAY_SERVERS_OF_BEFORE, text)
 
 
 def drained_file(names: Iterable[str]) -> ManagedFile:
@@ -228,9 +201,7 @@ def loaded_files(me: FleetHost) -> list[str]:
     return [
         GATEWAY_FIELDS,
         *GATEWAY_PROGRAMS,
-        GATEWAY_SERVERS,
         GATEWAY_CONFIG,
-        GATEWAY_KEYS,
         *(certificate if me[Gateway].tls in ("private-ca", "given") else []),
     ]
 
@@ -246,6 +217,7 @@ def dropin_file(me: FleetHost, ipv6: bool = True) -> ManagedFile:
             "gateway/nginx.dropin.conf.j2",
             config=GATEWAY_CONFIG,
             logs=GATEWAY_LOGS,
+            state=GATEWAY_STATE,
             sockets=[GATEWAY_STATUS_SOCKET],
             endpoints=_known((*gateway_endpoints(me), *redirect_endpoints(me)), ipv6),
         ),

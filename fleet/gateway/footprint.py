@@ -19,6 +19,7 @@ from fleet.gateway.paths import (
     GATEWAY_LOG_READERS,
     GATEWAY_LOGS,
     GATEWAY_PROGRAMS,
+    GATEWAY_STATE,
     GATEWAY_SYSCTL,
     GATEWAY_UNIT,
     METRICS_UNIT,
@@ -80,12 +81,19 @@ def footprint(_: FleetHost) -> Iterator[Trace]:
         "logs may be the only record of what was served",
     )
     yield Trace(
-        "packages `nginx`, `libnginx-mod-http-lua`, `logrotate`, `procps`; Prometheus' exporters; "
-        "`certbot` and `openssl` where declared",
+        f"`{GATEWAY_STATE}`",
+        "how many tokens each key has used, of which model, on which day",
+        (Part("tree", GATEWAY_STATE),),
+        "data",
+        "it may be the only record of who used what",
+    )
+    yield Trace(
+        "packages `nginx`, `libnginx-mod-http-lua`, `lua-cjson`, `logrotate`, `procps`; "
+        "Prometheus' exporters; `certbot` and `openssl` where declared",
         "on gateways; the package's own nginx sites are left where they are, unused",
         packages(
-            "nginx", "libnginx-mod-http-lua", "logrotate", "procps", "certbot", "openssl",
-            "prometheus-nginx-exporter", "prometheus-node-exporter",
+            "nginx", "libnginx-mod-http-lua", "lua-cjson", "logrotate", "procps", "certbot",
+            "openssl", "prometheus-nginx-exporter", "prometheus-node-exporter",
         ),
         "stays",
         "stopped, and started at no boot; `apt-get purge` them if nothing else needs them",

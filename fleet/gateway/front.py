@@ -18,17 +18,19 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import (
     drained_file,
+    idle_file,
     loaded_files,
     ready_servers,
     served_file,
-    servers_file,
+    servers_of_before,
     without_requests,
 )
-from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_UNIT
+from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_IDLE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 from fleet.kit.commands import Commands
 from fleet.kit.connection.careful import Careful
 from fleet.kit.errors import FleetError
+from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
 from fleet.kit.nested import ask, carry_out, trouble
 from fleet.kit.paths import STAGE
@@ -166,11 +168,11 @@ class Door:
         ) and (change.served is None or is_served)
 
     def _write(self, drained: Collection[str], served: Collection[str]) -> None:
-        files = [
-            drained_file(drained),
-            served_file(served),
-            servers_file(self._fleet, without_requests(self._fleet, drained, served)),
-        ]
+        idle = without_requests(self._fleet, drained, served)
+        files = [drained_file(drained), served_file(served), idle_file(idle)]
+        with ctx_state.use(self._state), ctx_host.use(self.host):
+            if not self.host.get_fact(FileStates, paths=[GATEWAY_IDLE]):
+                files.append(servers_of_before(self._fleet, idle))
         written = install_files._inner(files=files, check=_CHECK, stage=f"{STAGE}-servers")
         reloaded = run_unit._inner(
             unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload_files=loaded_files(self.me)

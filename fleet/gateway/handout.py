@@ -170,5 +170,11 @@ def _limits(key: GatewayKey) -> Iterator[str]:
     yield f"{key.concurrent} requests at the same time"
     if key.allow_from:
         yield f"from {', '.join(map(str, key.allow_from))} only"
-    if not key.may_override:
+    if key.tokens:
+        yield f"{key.tokens} tokens; more are answered 429"
+    if key.models:
+        yield f"models {', '.join(key.models)} only"
+    if key.way == "ignore":
+        yield "keep_alive, num_ctx and the like are dropped: see the header X-Ignored-Fields"
+    elif key.way == "refuse":
         yield "no keep_alive, num_ctx and the like: they are answered 400"

@@ -8,10 +8,16 @@ from fleet.kit.paths import ETC, LIB, UNITS
 GATEWAY_UNIT = "nginx.service"
 GATEWAY_DIR = f"{ETC}/gateway"
 GATEWAY_CONFIG = f"{GATEWAY_DIR}/nginx.conf"
-GATEWAY_KEYS = f"{GATEWAY_DIR}/keys.conf"
+# What the fleet and its keys are to nginx's programs.
+GATEWAY_DECLARED = f"{GATEWAY_DIR}/declared.lua"
 GATEWAY_DRAINED = f"{GATEWAY_DIR}/drained"
 GATEWAY_SERVED = f"{GATEWAY_DIR}/served"
-GATEWAY_SERVERS = f"{GATEWAY_DIR}/servers.conf"
+GATEWAY_IDLE = f"{GATEWAY_DIR}/idle"
+# Files of releases of before: keys as they are, and the servers in nginx's own words.
+GATEWAY_SERVERS_OF_BEFORE = f"{GATEWAY_DIR}/servers.conf"
+GATEWAY_OF_BEFORE = (f"{GATEWAY_DIR}/keys.conf", GATEWAY_SERVERS_OF_BEFORE)
+# Of the workers: what keys have used.
+GATEWAY_STATE = "/var/lib/llm-fleet-gateway"
 GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
 GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
@@ -33,7 +39,13 @@ GATEWAY_SYSCTL = "/etc/sysctl.d/60-llm-fleet-gateway.conf"
 GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 # What nginx runs at each request; it calls the last one.
 GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
-GATEWAY_PROGRAMS = tuple(f"{LIB}/gateway_{name}.lua" for name in ("judge", "errors", "requests"))
+GATEWAY_PROGRAMS = tuple(
+    f"{LIB}/gateway_{name}.lua"
+    for name in (
+        "callers", "counts", "edit", "errors", "health", "judge", "lists", "names", "requests",
+        "route", "store", "usage",
+    )
+)  # fmt: skip
 ACME_ROOT = "/var/lib/llm-fleet-acme"
 ACME_HOOK = f"{LIB}/install-certificate"
 ACME_NAME = "llm-fleet"

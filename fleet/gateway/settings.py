@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal
@@ -31,14 +32,17 @@ from fleet.declare.types import (
     Words,
     not_empty,
 )
+from fleet.ollama.models import ModelName
 
 GatewayListen = Literal["loopback", "private", "any"]
 GatewayTls = Literal["private-ca", "given", "acme", "off"]
 MetricsListen = Literal["off", "loopback", "private"]
 Roll = Literal["in-turn", "at-once"]
 Role = Literal["inference", "admin"]
-# nginx keeps one table in shared memory for each different limit.
-_MOST_LIMITS = 32
+Overrides = Literal["refuse", "ignore", "allow"]
+# What an amount of tokens is per.
+Window = Literal["h", "d", "mo"]
+_SCALES = {"": 1, "k": 1_000, "M": 1_000_000, "G": 1_000_000_000}
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,31 @@ def _read_rate(value: str) -> Rate:
     return Rate(int(match[1]), "s" if match[2] == "s" else "m")
 
 
+@dataclass(frozen=True)
+class Tokens:
+    """So many tokens, of prompts and answers, an hour (`h`), a day (`d`) or a month (`mo`), UTC."""
+
+    amount: int
+    window: Window
+    text: str
+
+    def __str__(self) -> str:
+        """`2M/d`, as it is declared."""
+        return self.text
+
+
+def _read_tokens(value: str) -> Tokens:
+    match = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,3})?)([kMG]?)/(h|d|mo)", value)
+    amount = round(float(match[1]) * _SCALES[match[2]]) if match else 0
+    if not match or not 1 <= amount <= 10**15:
+        raise ValueError(
+            "not an amount of tokens: write tokens an hour, a day or a month, as in 500k/h, 2M/d "
+            "or 1.5G/mo"
+        )
+    window: Window = "h" if match[3] == "h" else "d" if match[3] == "d" else "mo"
+    return Tokens(amount, window, value)
+
+
 def _check_expiry(value: Any) -> datetime:
     """The moment from which a key is refused; a mere day is still valid to its end, in UTC."""
     if isinstance(value, str):
@@ -87,6 +116,11 @@ RateDeclared = Annotated[
     # Text is declared, and refused as text where it is none.
     GetPydanticSchema(lambda *_: no_info_after_validator_function(_read_rate, str_schema())),
     Words("rate"),
+]
+TokensDeclared = Annotated[
+    Tokens,
+    GetPydanticSchema(lambda *_: no_info_after_validator_function(_read_tokens, str_schema())),
+    Words("amount of tokens"),
 ]
 Expiry = Annotated[datetime, BeforeValidator(_check_expiry), Words("date or time")]
 
@@ -137,15 +171,32 @@ class GatewayKey(Item):
     allow_from: tuple[Network, ...] = Field(
         (), strict=False, description="Source networks the key works from; empty: all of them."
     )
-    overrides: bool = Field(
-        False,
+    models: tuple[ModelName, ...] = Field(
+        (),
+        strict=False,
         description=(
-            "Let requests set what acts on everybody: `keep_alive`, `shift`, the options that "
-            "reload a model (`num_ctx` and its like), `template`. `admin` keys always may."
+            "Models that it may use, by the names that clients write, aliases too; empty: all."
+        ),
+    )
+    tokens: TokensDeclared | None = Field(
+        None,
+        description=(
+            "Tokens, of prompts and answers, an hour, a day or a month (UTC), as in `500k/h`, "
+            "`2M/d` or `1.5G/mo`, at each gateway for itself; unset: unlimited. What is being "
+            "answered counts at its end."
+        ),
+    )
+    overrides: Overrides | None = Field(
+        None,
+        description=(
+            "What becomes of fields that act on everybody: `keep_alive`, `shift`, the options that "
+            "reload a model (`num_ctx` and its like), `template`. `ignore` drops them, and names "
+            "them in the header X-Ignored-Fields; `refuse` answers 400; `allow` lets them pass. "
+            "Unset: `ignore`, and `allow` for `admin` keys."
         ),
         json_schema_extra={
             "exposes": (
-                "`True` lets this client unload or reload all models, and fill a host's memory."
+                "`allow` lets this client unload or reload all models, and fill a host's memory."
             )
         },
     )
@@ -161,9 +212,9 @@ class GatewayKey(Item):
         return self.expires is not None and self.expires <= now
 
     @property
-    def may_override(self) -> bool:
-        """Whether its requests may change how long and how a model is loaded."""
-        return self.overrides or self.role == "admin"
+    def way(self) -> Overrides:
+        """What becomes of fields that act on everybody."""
+        return self.overrides or ("allow" if self.role == "admin" else "ignore")
 
 
 GatewayKeyDeclared = Annotated[GatewayKey, FROM_NAME, Words("key name or key", "key names or keys")]
@@ -186,6 +237,20 @@ class Gateway(Settings):
         description=(
             "API keys that are let in, one a client: a name, or a name and its limits as below. "
             "Values are in the secrets store as `gateway_key_<name>`, generated when missing."
+        ),
+    )
+    aliases: Mapping[ModelName, ModelName] = Field(
+        {},
+        description=(
+            "Other names for models, as clients may write them: "
+            '`{"gpt-4o": "gpt-oss:120b"}`; each to a declared model.'
+        ),
+    )
+    fallbacks: Mapping[ModelName, ModelName] = Field(
+        {},
+        description=(
+            "What answers in a model's place while no host that has it can: "
+            '`{"gpt-oss:120b": "gpt-oss:20b"}`.'
         ),
     )
     names: tuple[DnsName, ...] = Field(
@@ -325,13 +390,6 @@ class Gateway(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"gateway_keys: {', '.join(twice)} is declared more than once")
-        limits = {(key.rate, key.burst) for key in self.keys if key.rate}
-        limits_at_once = {key.concurrent for key in self.keys}
-        if max(len(limits), len(limits_at_once)) > _MOST_LIMITS:
-            raise ValueError(
-                f"gateway_keys: more than {_MOST_LIMITS} different limits; nginx would keep a "
-                "table for each, give keys limits in common"
-            )
         if (self.tls == "given") != (self.tls_certificate is not None):
             raise ValueError(
                 "gateway_tls_certificate: belongs to gateway_tls = 'given', which needs it"

@@ -13,6 +13,8 @@ from fleet.ollama.settings import ALL_GPUS, Gpus, Ollama, Runtime, ollama_enviro
 from fleet.platform.declared import endpoint
 from fleet.platform.settings import Platform
 
+# The APIs that Ollama speaks.
+SURFACES = ("ollama", "openai", "anthropic")
 # Its own and another instance's of before; units of that name that are not ours are refused.
 HELD_BY = (OLLAMA_UNIT, ollama_instance_unit("*"), ollama_container("*"))
 
@@ -114,4 +116,4 @@ def services(host: FleetHost, fleet: Fleet) -> Iterator[Service]:
 def servers(host: FleetHost) -> Iterator[Server]:
     """Each Ollama server, as a gateway sees it."""
     for item in instances_of(host):
-        yield Server(host, item.name, item.endpoint)
+        yield Server(host, item.name, item.endpoint, SURFACES, item.settings.model_names)

@@ -39,7 +39,7 @@ from fleet.gateway.paths import (
     CONNECTIONS_UNIT,
     GATEWAY_CONFIG,
     GATEWAY_CONNECTIONS,
-    GATEWAY_KEYS,
+    GATEWAY_DECLARED,
     GATEWAY_UNIT,
     ROTATION_TIMER,
     ROTATION_UNIT,
@@ -224,7 +224,7 @@ def test_management_needs_the_role(gateway_host: Target, method: str, path: str)
 
 def test_no_client_unloads_models(gateway_host: Target) -> None:
     """A key without `overrides` cannot have models unloaded, or loaded in another way."""
-    keys = [key.name for key in _usable(gateway_host) if not key.may_override]
+    keys = [key.name for key in _usable(gateway_host) if key.way != "allow"]
     if not keys:
         pytest.skip("every usable key may override, by declaration")
     value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
@@ -393,7 +393,7 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
     )
     # 1 is grep's word for no match; 2 would be for not having looked.
     assert found == "searched 1"
-    assert gateway_host.testinfra.file(GATEWAY_KEYS).mode == 0o600
+    assert gateway_host.testinfra.file(GATEWAY_DECLARED).mode == 0o600
 
 
 def _url(target: Target, path: str) -> str:

@@ -12,7 +12,7 @@ os.environ["DIFY_HOST"] = "dify1"
 gpu = _lab["gpu"]
 gateway = (
     _lab["gateway"][0],
-    {"gateway_keys": [{"name": "dify", "overrides": True}], "gateway_tls": "private-ca"},
+    {"gateway_keys": [{"name": "dify", "overrides": "allow"}], "gateway_tls": "private-ca"},
 )
 dify = [
     (

@@ -108,11 +108,11 @@ def test_the_packages_own_site_was_never_open(lab: LabUnderTest) -> None:
 
 def test_no_secret_in_any_output(lab: LabUnderTest) -> None:
     key = _key(lab)
-    lab.ssh("edge", "rm /etc/llm-fleet/gateway/keys.conf")
+    lab.ssh("edge", "rm /etc/llm-fleet/gateway/declared.lua")
     for args in (["--dry", "--diff"], ["--dry", "--debug-operations", "--json"], ["-vvv", "-y"]):
         result = lab.pyinfra(*args, "--debug")
         output = result.stdout + result.stderr
-        assert "keys.conf" in output or "Install the configuration" in output
+        assert "declared.lua" in output or "Install the configuration" in output
         assert key not in output
         assert key.removeprefix("sk-") not in output
 
@@ -278,7 +278,7 @@ _UNIT_CHANGED = Damage(
 _KEYS_READABLE = Damage(
     "keys readable",
     "edge",
-    "chmod 644 /etc/llm-fleet/gateway/keys.conf",
+    "chmod 644 /etc/llm-fleet/gateway/declared.lua",
     frozenset(
         {
             _CONFIGURATION_CLAIM,
@@ -350,7 +350,7 @@ def test_damage_is_caught_by_the_right_check_and_repaired(
         ),
         pytest.param(
             "edge",
-            "grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/keys.conf > /var/log/nginx/x.log",
+            "grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/declared.lua > /var/log/nginx/x.log",
             "rm /var/log/nginx/x.log",
             "No key is in a log of the gateway, or readable by others than root",
             id="key in a log",
@@ -512,14 +512,14 @@ def test_a_store_left_behind_changes_no_key(lab: LabUnderTest, tmp_path: Path) -
     second.parent.mkdir()
     shutil.copy(ROOT / LAB_INVENTORY, second)
     (tmp_path / ".lab").symlink_to(ROOT / ".lab")
-    before = lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf")
+    before = lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/declared.lua")
     try:
         result = lab.pyinfra("-y", inventory=second, check=False)
     finally:
         shutil.rmtree(store_of(second, ROOT), ignore_errors=True)
     assert result.returncode != 0
     assert "edge: its keys and passwords come from another secrets store" in result.stderr
-    assert lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/keys.conf") == before
+    assert lab.ssh("edge", "sha256sum /etc/llm-fleet/gateway/declared.lua") == before
     assert lab.deploy() == {}
 
 

@@ -246,7 +246,7 @@ def test_gateway_with_two_addresses_calls_from_the_declared_one(walls: Firewalle
     )
     try:
         assert other in walls.lab.ssh("edge", f"ip route get {server}")
-        key = "$(grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/keys.conf | head -1)"
+        key = walls.lab.fleet("key", "show", LAB_INVENTORY, "lab").stdout.strip()
         for path in ("v1/models", "api/tags"):
             url = f"http://{own}:8434/{path}"
             said = walls.lab.ssh("edge", f'curl -sm 9 -H "Authorization: Bearer {key}" {url}')

@@ -568,10 +568,7 @@ class TestManyHosts:
         gateway.lab.ssh("gpu1", "systemctl start ollama")
         gateway.fleet("undrain", INVENTORY, "gpu1")
         gateway.fleet("undrain", INVENTORY, "gpu2", "--cold")
-        assert (
-            gateway.lab.ssh("edge", "grep -c ' down;' /etc/llm-fleet/gateway/servers.conf; true")
-            == "0"
-        )
+        assert gateway.lab.ssh("edge", "grep -c gpu /etc/llm-fleet/gateway/idle; true") == "0"
         assert gateway.deploy() == {}
 
 
@@ -633,7 +630,7 @@ class TestTraces:
 
     def test_kept_secrets(self, gateway: GatewayUnderTest) -> None:
         modes = gateway.lab.ssh(
-            "edge", "cd /etc/llm-fleet/gateway; stat -c '%a %U' keys.conf tls.key ."
+            "edge", "cd /etc/llm-fleet/gateway; stat -c '%a %U' declared.lua tls.key ."
         )
         assert modes.splitlines() == ["600 root", "600 root", "700 root"]
 

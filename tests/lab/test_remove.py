@@ -166,7 +166,7 @@ def test_a_role_is_taken_back_and_a_removed_host_deploys_again(
 ) -> None:
     """The host is no gateway any more: it has neither keys nor a certificate, and serves nobody."""
     roles = environment(lab, {"gpu1": "gpu", "edge": "gpu"})
-    assert lab.ssh("edge", "ls /etc/llm-fleet/gateway/tls.key /etc/llm-fleet/gateway/keys.conf")
+    assert lab.ssh("edge", "ls /etc/llm-fleet/gateway/tls.key /etc/llm-fleet/gateway/declared.lua")
     changed = lab.deploy(inventory=INVENTORY, **roles)
     assert changed["Roles | Take back what is declared no more"] == ["edge"]
     more = [line for line in listing(lab, "edge") - bare["edge"] if "/var/lib/systemd/" not in line]

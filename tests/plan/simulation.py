@@ -61,12 +61,13 @@ from fleet.gates.facts import (
 from fleet.gates.placement import Placement, Surroundings
 from fleet.gateway.cut_off import NginxTraffic
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
-from fleet.gateway.files import KERNEL, served_file
+from fleet.gateway.files import KERNEL, idle_file, served_file
 from fleet.gateway.paths import (
     GATEWAY_CONFIG,
+    GATEWAY_DECLARED,
     GATEWAY_DROPIN,
+    GATEWAY_IDLE,
     GATEWAY_SERVED,
-    GATEWAY_SERVERS,
 )
 from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
@@ -85,7 +86,6 @@ from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
-from fleet.kit.files import ManagedFile
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
@@ -417,6 +417,7 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         "/etc/llm-fleet": ("root", "755"),
         "/var/lib/ollama": ("ollama", "750"),
         "/etc/llm-fleet/gateway": ("root", "700"),
+        "/var/lib/llm-fleet-gateway": ("www-data", "750"),
         "/var/lib/llm-fleet-acme": ("root", "755"),
         declared["models_dir"]: ("ollama", "755"),
     }
@@ -454,13 +455,10 @@ def _let_in(first: Plan, host: str, files: dict[str, FileState]) -> tuple[str, .
     written = first.files(host)
     if GATEWAY_CONFIG not in written:
         return None
-    found = re.findall(r"\^/hosts/(\S+)/\(\?<admin_path>", written[GATEWAY_CONFIG][0])
-    names = [name.replace("\\.", ".") for name in found]
-    # A host of several servers is called by its name alone too.
-    names = [name for name in names if not any(other.startswith(f"{name}/") for other in names)]
-    servers = written[GATEWAY_SERVERS][0].replace(" down;", ";")
+    servers = written[GATEWAY_DECLARED][0].partition('["servers"] = ')[2]
+    names = re.findall(r'\["name"\] = "([^"]+)"', servers)
     files[GATEWAY_SERVED] = served_file(names).state
-    files[GATEWAY_SERVERS] = ManagedFile(GATEWAY_SERVERS, servers).state
+    files[GATEWAY_IDLE] = idle_file([]).state
     return tuple(names)
 
 

@@ -163,9 +163,9 @@ class TestOrder:
     def test_every_stage_is_judged_before_it_replaces_anything(self, bare_plan: Plan) -> None:
         """What has a judge is judged in the stage; a check after the fact would be too late."""
         judges = {
-            "servers.conf": r"^cd \S+ && nginx -t ",
+            "idle": r"^cd \S+ && nginx -t ",
             "nginx.conf": r"^cd \S+ && nginx -t ",
-            "keys.conf": r"^cd \S+ && nginx -t ",
+            "declared.lua": r"^cd \S+ && nginx -t ",
             "tls.crt": r"^cd \S+ && nginx -t ",
             "tls.key": r"^cd \S+ && nginx -t ",
             "ollama.service": r"^cd \S+ && .*systemd-analyze verify .*\./ollama\.service",
@@ -207,9 +207,9 @@ class TestOrder:
             "gateway_requests.lua",
             "drained",
             "served",
-            "servers.conf",
+            "idle",
             "nginx.conf",
-            "keys.conf",
+            "declared.lua",
             "tls.crt",
             "tls.key",
             "llm-fleet.conf",
@@ -292,12 +292,12 @@ class TestSecrets:
             for command in planned.commands("box")
             if value in repr(command.connector_arguments)
         ]
-        assert carriers == [f"cat > {STAGE}/keys.conf"]
+        assert carriers == [f"cat > {STAGE}/declared.lua"]
         holders = {
             path: state for path, (text, state) in planned.files("box").items() if value in text
         }
         [(path, state)] = holders.items()
-        assert path == "/etc/llm-fleet/gateway/keys.conf"
+        assert path == "/etc/llm-fleet/gateway/declared.lua"
         assert (state.mode, state.user, state.group) == ("600", "root", "root")
 
     def test_stage_is_private_before_it_holds_anything(self, bare_plan: Plan) -> None:
@@ -314,7 +314,7 @@ class TestSecrets:
         caplog.set_level(logging.INFO, "pyinfra")
         plan({"box": BOX}, {"box": bare()}, diff=True)
         assert "OLLAMA_KEEP_ALIVE=5m" in caplog.text
-        assert "keys.conf (secret, content not shown)" in caplog.text
+        assert "declared.lua (secret, content not shown)" in caplog.text
 
 
 def test_address_that_the_host_does_not_have_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pyinfra.facts.deb import DebPackages
 
 from fleet.gateway.facts import ServedServers
-from fleet.gateway.paths import GATEWAY_SERVED, GATEWAY_SERVERS
+from fleet.gateway.paths import GATEWAY_IDLE, GATEWAY_PROGRAMS, GATEWAY_SERVED
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
@@ -55,6 +56,7 @@ def test_from_bare() -> None:
         "Gateway | Create the log",
         "Gateway | Install the logs' rotation",
         "Gateway | Rotate the logs",
+        "Gateway | Create the directory of what keys have used",
         "Gateway | Install the configuration",
         "Gateway | Install the kernel's settings",
         "Gateway | Run the kernel as declared",
@@ -99,13 +101,13 @@ def test_only_missing_packages_are_installed(answers: dict[str, Answers]) -> Non
     planned = plan(HOSTS, answers)
     assert planned.names("edge") == ["Gateway | Install nginx"]
     [install] = [line for line in planned.lines("edge") if " install " in line]
-    assert "--no-install-recommends libnginx-mod-http-lua nginx ;" in install
+    assert "--no-install-recommends libnginx-mod-http-lua lua-cjson nginx ;" in install
 
 
 def test_directory_of_the_keys_is_private_before_they_are_in_it() -> None:
     planned = from_bare("two hosts")
     private = planned.index("edge", "install -d -o root -g root -m 700 /etc/llm-fleet/gateway")
-    assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/keys\.conf")
+    assert private < planned.index("edge", r"install -D .* /etc/llm-fleet/gateway/declared\.lua")
 
 
 def test_new_key_changes_the_tables_of_keys_only(
@@ -115,16 +117,18 @@ def test_new_key_changes_the_tables_of_keys_only(
     planned = plan(hosts, answers)
     assert planned.order == ["edge: Gateway | Install the configuration"]
     files = {PurePosixPath(path).name: text for path, (text, _) in planned.files("edge").items()}
-    assert set(files) == {"nginx.conf", "keys.conf"}
+    assert set(files) == {"declared.lua"}
     [value] = secrets_of(secrets_store / "default", "gateway_key_team-b")
-    assert f'{value} "team-b";' in files["keys.conf"]
+    entry = f'["{sha256(value.encode()).hexdigest()}"] = {{ ["name"] = "team-b" }}'
+    assert entry in files["declared.lua"]
+    assert value not in files["declared.lua"]
 
 
 def test_all_files_are_judged_together(answers: dict[str, Answers]) -> None:
     """One of them changed, and still nginx judges it beside the one that it will meet."""
     known = answers["edge"][FileStates]
     answers["edge"][FileStates] = lambda paths: {
-        path: state for path, state in known(paths).items() if not path.endswith("/keys.conf")
+        path: state for path, state in known(paths).items() if not path.endswith("/declared.lua")
     }
     step = plan(HOSTS, answers).step("edge", "Gateway | Install the configuration")
     staged = [line for line in step.lines if line.startswith("cat > ")]
@@ -132,26 +136,24 @@ def test_all_files_are_judged_together(answers: dict[str, Answers]) -> None:
         "drained",
         "served",
         "gateway_fields.lua",
-        "gateway_judge.lua",
-        "gateway_errors.lua",
-        "gateway_requests.lua",
-        "servers.conf",
+        *(PurePosixPath(path).name for path in GATEWAY_PROGRAMS),
+        "idle",
         "nginx.conf",
-        "keys.conf",
+        "declared.lua",
         "tls.crt",
         "tls.key",
     ]
     installed = [line for line in step.lines if line.startswith("install -D")]
-    assert [re.findall(r"/([^/ ]+)\.new \|\|", line)[0] for line in installed] == ["keys.conf"]
+    assert [re.findall(r"/([^/ ]+)\.new \|\|", line)[0] for line in installed] == ["declared.lua"]
 
 
 @pytest.mark.parametrize(
     ("state", "changed", "verb"),
     [
         ({}, "nginx", "reload"),
-        ({}, "keys", "reload"),
+        ({}, "declared", "reload"),
         ({}, "llm-fleet", "restart"),
-        ({}, "llm-fleet keys", "restart"),
+        ({}, "llm-fleet declared", "restart"),
         ({"needs_daemon_reload": True}, "", "restart"),
         ({"active_state": "inactive"}, "", "start"),
         ({"active_state": "activating"}, "", "start"),
@@ -250,8 +252,8 @@ def test_servers_with_other_names_get_requests_until_their_turn() -> None:
     written = plan({**gpus, "edge": EDGE}, {"gpu1": bare(), "gpu2": bare(), "edge": edge}).files(
         "edge"
     )
-    servers, _ = written[GATEWAY_SERVERS]
-    assert (servers.count("server "), " down;" in servers) == (4, False)
+    idle, _ = written[GATEWAY_IDLE]
+    assert len(idle.splitlines()) == 1
     served, _ = written[GATEWAY_SERVED]
     assert served.splitlines()[1:] == [
         f"@fake/{name}" for name in ("gpu1/a", "gpu1/b", "gpu2/a", "gpu2/b")

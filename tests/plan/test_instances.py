@@ -114,19 +114,12 @@ def test_units_are_judged_before_they_are_laid_down() -> None:
 
 def test_gateway_and_firewall_know_both() -> None:
     done = planned(A, B)
-    config = done.files("edge")["/etc/llm-fleet/gateway/nginx.conf"][0]
-    servers = done.files("edge")["/etc/llm-fleet/gateway/servers.conf"][0]
-    assert re.findall(r"^ *server (10\S+) max", servers, re.M) == [
-        "10.0.0.11:11434",
-        "10.0.0.11:11435",
-    ]
-    managed = re.findall(
-        r"\^/hosts/@fake/(\S+)/\(\?<admin_path>.*?proxy_pass http://(\S+?)/\$", config, re.S
-    )
-    assert managed == [
-        ("gpu1", "10.0.0.11:11434"),
-        ("gpu1/a", "10.0.0.11:11434"),
-        ("gpu1/b", "10.0.0.11:11435"),
+    declared = done.files("edge")["/etc/llm-fleet/gateway/declared.lua"][0]
+    assert re.findall(
+        r'"@fake/(gpu1\S+)",.*?\["address"\] = "(\S+)", \["port"\] = (\d+)', declared
+    ) == [
+        ("gpu1/a", "10.0.0.11", "11434"),
+        ("gpu1/b", "10.0.0.11", "11435"),
     ]
     ruleset = done.files("gpu1")["/etc/llm-fleet/firewall.nft"][0]
     assert [port for port in (11434, 11435) if f"10.0.0.2/32 }} tcp dport {port}" in ruleset]

@@ -302,12 +302,12 @@ function judge(reader, shape)
   end
 end
 
--- Judges the text whose parts `next` gives, until nil. `overriding`: what is withheld may pass.
--- `pause` is called every few milliseconds. Returns the model's name (nil where there is none) and,
--- where something may not pass, {code, field, reason}.
-function M.judge(next, shape, overriding, pause)
+-- Judges the text whose parts `next` gives, until nil, for a key of which `way` says what becomes of
+-- the fields that are withheld. `pause` is called every few milliseconds. Returns {model: its name,
+-- nil where there is none; verdict: {code, field, reason} where something may not pass}.
+function M.judge(next, shape, way, pause)
   local reader = {
-    next = next, pause = pause, overriding = overriding,
+    next = next, pause = pause, overriding = way == "allow",
     text = "", at = 1, depth = 0, values = 0, quotes = 0, steps = 0, path = {},
   }
   local passed, problem = pcall(function()
@@ -319,7 +319,7 @@ function M.judge(next, shape, overriding, pause)
   if not passed and type(problem) ~= "table" then
     error(problem, 0)
   end
-  return reader.model, not passed and problem or nil
+  return { model = reader.model, verdict = not passed and problem or nil, ignored = {}, edits = {}, places = {} }
 end
 
 return M

@@ -1,30 +1,114 @@
--- What nginx calls at each request: before it is passed on, and at each error of nginx's own.
+-- What nginx calls in each phase of a request.
+local callers = require "gateway_callers"
+local counts = require "gateway_counts"
+local edit = require "gateway_edit"
 local errors = require "gateway_errors"
 local fields = require "gateway_fields"
 local judge = require "gateway_judge"
+local lists = require "gateway_lists"
+local route = require "gateway_route"
+local store = require "gateway_store"
+local usage = require "gateway_usage"
 
 local CHUNK = 65536 -- bytes
+-- Path, as nginx's location has it, to what a server must speak to be asked.
+local SURFACES = {
+  ["v1/messages"] = "anthropic",
+  ["v1/messages/count_tokens"] = "anthropic",
+}
+-- What admins may call on one host, and how.
+local MANAGED = {
+  ["api/pull"] = { POST = true }, ["api/create"] = { POST = true }, ["api/show"] = { POST = true },
+  ["api/delete"] = { DELETE = true }, ["api/ps"] = { GET = true, HEAD = true },
+  ["api/tags"] = { GET = true, HEAD = true }, ["api/version"] = { GET = true, HEAD = true },
+}
 local M = {}
-local texts, read_timeout, refusals = {}, 0, 0
+local texts, read_timeout, refusals, state = {}, 0, 0, nil
 
--- `limits`: read_timeout in seconds, max_body in MiB, refusals a minute.
-function M.start(limits)
-  read_timeout, refusals = limits.read_timeout, limits.refusals
+local function lines(path)
+  local found = {}
+  for line in io.lines(path) do
+    if line ~= "" and line:sub(1, 1) ~= "#" then
+      found[line] = true
+    end
+  end
+  return found
+end
+
+-- `path` is what fleet/gateway/declared_lua.py has written, `idle` names who gets no requests.
+function M.init(path, idle)
+  local declared = dofile(path)
+  read_timeout, refusals, state = declared.read_timeout, declared.refusals, declared.state
   texts = {
-    [413] = "the request is larger than " .. limits.max_body .. " MiB",
+    [413] = "the request is larger than " .. declared.max_body .. " MiB",
     [504] = "the host did not answer within " .. read_timeout .. " seconds",
   }
+  callers.init(declared)
+  route.init(declared, lines(idle))
+end
+
+function M.start()
+  counts.start()
+  store.start(state)
+  route.start()
 end
 
 -- Counts a request without a valid key against its address (of IPv6, a network of 64 bits): "" while
 -- there are few in this minute, "first" for the one that is too many, "over" for all after it.
-function M.stranger()
+local function stranger()
+  if refusals == 0 then
+    return ""
+  end
   local address = string.sub(ngx.var.binary_remote_addr, 1, 8)
   local count = ngx.shared.strangers:incr(address, 1, 0, 60) or 0
   if count <= refusals then
     return ""
   end
   return count == refusals + 1 and "first" or "over"
+end
+
+-- The status with which a request is refused before nginx looks at anything else of it; "" when its
+-- caller is known.
+function M.enter()
+  local var = ngx.var
+  local caller = callers.find(var.http_authorization, var.http_x_api_key)
+  if not caller then
+    if var.uri == "/healthz" then
+      return ""
+    end
+    local many = stranger()
+    var.stranger = many
+    return many == "" and "401" or "429"
+  end
+  ngx.ctx.caller = caller
+  var.client_name = caller.name
+  if caller.from and not callers.may_come_from(caller, var.binary_remote_addr) then
+    return "403"
+  end
+  return ""
+end
+
+local function refuse(status, text, code, field)
+  ngx.ctx.problem = { text = text, code = code, field = field }
+  return ngx.exit(status)
+end
+
+-- Counts the request against what its key may have.
+local function admit()
+  local ctx = ngx.ctx
+  local headers = {}
+  ctx.headers = headers
+  local why = callers.enter(ctx.caller, headers)
+  if why then
+    headers["Retry-After"] = why.retry_after
+    return refuse(429, why.text, "rate_limit_exceeded")
+  end
+  ctx.is_counted = true
+end
+
+local function is_read()
+  local method = ngx.req.get_method()
+  return method == "GET" or method == "HEAD"
 end
 
 -- The parts of the request's body: in memory, or in nginx's file where it is larger.
@@ -53,24 +137,161 @@ local function pause()
   ngx.sleep(0.001)
 end
 
--- Judges the body of a request to `call`, a path of gateway_fields.
-function M.judge(call)
+-- The body of a request to `call`, a path of gateway_fields, as gateway_judge tells of it.
+local function judged(call, way)
   ngx.req.read_body()
-  local model, verdict = judge.judge(parts(), fields[call], ngx.var.overriding == "1", pause)
-  if verdict then
-    ngx.ctx.problem = errors.of_verdict(verdict)
+  local found = judge.judge(parts(), fields[call], way, pause)
+  if found.verdict then
+    ngx.ctx.problem = errors.of_verdict(found.verdict)
     return ngx.exit(400)
   end
-  ngx.var.model = model or ""
+  return found
 end
 
--- The same for what an admin calls: of a change's body only the model's name is read.
-function M.judge_managed()
-  local method = ngx.req.get_method()
-  if method ~= "GET" and method ~= "HEAD" then
-    M.judge("managed")
+-- Puts the body with `edits` in the place of what was read.
+local function rewrite(edits)
+  if #edits == 0 then
+    return
   end
+  table.sort(edits, function(one, other)
+    return one[1] < other[1]
+  end)
+  local changed, number = edit.apply(parts(), edits), 0
+  if not ngx.req.get_body_file() then
+    local texts_ = {}
+    for text in changed do
+      texts_[#texts_ + 1] = text
+    end
+    return ngx.req.set_body_data(table.concat(texts_))
+  end
+  ngx.req.init_body(CHUNK)
+  for text in changed do
+    ngx.req.append_body(text)
+    number = number + 1
+    if number % 4 == 0 then
+      pause()
+    end
+  end
+  ngx.req.finish_body()
 end
+
+-- Has the request go to a server that has `name` (nil: any model).
+local function choose(name, surface, talk)
+  local ctx = ngx.ctx
+  local found, why = route.find(name, surface, ctx.caller.models)
+  if not found and why == "down" then
+    return refuse(503, "no host that has the model '" .. name .. "' can answer now", "no_host")
+  elseif not found and name then
+    return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
+  elseif not found then
+    return ngx.exit(502)
+  end
+  route.choose(found, talk)
+end
+
+-- A request to a model.
+function M.infer()
+  local ctx, call = ngx.ctx, ngx.var.call
+  if ngx.req.get_method() ~= "POST" then
+    return ngx.exit(405)
+  end
+  local packing = ngx.var.http_content_encoding
+  if packing and packing ~= "" and packing:lower() ~= "identity" then
+    return ngx.exit(415)
+  end
+  admit()
+  local found = judged(call, ctx.caller.overrides)
+  if not found.model or found.model == "" then
+    return refuse(400, "model is required", nil, "model")
+  end
+  ngx.var.model = found.model
+  local surface = SURFACES[call] or call:sub(1, 4) == "api/" and "ollama" or "openai"
+  choose(found.model, surface, found.talk)
+  local chosen, edits = ctx.route, found.edits
+  for _, one in ipairs(usage.edits(call, found)) do
+    edits[#edits + 1] = one
+  end
+  if chosen.model ~= found.model then
+    edits[#edits + 1] = { found.places.model[1], found.places.model[2], '"' .. chosen.model .. '"' }
+    ngx.var.model = chosen.model
+  end
+  rewrite(edits)
+  if #found.ignored > 0 then
+    ctx.headers["X-Ignored-Fields"] = table.concat(found.ignored, ", ")
+  end
+  usage.begin(call, found)
+end
+
+-- What Ollama says of its version, from any of them.
+function M.version()
+  if not is_read() then
+    return ngx.exit(405)
+  end
+  admit()
+  choose(nil, "ollama", nil)
+end
+
+-- What the fleet has, as far as the caller may use it.
+function M.list()
+  if not is_read() then
+    return ngx.exit(405)
+  end
+  admit()
+  local var, allowed = ngx.var, ngx.ctx.caller.models
+  local path, status, text = var.list, nil, nil
+  if path == "api/tags" then
+    status, text = lists.tags(allowed)
+  elseif path == "api/ps" then
+    status, text = lists.ps(allowed)
+  elseif path == "v1/models" then
+    status, text = lists.openai(allowed)
+  else
+    local name = path:sub(#"v1/models/" + 1)
+    status, text = lists.openai_one(name, allowed)
+    if status == 404 then
+      return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
+    end
+  end
+  ngx.status = status
+  ngx.header.content_length = #text
+  ngx.print(text)
+end
+
+-- As Ollama answers: clients look there first.
+function M.greet()
+  if not is_read() then
+    return ngx.exit(405)
+  end
+  ngx.header.content_type = "text/plain; charset=utf-8"
+  ngx.header.content_length = #"Ollama is running"
+  ngx.print("Ollama is running")
+end
+
+-- What an admin calls on one host; of a change's body only the model's name is read.
+function M.manage()
+  local ctx, var = ngx.ctx, ngx.var
+  if not ctx.caller.admin then
+    return ngx.exit(403)
+  end
+  local server = route.named(var.managed)
+  if not server then
+    return ngx.exit(404)
+  end
+  if not MANAGED[var.call][ngx.req.get_method()] then
+    return ngx.exit(405)
+  end
+  admit()
+  if not is_read() then
+    var.model = judged("managed", "allow").model or ""
+  end
+  ctx.route = { server = server, only = true }
+end
+
+function M.nothing()
+  return ngx.exit(404)
+end
+
+M.balance = route.balance
 
 -- Whether the last host that was asked was waited for as long as a host may take.
 local function was_waited_for()
@@ -79,11 +300,8 @@ local function was_waited_for()
 end
 
 -- nginx's own pages are HTML, and nothing that it serves or passes on is.
-function M.head()
+local function explain(ctx, header)
   local status = ngx.status
-  if status < 400 or ngx.header.content_type ~= "text/html" then
-    return
-  end
   if status == 504 and not was_waited_for() then
     -- It could not be reached, or was lost on the way.
     status = 502
@@ -93,20 +311,65 @@ function M.head()
   if uri == nil or uri == "" then
     uri = errors.address(ngx.var.request)
   end
-  local text = errors.body(status, uri, ngx.ctx.problem, texts)
-  ngx.ctx.text = text
-  ngx.header.content_type = "application/json"
-  ngx.header.content_length = #text
+  local text = errors.body(status, uri, ctx.problem, texts)
+  ctx.text = text
+  header.content_type = "application/json"
+  header.content_length = #text
+end
+
+function M.head()
+  local ctx, header, status = ngx.ctx, ngx.header, ngx.status
+  if status >= 400 then
+    if header.content_type == "text/html" then
+      explain(ctx, header)
+    end
+    status = ngx.status
+    if status == 429 then
+      header["Retry-After"] = 1
+    elseif status >= 502 and status <= 504 then
+      header["Retry-After"] = 5
+    end
+  end
+  if ctx.headers then
+    for name, value in pairs(ctx.headers) do
+      header[name] = value
+    end
+  end
+  if ctx.usage and not ctx.text then
+    usage.head()
+  end
 end
 
 function M.body()
-  if ngx.status < 400 then
-    return
+  local ctx = ngx.ctx
+  if ctx.text then
+    ngx.arg[1], ngx.arg[2] = ctx.text, true
+  elseif ctx.usage then
+    usage.body()
   end
-  local text = ngx.ctx.text
-  if text then
-    ngx.arg[1], ngx.arg[2] = text, true
+end
+
+-- The end of every request, however it ended.
+function M.finish()
+  local ctx = ngx.ctx
+  if ctx.route then
+    route.finish()
   end
+  if ctx.usage then
+    usage.finish(ctx.caller, ctx.route.model, ctx.route.server.host)
+  end
+  if ctx.is_counted then
+    callers.leave(ctx.caller)
+  end
+end
+
+-- For the fleet's own commands: how many requests each server has of this gateway.
+function M.in_flight()
+  local found = {}
+  for _, server in ipairs(route.servers()) do
+    found[#found + 1] = string.format('"%s":%d', server.name, counts.get("server:" .. server.name))
+  end
+  ngx.say("{", table.concat(found, ","), "}")
 end
 
 return M

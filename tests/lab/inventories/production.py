@@ -14,7 +14,7 @@ gateway = (
         "gateway_keys": [
             "plain",
             {"name": "ops", "role": "admin"},
-            {"name": "tuner", "overrides": True},
+            {"name": "tuner", "overrides": "allow"},
             {"name": "slow", "rate": "30/m", "burst": 2},
             {"name": "narrow", "concurrent": 1},
             {"name": "elsewhere", "allow_from": ["203.0.113.0/24"]},

@@ -221,7 +221,7 @@ class TestAddresses:
             # Containers find neither Ollama nor a gateway on loopback.
             "dify_ollama": "gateway",
             "gateway_listen": "any",
-            "gateway_keys": ["webui", {"name": "dify", "overrides": True}],
+            "gateway_keys": ["webui", {"name": "dify", "overrides": "allow"}],
             key: "private",
             "private_address": None,
         }

@@ -17,6 +17,7 @@ from typing import Any
 from fleet.declare.fleet import Fleet
 from fleet.gateway.declared import gateway_keys
 from fleet.gateway.files import config_files
+from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_STATE, GATEWAY_STATUS_SOCKET
 from fleet.kit.paths import LIB
 from tests.fleets import fleet_of
 
@@ -25,7 +26,7 @@ Answer = tuple[int, dict[str, str], bytes]
 # Its keys: an inference key, one with overrides, and admins'.
 KEYS = [
     "plain",
-    {"name": "tuner", "overrides": True},
+    {"name": "tuner", "overrides": "allow"},
     {"name": "ops", "role": "admin"},
     # A word of nginx's maps.
     {"name": "default", "role": "admin"},
@@ -128,6 +129,8 @@ def _write(gateway: Running) -> None:
     directory.chmod(0o755)  # whom nginx's workers run as reads and writes below
     (directory / "temporary").mkdir()
     (directory / "temporary").chmod(0o777)
+    (directory / "state").mkdir()
+    (directory / "state").chmod(0o777)
     temporary = "".join(
         f"{kind}_temp_path {directory}/temporary/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -137,7 +140,10 @@ def _write(gateway: Running) -> None:
         "/run/nginx.pid": f"{directory}/nginx.pid",
         "/var/log/llm-fleet/": f"{directory}/",
         "listen 127.0.0.1:8434": f"listen unix:{directory}/gateway.sock",
-        **{f"10.0.0.{number}:11434": f"unix:{directory}/backend.sock:" for number in range(11, 14)},
+        **{f'"10.0.0.{number}"': f'"unix:{directory}/backend.sock"' for number in range(11, 14)},
+        GATEWAY_DIR: str(directory),
+        GATEWAY_STATE: f"{directory}/state",
+        GATEWAY_STATUS_SOCKET: f"{directory}/status.sock",
         "http {": f"http {{\n{temporary}",
         "worker_processes auto": "worker_processes 1",
         # A socket file is called from no address.
@@ -148,7 +154,7 @@ def _write(gateway: Running) -> None:
         text = file.text
         for before, after in changes.items():
             text = text.replace(before, after)
-        (directory / file.staged_name).write_text(text.replace("backend.sock: ", "backend.sock "))
+        (directory / file.staged_name).write_text(text)
 
 
 def _wait(gateway: Running, nginx: subprocess.Popen[bytes]) -> None:

@@ -72,7 +72,9 @@ def door(declared: Fleet, *served: str, drained: tuple[str, ...] = ()) -> Door:
     inventory = SimpleNamespace(get_host=lambda _: None)
     made = Door(cast("State", SimpleNamespace(inventory=inventory)), declared, declared["edge"])
     facts = {ServedServers: served, DrainedHosts: list(drained)}
-    made.host = cast("Host", SimpleNamespace(get_fact=facts.get, connector=None))
+    made.host = cast(
+        "Host", SimpleNamespace(get_fact=lambda fact, **_: facts.get(fact), connector=None)
+    )
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(made, "_connect", lambda: None)
         made.look()

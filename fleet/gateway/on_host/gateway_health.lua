@@ -1,0 +1,2 @@
+-- Whether servers are well, and what models they have.
+return {}
