@@ -94,7 +94,7 @@ def test_a_drained_host_is_restarted_and_stays_drained(fleet: LabUnderTest) -> N
         if words[0] == "drain":
             fleet.deploy("--limit", "gpu2", inventory=INVENTORY, GPUS=TWO)
             drained = fleet.ssh("edge", "cat /etc/llm-fleet/gateway/drained").splitlines()
-            assert drained[1:] == ["gpu2"]
+            assert [line.split()[0] for line in drained[1:]] == ["gpu2"]
     fleet.deploy(inventory=INVENTORY, GPUS=TWO, OLLAMA=json.dumps(_KEEP_ALIVE))
 
 

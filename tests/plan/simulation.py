@@ -152,7 +152,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         SurroundingsState: lambda unit, sandboxed, has_switches: Surroundings(),
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
-        DrainedHosts: list,
+        DrainedHosts: dict,
         ServedServers: lambda: None,
         ServersThere: lambda servers: (),
         NginxTraffic: NginxTraffic.default,

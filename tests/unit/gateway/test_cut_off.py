@@ -70,7 +70,7 @@ def told(served: tuple[str, ...] | None, drained: tuple[str, ...], roll: str) ->
     fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], "gateway_roll": roll})})
     answers: dict[type, Any] = {
         ServedServers: served,
-        DrainedHosts: list(drained),
+        DrainedHosts: dict.fromkeys(drained, ""),
         NginxTraffic: Traffic(Counter({"10.0.0.11:11434": 2}), Counter()),
     }
     return cut_off(
