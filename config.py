@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import inventory_file, project
+from fleet.declare import group_data, inventory_file, project
 from fleet.declare.load import group_names
 from fleet.kit.command_line import guard
 from fleet.kit.connection.careful import be_careful
@@ -43,6 +43,7 @@ elif not click.get_current_context().params.get("yes"):
     # So does a plan that is declined.
     ask_first()
 
+group_data.also(click.get_current_context().params["group_data"])
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():
     inventory_file.check(_inventory, group_names(CAPABILITIES))

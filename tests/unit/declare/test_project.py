@@ -12,16 +12,19 @@ from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.project import enter, project_of
 from fleet.kit.errors import FleetError
 
+_OURS = "import llm_fleet\n"
+_FOREIGN = ("", "from pyinfra import config\n", "# import llm_fleet\n", "import fleetctl\n")
+
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     return made(tmp_path / "site")
 
 
-def made(folder: Path, config: str = "import llm_fleet\n") -> Path:
+def made(folder: Path, config: str = _OURS, deploy: str = _OURS) -> Path:
     (folder / "inventory").mkdir(parents=True)
     (folder / "config.py").write_text(config)
-    (folder / "deploy.py").touch()
+    (folder / "deploy.py").write_text(deploy)
     return folder
 
 
@@ -55,13 +58,14 @@ def test_a_link_is_where_it_lies(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "config", ["", "from pyinfra import config\n", "# import llm_fleet\n", "import fleetctl\n"]
+    ("config", "deploy"),
+    [*((text, _OURS) for text in _FOREIGN), *((_OURS, text) for text in _FOREIGN)],
 )
 def test_another_project_of_pyinfra_is_not_ours(
-    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, deploy: str
 ) -> None:
-    """... or its deploy.py would be executed on our hosts."""
-    foreign = made(tmp_path / "foreign", config)
+    """... or its deploy.py would be executed on our hosts, with --yes before anybody sees it."""
+    foreign = made(tmp_path / "foreign", config, deploy)
     for folder in (foreign, foreign / "inventory"):
         monkeypatch.chdir(folder)
         assert project_of(site / "inventory" / "prod.py") == site
@@ -69,9 +73,10 @@ def test_another_project_of_pyinfra_is_not_ours(
         assert project_of(None) == PRODUCT_ROOT
 
 
-@pytest.mark.parametrize("config", ["config.py", "fleet/operate/starter/config.py"])
-def test_ours_are_known(tmp_path: Path, config: str) -> None:
-    folder = made(tmp_path / "ours", (PRODUCT_ROOT / config).read_text())
+@pytest.mark.parametrize("ours", [PRODUCT_ROOT, PRODUCT_ROOT / "fleet" / "operate" / "starter"])
+def test_ours_are_known(tmp_path: Path, ours: Path) -> None:
+    texts = [(ours / name).read_text() for name in ("config.py", "deploy.py")]
+    folder = made(tmp_path / "ours", *texts)
     assert project_of(folder / "inventory" / "prod.py") == folder
 
 
