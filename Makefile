@@ -112,7 +112,7 @@ test-gates: .venv/installed ## Memory and placement of models, on a host that sh
 	$(BIN)/pytest tests/lab/test_gates.py -v --durations 5
 
 bench-gateway: .venv/installed ## What the lab's gateway costs, after `make lab` (root)
-	$(BIN)/python -m lab.bench
+	$(BIN)/python -m lab.bench_gateway
 
 bench-fleet: .venv/installed ## What a deploy and its checks cost over twenty hosts, beside Ansible (root, slow)
 	$(BIN)/python -m lab.bench_fleet

@@ -19,6 +19,7 @@ from fleet.operate.logs import logs
 from fleet.operate.remove import remove
 from fleet.operate.secrets import secrets
 from fleet.operate.status import status
+from fleet.operate.usage import usage
 from fleet.operate.verify import verify
 from fleet.version import version
 
@@ -53,6 +54,7 @@ for _command in (
     secrets,
     remove,
     status,
+    usage,
     logs,
     doctor,
     verify,

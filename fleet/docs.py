@@ -222,7 +222,7 @@ def _compound(origin: Any, arguments: tuple[Any, ...], constraints: Iterable[Any
         return " or ".join(_words(item, constraints).one for item in arguments)
     if origin is tuple:
         return f"list of {_words(arguments[0]).plural}"
-    if origin is dict:
+    if origin in (dict, Mapping):
         key, value = map(_words, arguments)
         return f"{key.one} to {value.one}"
     raise TypeError(f"no words for {origin!r} in fleet/docs.py")

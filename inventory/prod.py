@@ -9,7 +9,7 @@ the fleet. How this machine logs in is in group_data/prod.py. Host keys are chec
 with ssh, or point ssh_known_hosts_file to a file there.
 """
 
-# Hosts that run Ollama. Those behind one gateway serve the same models.
+# Hosts that run Ollama. Each may have models of its own: docs/operating/mixed-fleets.md.
 gpu = (
     [
         ("gpu1.example.internal", {"private_address": "10.20.0.11"}),

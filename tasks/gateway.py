@@ -8,7 +8,7 @@ from pyinfra.facts.server import LinuxDistribution
 from pyinfra.operations import files, server
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.gateway.declared import metrics_endpoints
+from fleet.gateway.declared import STATE, metrics_endpoints
 from fleet.gateway.facts import OpensslVersion
 from fleet.gateway.files import (
     KERNEL,
@@ -41,7 +41,6 @@ from fleet.gateway.paths import (
     GATEWAY_LOG_READERS,
     GATEWAY_LOGS,
     GATEWAY_OF_BEFORE,
-    GATEWAY_STATE,
     GATEWAY_SYSCTL,
     GATEWAY_UNIT,
     METRICS_UNIT,
@@ -90,7 +89,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     _logs()
     have_directory(
         name="Create the directory of what keys have used",
-        directory=Directory(GATEWAY_STATE, GATEWAY_STATE, "www-data"),
+        directory=STATE,
         group="www-data",
         mode="750",
     )

@@ -65,7 +65,8 @@ class Server:
     """An inference server as a gateway sees it; `instance` is None for a host's only one.
 
     `surfaces` are the APIs that it speaks: `ollama` (its own), `openai`, `anthropic`. `models` are
-    the declared names of those that it is to have.
+    the declared names of those that it is to have; `closed` says that it is asked for these alone,
+    whatever else is there.
     """
 
     host: FleetHost
@@ -73,6 +74,7 @@ class Server:
     endpoint: Endpoint
     surfaces: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
+    closed: bool = False
 
     @property
     def name(self) -> str:

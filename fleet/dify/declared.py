@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -22,7 +22,9 @@ from fleet.dify.paths import (
     DIFY_SETUP_JOB,
 )
 from fleet.dify.settings import Dify, DifyModel
-from fleet.gateway.declared import gateway_access, local_gateway
+from fleet.gateway.declared import gateway_access, gateway_of, local_gateway
+from fleet.gateway.offered import meant, offered, plain_of
+from fleet.gateway.settings import Gateway
 from fleet.kit.places import Directory
 from fleet.ollama.servers import instances_of, ollama_endpoint
 from fleet.ollama.settings import Ollama
@@ -164,16 +166,17 @@ def daemon_address(settings: Dify) -> str:
     return str(settings.subnet[-6])
 
 
-def models_of(host: FleetHost, hosts: Iterable[FleetHost]) -> tuple[DifyModel, ...]:
+def models_of(host: FleetHost, fleet: Fleet) -> tuple[DifyModel, ...]:
     """The models that Dify on `host` is told of; the first is its default."""
     if host[Dify].models:
         return host[Dify].models
-    first = serving(host, hosts)[0][Ollama]
+    name = names_of(host, fleet)[0]
     # What Ollama is told to hold, when it is told: more would be cut without a word.
     # Not told, Ollama holds 4096 on a small GPU.
-    size = min(first.context_length or 4096, _CONTEXT)
+    told = [settings.context_length or 4096 for _, settings in serving(host, fleet, name)]
+    size = min([*told, _CONTEXT])
     limits = {"context_size": size, "max_tokens": min(size, _ANSWER)}
-    return (DifyModel.model_validate({"name": first.model_names[0], **limits}),)
+    return (DifyModel.model_validate({"name": name, **limits}),)
 
 
 def public_url(host: FleetHost) -> str:
@@ -246,8 +249,30 @@ def _word(value: bool) -> str:
     return str(value).lower()
 
 
-def serving(host: FleetHost, hosts: Iterable[FleetHost]) -> list[FleetHost]:
-    """The hosts whose Ollama answers Dify on `host`."""
-    if host[Dify].ollama == "host":
-        return [host] if host.runs(Ollama) else []
-    return [item for item in hosts if item.runs(Ollama)]
+def names_of(host: FleetHost, fleet: Fleet) -> tuple[str, ...]:
+    """The models that Dify on `host` may ask for: those of its server, or of its key's gateway."""
+    if _is_own(host):
+        return tuple(name for item in instances_of(host)[:1] for name in item.settings.model_names)
+    gateway = gateway_of(host, fleet)
+    if gateway is None:
+        return ()
+    declared = gateway[Gateway]
+    keys = [item for item in declared.keys if item.name == host[Dify].gateway_key]
+    return tuple(name for key in keys for name in offered(fleet, declared, key))
+
+
+def serving(host: FleetHost, fleet: Fleet, name: str) -> list[tuple[FleetHost, Ollama]]:
+    """Whose Ollama answers Dify on `host` for `name`, each as it is set there."""
+    gateway = None if _is_own(host) else gateway_of(host, fleet)
+    wanted = meant(gateway[Gateway], name) if gateway else plain_of(name)
+    servers = (
+        [(host, instances_of(host)[:1])]
+        if _is_own(host)
+        else [(item, instances_of(item)) for item in fleet.running(Ollama)]
+    )
+    return [
+        (item, instance.settings)
+        for item, instances in servers
+        for instance in instances
+        if wanted in map(plain_of, instance.settings.model_names)
+    ]

@@ -13,15 +13,16 @@ from fleet.dify.declared import (
     PUBLIC_DEFAULTS,
     SECRETS,
     daemon_address,
+    names_of,
     secret_values,
     serving,
 )
 from fleet.dify.settings import Dify
 from fleet.firewall.settings import Firewall
 from fleet.gateway.declared import gateway_of
+from fleet.gateway.offered import plain_of
 from fleet.gateway.problems import call_problems
 from fleet.gateway.settings import Gateway
-from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
 
 _OWN_VALUES = frozenset(
@@ -109,27 +110,25 @@ def _model_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
         yield from _own_ollama_problems(host)
     else:
         yield from _gateway_problems(host, fleet)
-    found = serving(host, fleet)
-    if not found:
-        return
-    first = found[0]
-    declared = {model.full_name: model for model in first[Ollama].models}
-    if not host[Dify].models and any(map(is_auto, first[Ollama].model_names[:1])):
-        yield f"{host.name}: dify_models is missing: 'auto' is no name to tell Dify; name the model"
-    for model in host[Dify].models:
-        if model.full_name not in declared:
+    names = names_of(host, fleet)
+    known = set(map(plain_of, names))
+    for model in host[Dify].models if names else ():
+        if plain_of(model.name) not in known:
             yield (
-                f"{host.name}: dify_models: {model.name!r} is not in ollama_models of "
-                f"{first.name}, which has {list(first[Ollama].model_names)}"
+                f"{host.name}: dify_models: {model.name!r} is none of the models that Dify may "
+                f"ask for: {', '.join(names)}"
             )
-    limit = first[Ollama].context_length
-    for model in host[Dify].models:
-        if limit and model.context_size > limit:
-            yield (
-                f"{host.name}: dify_models: {model.name!r}: context_size = {model.context_size} is "
-                f"above ollama_context_length = {limit} of {first.name}: Ollama would cut the "
-                "prompt without a word; lower the one or raise the other"
-            )
+            continue
+        for server, settings in serving(host, fleet, model.name):
+            limit = settings.context_length
+            if limit and model.context_size > limit:
+                yield (
+                    f"{host.name}: dify_models: {model.name!r}: context_size = "
+                    f"{model.context_size} is above ollama_context_length = {limit} of "
+                    f"{server.name}: Ollama would cut the prompt without a word; lower the one or "
+                    "raise the other"
+                )
+                break
 
 
 def _own_ollama_problems(host: FleetHost) -> Iterator[str]:

@@ -37,7 +37,7 @@ from fleet.models.on_host.ollama_protocol import (
 )
 from fleet.models.settings import Models
 from fleet.ollama.instances import bind_gpus
-from fleet.ollama.models import ModelDeclaration, full_name, pull_name, with_bases
+from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
 
@@ -112,10 +112,10 @@ def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:
     return found
 
 
-def declared_models(me: FleetHost, ask: Ask) -> list[ModelDeclaration]:
-    """The declared models, `auto` by what it is on this host; none where that is open."""
+def declared_models(declared: Ollama, ask: Ask) -> list[ModelDeclaration]:
+    """The models of a host, or of one of its servers; `auto` by its choice, where that is made."""
     choice = choose(ask(HostMemory))
-    return [named for model in me[Ollama].models if (named := resolve_model(model, choice))]
+    return [named for model in declared.models if (named := resolve_model(model, choice))]
 
 
 def offloaded(me: FleetHost, ask: Ask) -> set[str]:
@@ -123,11 +123,14 @@ def offloaded(me: FleetHost, ask: Ask) -> set[str]:
 
     Ollama lists a process that models share by the name of the one that loaded it.
     """
-    models = declared_models(me, ask)
+    models = declared_models(me[Ollama], ask)
     choice = choose(ask(HostMemory))
     named = {resolve(name, choice) or full_name(name) for name in me[Models].cpu_offload}
     roots = {model.root for model in models if model.full_name in named}
     sharing = {model.full_name for model in models if model.root in named | roots}
+    if choice and choice.model in named | roots | sharing:
+        # What the host calls its choice, too.
+        sharing.add(full_name(AUTO))
     return named | roots | sharing
 
 

@@ -24,7 +24,7 @@ from fleet.gates.memory import (
     prediction,
     ways_to_fit,
 )
-from fleet.ollama.models import ModelDeclaration
+from fleet.ollama.models import ModelDeclaration, full_name, with_bases
 from fleet.ollama.servers import Instance
 
 
@@ -87,6 +87,11 @@ class Budget:
         """The instance as a message begins with it."""
         return f"instance {self.instance.name}: " if self.instance.name else ""
 
+    def of(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Those of the host's models that the instance serves."""
+        own = {model.full_name for model in with_bases(self.instance.settings.models)}
+        return [item for item in candidates if full_name(item.declared) in own]
+
     def shares_with(self, other: Budget) -> bool:
         """Whether both load into the same memory."""
         if not (self.gpus and other.gpus):
@@ -114,20 +119,21 @@ def judge(
     refusals: list[str] = []
     for budget in budgets:
         beside = sum(
-            _warm(other, known)[1]
+            _warm(other, other.of(known))[1]
             for other in budgets
             if other is not budget and budget.shares_with(other)
         )
         free = budget.capacity - beside
-        alone = [line for item in known for line in _refuse(budget, item, free, beside, offload)]
-        refusals += alone or _refuse_together(budget, known, free, beside, offload)
+        own = budget.of(known)
+        alone = [line for item in own for line in _refuse(budget, item, free, beside, offload)]
+        refusals += alone or _refuse_together(budget, own, free, beside, offload)
     notes = [
         f"{item.name}: how much memory it needs is not known: {item.unknown}; declare `memory` for "
         "it in ollama_models"
         for item in candidates
         if item.unknown is not None
     ]
-    notes += [_said(budget, known) for budget in budgets]
+    notes += [_said(budget, budget.of(known)) for budget in budgets]
     return Verdict(tuple(refusals), tuple(notes))
 
 

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import openai
 
+from fleet.gateway.offered import plain_of
+
 # OpenSSL's X509_V_ERR_* (x509_vfy.h).
 _NOT_YET, _ENDED = 9, 10
 _UNKNOWN_AUTHORITY = (18, 19, 20, 21)
@@ -20,8 +22,9 @@ _PROBE = 3  # seconds until a host that accepts no connection is told from one t
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked, and how: `proxy` is this machine's, `declared` are the models' names.
+    """What was asked, and how: `proxy` is this machine's.
 
+    `declared` are the names of models, aliases too, and `offered` those that the key may use.
     Without a model, by nobody's key: whether there is a gateway.
     """
 
@@ -31,6 +34,7 @@ class Asked:
     key: str = ""
     model: str = ""
     declared: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -91,8 +95,9 @@ def _of_status(error: openai.APIStatusError, asked: Asked) -> str:
             f"{asked.inventory}` says which and why"
         ),
         503: (
-            "the gateway answers, and no GPU host behind it takes a request just now (503): all "
-            f"are drained, not ready, or full; `fleet status {asked.inventory}` says which"
+            f"the gateway answers, and no GPU host that is to have {asked.model} takes a request "
+            "just now (503): they are down, drained, not ready, full, or do not have it yet; "
+            f"`fleet status {asked.inventory}` says which"
         ),
         504: (
             "the model began no answer in time (504): it may still be loading; `fleet status "
@@ -105,14 +110,20 @@ def _of_status(error: openai.APIStatusError, asked: Asked) -> str:
 
 
 def _of_missing_model(asked: Asked) -> str:
-    if asked.model not in asked.declared:
+    wanted = plain_of(asked.model)
+    if wanted not in map(plain_of, asked.declared):
         return (
             f"no host has the model {asked.model} (404), and it is not declared; declared are "
             f"{', '.join(asked.declared)}"
         )
+    if wanted not in map(plain_of, asked.offered):
+        return (
+            f"the key {asked.key!r} may not use the model {asked.model} (404): it may use "
+            f"{', '.join(asked.offered)}; add it to the key's `models` in gateway_keys"
+        )
     return (
-        f"the host that was asked does not have the model {asked.model} yet (404): `fleet status "
-        f"{asked.inventory}` shows how far its pull is"
+        f"the gateway does not know the model {asked.model}, which is declared (404): deploy "
+        f"{asked.inventory}"
     )
 
 

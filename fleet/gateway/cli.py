@@ -21,8 +21,9 @@ from fleet.gateway.declared import (
     trust_of,
 )
 from fleet.gateway.drain import every_gateway, warm
-from fleet.gateway.front import Change, Front
+from fleet.gateway.front import Change, Front, no_other_host
 from fleet.gateway.handout import handout_of, text_of
+from fleet.gateway.offered import declared_names, may_use, offered
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
@@ -33,7 +34,7 @@ from fleet.ollama.settings import Ollama
 @click.command()
 @click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("question")
-@click.option("--model", help="Model to ask; by default the first that is declared.")
+@click.option("--model", help="Model to ask, or an alias; by default the first that is declared.")
 @click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
 def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> None:
     """Ask QUESTION through the gateway, as a client with a key does."""
@@ -44,9 +45,10 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
 
     fleet = open_fleet(inventory)
     gateway = _gateway(fleet)
-    name = _usable_key(gateway).name
+    declared = _usable_key(gateway, model)
+    name, names = declared.name, offered(fleet, gateway[Gateway], declared)
     key = gateway_key(fleet, name)
-    model = model or fleet.running(Ollama)[0][Ollama].model_names[0]
+    model = model or names[0]
     click.secho(f"{model} at {gateway_url(gateway)} with the key {name!r}: {question}", dim=True)
     url = str(gateway_url(gateway))
     ask_directly_if_private(url)
@@ -69,9 +71,8 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             first = first or time.monotonic() - began
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
-        declared = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
-        names = tuple(dict.fromkeys(declared))
-        asked = Asked(url, str(inventory), proxy_of(url), name, model, names)
+        every = (*declared_names(fleet), *gateway[Gateway].aliases)
+        asked = Asked(url, str(inventory), proxy_of(url), name, model, every, names)
         raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
@@ -195,9 +196,7 @@ def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
         gpu, longest = _gpu_host(fleet, host), seconds(timeout)
         with every_gateway(state, fleet) as front:
             if not force and (lonely := front.without_another(gpu)):
-                raise FleetError(
-                    f"{host}: no other host would be left to {', '.join(lonely)}; --force if meant"
-                )
+                raise FleetError(f"{host}: {no_other_host(lonely)}; --force if meant")
             front.change(Change(gpu, drained=True))
             _wait(front, gpu, longest)
     except (FleetError, ValueError) as error:
@@ -262,10 +261,13 @@ def _gateway_with(
     raise click.ClickException(f"{name}: not in gateway_keys; declared: {', '.join(known)}")
 
 
-def _usable_key(gateway: FleetHost) -> GatewayKey:
-    for item in gateway[Gateway].usable_keys(datetime.now(UTC)):
-        return item
-    raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
+def _usable_key(gateway: FleetHost, model: str | None) -> GatewayKey:
+    """The first one that may use `model`, if any may, or else the first one."""
+    usable = gateway[Gateway].usable_keys(datetime.now(UTC))
+    if not usable:
+        raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
+    may = [item for item in usable if model is None or may_use(gateway[Gateway], item, model)]
+    return (may or usable)[0]
 
 
 def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:

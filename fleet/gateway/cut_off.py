@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from pyinfra.api import FactBase
-from typing_extensions import override
 
+from fleet.declare.capability import Server
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import without_requests
+from fleet.gateway.offered import alone, holders
 from fleet.gateway.paths import GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
-from fleet.kit.on_host.outside import counted
+from fleet.gateway.traffic import NginxTraffic, Traffic
 from fleet.kit.planned import HOST, Restart
 from fleet.ollama.servers import instances_of
 
@@ -24,49 +23,21 @@ from fleet.ollama.servers import instances_of
 Look = Callable[[str, type[FactBase[Any]]], Any]
 
 
-@dataclass(frozen=True)
-class Traffic:
-    """Connections of nginx: to each server (`address:port`), and from others to each own port."""
-
-    servers: Counter[str]
-    ports: Counter[int]
-
-
-class NginxTraffic(FactBase[Traffic]):
-    """What nginx is connected to at the moment: a connection to a server is a request in flight."""
-
-    @override
-    @staticmethod
-    def default() -> Traffic:
-        return Traffic(Counter(), Counter())
-
-    @override
-    def command(self) -> str:
-        return "ss -Htnp state established | grep '\"nginx\"' || true"
-
-    @override
-    def process(self, output: list[str]) -> Traffic:
-        ends = [line.split()[2:4] for line in output if len(line.split()) >= 4]
-        ports = [counted(local.rpartition(":")[2]) for local, _ in ends]
-        return Traffic(
-            Counter(peer for _, peer in ends), Counter(port for port in ports if port is not None)
-        )
-
-
 def cut_off(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
     """Who is cut off by `restart` on `me`, in a few words; empty where nobody is known to be."""
-    endpoints = [
-        str(item.endpoint) for item in instances_of(me) if restart.unit in (item.unit, HOST)
+    instances = {item.name for item in instances_of(me) if restart.unit in (item.unit, HOST)}
+    servers = [
+        item for item in fleet.servers() if item.host.name == me.name and item.instance in instances
     ]
     parts = []
     if restart.unit in (GATEWAY_UNIT, HOST) and me.runs(Gateway):
         parts.append(_of_clients(me, fleet, restart, look))
-    if endpoints and (others := _in_its_turn(me, fleet, look)):
+    if servers and (others := _in_its_turn(me, fleet, look)):
         parts.append(
             f"nobody: it is restarted in its turn; meanwhile served by {', '.join(others)}"
         )
-    elif endpoints:
-        parts += [*_of_requests(me, fleet, endpoints, look), _meanwhile(me, fleet, look)]
+    elif servers:
+        parts += [*_of_requests(me, fleet, servers, look), _meanwhile(me, fleet, look)]
     if not parts:
         names = sorted(
             {
@@ -86,18 +57,30 @@ def _in_its_turn(me: FleetHost, fleet: Fleet, look: Look) -> list[str]:
         return []
     found: list[set[str]] = []
     for gateway in gateways:
-        busy = _sent_to(gateway, fleet, look) or set()
-        found.append(busy - {me.name} if me.name in busy else set())
+        busy = _sent_to(gateway, fleet, look) or []
+        is_missed = alone(fleet, me, busy) or me.name not in [item.host.name for item in busy]
+        found.append(set() if is_missed else _instead(me, busy))
     return sorted(set[str].intersection(*found)) if found else []
 
 
-def _sent_to(gateway: FleetHost, fleet: Fleet, look: Look) -> set[str] | None:
-    """The hosts that get requests from `gateway`; None where that is not known."""
+def _instead(me: FleetHost, busy: Sequence[Server]) -> set[str]:
+    """The hosts of `busy` that have a model of `me`, or else those that have what stands in."""
+    sharing = {
+        item.host.name
+        for servers in holders(busy).values()
+        if me.name in [item.host.name for item in servers]
+        for item in servers
+    }
+    return sharing - {me.name} or {item.host.name for item in busy} - {me.name}
+
+
+def _sent_to(gateway: FleetHost, fleet: Fleet, look: Look) -> list[Server] | None:
+    """The servers that get requests from `gateway`; None where that is not known."""
     served = look(gateway.name, ServedServers)
     if served is None:
         return None
     idle = without_requests(fleet, look(gateway.name, DrainedHosts) or (), served)
-    return {item.host.name for item in fleet.servers() if item.name not in idle}
+    return [item for item in fleet.servers() if item.name not in idle]
 
 
 def _of_clients(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
@@ -110,7 +93,9 @@ def _of_clients(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> st
     return f"{clients} connections of clients, {left}"
 
 
-def _of_requests(me: FleetHost, fleet: Fleet, endpoints: list[str], look: Look) -> Iterator[str]:
+def _of_requests(
+    me: FleetHost, fleet: Fleet, servers: Sequence[Server], look: Look
+) -> Iterator[str]:
     gateways = fleet.running(Gateway)
     if not gateways:
         yield "whoever calls it: no gateway is declared"
@@ -119,15 +104,19 @@ def _of_requests(me: FleetHost, fleet: Fleet, endpoints: list[str], look: Look) 
         if traffic is None:
             yield f"requests through {gateway.name} are not known, which is not asked in this run"
             continue
-        flying = sum(traffic.servers[endpoint] for endpoint in endpoints)
+        flying = traffic.to(servers)
         drained = ", drained there" if me.name in (look(gateway.name, DrainedHosts) or ()) else ""
         yield f"{flying} requests in flight through {gateway.name}{drained}"
 
 
 def _meanwhile(me: FleetHost, fleet: Fleet, look: Look) -> str:
-    left = {item.host.name for item in fleet.servers()} - {me.name}
+    left = list(fleet.servers())
     for gateway in fleet.running(Gateway):
         if (busy := _sent_to(gateway, fleet, look)) is not None:
-            left &= busy
-    names = ", ".join(sorted(left))
-    return f"{names} could serve meanwhile" if left else "no other host could serve"
+            left = [item for item in left if item in busy]
+    names = ", ".join(sorted({item.host.name for item in left} - {me.name}))
+    missed = alone(fleet, me, left)
+    if not names or len(missed) == len(alone(fleet, me, ())):
+        return "no other host could serve"
+    but = f", but none {', '.join(missed)}" if missed else ""
+    return f"{names} could serve meanwhile{but}"

@@ -27,6 +27,8 @@ from fleet.kit.secrets import Previous
 from fleet.platform.declared import endpoint
 from fleet.platform.settings import Platform
 
+# Of nginx's workers.
+STATE = Directory(GATEWAY_STATE, GATEWAY_STATE, "www-data")
 # Exporter to the setting of its port.
 _METRICS_PORTS = {
     "requests": "metrics_port", "nginx": "metrics_nginx_port", "node": "metrics_node_port",
@@ -96,7 +98,7 @@ def services(host: FleetHost, _: Fleet) -> Iterator[Service]:
 def directories(host: FleetHost) -> Iterator[Directory]:
     """Its settings, and what the certificate authority asks for."""
     yield Directory(GATEWAY_DIR, GATEWAY_DIR)
-    yield Directory(GATEWAY_STATE, GATEWAY_STATE)
+    yield STATE
     if host[Gateway].tls == "acme":
         yield Directory(ACME_ROOT, ACME_ROOT)
 

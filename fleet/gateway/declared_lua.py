@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address
 
 from pydantic import SecretStr
 
@@ -21,8 +22,11 @@ from fleet.kit.secrets import Previous
 _SECONDS = {"s": 1, "m": 60}
 
 
-def declared_lua(me: FleetHost, fleet: Fleet) -> str:
-    """All of it as a Lua program that returns one table; no key is in it, only their SHA-256."""
+def declared_lua(me: FleetHost, fleet: Fleet, calls_from: IPv4Address | IPv6Address | None) -> str:
+    """All of it as a Lua program that returns one table; no key is in it, only their SHA-256.
+
+    `calls_from` is the address that servers are called from, None for whichever the kernel takes.
+    """
     declared = me[Gateway]
     previous = {
         key.name: before
@@ -36,6 +40,7 @@ def declared_lua(me: FleetHost, fleet: Fleet) -> str:
         "state": GATEWAY_STATE,
         "keys": key_entries(declared.keys, gateway_keys(fleet, me), previous),
         "callers": {key.name: _caller(key) for key in declared.keys},
+        "calls_from": str(calls_from) if calls_from else None,
         "servers": [_server(item) for item in fleet.servers()],
         "aliases": dict(declared.aliases),
         "fallbacks": dict(declared.fallbacks),
@@ -98,6 +103,7 @@ def _server(server: Server) -> dict[str, object]:
         "port": server.endpoint.port,
         "surfaces": dict.fromkeys(server.surfaces, True),
         "models": list(server.models),
+        "closed": server.closed or None,
     }
 
 

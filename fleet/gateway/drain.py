@@ -61,9 +61,10 @@ def warm(state: State, gpu: FleetHost) -> None:
             f"{gpu.name}: no connection: {error}; --cold lets it in without a chat"
         ) from None
     with ctx_host.use(host):
-        model = first_model(gpu, host.get_fact(HostMemory))
-    if model is None:
-        raise FleetError(f"{gpu.name}: nvidia-smi does not tell what `auto` is; use --cold")
+        memory = host.get_fact(HostMemory)
     for item in instances_of(gpu):
+        model = first_model(item, memory)
+        if model is None:
+            raise FleetError(f"{gpu.name}: nvidia-smi does not tell what `auto` is; use --cold")
         if said := carry_out(state, host, converse(item, model)):
             raise FleetError(f"{gpu.name}: {said}; --cold lets it in without a chat")

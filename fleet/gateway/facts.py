@@ -5,7 +5,13 @@ from __future__ import annotations
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
-from fleet.gateway.paths import ACME_NAME, GATEWAY_CONFIG, GATEWAY_DRAINED, GATEWAY_SERVED
+from fleet.gateway.paths import (
+    ACME_NAME,
+    GATEWAY_CONFIG,
+    GATEWAY_DRAINED,
+    GATEWAY_SERVED,
+    GATEWAY_USAGE,
+)
 
 _NOTE = 200  # characters of who drained a host
 
@@ -77,6 +83,34 @@ class ServedServers(FactBase[tuple[str, ...] | None]):
         if not output:
             return None
         return tuple(sorted(line for line in output if line and not line.startswith("#")))
+
+
+class UsageFiles(FactBase[list[str] | None]):
+    """The text of what is counted on each of `days`, those without any left out.
+
+    None where a gateway has never counted.
+    """
+
+    @override
+    def command(self, days: list[str]) -> StringCommand:
+        # Its only line that is no JSON, as each file ends with a line feed.
+        return StringCommand(
+            "[ ! -d", QuoteString(GATEWAY_USAGE), "] || { cd", QuoteString(GATEWAY_USAGE),
+            "&& echo '#' && for day in", *(QuoteString(day) for day in days),
+            """; do [ ! -e "$day.json" ] || { cat "$day.json" && echo '#'; } || exit 1; done; }""",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> list[str] | None:
+        if not output:
+            return None
+        found: list[list[str]] = [[]]
+        for line in output[1:]:
+            if line == "#":
+                found.append([])
+            else:
+                found[-1].append(line)
+        return ["\n".join(lines) for lines in found[:-1]]
 
 
 class AcmeNames(FactBase[list[str]]):

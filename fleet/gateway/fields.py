@@ -1,8 +1,12 @@
 """What of a request's JSON may pass with a key, by path: nested as the JSON is, with the reasons.
 
-A field that is in none of these shapes is refused by name. `Withheld` fields pass with a key that
-has `overrides`, and with an admin's. What servers take for content (messages' parts, schemas,
+A field that is in none of these shapes reaches no server: it is refused by name, or dropped and
+named in the answer. `Withheld` fields are refused or dropped likewise, and pass with a key whose
+overrides are allowed, and with an admin's. What servers take for content (messages' parts, schemas,
 arguments of tools) is `ANY`: they read no setting out of it.
+
+The other words are `ANY` too, and the gateway reads them for itself: which model, whether the
+answer is a stream, and what tells a conversation from others.
 """
 
 from __future__ import annotations
@@ -13,6 +17,11 @@ from typing import TypeAlias
 
 ANY = "any"
 MODEL = "model"
+STREAM = "stream"
+INCLUDE_USAGE = "include_usage"
+ROLE = "role"  # of a message: with the first `user` it is told which conversation this is
+SAID = "said"  # a text, or a list of parts that have texts
+PROMPT = "prompt"
 
 
 @dataclass(frozen=True)
@@ -24,12 +33,29 @@ class Withheld:
 
 @dataclass(frozen=True)
 class Each:
-    """A list, and what each of its elements is."""
+    """A list, and what each of its elements is.
+
+    `turns`: it is a conversation. `or_text`: a text may stand there instead.
+    """
 
     of: Shape
+    turns: bool = False
+    or_text: bool = False
 
 
-Shape: TypeAlias = "str | Withheld | Each | Mapping[str, Shape]"
+@dataclass(frozen=True)
+class Fields:
+    """An object with these fields, where more is to be said of it than that.
+
+    `place`: the name by which its place is told. `content`: nothing in it is judged.
+    """
+
+    fields: Mapping[str, Shape]
+    place: str = ""
+    content: bool = False
+
+
+Shape: TypeAlias = "str | Withheld | Each | Fields | Mapping[str, Shape]"
 
 
 def _any(names: str) -> dict[str, Shape]:
@@ -77,58 +103,77 @@ _NATIVE: dict[str, Shape] = {
 }
 _ANSWERED: dict[str, Shape] = {
     **_NATIVE,
-    **_any("stream format think truncate logprobs top_logprobs"),
+    "stream": STREAM,
+    **_any("format think truncate logprobs top_logprobs"),
     # Known to no server, but the AI SDK's provider for Ollama sends it.
     "max_output_tokens": ANY,
     "shift": Withheld(_RELOADS),
     "_debug_render_only": Withheld(_SHOWS),
 }
 _MESSAGE: Shape = {
-    **_any("role content thinking images tool_name tool_call_id name"),
+    "role": ROLE,
+    "content": SAID,
+    **_any("thinking images tool_name tool_call_id name"),
     "tool_calls": _TOOL_CALLS,
 }
+_STREAM_OPTIONS = Fields(
+    {"include_usage": INCLUDE_USAGE, **_any("include_obfuscation")}, place="stream_options"
+)
 # Of OpenAI's API; what Ollama does not know of it, it ignores.
 _SAMPLED: dict[str, Shape] = {
     "model": MODEL,
+    "stream": STREAM,
     **_any(
-        "stream seed stop temperature top_p frequency_penalty presence_penalty max_tokens n "
+        "seed stop temperature top_p frequency_penalty presence_penalty max_tokens n "
         "logprobs logit_bias user metadata "
         # Not OpenAI's own, but what other servers and their clients have made common.
         "top_k min_p repetition_penalty"
     ),
-    "stream_options": _any("include_usage include_obfuscation"),
+    "stream_options": _STREAM_OPTIONS,
     "_debug_render_only": Withheld(_SHOWS),
 }
 _CHAT_MESSAGE: Shape = {
+    "role": ROLE,
+    "content": SAID,
     **_any(
-        "role content name tool_call_id refusal audio annotations function_call "
+        "name tool_call_id refusal audio annotations function_call "
         "reasoning reasoning_content reasoning_details thinking"
     ),
     "tool_calls": _TOOL_CALLS,
 }
 _ANTHROPIC: dict[str, Shape] = {
     "model": MODEL,
-    "messages": Each(_any("role content")),
+    "messages": Each({"role": ROLE, "content": SAID}, turns=True),
+    "system": SAID,
     **_any(
-        "system tools tool_choice thinking output_config output_format cache_control "
+        "tools tool_choice thinking output_config output_format cache_control "
         "context_management mcp_servers speed user_profile_id workspace_id billing_policy "
         "compaction"
     ),
 }
 
 ALLOWED: dict[str, Shape] = {
-    "api/chat": {**_ANSWERED, "messages": Each(_MESSAGE), "tools": _TOOLS},
+    "api/chat": {**_ANSWERED, "messages": Each(_MESSAGE, turns=True), "tools": _TOOLS},
     "api/generate": {
         **_ANSWERED,
-        **_any("prompt suffix system context raw images"),
+        "prompt": PROMPT,
+        "system": SAID,
+        **_any("suffix context raw images"),
         "template": Withheld(_EXECUTED),
         **_withheld("width height steps", _DRAWS),
+    },
+    # Asked by clients before they chat; `name` is what older ones call the model.
+    "api/show": {
+        "model": MODEL,
+        "name": MODEL,
+        "verbose": ANY,
+        **_withheld("system template options", _SHOWS),
     },
     "api/embed": {**_NATIVE, **_any("input truncate dimensions")},
     "api/embeddings": {**_NATIVE, **_any("prompt")},
     "v1/chat/completions": {
         **_SAMPLED,
-        "messages": Each(_CHAT_MESSAGE),
+        "messages": Each(_CHAT_MESSAGE, turns=True),
         "tools": _TOOLS,
         "reasoning": _any("effort summary generate_summary enabled exclude max_tokens"),
         **_any(
@@ -138,12 +183,17 @@ ALLOWED: dict[str, Shape] = {
             "prompt_cache_retention prompt_cache_options moderation"
         ),
     },
-    "v1/completions": {**_SAMPLED, **_any("prompt suffix best_of echo")},
+    "v1/completions": {**_SAMPLED, "prompt": PROMPT, **_any("suffix best_of echo")},
     "v1/embeddings": {"model": MODEL, **_any("input dimensions encoding_format user")},
     "v1/responses": {
         "model": MODEL,
+        "stream": STREAM,
+        "instructions": SAID,
+        "input": Each(
+            Fields({"role": ROLE, "content": SAID}, content=True), turns=True, or_text=True
+        ),
         **_any(
-            "input instructions max_output_tokens temperature top_p stream stream_options tools "
+            "max_output_tokens temperature top_p stream_options tools "
             "tool_choice text truncation include background conversation metadata user store "
             "parallel_tool_calls previous_response_id prompt prompt_cache_key "
             "prompt_cache_retention safety_identifier service_tier max_tool_calls top_logprobs "
@@ -154,8 +204,9 @@ ALLOWED: dict[str, Shape] = {
     },
     "v1/messages": {
         **_ANTHROPIC,
+        "stream": STREAM,
         **_any(
-            "max_tokens stream temperature top_p top_k stop_sequences metadata container "
+            "max_tokens temperature top_p top_k stop_sequences metadata container "
             "service_tier inference_geo diagnostics fallbacks fallback_credit_token thread"
         ),
     },
@@ -184,11 +235,21 @@ def _lua(shape: Shape) -> str:
     if isinstance(shape, Withheld):
         return f"{{ withheld = {_text(shape.reason)} }}"
     if isinstance(shape, Each):
-        return f"{{ each = {_lua(shape.of)} }}"
+        marks = _marks(turns=shape.turns, text=shape.or_text)
+        return f"{{ each = {_lua(shape.of)}{marks} }}"
     if isinstance(shape, str):
         return _text(shape)
+    marks = ""
+    if isinstance(shape, Fields):
+        marks = _marks(content=shape.content)
+        marks += f", place = {_text(shape.place)}" if shape.place else ""
+        shape = shape.fields
     inner = ", ".join(f"[{_text(name)}] = {_lua(value)}" for name, value in shape.items())
-    return f"{{ fields = {{ {inner} }} }}"
+    return f"{{ fields = {{ {inner} }}{marks} }}"
+
+
+def _marks(**marks: bool) -> str:
+    return "".join(f", {name} = true" for name, there in marks.items() if there)
 
 
 def _text(text: str) -> str:

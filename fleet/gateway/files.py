@@ -151,7 +151,9 @@ def config_files(
         *request_programs(),
         idle_file(idle),
         ManagedFile(GATEWAY_CONFIG, config),
-        ManagedFile(GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet)), mode="600"),
+        ManagedFile(
+            GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet, calls_from(me, fleet))), mode="600"
+        ),
         *_certificate_files(me, fleet),
     ]
 
@@ -179,7 +181,11 @@ def idle_file(names: Iterable[str]) -> ManagedFile:
 
 def servers_of_before(fleet: Fleet, idle: Collection[str]) -> ManagedFile:
     """The servers as the gateway of a release of before reads them, until a deploy replaces it."""
-    text = render("gateway/servers.conf.j2", servers=fleet.servers(), idle=idle)
+    lines = (
+        f"server {item.endpoint} max_fails=1 fail_timeout=5s{' down' if item.name in idle else ''};"
+        for item in fleet.servers()
+    )
+    text = "\n".join(["upstream ollama {", "zone ollama 256k;", "least_conn;", *lines, "}", ""])
     return ManagedFile(GATEWAY_SERVERS_OF_BEFORE, text)
 
 
@@ -202,7 +208,9 @@ def loaded_files(me: FleetHost) -> list[str]:
     return [
         GATEWAY_FIELDS,
         *GATEWAY_PROGRAMS,
+        GATEWAY_IDLE,
         GATEWAY_CONFIG,
+        GATEWAY_DECLARED,
         *(certificate if me[Gateway].tls in ("private-ca", "given") else []),
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
@@ -11,10 +11,11 @@ from weakref import WeakKeyDictionary
 import gevent  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore  # type: ignore[import-untyped]
 from paramiko import SSHException
-from pyinfra.api import Host, QuoteString, State, StringCommand
+from pyinfra.api import Host, State, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.context import ctx_host, ctx_state
 
+from fleet.declare.capability import Server
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import (
@@ -26,8 +27,10 @@ from fleet.gateway.files import (
     servers_of_before,
     without_requests,
 )
+from fleet.gateway.offered import alone, holders
 from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_IDLE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
+from fleet.gateway.traffic import LOOK, traffic
 from fleet.kit.commands import Commands
 from fleet.kit.connection.careful import Careful
 from fleet.kit.connection.lock import who
@@ -37,7 +40,6 @@ from fleet.kit.files import install_files
 from fleet.kit.nested import ask, carry_out, trouble
 from fleet.kit.paths import STAGE
 from fleet.kit.units import run_unit
-from fleet.ollama.servers import instances_of
 
 # A request that an old worker had accepted may not have a connection to its host yet.
 _QUIET_LOOKS = 3
@@ -134,12 +136,16 @@ class Door:
 
     def in_service(self) -> set[str]:
         """The hosts that get requests."""
+        return {item.host.name for item in self.serving()}
+
+    def serving(self) -> list[Server]:
+        """The servers that get requests, each for its own models."""
         ready = self._ready()
-        return {
-            item.host.name
+        return [
+            item
             for item in self._fleet.servers()
             if item.name in ready and item.host.name not in self._drained
-        }
+        ]
 
     def _ready(self) -> frozenset[str]:
         assert self._served is not None, f"{self.me.name} was not looked at"
@@ -192,21 +198,19 @@ class Door:
         if said := carry_out(self._state, self.host, commands):
             raise FleetError(f"{self.me.name}: {said}")
 
-    def connections(self, gpu: FleetHost) -> int:
-        """How many connections nginx has to the servers of `gpu`: after a reload, its requests.
+    def in_flight(self, gpu: FleetHost) -> int:
+        """How many requests the servers of `gpu` have from it.
 
         Raises:
             FleetError: it does not tell.
         """
-        lines: list[str] = []
-        for item in instances_of(gpu):
-            to = QuoteString(str(item.endpoint))
-            command = StringCommand("ss -Htnp state established dst", to)
-            try:
-                lines += ask(self._state, self.host, command, 60)
-            except LookupError as error:
-                raise FleetError(f"{self.me.name}: {error}") from None
-        return sum('"nginx"' in line for line in lines)
+        try:
+            found = traffic(ask(self._state, self.host, LOOK, 60))
+        except LookupError as error:
+            raise FleetError(f"{self.me.name}: {error}") from None
+        if found is None:
+            raise FleetError(f"{self.me.name}: nginx does not tell its requests in flight")
+        return found.to(item for item in self._fleet.servers() if item.host.name == gpu.name)
 
 
 def leads_elsewhere(state: State) -> bool:
@@ -227,6 +231,7 @@ class Front:
     """
 
     def __init__(self, state: State, fleet: Fleet) -> None:
+        self._fleet = fleet
         self.doors: list[Door] = []
         self.bare: list[Door] = []
         self.missing: dict[str, str] = {}
@@ -276,25 +281,39 @@ class Front:
         if change.served:
             self._out.discard(change.gpu.name)
 
-    def without_another(self, gpu: FleetHost) -> list[str]:
-        """The gateways that have nobody else to send requests to."""
-        return [
-            door.me.name
-            for door in self.doors
-            if door.sends_to(gpu) and door.in_service() - self._out <= {gpu.name}
-        ]
+    def without_another(self, gpu: FleetHost) -> dict[str, list[str]]:
+        """The gateways that have nobody else to send requests for some models to, and for which."""
+        found = {}
+        for door in self.doors:
+            left = [item for item in door.serving() if item.host.name not in self._out]
+            if door.sends_to(gpu) and (models := alone(self._fleet, gpu, left)):
+                found[door.me.name] = models
+        return found
 
-    def leave(self, gpu: FleetHost) -> list[str]:
-        """Count on `gpu` no more until it is served again, unless gateways have nobody else: those.
+    def leave(self, gpu: FleetHost) -> dict[str, list[str]]:
+        """Count on `gpu` no more until it is served again, unless gateways have nobody else.
 
-        No gateway is told yet. Whoever asks next knows of it: nothing is waited for in between.
+        Those come back, with the models. No gateway is told yet. Whoever asks next knows of it:
+        nothing is waited for in between.
         """
         if not (lonely := self.without_another(gpu)):
             self._out.add(gpu.name)
         return lonely
 
+    def most_at_once(self) -> int:
+        """How many hosts may be out at once, that none is the last which answers for a model.
+
+        What one host alone has is of no account: it is never out for others to answer.
+        """
+        numbers = [
+            len({item.host.name for item in servers})
+            for door in self.doors
+            for servers in holders(door.serving()).values()
+        ]
+        return min((number - 1 for number in numbers if number > 1), default=1)
+
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
-        """Wait until no gateway has a connection to `gpu`: after a reload, that is a request.
+        """Wait until no gateway has a request at `gpu`.
 
         Raises:
             FleetError: some are still there after `timeout` seconds.
@@ -302,7 +321,7 @@ class Front:
         end = time.monotonic() + timeout
         quiet, shown = 0, -1
         while quiet < _QUIET_LOOKS:
-            active = sum(door.connections(gpu) for door in self.doors)
+            active = sum(door.in_flight(gpu) for door in self.doors)
             quiet = 0 if active else quiet + 1
             if active and active != shown:
                 say(f"{gpu.name}: {active} requests in flight")
@@ -310,6 +329,14 @@ class Front:
             if active and time.monotonic() > end:
                 raise FleetError(f"{gpu.name}: {active} requests still run after {timeout:.0f} s")
             gevent.sleep(1)
+
+
+def no_other_host(lonely: Mapping[str, Sequence[str]]) -> str:
+    """What gateways would lack, in an operator's words; each with its models."""
+    return "; ".join(
+        f"{name} would have no other host to send requests for {', '.join(models)} to"
+        for name, models in lonely.items()
+    )
 
 
 def _names(fleet: Fleet, gpu: FleetHost) -> set[str]:

@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.gateway.declared import authority_certificate, gateway_url
+from fleet.gateway.offered import offered
 from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.models.choice import LARGE, SMALL
 from fleet.ollama.models import is_auto
-from fleet.ollama.settings import Ollama
 
 CA_FILE = "fleet-ca.pem"
 
@@ -79,7 +79,7 @@ class Handout:
     @property
     def model(self) -> str:
         """The one that the examples ask."""
-        return SMALL if is_auto(self.models[0]) else self.models[0]
+        return self.models[0]
 
     @property
     def snippets(self) -> dict[str, str]:
@@ -114,11 +114,11 @@ class Handout:
 
 def handout_of(fleet: Fleet, gateway: FleetHost, declared: GatewayKey, key: SecretStr) -> Handout:
     """What the owner of the key `declared` of a gateway that has a URL is given."""
-    models = [item for host in fleet.running(Ollama) for item in host[Ollama].model_names]
+    models = offered(fleet, gateway[Gateway], declared)
     private = gateway[Gateway].tls == "private-ca"
     authority = authority_certificate(fleet) if private else None
     url = str(gateway_url(gateway))
-    return Handout(url, declared, key, tuple(dict.fromkeys(models)), authority)
+    return Handout(url, declared, key, models, authority)
 
 
 _TITLES = {
@@ -143,7 +143,7 @@ def _lines(handout: Handout) -> Iterator[str]:
     yield "          Whoever has it can use the models: keep it as a password."
     yield f"Models    {', '.join(handout.models)}"
     if any(map(is_auto, handout.models)):
-        yield f"          auto is {SMALL} or {LARGE}; GET {handout.url}/v1/models says which"
+        yield f"          auto is {SMALL} or {LARGE}, whichever the host has that answers"
     for limit in _limits(handout.declared):
         yield f"Limit     {limit}"
     if handout.authority:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from fleet.declare.logs import Logs
 from fleet.kit.paths import ETC, LIB, UNITS
 
@@ -18,6 +20,7 @@ GATEWAY_SERVERS_OF_BEFORE = f"{GATEWAY_DIR}/servers.conf"
 GATEWAY_OF_BEFORE = (f"{GATEWAY_DIR}/keys.conf", GATEWAY_SERVERS_OF_BEFORE)
 # Of the workers: what keys have used.
 GATEWAY_STATE = "/var/lib/llm-fleet-gateway"
+GATEWAY_USAGE = f"{GATEWAY_STATE}/usage"  # made by nginx
 GATEWAY_CERTIFICATE = f"{GATEWAY_DIR}/tls.crt"
 GATEWAY_CERTIFICATE_KEY = f"{GATEWAY_DIR}/tls.key"
 GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
@@ -40,12 +43,8 @@ GATEWAY_DROPIN = f"{UNITS}/{GATEWAY_UNIT}.d/llm-fleet.conf"
 # What nginx runs at each request; it calls the last one.
 GATEWAY_FIELDS = f"{LIB}/gateway_fields.lua"
 GATEWAY_PROGRAMS = tuple(
-    f"{LIB}/gateway_{name}.lua"
-    for name in (
-        "callers", "counts", "edit", "errors", "health", "judge", "lists", "names", "requests",
-        "route", "store", "usage",
-    )
-)  # fmt: skip
+    f"{LIB}/{path.name}" for path in sorted((Path(__file__).parent / "on_host").glob("*.lua"))
+)
 ACME_ROOT = "/var/lib/llm-fleet-acme"
 ACME_HOOK = f"{LIB}/install-certificate"
 ACME_NAME = "llm-fleet"

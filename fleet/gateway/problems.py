@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.types import Address, Network
 from fleet.firewall.settings import Firewall
 from fleet.gateway import tls
+from fleet.gateway.offered import declared_names, plain_of
 from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.kit.secrets import EXAMPLE_KEY
+from fleet.ollama.models import ModelDeclaration
 from fleet.ollama.settings import Ollama
 from fleet.platform.declared import is_unusable
 from fleet.platform.settings import Platform
@@ -41,27 +43,93 @@ def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     if host is fleet.running(Gateway)[0]:
         if not gpu_hosts:
             yield f"{host.name}: a gateway without any host in group gpu to serve"
-        for gpu in gpu_hosts[1:]:
-            yield from _model_problems(gpu, gpu_hosts[0])
+        yield from _differing(gpu_hosts)
+    if gpu_hosts:
+        yield from _name_problems(host, fleet)
 
 
-def _model_problems(host: FleetHost, first: FleetHost) -> Iterator[str]:
-    why = "a gateway sends any request to any host, so all hosts behind it need the same models"
-    mine, theirs = (
-        {model.full_name: model.served for model in item[Ollama].models} for item in (host, first)
-    )
-    if set(mine) != set(theirs):
-        yield (
-            f"{host.name}: ollama_models = {list(host[Ollama].model_names)}, but {first.name} has "
-            f"{list(first[Ollama].model_names)}: {why}"
-        )
-        return
-    for name in sorted(mine):
-        if mine[name] != theirs[name]:
+def _differing(hosts: Iterable[FleetHost]) -> Iterator[str]:
+    """Models that two hosts call alike and declare otherwise: whoever asks gets either."""
+    seen: dict[str, tuple[FleetHost, ModelDeclaration]] = {}
+    for host in hosts:
+        for model in host[Ollama].models:
+            first, other = seen.setdefault(plain_of(model.name), (host, model))
+            if first is not host and other.served != model.served:
+                yield (
+                    f"{host.name}: ollama_models: {model.full_name!r} is declared in another way "
+                    f"than for {first.name}, and a gateway would send its requests to both; "
+                    "declare it alike, or give one of them another name"
+                )
+
+
+def _name_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
+    """Names of models in a gateway's settings that lead nowhere, or to two models."""
+    models = declared_names(fleet)
+    declared = {plain_of(name): name for name in models}
+    yield from _alias_problems(host, declared)
+    yield from _fallback_problems(host, declared)
+    names = (*models, *host[Gateway].aliases)
+    known = set(map(plain_of, names))
+    for key in host[Gateway].keys:
+        for name in key.models:
+            if plain_of(name) not in known:
+                yield (
+                    f"{host.name}: gateway_keys: {key.name}: models: {name!r} is no model of any "
+                    f"host, and no alias; there are {', '.join(names)}"
+                )
+
+
+def _alias_problems(host: FleetHost, declared: Mapping[str, str]) -> Iterator[str]:
+    seen, there = dict[str, str](), ", ".join(declared.values())
+    aliases = {plain_of(name) for name in host[Gateway].aliases}
+    for alias, target in host[Gateway].aliases.items():
+        said = f"{host.name}: gateway_aliases: {alias!r}"
+        first = seen.setdefault(plain_of(alias), alias)
+        if plain_of(alias) in declared:
             yield (
-                f"{host.name}: ollama_models: {name!r} is declared in another way than for "
-                f"{first.name}: {why}"
+                f"{said} is a model of its own ({declared[plain_of(alias)]}), which nobody could "
+                "ask for any more; take another name"
             )
+        elif first != alias:
+            yield f"{said} is the same name to clients as {first!r}; keep one of them"
+        elif plain_of(target) in aliases:
+            yield f"{said}: {target!r} is an alias itself; name the model that is meant"
+        elif plain_of(target) not in declared:
+            yield f"{said}: {target!r} is no model of any host; there are {there}"
+
+
+def _fallback_problems(host: FleetHost, declared: Mapping[str, str]) -> Iterator[str]:
+    seen, there = dict[str, str](), ", ".join(declared.values())
+    instead = {plain_of(name): plain_of(other) for name, other in host[Gateway].fallbacks.items()}
+    aliases = {plain_of(name) for name in host[Gateway].aliases}
+    for model, other in host[Gateway].fallbacks.items():
+        said = f"{host.name}: gateway_fallbacks: {model!r}"
+        first = seen.setdefault(plain_of(model), model)
+        if first != model:
+            yield f"{said} is the same model as {first!r}; keep one of them"
+            continue
+        for name in (model, other):
+            if plain_of(name) in aliases:
+                yield f"{said}: {name!r} is an alias; name the model that is meant"
+            elif plain_of(name) not in declared:
+                yield f"{said}: {name!r} is no model of any host; there are {there}"
+        if (circle := _circle(plain_of(model), instead)) and min(circle) == plain_of(model):
+            yield (
+                f"{said}: {' -> '.join((*circle, circle[0]))} goes round in a circle, and nobody "
+                "would answer in the end; take one of them out"
+            )
+
+
+def _circle(model: str, instead: Mapping[str, str]) -> list[str]:
+    """The models that stand in for each other, from `model` on; empty where that has an end."""
+    path = [model]
+    while (following := instead.get(path[-1])) is not None:
+        if following == model:
+            return path
+        if following in path:
+            return []
+        path.append(following)
+    return []
 
 
 def _reach_problems(gateway: FleetHost, gpu_hosts: tuple[FleetHost, ...]) -> Iterator[str]:

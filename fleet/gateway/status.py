@@ -9,22 +9,20 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from pyinfra.api import QuoteString, StringCommand
 
-from fleet.declare.fleet import Endpoint, Fleet, FleetHost
+from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.status import ENDS_SOON, Look, Told
 from fleet.gateway.declared import previous_gateway_key
 from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import health_origin, ready_servers
 from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
+from fleet.gateway.traffic import LOOK, traffic
 
 _SOON = timedelta(days=ENDS_SOON)
 
 
 def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
-    """Whether nginx answers, its connections to the servers, who is drained, and its certificate.
-
-    Each connection to a server is a request: nginx keeps none open.
-    """
+    """Whether nginx answers, its requests at the servers, who is drained, and its certificate."""
     health = QuoteString(f"{health_origin(me)}/healthz")
     yield Look(
         (
@@ -36,7 +34,7 @@ def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
     )
     yield Look(
         (
-            StringCommand("ss -Htnp state established"),
+            LOOK,
             DrainedHosts().command(),
             ServedServers().command(),
         ),
@@ -60,15 +58,17 @@ def _tell_health(answered: list[str]) -> Iterator[Told]:
 
 
 def _tell_servers(
-    me: FleetHost, fleet: Fleet, sockets: list[str], drained_lines: list[str], served: list[str]
+    me: FleetHost, fleet: Fleet, flying: list[str], drained_lines: list[str], served: list[str]
 ) -> Iterator[Told]:
     """What this gateway knows of the other hosts, and of how many of them it sends nothing to."""
-    active = requests(sockets)
+    busy = traffic(flying)
     drained = DrainedHosts().process(drained_lines)
     several = f" from {me.name}" if len(fleet.running(Gateway)) > 1 else ""
     flights: Counter[str] = Counter()
     for server in fleet.servers():
-        flights[server.host.name] += active[server.endpoint]
+        flights[server.host.name] += busy.to([server]) if busy else 0
+    if busy is None:
+        yield Told(problem="nginx does not tell its requests in flight: deploy the gateway")
     for name, number in flights.items():
         is_drained = name in drained
         values = {"in_flight": {me.name: number}, "drained_by": {me.name: is_drained}}
@@ -100,21 +100,6 @@ def _not_served(me: FleetHost, fleet: Fleet, served: tuple[str, ...] | None) -> 
                 ),
                 about=server.host.name,
             )
-
-
-def requests(sockets: list[str]) -> Counter[Endpoint]:
-    """Where nginx has connections to, and how many, in the lines of `ss -Htnp`."""
-    found: Counter[Endpoint] = Counter()
-    for line in sockets:
-        words = line.split()
-        if len(words) < 5 or '"nginx"' not in words[-1]:
-            continue
-        address, _, port = words[3].rpartition(":")
-        if port.isdecimal():
-            # An IPv4 peer of a socket for both families is written `[::ffff:10.0.0.1]`.
-            plain = address.strip("[]").partition("%")[0].removeprefix("::ffff:")
-            found[Endpoint(plain, int(port))] += 1
-    return found
 
 
 def _tell_certificate(pem: list[str]) -> Iterator[Told]:

@@ -80,8 +80,12 @@ def loader_config(me: FleetHost, servers: Sequence[Instance] = ()) -> dict[str, 
         "choice": MODEL_CHOICE,
         "prune": me[Models].prune,
         "context": first.settings.context_length,
+        **_serves(me, first),
         # What is on the disk is the same for all of them; what is in memory is each one's own.
-        "others": [{"api": item.url, "context": item.settings.context_length} for item in others],
+        "others": [
+            {"api": item.url, "context": item.settings.context_length, **_serves(me, item)}
+            for item in others
+        ],
         "limits": {
             "no_progress": seconds(me[Models].no_progress),
             "slow_rate": me[Models].slow_rate * _MEGABYTE,
@@ -93,6 +97,13 @@ def loader_config(me: FleetHost, servers: Sequence[Instance] = ()) -> dict[str, 
         },
         "models": [_for_loader(me, model) for model in with_bases(me[Ollama].models)],
     }
+
+
+def _serves(me: FleetHost, item: Instance) -> dict[str, list[str]]:
+    """The models that are for a server, where it has not all of its host's; bases too."""
+    if item.settings.models == me[Ollama].models:
+        return {}
+    return {"serves": [model.full_name for model in with_bases(item.settings.models)]}
 
 
 def _for_loader(me: FleetHost, model: ModelDeclaration) -> dict[str, Any]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand
 
-from fleet.declare.fleet import FleetHost
 from fleet.kit.commands import Commands
 from fleet.kit.durations import seconds
 from fleet.models.choice import Memory, choose, resolve
@@ -15,13 +15,21 @@ from fleet.models.facts import ModelCapabilities
 from fleet.models.on_host.ollama_protocol import load_request
 from fleet.ollama.models import is_auto
 from fleet.ollama.servers import Instance
-from fleet.ollama.settings import Ollama
 
 
-def first_model(me: FleetHost, memory: Memory) -> str | None:
-    """The first declared model of a host with `memory`; None while `auto` is open."""
-    name = me[Ollama].model_names[0]
+def first_model(item: Instance, memory: Memory) -> str | None:
+    """The first model of a server whose host has `memory`; None while `auto` is open."""
+    name = item.settings.model_names[0]
     return resolve(name, choose(memory) if is_auto(name) else None)
+
+
+def served_by(item: Instance, models: Iterable[str]) -> list[str]:
+    """Those of `models`, a host's by their full names, that the server `item` is for."""
+    if item.name is None:
+        return list(models)
+    # `auto`, which has other names on the host, is for a host's only server.
+    own = {model.full_name for model in item.settings.models}
+    return [name for name in models if name in own]
 
 
 def converse(item: Instance, model: str) -> Commands:

@@ -301,8 +301,9 @@ ollama_models = [
 
     @property
     def served(self) -> tuple[Any, ...]:
-        """What a client can tell apart: hosts behind one gateway must not differ in it."""
-        return (self.full_name, self.digest, self.base, self.sha256, str(self.definition))
+        """What a client can tell apart, of models with one name: hosts must not differ in it."""
+        base = full_name(self.base).lower() if self.base else None
+        return (self.digest, base, self.sha256, str(self.definition))
 
 
 Model = Annotated[ModelDeclaration, FROM_NAME]

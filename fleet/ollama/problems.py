@@ -8,6 +8,7 @@ from fleet import pins
 from fleet.container_toolkit.settings import ContainerToolkit
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.settings import Docker
+from fleet.ollama.models import full_name
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 
@@ -35,6 +36,7 @@ def _instance_problems(host: FleetHost) -> Iterator[str]:
             f"{host.name}: ollama_port = {host[Ollama].port}: has no effect beside "
             "ollama_instances, whose own ports count; leave it out"
         )
+    yield from _shared_out(host)
     for item in instances_of(host):
         if item.runtime != "docker":
             continue
@@ -47,4 +49,29 @@ def _instance_problems(host: FleetHost) -> Iterator[str]:
             yield (
                 f"{host.name}: toolkit_enabled = False: the container of {item.name} could not see "
                 "a GPU; leave it out, or declare gpus = [] for that instance"
+            )
+
+
+def _shared_out(host: FleetHost) -> Iterator[str]:
+    """Models that an instance serves and the host does not have, and those that none serves."""
+    declared = host[Ollama].model_names
+    for item in host[Ollama].instances:
+        names = [full_name(name) for name in item.models or ()]
+        for place, name in enumerate(item.models or ()):
+            if full_name(name) not in map(full_name, declared):
+                yield (
+                    f"{host.name}: ollama_instances: {item.name}: models: {name!r} is none of "
+                    f"ollama_models; there are {', '.join(declared)}"
+                )
+            elif full_name(name) in names[:place]:
+                yield (
+                    f"{host.name}: ollama_instances: {item.name}: models: {name!r} is there twice; "
+                    "keep one"
+                )
+    for model in host[Ollama].models if host[Ollama].instances else ():
+        if not any(item.serves(model) for item in host[Ollama].instances):
+            yield (
+                f"{host.name}: ollama_models: {model.name!r} is served by none of "
+                "ollama_instances, which all have `models` without it; add it to one, or leave it "
+                "out (the base of another is pulled without being declared)"
             )

@@ -116,4 +116,6 @@ def services(host: FleetHost, fleet: Fleet) -> Iterator[Service]:
 def servers(host: FleetHost) -> Iterator[Server]:
     """Each Ollama server, as a gateway sees it."""
     for item in instances_of(host):
-        yield Server(host, item.name, item.endpoint, SURFACES, item.settings.model_names)
+        # Instances have one disk, and so all models of the host.
+        closed = item.settings.models != host[Ollama].models
+        yield Server(host, item.name, item.endpoint, SURFACES, item.settings.model_names, closed)

@@ -26,7 +26,14 @@ from fleet.declare.types import (
     text_form,
 )
 from fleet.kit.proxy import proxy_environment
-from fleet.ollama.models import Model, ModelDeclaration, contradictions, is_auto
+from fleet.ollama.models import (
+    Model,
+    ModelDeclaration,
+    ModelName,
+    contradictions,
+    full_name,
+    is_auto,
+)
 from fleet.ollama.paths import OLLAMA_HOME
 
 Architecture = Literal["amd64", "arm64"]
@@ -137,6 +144,12 @@ class OllamaInstance(Item):
         "systemd",
         description="How it runs: `systemd` is the release as a unit, `docker` is `ollama_image`.",
     )
+    models: tuple[ModelName, ...] | None = Field(
+        None,
+        strict=False,
+        min_length=1,
+        description="Which of `ollama_models` it serves, by name; unset: all of them.",
+    )
     keep_alive: Duration | None = Field(None, description="Its own `ollama_keep_alive`.")
     load_timeout: Duration | None = Field(None, description="Its own `ollama_load_timeout`.")
     context_length: ContextLength | None = Field(
@@ -153,6 +166,10 @@ class OllamaInstance(Item):
     env: dict[EnvName, EnvValue] = Field(
         {}, description="Further variables, beside and before those of `ollama_env`."
     )
+
+    def serves(self, model: ModelDeclaration) -> bool:
+        """Whether the model is one of those that it serves."""
+        return self.models is None or model.full_name in map(full_name, self.models)
 
     def shares_with(self, other: OllamaInstance) -> bool:
         """Whether both were given a GPU by the same word; other words only the host can compare."""
@@ -271,8 +288,8 @@ class Ollama(Settings):
         (),
         strict=False,
         description=(
-            "Several Ollama servers instead of one, as described below: each with its port and its "
-            "GPUs, all with the same models directory."
+            "Several Ollama servers instead of one, as described below: each with its port, its "
+            "GPUs and its models, all with the same models directory."
         ),
     )
     image: ImageReference | None = Field(
@@ -342,7 +359,10 @@ class Ollama(Settings):
         own = {name: getattr(instance, name) for name in _OWN}
         own = {name: value for name, value in own.items() if value is not None}
         env = self.env | instance.env
-        return self.model_copy(update={**own, "port": instance.port, "env": env, "instances": ()})
+        models = tuple(model for model in self.models if instance.serves(model))
+        return self.model_copy(
+            update={**own, "port": instance.port, "env": env, "models": models, "instances": ()}
+        )
 
     def _check(self) -> None:
         own = sorted(set(self.env) & set(_own_environment(self, "")))

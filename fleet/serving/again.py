@@ -167,5 +167,5 @@ def _lacking(run: State, roll: Roll, gpu: FleetHost, check: ModelsCheck) -> list
     nowhere = set(lacking)
     for name, other in others.items():
         with ctx_host.use(run.inventory.get_host(name)):
-            nowhere &= set(models_of(other).pending)
+            nowhere -= set(there(models_of(other)))
     return sorted(lacking - nowhere)

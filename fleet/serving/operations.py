@@ -152,7 +152,7 @@ def _tell(me: FleetHost, front: Front) -> Commands:
             log_func=logger.warning,
         )
         return
-    yield from chats(instances_of(me), check.models[0])
+    yield from chats(instances_of(me), check.models)
     found_ready(ctx_state.get()).add(me.name)  # type: ignore[no-untyped-call]
     front.change(Change(me, served=True))
     names = ", ".join(door.me.name for door in (*front.doors, *front.bare))

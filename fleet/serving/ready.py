@@ -15,7 +15,7 @@ from fleet.kit.durations import seconds
 from fleet.models.facts import ModelsCheck, ModelsState
 from fleet.models.files import loader_config
 from fleet.models.settings import Models
-from fleet.models.warm import converse
+from fleet.models.warm import converse, served_by
 from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.serving.facts import ServersThere
@@ -47,7 +47,7 @@ def there(check: ModelsCheck) -> list[str]:
 
 
 def answers(me: FleetHost, servers: Sequence[Instance], had: list[str]) -> Commands:
-    """Wait until `servers` have the models that they `had`, and answer a chat with the first."""
+    """Wait until `servers` have the models that they `had`, and answer a chat with one."""
     for item in servers:
         yield or_journal(when_answers(f"{item.url}/api/version", seconds=_STARTING), item.unit)
     if not had or not servers:
@@ -57,14 +57,15 @@ def answers(me: FleetHost, servers: Sequence[Instance], had: list[str]) -> Comma
         told = "; ".join(f"{name} {why}" for name, why in lost.items())
         yield or_journal(fail(f"{me.name}: it has lost what it served: {told}"), LOADER_UNIT)
         return
-    yield from chats(servers, had[0])
+    yield from chats(servers, had)
 
 
-def chats(servers: Sequence[Instance], model: str) -> Commands:
-    """Have each of `servers` answer with `model`."""
+def chats(servers: Sequence[Instance], models: Sequence[str]) -> Commands:
+    """Have each of `servers` answer with the first of its host's `models` that it is for."""
     for item in servers:
-        for command in converse(item, model):
-            yield or_journal(command, item.unit)
+        for model in served_by(item, models)[:1]:
+            for command in converse(item, model):
+                yield or_journal(command, item.unit)
 
 
 def _wait_for(me: FleetHost, servers: Sequence[Instance], had: list[str]) -> dict[str, str]:

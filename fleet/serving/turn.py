@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,8 @@ from pyinfra.api import Host, State
 from pyinfra.context import ctx_host, ctx_state
 
 from fleet.declare.fleet import Fleet, FleetHost
-from fleet.gateway.front import Change, Front
+from fleet.gateway.front import Change, Front, no_other_host
+from fleet.gateway.offered import alone
 from fleet.gateway.settings import Gateway
 from fleet.kit.commands import Commands, fail
 from fleet.kit.durations import seconds
@@ -21,6 +22,8 @@ from fleet.kit.errors import FleetError
 from fleet.ollama.settings import Ollama
 
 _MAKING = BoundedSemaphore()
+# Gateway to the models for which it has one host only.
+Lonely = Mapping[str, Sequence[str]]
 _LOOK = 1.0  # seconds between two looks whether others are back
 
 
@@ -31,7 +34,7 @@ class Roll:
     """
 
     def __init__(self, front: Front, fleet: Fleet, here: Iterable[FleetHost] = ()) -> None:
-        self.front = front
+        self.front, self._fleet = front, fleet
         self.here = tuple(here)
         # The host whose failure ended the roll, if one did.
         self.stopped_by = ""
@@ -50,7 +53,7 @@ class Roll:
     @cached_property
     def turn(self) -> BoundedSemaphore:
         """What those in their turn hold; made for the first, when whoever can serve does."""
-        return BoundedSemaphore(max(1, min(self._width, len(self.served) - 1)))
+        return BoundedSemaphore(max(1, min(self._width, self.front.most_at_once())))
 
     @property
     def served(self) -> set[str]:
@@ -61,9 +64,19 @@ class Roll:
         """The hosts of the run that get no requests, or not from every gateway."""
         return [gpu for gpu in self.here if self.front.leaves_out(gpu)]
 
-    def coming(self) -> list[str]:
+    def coming(self) -> set[str]:
         """The hosts of the run that may serve before it ends, or have failed to in it."""
-        return [gpu.name for gpu in self.left_out() if gpu.name not in self.settled]
+        return {gpu.name for gpu in self.left_out() if gpu.name not in self.settled}
+
+    def instead_of(self, me: FleetHost, lonely: Lonely, names: set[str]) -> list[str]:
+        """Those of the hosts `names` that could answer for some models of `lonely` without `me`."""
+        wanted = {model for models in lonely.values() for model in models}
+        servers = self._fleet.servers()
+        return sorted(
+            name
+            for name in names
+            if wanted - {*alone(self._fleet, me, [it for it in servers if it.host.name == name])}
+        )
 
     def may_get_requests(self, me: FleetHost) -> bool:
         """Whether `me` gets requests, as far as the gateways can be asked."""
@@ -144,11 +157,11 @@ def in_turn(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Comm
 
 
 def _alone(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands]) -> Commands:
-    lonely: list[str] = []
+    lonely: Lonely = {}
     if not (why := _why_not(roll)):
         lonely = _leave(roll, me)
         # Somebody may have failed meanwhile.
-        why = _why_not(roll) or (_why_alone(roll) if lonely else "")
+        why = _why_not(roll) or _why_alone(roll, me, lonely)
     if why:
         yield fail(f"{me.name}: left as it is, and it gets requests as before: {why}")
         return
@@ -172,27 +185,28 @@ def _why_not(roll: Roll) -> str:
     return ""
 
 
-def _leave(roll: Roll, me: FleetHost) -> list[str]:
-    """The gateways that have nobody but `me`, when nobody is out who comes back by itself.
+def _leave(roll: Roll, me: FleetHost) -> Lonely:
+    """The gateways that have nobody but `me` for a model, once nobody is out who comes back.
 
     Those in their turn are waited for: each turn has an end, by the limits of its steps.
     """
-    told = set[str]()
+    told: list[str] = []
     while not roll.stopped_by:
         lonely = roll.front.leave(me)
-        if not lonely or not roll.out:
+        others = roll.instead_of(me, lonely, roll.out)
+        if not others:
             return lonely
-        if roll.out != told:
-            told = set(roll.out)
+        if others != told:
+            told = others
             host: Host = ctx_host.get()  # type: ignore[no-untyped-call]
-            host.log(f"waits for {', '.join(sorted(told))}, which would take its requests")
+            host.log(f"waits for {', '.join(told)}, which would take its requests")
         gevent.sleep(_LOOK)
-    return []
+    return {}
 
 
-def _why_alone(roll: Roll) -> str:
+def _why_alone(roll: Roll, me: FleetHost, lonely: Lonely) -> str:
     """Why the last one that serves is not to be restarted at once, if somebody is to come."""
-    if not (coming := roll.coming()):
+    if not (coming := roll.instead_of(me, lonely, roll.coming())):
         return ""
     return (
         f"nobody else gets any, and {', '.join(coming)} has failed, or comes later in this run; "
@@ -201,17 +215,12 @@ def _why_alone(roll: Roll) -> str:
     )
 
 
-def _out(
-    roll: Roll, me: FleetHost, work: Callable[[Turn], Commands], lonely: list[str]
-) -> Commands:
+def _out(roll: Roll, me: FleetHost, work: Callable[[Turn], Commands], lonely: Lonely) -> Commands:
     turn = Turn(roll, me)
     for name, why in roll.front.missing.items():
         _warn(f"{name} may go on to send it requests, and they are cut off: {why}")
     if lonely:
-        _warn(
-            f"restarted at once: {', '.join(lonely)} would have no other host to send requests to, "
-            "and those in flight are cut off"
-        )
+        _warn(f"restarted at once, and requests in flight are cut off: {no_other_host(lonely)}")
     elif roll.front.sends_to(me):
         turn.take_out()
     yield from work(turn)

@@ -197,6 +197,20 @@ func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest
 	events := make(chan any)
 	go func() {
 		defer close(events)
+		if t := req.called(); t != nil && doing == "chat" {
+			err := loaded.call(ctx, t, prompt, req, options, func(call map[string]any, c Chunk) error {
+				line, last := answer(""), answer("")
+				line.Message.ToolCalls = []map[string]any{call}
+				last.finish(c, start, ready)
+				events <- line
+				events <- last
+				return nil
+			})
+			if err != nil {
+				events <- Failure{err.Error(), http.StatusInternalServerError}
+			}
+			return
+		}
 		said := prompt
 		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) error {
 			line := answer(c.Content)
@@ -275,11 +289,13 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 	var last Answer
 	var failure string
 	var logprobs []Logprob
+	var calls []map[string]any
 	for event := range events {
 		switch e := event.(type) {
 		case Answer:
 			if e.Message != nil {
 				text.WriteString(e.Message.Content)
+				calls = append(calls, e.Message.ToolCalls...)
 			} else {
 				text.WriteString(*e.Response)
 			}
@@ -293,6 +309,9 @@ func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Messa
 		return
 	}
 	last.Message, last.Response = wrap(text.String())
+	if last.Message != nil {
+		last.Message.ToolCalls = calls
+	}
 	last.Logprobs = logprobs
 	writeJSON(w, http.StatusOK, last)
 }

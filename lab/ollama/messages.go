@@ -96,12 +96,22 @@ func (s *Server) v1Messages(w http.ResponseWriter, r *http.Request) {
 		messagesError(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	message["content"] = []any{map[string]any{"type": "text", "text": a.text()}}
-	message["stop_reason"], message["usage"] = a.stopReason(), a.messageUsage()
+	content := []any{}
+	for _, call := range a.calls() {
+		content = append(content, call.toolUse(json.RawMessage(call.arguments)))
+	}
+	message["stop_reason"], message["usage"] = a.stopReason(len(content) > 0), a.messageUsage()
+	if len(content) == 0 {
+		content = append(content, map[string]any{"type": "text", "text": a.text()})
+	}
+	message["content"] = content
 	writeV1(w, http.StatusOK, message)
 }
 
-func (a Answer) stopReason() string {
+func (a Answer) stopReason(calls bool) string {
+	if calls {
+		return "tool_use"
+	}
 	if a.DoneReason == "length" {
 		return "max_tokens"
 	}
@@ -114,6 +124,7 @@ func (a Answer) messageUsage() map[string]int {
 
 // messageEvents turns native lines into events; an error line ends them.
 func messageEvents(events *eventStream, message map[string]any) func([]byte) {
+	var calls []toolCall
 	return func(data []byte) {
 		var a Answer
 		if json.Unmarshal(data, &a) != nil || a.Message == nil {
@@ -121,6 +132,16 @@ func messageEvents(events *eventStream, message map[string]any) func([]byte) {
 		}
 		if events.number == 0 {
 			events.send("message_start", map[string]any{"message": message})
+			calls = a.calls()
+			for i, call := range calls {
+				events.send("content_block_start", map[string]any{"index": i, "content_block": call.toolUse(map[string]any{})})
+				events.send("content_block_delta", map[string]any{"index": i,
+					"delta": map[string]any{"type": "input_json_delta", "partial_json": call.arguments}})
+				events.send("content_block_stop", map[string]any{"index": i})
+			}
+			if calls != nil {
+				return
+			}
 			events.send("content_block_start", map[string]any{"index": 0, "content_block": map[string]any{"type": "text", "text": ""}})
 		}
 		if a.text() != "" {
@@ -129,9 +150,11 @@ func messageEvents(events *eventStream, message map[string]any) func([]byte) {
 		if !a.Done {
 			return
 		}
-		events.send("content_block_stop", map[string]any{"index": 0})
+		if calls == nil {
+			events.send("content_block_stop", map[string]any{"index": 0})
+		}
 		events.send("message_delta", map[string]any{"usage": a.messageUsage(),
-			"delta": map[string]any{"stop_reason": a.stopReason(), "stop_sequence": nil}})
+			"delta": map[string]any{"stop_reason": a.stopReason(calls != nil), "stop_sequence": nil}})
 		events.send("message_stop", map[string]any{})
 	}
 }

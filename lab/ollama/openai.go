@@ -319,12 +319,27 @@ func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, 
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprintf(w, "data: %s\n\n", data)
 	}
+	called := false
+	calling := func(a Answer, content map[string]any, where string) string {
+		for _, call := range a.calls() {
+			message := content[where].(map[string]any)
+			made, _ := message["tool_calls"].([]any)
+			message["tool_calls"] = append(made, call.v1())
+			called = true
+		}
+		if called && a.Done {
+			return "tool_calls"
+		}
+		return a.DoneReason
+	}
 	var line func([]byte)
 	if q.Stream {
 		line = func(data []byte) {
 			var a Answer // an error line leaves it empty
 			_ = json.Unmarshal(data, &a)
-			event(object(form.chunk, a.Model, choice(form.delta(a.text(), a.Done), a.DoneReason)))
+			delta := form.delta(a.text(), a.Done)
+			reason := calling(a, delta, "delta")
+			event(object(form.chunk, a.Model, choice(delta, reason)))
 			if !a.Done {
 				return
 			}
@@ -345,7 +360,9 @@ func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, 
 		v1Error(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	answer := object(form.object, a.Model, choice(form.whole(a.text()), a.DoneReason))
+	whole := form.whole(a.text())
+	reason := calling(a, whole, "message")
+	answer := object(form.object, a.Model, choice(whole, reason))
 	answer["usage"] = a.usage()
 	writeV1(w, http.StatusOK, answer)
 }

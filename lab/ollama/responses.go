@@ -118,7 +118,7 @@ func chatBody(model string, messages []Message, stream bool, options map[string]
 			delete(options, key)
 		}
 	}
-	return map[string]any{"model": model, "messages": messages, "stream": stream, "options": options, "tools": tools}
+	return map[string]any{"model": model, "messages": messages, "stream": stream, "options": options, "tools": nativeTools(tools)}
 }
 
 // eventStream writes named events, which OpenAI numbers too.
@@ -180,7 +180,7 @@ func (s *Server) v1Responses(w http.ResponseWriter, r *http.Request) {
 		v1Error(w, http.StatusInternalServerError, err.Error())
 		return
 	}
-	writeV1(w, http.StatusOK, out.object(a, a.text()))
+	writeV1(w, http.StatusOK, out.object(a, out.output(a.calls(), a.text())...))
 }
 
 type response struct {
@@ -197,8 +197,19 @@ func (p *response) message(status string, parts ...any) map[string]any {
 	return map[string]any{"id": p.item, "type": "message", "status": status, "role": "assistant", "content": append([]any{}, parts...)}
 }
 
+// output is what was said, or called.
+func (p *response) output(calls []toolCall, text string) (out []any) {
+	for _, call := range calls {
+		out = append(out, call.item("completed"))
+	}
+	if out == nil {
+		out = append(out, p.message("completed", p.part(text)))
+	}
+	return out
+}
+
 // object is the whole response: at its begin, with nothing said yet, or at its end.
-func (p *response) object(a Answer, text string) map[string]any {
+func (p *response) object(a Answer, output ...any) map[string]any {
 	object := map[string]any{"id": p.id, "object": "response", "created_at": p.created, "model": p.q.Model,
 		"status": "in_progress", "output": []any{}, "error": nil, "incomplete_details": nil, "usage": nil,
 		"instructions": p.q.Instructions, "temperature": p.q.Temperature, "top_p": p.q.TopP, "metadata": map[string]any{},
@@ -210,7 +221,7 @@ func (p *response) object(a Answer, text string) map[string]any {
 	if a.DoneReason == "length" {
 		object["status"], object["incomplete_details"] = "incomplete", map[string]any{"reason": "max_output_tokens"}
 	}
-	object["output"] = []any{p.message("completed", p.part(text))}
+	object["output"] = output
 	object["usage"] = map[string]any{"input_tokens": a.PromptEvalCount, "output_tokens": a.EvalCount,
 		"total_tokens":          a.PromptEvalCount + a.EvalCount,
 		"input_tokens_details":  map[string]int{"cached_tokens": 0},
@@ -221,6 +232,7 @@ func (p *response) object(a Answer, text string) map[string]any {
 // streamed turns native lines into events. An error line ends them, as it ends a chat's: with nothing.
 func (p *response) streamed(events *eventStream) func([]byte) {
 	var text strings.Builder
+	var calls []toolCall
 	at := func(more map[string]any) map[string]any {
 		more["item_id"], more["output_index"], more["content_index"] = p.item, 0, 0
 		return more
@@ -231,10 +243,21 @@ func (p *response) streamed(events *eventStream) func([]byte) {
 			return
 		}
 		if events.number == 0 {
-			events.send("response.created", map[string]any{"response": p.object(Answer{}, "")})
-			events.send("response.in_progress", map[string]any{"response": p.object(Answer{}, "")})
+			events.send("response.created", map[string]any{"response": p.object(Answer{})})
+			events.send("response.in_progress", map[string]any{"response": p.object(Answer{})})
+			calls = a.calls()
+			for i, call := range calls {
+				call.stream(events, i)
+			}
+			if calls != nil {
+				return
+			}
 			events.send("response.output_item.added", map[string]any{"output_index": 0, "item": p.message("in_progress")})
 			events.send("response.content_part.added", at(map[string]any{"part": p.part("")}))
+		}
+		if calls != nil {
+			events.send("response.completed", map[string]any{"response": p.object(a, p.output(calls, "")...)})
+			return
 		}
 		if a.text() != "" {
 			text.WriteString(a.text())
@@ -247,7 +270,7 @@ func (p *response) streamed(events *eventStream) func([]byte) {
 		events.send("response.output_text.done", at(map[string]any{"text": all, "logprobs": []any{}}))
 		events.send("response.content_part.done", at(map[string]any{"part": p.part(all)}))
 		events.send("response.output_item.done", map[string]any{"output_index": 0, "item": p.message("completed", p.part(all))})
-		end := p.object(a, all)
+		end := p.object(a, p.output(nil, all)...)
 		events.send("response."+end["status"].(string), map[string]any{"response": end})
 	}
 }

@@ -60,7 +60,7 @@ def _something_loaded(instance: Server) -> Iterator[Placement]:
     host, item = instance.target, instance.declared
     placement: Placement = host.fact(PlacementState, fresh=True, url=item.url, unit=item.unit)
     tags = host.fact(OllamaModels, url=item.url)
-    declared = {model.full_name for model in gates.declared_models(host.declared, host.fact)}
+    declared = {model.full_name for model in gates.declared_models(item.settings, host.fact)}
     present = declared & set(tags)
     if placement.running or not present:
         yield placement

@@ -34,6 +34,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
+from fleet.gateway.offered import holders, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -49,7 +50,6 @@ from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.facts.units import UnitState
 from fleet.kit.proxy import ask_directly_if_private
-from fleet.ollama.models import is_auto
 from fleet.ollama.settings import Ollama
 from fleet.platform.facts import HasIpv6
 
@@ -300,6 +300,42 @@ def test_metrics(gateway_host: Target) -> None:
         assert expected[name] in text, f"{name} at {endpoint}"
 
 
+def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
+    """Every declared model is found through the gateway by all its names, and no other."""
+    fleet, declared = gateway_host.fleet, gateway_host.declared[Gateway]
+    _name(gateway_host)
+    key = _usable(gateway_host)[0]
+    served = gateway_host.fact(ServedServers, fresh=True) or ()
+    drained = gateway_host.fact(DrainedHosts, fresh=True)
+    idle = without_requests(fleet, drained, served)
+    busy = holders(item for item in fleet.servers() if item.name not in idle)
+    instead = {plain_of(name): plain_of(other) for name, other in declared.fallbacks.items()}
+    asked, wrong, missing = 0, {}, []
+    for name in offered(fleet, declared, key):
+        model = meant(declared, name)
+        status = _show(gateway_host, name)
+        if status == 429:
+            break
+        asked += 1
+        if model not in busy and model not in instead:
+            missing.append(name)
+        elif status != 200:
+            wrong[name] = status
+    measured(f"{asked} names")
+    if missing:
+        # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
+        warns(f"no host that gets requests has {', '.join(missing)}")
+    assert wrong == {}
+    assert _show(gateway_host, "llm-fleet-no-such-model") in (404, 429)
+
+
+def _show(target: Target, name: str) -> int:
+    """The status with which a client of the first key is told of a model."""
+    return _call(
+        target, "POST", "/api/show", headers=_headers(target), json={"model": name}
+    ).status_code
+
+
 def test_streamed_chat(gateway_host: Target, measured: Say, record: Record) -> None:
     """A streamed chat is answered, to its end."""
     began = time.monotonic()
@@ -456,9 +492,16 @@ def _headers(target: Target) -> dict[str, str]:
 
 def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
-    models = target.fleet.running(Ollama)[0][Ollama].models
-    for model in sorted(models, key=lambda model: not model.load):
-        name = _chosen(target) if is_auto(model.name) else model.name
+    _name(target)
+    declared, key = target.declared[Gateway], _usable(target)[0]
+    kept = {
+        plain_of(model.name)
+        for host in target.fleet.running(Ollama)
+        for model in host[Ollama].models
+        if model.load
+    }
+    names, down = offered(target.fleet, declared, key), list[str]()
+    for name in sorted(names, key=lambda name: meant(declared, name) not in kept):
         # Without messages it is only loaded, and one that makes embeddings is not even that.
         answer = requests.post(
             _url(target, "/api/chat"),
@@ -467,12 +510,10 @@ def _model(target: Target) -> str:
             timeout=_PATIENCE,
             verify=trust_of(target.fleet, target.declared),
         )
-        if "does not support chat" not in answer.text:
+        if answer.status_code == 503:  # no host that has it gets requests
+            down.append(name)
+        elif "does not support chat" not in answer.text:
             return name
+    if down:
+        return down[0]
     pytest.skip("no declared model can chat")
-
-
-def _chosen(target: Target) -> str:
-    """What `auto` is."""
-    answer = requests.get(_url(target, "/v1/models"), headers=_headers(target), timeout=30)
-    return min(model["id"] for model in answer.json()["data"] if model["id"].startswith("gpt-oss:"))

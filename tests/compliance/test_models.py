@@ -132,7 +132,7 @@ def test_custom(gpu_host: Target) -> None:
 def test_loaded(instance: Server) -> None:
     """Models that are to stay in memory are there, pinned, and with the declared context."""
     gpu_host, url = instance.target, instance.declared.url
-    kept = {name: model for name, model in _declared(gpu_host).items() if model.stays_loaded}
+    kept = {name: model for name, model in _served(instance).items() if model.stays_loaded}
     if not kept:
         pytest.skip("no model is declared with load")
     _wait_for_the_loader(gpu_host)
@@ -156,7 +156,7 @@ def test_answers(instance: Server, measured: Say) -> None:
     gpu_host, url = instance.target, instance.declared.url
     running = _running(gpu_host, url)
     left_out = _left_out(instance, running)
-    asked = [name for name in _declared(gpu_host) if name not in left_out]
+    asked = [name for name in _served(instance) if name not in left_out]
     slowest = 0.0
     for name in asked:
         began = time.monotonic()
@@ -211,7 +211,7 @@ def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]
     host, item = instance.target, instance.declared
     if not any(map(is_pinned, running.values())):
         return []
-    cold = [name for name in _declared(host) if not _sharing(host, name, running)]
+    cold = [name for name in _served(instance) if not _sharing(host, name, running)]
     if not cold:
         return []
     try:
@@ -235,8 +235,16 @@ def _left_out(instance: Server, running: dict[str, dict[str, Any]]) -> list[str]
 
 def _declared(target: Target) -> dict[str, ModelDeclaration]:
     """Full name to declaration: bases that nobody declared too, and `auto` by its choice."""
-    models = with_bases(target.declared[Ollama].models)
-    return {_resolved(target, model.name): model for model in models}
+    return _named(target, target.declared[Ollama])
+
+
+def _served(instance: Server) -> dict[str, ModelDeclaration]:
+    """What one server of a host is for, by full name; the bases, too."""
+    return _named(instance.target, instance.declared.settings)
+
+
+def _named(target: Target, settings: Ollama) -> dict[str, ModelDeclaration]:
+    return {_resolved(target, model.name): model for model in with_bases(settings.models)}
 
 
 def _resolved(target: Target, name: str) -> str:

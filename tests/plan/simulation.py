@@ -60,7 +60,6 @@ from fleet.gates.facts import (
     SurroundingsState,
 )
 from fleet.gates.placement import Placement, Surroundings
-from fleet.gateway.cut_off import NginxTraffic
 from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
 from fleet.gateway.files import KERNEL, idle_file, served_file
 from fleet.gateway.paths import (
@@ -70,6 +69,7 @@ from fleet.gateway.paths import (
     GATEWAY_IDLE,
     GATEWAY_SERVED,
 )
+from fleet.gateway.traffic import NginxTraffic
 from fleet.gpu.facts import GpuNote, GpuNoteFact
 from fleet.kit import run
 from fleet.kit.connection.careful import Careful

@@ -127,8 +127,8 @@ def test_gateway_and_firewall_know_both() -> None:
 
 
 def test_single_servers_names_at_the_gateway_stay() -> None:
-    config = from_bare("two hosts").files("edge")["/etc/llm-fleet/gateway/nginx.conf"][0]
-    assert re.findall(r"\^/hosts/@fake/(\S+?)/\(", config) == ["gpu1"]
+    text = from_bare("two hosts").files("edge")["/etc/llm-fleet/gateway/declared.lua"][0]
+    assert re.findall(r'"@fake/(\S+)", \["host"\]', text) == ["gpu1"]
 
 
 class TestGpus:

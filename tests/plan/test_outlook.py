@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from fleet.gateway.cut_off import NginxTraffic, Traffic
 from fleet.gateway.facts import DrainedHosts
+from fleet.gateway.traffic import NginxTraffic, Traffic
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.simulation import Answers, plan
@@ -45,7 +45,7 @@ def test_nothing_is_told_of_a_deploy_that_restarts_nothing(told: Any) -> None:
 
 def test_a_unit_whose_file_would_be_new_is_told_with_whom_that_cuts_off(told: Any) -> None:
     """Though nothing is written yet that the unit could be older than."""
-    traffic = Traffic(Counter({"10.0.0.11:11434": 3}), Counter({8443: 7}))
+    traffic = Traffic(Counter({"@fake/gpu1": 3}), Counter(), Counter({8443: 7}))
     [line] = told({NginxTraffic: lambda: traffic}, gpu={"ollama_keep_alive": "1h"})
     assert line == (
         "@fake/gpu1: ollama.service would be restarted (/etc/systemd/system/ollama.service): "
@@ -64,15 +64,3 @@ def test_a_key_that_is_taken_back_cuts_nobody_off(told: Any) -> None:
     [line] = told(gateway_keys=["team-b"])
     assert line.startswith("@fake/edge: nginx.service would be reloaded (/etc/llm-fleet/gateway/")
     assert line.endswith(": cuts off nobody: requests in flight end as they began")
-
-
-def test_connections_of_nginx_are_read_as_ss_writes_them() -> None:
-    # As on a gateway of the lab, by `ss -Htnp state established`.
-    lines = [
-        '0 0    10.0.0.2:51234   10.0.0.11:11434 users:(("nginx",pid=812,fd=12))',
-        '0 0    [::ffff:10.0.0.2]:443 [::ffff:10.0.0.9]:60000 users:(("nginx",pid=812,fd=13))',
-        "strange",
-    ]
-    found = NginxTraffic().process(lines)
-    assert found.servers["10.0.0.11:11434"] == 1
-    assert found.ports[443] == 1

@@ -61,7 +61,7 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "gpus": [SeenGpu("0000:17:00.0", "GPU-x")],
             "plan": make_plan(host[Driver], System("debian", "13"), hardware),
             "openssl": (3, 5),
-            "drained": [],
+            "idle": [],
             "ipv6": True,
             "names": [],
         }

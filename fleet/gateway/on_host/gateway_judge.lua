@@ -1,228 +1,163 @@
--- Reads the JSON of a request in one pass and says what in it may not pass.
+-- Reads the JSON of a request in one pass: what in it may not pass, or has to be dropped, and what
+-- others want to know of it.
 --
--- A shape says what may stand at a place: "any", "model" (a model's name), {fields = {name = shape}},
--- {each = shape} (a list), or {withheld = reason}. `open = true` beside fields lets other fields pass.
+-- A shape says what may stand at a place: "any", one of the words of WORDS, {fields = {name = shape}},
+-- {each = shape} (a list), or {withheld = reason}. Beside fields: `open = true` lets others pass that
+-- are none of these, `content = true` whatever it is; `place` is what its place is told as. Beside
+-- each: `turns = true` where it is a conversation, `text = true` where it may be a text instead.
 --
 -- Servers read JSON in their own ways: Go takes keys without regard to case (Unicode's), the last of
 -- two values of a key, and ends at the first value. So nothing is guessed here: a key that is judged
 -- must be spelt as it is listed and stand once, and one object is all that there is. Where the text
--- is no JSON at all this may go on, as every server then refuses all of it.
-local byte, concat, find, sub = string.byte, table.concat, string.find, string.sub
+-- is no JSON at all this may go on, as every server then refuses all of it: what is dropped are whole
+-- members, so what is left is read here as it was before, and was judged.
+local reading = require "gateway_reader"
+local byte, char, concat, find, gsub = string.byte, string.char, table.concat, string.find, string.gsub
+local count, expect, peek, read_string, refuse = reading.count, reading.expect, reading.peek, reading.read_string, reading.refuse
+local enter, leave, skip = reading.enter, reading.leave, reading.skip
 
-local MAX_DEPTH = 64
-local MAX_VALUES = 500000 -- of keys and values
 local MAX_KEY = 128
 local MAX_MODEL = 512
-local MAX_PLAIN = 400
-local MAX_QUOTES = 2000000 -- within texts
-local MAX_BACKSLASHES = 10000 -- in a row
-local PAUSE = 8000 -- steps between pauses, about two milliseconds
-local CHUNK = 1000 -- steps that a chunk counts for
+local MAX_ROLE = 16
+local MAX_EDITS = 10000
+local MAX_TALK = 16384
+local MAX_IGNORED = 20 -- names in a header
 
-local QUOTE, BACKSLASH, COMMA, COLON = byte('"'), byte("\\"), byte(","), byte(":")
-local NULL = byte("n")
-local OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = byte("["), byte("]"), byte("{"), byte("}")
+local QUOTE, COMMA, COLON, OPEN_LIST, CLOSE_LIST = byte('"'), byte(","), byte(":"), byte("["), byte("]")
+local OPEN, CLOSE, NULL, TRUE, FALSE = byte("{"), byte("}"), byte("n"), byte("t"), byte("f")
 local ESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
+-- What Go takes for one letter of ASCII, and is none.
+local FOLDED = { [0x17f] = "s", [0x212a] = "k" }
+-- Why a member is dropped: the caller is told of the first alone.
+local IGNORED, NEEDLESS = 1, 2
+local EXACTLY = "is no field that is known here; fields are written exactly as documented"
 
 local M = {}
+local judge
 
--- `code` is one of "not_json", "unknown_field", "withheld", "too_complex".
-local function refuse(reader, code, reason)
-  error({ code = code, field = concat(reader.path, "."), reason = reason }, 0)
-end
-
-local function spend(reader, steps)
-  reader.steps = reader.steps + steps
-  if reader.steps > PAUSE then
-    reader.steps = 0
-    reader.pause()
-  end
-end
-
-local function count(reader)
-  reader.values = reader.values + 1
-  if reader.values > MAX_VALUES then
-    refuse(reader, "too_complex", "has more than " .. MAX_VALUES .. " values")
-  end
-  spend(reader, 1)
-end
-
-local function more(reader)
-  local text = reader.next()
-  if not text then
-    return false
-  end
-  reader.text, reader.at = text, 1
-  spend(reader, CHUNK)
-  return true
-end
-
--- The next byte that is no space; nil at the end of the text.
-local function peek(reader)
-  while true do
-    local at = find(reader.text, "[^ \t\r\n]", reader.at)
-    if at then
-      reader.at = at
-      return byte(reader.text, at)
-    end
-    if not more(reader) then
-      reader.at = #reader.text + 1
-      return nil
-    end
-  end
-end
-
-local function expect(reader, wanted, name)
-  if peek(reader) ~= wanted then
-    refuse(reader, "not_json", "is not JSON: " .. name .. " is missing")
-  end
-  reader.at = reader.at + 1
-end
-
--- How many backslashes stand right before `at`; `carried` is how many ended the chunk before.
-local function backslashes(reader, from, at, carried)
-  local text, before = reader.text, at - 1
-  while before >= from and byte(text, before) == BACKSLASH do
-    before = before - 1
-    if at - before > MAX_BACKSLASHES then
-      refuse(reader, "too_complex", "has more than " .. MAX_BACKSLASHES .. " backslashes in a row")
-    end
-  end
-  return at - 1 - before + (before < from and carried or 0)
-end
-
--- Reads a string to its end. The text between its quotes, as it is written; nil when it is longer
--- than `limit` bytes.
-local function read_string(reader, limit)
-  expect(reader, QUOTE, "a quote")
-  local from, carried, length, parts = reader.at, 0, 0, {}
-  local search = from
-  while true do
-    local text = reader.text
-    local quote = find(text, '"', search, true)
-    local stop = (quote or #text + 1) - 1
-    local taken = backslashes(reader, search, stop + 1, carried)
-    if not quote or taken % 2 == 0 then
-      length = length + stop - from + 1
-      if length <= limit then
-        parts[#parts + 1] = sub(text, from, stop)
-      end
-    end
-    if not quote then
-      if not more(reader) then
-        refuse(reader, "not_json", "ends in the middle of a text")
-      end
-      from, search, carried = 1, 1, taken
-    elseif taken % 2 == 0 then
-      reader.at = quote + 1
-      return length <= limit and concat(parts) or nil
-    else
-      search, carried = quote + 1, 0
-      reader.quotes = reader.quotes + 1
-      if reader.quotes > MAX_QUOTES then
-        refuse(reader, "too_complex", "has more than " .. MAX_QUOTES .. " quotes within its texts")
-      end
-      spend(reader, 1)
-    end
-  end
-end
-
--- A number or a word.
-local function skip_plain(reader)
-  local length = 0
-  repeat
-    local _, stop = find(reader.text, "^[%w+.-]+", reader.at)
-    if stop then
-      length = length + stop + 1 - reader.at
-      reader.at = stop + 1
-    end
-  until reader.at <= #reader.text or not more(reader)
-  if length == 0 or length > MAX_PLAIN then
-    refuse(reader, "not_json", "is not JSON, or a number of more than " .. MAX_PLAIN .. " digits")
-  end
-end
-
--- A whole value, whatever it is.
-local function skip(reader)
-  local depth = reader.depth
-  repeat
-    local first = peek(reader)
-    if first == QUOTE then
-      count(reader)
-      read_string(reader, 0)
-    elseif first == OPEN or first == OPEN_LIST then
-      count(reader)
-      depth = depth + 1
-      if depth > MAX_DEPTH then
-        refuse(reader, "too_complex", "is nested more than " .. MAX_DEPTH .. " deep")
-      end
-      reader.at = reader.at + 1
-    elseif first == CLOSE or first == CLOSE_LIST then
-      depth = depth - 1
-      reader.at = reader.at + 1
-    elseif depth > reader.depth and (first == COMMA or first == COLON) then
-      spend(reader, 1)
-      reader.at = reader.at + 1
-    elseif first then
-      count(reader)
-      skip_plain(reader)
-    else
-      refuse(reader, "not_json", "ends too early")
-    end
-  until depth <= reader.depth
-  if depth < reader.depth then
-    refuse(reader, "not_json", "is not JSON: a value is missing")
-  end
-end
-
-local function is_null(reader)
-  return peek(reader) == NULL
+-- Of the next byte of the text, its place in the whole of it.
+local function here(reader)
+  return reader.base + reader.at
 end
 
 -- A model's name as the server will read it, or nil.
 local function unescaped(text)
   local known = true
-  local plain = text:gsub("\\(.)", function(taken)
+  local plain = gsub(text, "\\(.)", function(taken)
     known = known and ESCAPES[taken] ~= nil
     return ESCAPES[taken]
   end)
   return known and plain or nil
 end
 
+-- Two fields may name it (/api/show's `name` is the older): the same then, and one is enough.
 local function read_model(reader)
-  if is_null(reader) then
+  if peek(reader) == NULL then
     return skip(reader)
   end
   if peek(reader) ~= QUOTE then
     refuse(reader, "not_json", "must be a text")
   end
+  local from = here(reader)
   count(reader)
   local text = read_string(reader, MAX_MODEL)
   local name = text and unescaped(text)
   if not name or find(name, "[^%w._:/@-]") then
     refuse(reader, "not_json", "is no name of a model: letters, digits and ._:/@- are")
+  elseif name == "" then
+    -- To Go as if the field were not there.
+    return nil
+  elseif reader.model and name ~= reader.model then
+    refuse(reader, "not_json", "names another model than the field before it")
+  elseif reader.model then
+    return NEEDLESS
   end
-  reader.model = name
+  reader.model, reader.places.model = name, { from, here(reader) - 1 }
+  return nil
 end
 
-local judge
+local function read_stream(reader)
+  local first = peek(reader)
+  if first == TRUE or first == FALSE then
+    reader.stream = first == TRUE
+  end
+  skip(reader)
+end
 
-local function enter(reader)
+local function read_include_usage(reader)
+  peek(reader)
+  local from = here(reader)
+  skip(reader)
+  reader.places.include_usage = { from, here(reader) - 1 }
+end
+
+local function read_role(reader)
+  if peek(reader) ~= QUOTE then
+    return skip(reader)
+  end
   count(reader)
-  reader.at = reader.at + 1
-  reader.depth = reader.depth + 1
-  if reader.depth > MAX_DEPTH then
-    refuse(reader, "too_complex", "is nested more than " .. MAX_DEPTH .. " deep")
+  reader.role = read_string(reader, MAX_ROLE)
+end
+
+-- Keeps what tells this conversation from others.
+local function keep(reader, text)
+  reader.room = reader.room - #text - 1
+  if reader.room > 0 then
+    reader.said[#reader.said + 1] = text
   end
 end
 
--- Calls `element(number)` at each element of a list or an object, up to its end.
-local function elements(reader, close, element)
+-- The parts of a message: only their texts are wanted, and nothing in them is judged.
+local PARTS = { each = { content = true, fields = { text = "said" } } }
+
+-- A text, or a list of parts that have texts.
+local function read_said(reader)
+  local first = peek(reader)
+  if reader.quiet or first ~= QUOTE and first ~= OPEN_LIST then
+    return skip(reader)
+  elseif first == OPEN_LIST then
+    return judge(reader, PARTS)
+  end
+  count(reader)
+  local head, length, tail = reading.read_gist(reader)
+  keep(reader, length == #head and head or head .. "\0" .. length .. "\0" .. tail)
+end
+
+-- A prompt grows from turn to turn: what it begins with stays.
+local function read_prompt(reader)
+  if peek(reader) ~= QUOTE then
+    return skip(reader)
+  end
+  count(reader)
+  keep(reader, (reading.read_gist(reader)))
+end
+
+local WORDS = {
+  any = skip, model = read_model, stream = read_stream, include_usage = read_include_usage,
+  role = read_role, said = read_said, prompt = read_prompt,
+}
+
+local function judge_list(reader, shape)
+  local first = peek(reader)
+  if first == QUOTE and shape.text then
+    return read_said(reader)
+  elseif first ~= OPEN_LIST then
+    refuse(reader, "not_json", "must be a list")
+  end
+  local path, place, quiet = reader.path, #reader.path, reader.quiet
+  local name, number, turns, each = path[place], 0, shape.turns, shape.each
   enter(reader)
-  if peek(reader) ~= close then
-    local number = 0
+  if peek(reader) ~= CLOSE_LIST then
     while true do
-      element(number)
+      path[place] = name .. "[" .. number .. "]"
+      if turns then
+        reader.role = nil
+      end
+      judge(reader, each)
+      -- A conversation is told by what is said up to its first question.
+      if turns and reader.role == "user" then
+        reader.quiet = true
+      end
       number = number + 1
       if peek(reader) ~= COMMA then
         break
@@ -230,86 +165,175 @@ local function elements(reader, close, element)
       reader.at = reader.at + 1
     end
   end
-  expect(reader, close, "the end of a list or of an object")
-  reader.depth = reader.depth - 1
+  leave(reader, CLOSE_LIST)
+  path[place], reader.quiet = name, quiet
 end
 
-local function judge_list(reader, shape)
-  if peek(reader) ~= OPEN_LIST then
-    refuse(reader, "not_json", "must be a list")
-  end
-  local path, place = reader.path, #reader.path
-  local name = path[place]
-  elements(reader, CLOSE_LIST, function(number)
-    path[place] = name .. "[" .. number .. "]"
-    judge(reader, shape.each)
+-- A key as Go compares it with the names of its fields.
+local function folded(key)
+  local plain = gsub(key, "\\u(%x%x%x%x)", function(digits)
+    local code = tonumber(digits, 16)
+    return code < 128 and char(code) or FOLDED[code]
   end)
-  path[place] = name
+  return (gsub(gsub(plain:lower(), "\197\191", "s"), "\226\132\170", "k"))
 end
 
-local function shape_of(reader, shape, key)
-  local known = key and shape.fields[key]
-  if known then
-    return known
-  end
-  -- A key that the server could take for a listed one is none of the others.
-  if shape.open and key and not shape.fields[key:lower()] and not find(key, "\\", 1, true) then
+-- What a key is that its shape does not list: its shape, or nil where it is dropped.
+--
+-- Clients send new fields all the time, and a server takes no notice of those that it does not
+-- know. So one that is not known here never reaches a server, and the caller is told so, instead of
+-- being refused for it: nothing can be set by it, whatever it would mean there. But what the server
+-- would take for a field that passes is refused: dropped, `Messages` would be a chat of nothing.
+local function unlisted(reader, shape, key)
+  if shape.content then
     return "any"
   end
-  refuse(reader, "unknown_field", "is no field that is known here; fields are written exactly as documented")
+  local listed = key and shape.fields[folded(key)]
+  if shape.open and key and not listed then
+    return "any"
+  elseif shape.open or reader.way == "refuse" then
+    refuse(reader, "unknown_field", EXACTLY)
+  elseif listed and (reader.way == "allow" or not listed.withheld) then
+    refuse(reader, "unknown_field", EXACTLY)
+  end
+  return nil
 end
 
-local function judge_object(reader, shape)
-  if peek(reader) ~= OPEN then
-    refuse(reader, "not_json", "must be an object")
+-- The name of what was dropped, for a header: without the numbers of elements, each once.
+local function tell(reader)
+  local ignored = reader.ignored
+  if #ignored > MAX_IGNORED then
+    return
   end
-  local path, place, seen = reader.path, #reader.path + 1, {}
-  elements(reader, CLOSE, function()
-    count(reader)
-    if peek(reader) ~= QUOTE then
-      refuse(reader, "not_json", "is not JSON: the name of a field is missing")
-    end
-    local key = read_string(reader, MAX_KEY)
-    path[place] = not key and "(a long name)" or key == "" and "(an empty name)" or key
-    local wanted = shape_of(reader, shape, key)
+  local name = gsub(gsub(concat(reader.path, "."), "%[%d+%]", "[]"), "[^%w_.%[%]() -]", "?")
+  if not reader.told[name] then
+    reader.told[name] = true
+    ignored[#ignored + 1] = #ignored < MAX_IGNORED and name or "..."
+  end
+end
+
+-- Reads a field and its value. Whether it is dropped: IGNORED, NEEDLESS or nil.
+local function judge_member(reader, shape, seen, place)
+  if peek(reader) ~= QUOTE then
+    refuse(reader, "not_json", "is not JSON: the name of a field is missing")
+  end
+  count(reader)
+  local path, key = reader.path, read_string(reader, MAX_KEY)
+  path[place] = not key and "(a long name)" or key == "" and "(an empty name)" or key
+  local wanted = key and shape.fields[key] or unlisted(reader, shape, key)
+  if wanted and not shape.content then
     if seen[key] then
       refuse(reader, "not_json", "stands there twice")
     end
     seen[key] = true
-    expect(reader, COLON, "a colon")
-    judge(reader, wanted)
-    path[place] = nil
-  end)
+  end
+  expect(reader, COLON, "a colon")
+  local dropped = IGNORED
+  if wanted then
+    dropped = judge(reader, wanted)
+  else
+    skip(reader)
+  end
+  if dropped == IGNORED then
+    tell(reader)
+  end
+  path[place] = nil
+  return dropped
 end
 
-function judge(reader, shape)
-  if shape == "any" then
-    skip(reader)
-  elseif shape == "model" then
-    read_model(reader)
-  elseif is_null(reader) then
-    -- To Go as if the field were not there.
-    skip(reader)
-  elseif shape.withheld then
-    if not reader.overriding then
-      refuse(reader, "withheld", shape.withheld)
+local function change(reader, from, to)
+  local edits = reader.edits
+  if #edits >= MAX_EDITS then
+    refuse(reader, "too_complex", "has more than " .. MAX_EDITS .. " fields that are not passed on")
+  end
+  local edit = { from, to, "" }
+  edits[#edits + 1] = edit
+  return edit
+end
+
+-- Reads the members up to the object's end, and has those dropped that are: each goes with the comma
+-- before it, or with the one behind it where nothing before it stays. Whether any stays.
+local function members(reader, shape, place)
+  -- `edit` is what drops the member before, if one does; `comma` is the place of the last.
+  local seen, stays, edit, comma = {}, false, nil, nil
+  repeat
+    peek(reader)
+    local from = here(reader)
+    local dropped = judge_member(reader, shape, seen, place)
+    local to = here(reader) - 1
+    local next_comma = peek(reader) == COMMA and here(reader) or nil
+    if not dropped then
+      stays, edit = true, nil
+    else
+      to = not stays and next_comma or to
+      if edit then
+        edit[2] = to
+      else
+        edit = change(reader, stays and comma or from, to)
+      end
     end
-    skip(reader)
-  elseif shape.each then
-    judge_list(reader, shape)
-  else
-    judge_object(reader, shape)
+    comma = next_comma
+    reader.at = reader.at + (comma and 1 or 0)
+  until not comma
+  return stays
+end
+
+local function judge_object(reader, shape)
+  if peek(reader) ~= OPEN then
+    if shape.content then
+      return skip(reader)
+    end
+    refuse(reader, "not_json", "must be an object")
+  end
+  local open, place = here(reader), #reader.path + 1
+  enter(reader)
+  local stays = peek(reader) ~= CLOSE and members(reader, shape, place)
+  leave(reader, CLOSE)
+  if place == 1 then
+    reader.places.open, reader.places.is_empty = open, not stays
+  elseif shape.place then
+    reader.places[shape.place] = { open = open, is_empty = not stays }
   end
 end
 
--- Judges the text whose parts `next` gives, until nil, for a key of which `way` says what becomes of
--- the fields that are withheld. `pause` is called every few milliseconds. Returns {model: its name,
--- nil where there is none; verdict: {code, field, reason} where something may not pass}.
+-- Judges a value. Where the field that has it is dropped: IGNORED or NEEDLESS.
+function judge(reader, shape)
+  local word = WORDS[shape]
+  if word then
+    return word(reader)
+  elseif peek(reader) == NULL then
+    -- To Go as if the field were not there. Where a place is told, nothing may stand there twice.
+    skip(reader)
+    return shape.place and NEEDLESS or nil
+  elseif shape.withheld then
+    if reader.way == "refuse" then
+      refuse(reader, "withheld", shape.withheld)
+    end
+    skip(reader)
+    return reader.way == "ignore" and IGNORED or nil
+  elseif shape.each then
+    return judge_list(reader, shape)
+  end
+  return judge_object(reader, shape)
+end
+
+-- Judges the text whose parts `next` gives, until nil. `way` is what becomes of withheld fields:
+-- "refuse", "ignore" (they are dropped) or "allow". `pause` is called every few milliseconds.
+--
+-- Returns a table. `verdict` is nil, or {code, field, reason} of what may not pass; `model` its name as
+-- written, or nil; `stream` true, false, or nil; `edits` what gateway_edit has to drop, ascending, and
+-- `ignored` the names of those fields; `places`, in bytes from 1 on: `model` {from, to} with its quotes,
+-- `open` the outer brace, `is_empty` whether that object has no field that stays, `stream_options` {open,
+-- is_empty} or nil, `include_usage` {from, to} of its value or nil; `talk` a text that tells this
+-- conversation from others at all its turns, or nil.
 function M.judge(next, shape, way, pause)
-  local reader = {
-    next = next, pause = pause, overriding = way == "allow",
-    text = "", at = 1, depth = 0, values = 0, quotes = 0, steps = 0, path = {},
-  }
+  if type(way) == "boolean" then
+    local judged = M.judge(next, shape, way and "allow" or "refuse", pause)
+    return judged.model, judged.verdict
+  end
+  local reader = reading.new(next, pause)
+  reader.way, reader.room, reader.said = way, MAX_TALK, {}
+  reader.edits, reader.ignored, reader.told, reader.places = {}, {}, {}, {}
   local passed, problem = pcall(function()
     judge_object(reader, shape)
     if peek(reader) then
@@ -319,7 +343,11 @@ function M.judge(next, shape, way, pause)
   if not passed and type(problem) ~= "table" then
     error(problem, 0)
   end
-  return { model = reader.model, verdict = not passed and problem or nil, ignored = {}, edits = {}, places = {} }
+  return {
+    model = reader.model, verdict = not passed and problem or nil, stream = reader.stream,
+    ignored = reader.ignored, edits = reader.edits, places = reader.places,
+    talk = #reader.said > 0 and concat(reader.said, "\0") or nil,
+  }
 end
 
 return M

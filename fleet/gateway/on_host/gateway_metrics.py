@@ -1,4 +1,4 @@
-"""Requests by key name, for Prometheus, counted from the gateway's access log as it is written.
+"""Requests and tokens by key, for Prometheus, counted from the gateway's access log as it grows.
 
     python3 gateway_metrics.py LOG ADDRESS PORT
 
@@ -15,12 +15,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET, AF_INET6
 from typing import Any
 
 BUCKETS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+# Seconds until the first token, and tokens a second, by model.
+FIRST_TOKEN = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0)
+SPEED = (1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 150.0, 200.0, 400.0, 1000.0)
+TOKENS = ("prompt", "cached", "completion")
 # Paths that clients may use; all others are one, or a scanner would make a series of each.
 PATHS = re.compile(
     r"/v1/(chat/completions|completions|embeddings|responses|messages|models)"
@@ -40,6 +45,11 @@ class Metrics:
         self._bytes: Counter[str] = Counter()
         self._unread = 0
         self._times: dict[str, dict[str, list[float]]] = {"duration": {}, "first_byte": {}}
+        self._tokens: Counter[tuple[str, str, str, str]] = Counter()
+        self._estimated: Counter[tuple[str, str, str]] = Counter()
+        self._speeds: dict[str, dict[str, list[float]]] = {
+            "first_token_seconds": {}, "tokens_per_second": {}
+        }  # fmt: skip
 
     def count(self, line: str) -> None:
         """Count one line of the log; one that is not ours is counted as unread."""
@@ -52,6 +62,7 @@ class Metrics:
             first_byte = str(entry["first_byte"]).replace(" : ", ", ").split(", ")[-1]
             upstream = str(entry["upstream"]).replace(" : ", ", ").split(", ")[-1]
             begun = float(first_byte) if first_byte not in ("", "-") else None
+            took = _took(entry)
         except (ValueError, KeyError, TypeError):
             with self._lock:
                 self._unread += 1
@@ -59,19 +70,23 @@ class Metrics:
         with self._lock:
             self._requests[key, path, status] += 1
             self._bytes[key] += sent
-            self._observe("duration", key, duration)
+            _observe(self._times["duration"], key, duration, BUCKETS)
             if upstream:
                 self._upstream[upstream, status] += 1
             if begun is not None:
-                self._observe("first_byte", key, begun)
+                _observe(self._times["first_byte"], key, begun, BUCKETS)
+            if took is not None:
+                self._take(key, took)
 
-    def _observe(self, name: str, key: str, value: float) -> None:
-        # One count for each bucket, then all, then their sum.
-        row = self._times[name].setdefault(key, [0.0] * (len(BUCKETS) + 2))
-        for place, bound in enumerate(BUCKETS):
-            row[place] += value <= bound
-        row[-2] += 1
-        row[-1] += value
+    def _take(self, key: str, took: Took) -> None:
+        for kind, number in took.tokens.items():
+            self._tokens[key, took.model, took.host, kind] += number
+        if took.is_estimated:
+            self._estimated[key, took.model, took.host] += 1
+        if took.first is not None:
+            _observe(self._speeds["first_token_seconds"], took.model, took.first, FIRST_TOKEN)
+        if took.speed is not None:
+            _observe(self._speeds["tokens_per_second"], took.model, took.speed, SPEED)
 
     def text(self) -> str:
         """All of it in Prometheus's text format."""
@@ -91,14 +106,67 @@ class Metrics:
             yield f"llm_gateway_sent_bytes_total{_labels(key=key)} {sent}"
         yield "# TYPE llm_gateway_unread_lines_total counter"
         yield f"llm_gateway_unread_lines_total {self._unread}"
+        yield "# TYPE llm_gateway_tokens_total counter"
+        for (key, model, host, kind), number in sorted(self._tokens.items()):
+            labels = _labels(key=key, model=model, host=host, kind=kind)
+            yield f"llm_gateway_tokens_total{labels} {number}"
+        yield "# TYPE llm_gateway_estimated_requests_total counter"
+        for (key, model, host), number in sorted(self._estimated.items()):
+            labels = _labels(key=key, model=model, host=host)
+            yield f"llm_gateway_estimated_requests_total{labels} {number}"
         for name, rows in self._times.items():
-            metric = f"llm_gateway_{name}_seconds"
-            yield f"# TYPE {metric} histogram"
-            for key, row in sorted(rows.items()):
-                for bound, below in zip((*map(str, BUCKETS), "+Inf"), row, strict=False):
-                    yield f"{metric}_bucket{_labels(key=key, le=bound)} {below:.0f}"
-                yield f"{metric}_count{_labels(key=key)} {row[-2]:.0f}"
-                yield f"{metric}_sum{_labels(key=key)} {row[-1]:.6f}"
+            yield from _histogram(f"llm_gateway_{name}_seconds", "key", rows, BUCKETS)
+        for (name, rows), bounds in zip(self._speeds.items(), (FIRST_TOKEN, SPEED), strict=True):
+            yield from _histogram(f"llm_gateway_{name}", "model", rows, bounds)
+
+
+@dataclass
+class Took:
+    """What an answered request took of tokens and time."""
+
+    model: str
+    host: str
+    tokens: dict[str, int]
+    is_estimated: bool
+    first: float | None
+    speed: float | None
+
+
+def _took(entry: dict[str, Any]) -> Took | None:
+    """None where nothing was metered: of a request that no server answered, no name is kept."""
+    if not entry.get("host") or entry.get("prompt_tokens") is None:
+        return None
+    first, speed = entry["first_token"], entry["tokens_per_second"]
+    return Took(
+        model=str(entry["model"]),
+        host=str(entry["host"]),
+        tokens={kind: int(entry[f"{kind}_tokens"] or 0) for kind in TOKENS},
+        is_estimated=entry["estimated"] is True,
+        first=None if first is None else float(first),
+        speed=None if speed is None else float(speed),
+    )
+
+
+def _observe(
+    rows: dict[str, list[float]], name: str, value: float, bounds: tuple[float, ...]
+) -> None:
+    # One count for each bucket, then all, then their sum.
+    row = rows.setdefault(name, [0.0] * (len(bounds) + 2))
+    for place, bound in enumerate(bounds):
+        row[place] += value <= bound
+    row[-2] += 1
+    row[-1] += value
+
+
+def _histogram(
+    metric: str, label: str, rows: dict[str, list[float]], bounds: tuple[float, ...]
+) -> Iterator[str]:
+    yield f"# TYPE {metric} histogram"
+    for name, row in sorted(rows.items()):
+        for bound, below in zip((*map(str, bounds), "+Inf"), row, strict=False):
+            yield f"{metric}_bucket{_labels(**{label: name, 'le': bound})} {below:.0f}"
+        yield f"{metric}_count{_labels(**{label: name})} {row[-2]:.0f}"
+        yield f"{metric}_sum{_labels(**{label: name})} {row[-1]:.6f}"
 
 
 def _path(path: str) -> str:

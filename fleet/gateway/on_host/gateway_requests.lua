@@ -53,6 +53,8 @@ function M.start()
   route.start()
 end
 
+M.stop = store.stop
+
 -- Counts a request without a valid key against its address (of IPv6, a network of 64 bits): "" while
 -- there are few in this minute, "first" for the one that is too many, "over" for all after it.
 local function stranger()
@@ -284,7 +286,7 @@ function M.manage()
   if not is_read() then
     var.model = judged("managed", "allow").model or ""
   end
-  ctx.route = { server = server, only = true }
+  route.only(server)
 end
 
 function M.nothing()
@@ -356,7 +358,7 @@ function M.finish()
     route.finish()
   end
   if ctx.usage then
-    usage.finish(ctx.caller, ctx.route.model, ctx.route.server.host)
+    usage.finish(ctx.caller.name, ctx.route.model, ctx.route.server.host)
   end
   if ctx.is_counted then
     callers.leave(ctx.caller)

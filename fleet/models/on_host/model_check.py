@@ -20,10 +20,14 @@ Model = dict[str, Any]  # a declaration, as `model_loader.py` tells
 
 @dataclass(frozen=True)
 class Server:
-    """One Ollama, and the context that it gives to models which name none."""
+    """One Ollama, and the context that it gives to models which name none.
+
+    `serves` are the names of the models that are for it; None where all of the host's are.
+    """
 
     api: Api
     context: int | None
+    serves: list[str] | None = None
 
 
 class Comparison:
@@ -56,6 +60,14 @@ class Comparison:
             return "was changed by hand since it was created"
         return ""
 
+    def not_aliased(self, model: Model) -> str:
+        """Why the model cannot be asked for by its other name, or nothing."""
+        alias, manifest = model.get("alias"), self.store.manifest(model["name"])
+        other = self.store.manifest(alias) if alias else None
+        if not alias or (manifest and other and other.digest == manifest.digest):
+            return ""
+        return f"is not what {alias} is here"
+
     def definition(self, model: Model) -> str:
         """A hash of all that a created model is made from."""
         base = self.store.manifest(model["base"]) if model["base"] else None
@@ -73,9 +85,14 @@ class Comparison:
         if manifest := self.store.manifest(model["name"]):
             self.store.remember(model["name"], tried=manifest.digest)
 
+    def serving(self, model: Model) -> list[Server]:
+        """The servers that the model is for."""
+        name = model["name"]
+        return [item for item in self.servers if item.serves is None or name in item.serves]
+
     def unloaded(self, model: Model) -> str:
         """Why the model is not in memory as declared, at the first server where it is not."""
-        for server in self.servers if model["load"] else ():
+        for server in self.serving(model) if model["load"] else ():
             if lack := self.not_in(server, model):
                 return f"{lack} at {server.api.host}" if len(self.servers) > 1 else lack
         return ""
@@ -112,7 +129,7 @@ class Comparison:
 
     def undeclared(self, api: Api) -> dict[str, dict[str, Any]]:
         """Models that `api` lists and nothing declares: name to `size` and `in_use`."""
-        declared = {name for model in self.models for name in (model["name"], model["source"])}
+        declared = {model.get(key) for model in self.models for key in ("name", "source", "alias")}
         in_use = {entry["name"] for server in self.servers for entry in server.api.running()}
         return {
             entry["name"]: {"size": entry["size"], "in_use": entry["name"] in in_use}
@@ -128,6 +145,7 @@ class Comparison:
             try:
                 reason = (
                     self.lacks(model)
+                    or self.not_aliased(model)
                     or self.untried(model)
                     or self.unloaded(model)
                     or self.uploaded(model)

@@ -18,7 +18,8 @@ JSON (`fleet/models/files.py` makes it); sizes are bytes, rates bytes a second, 
 
 With `others`, a list of {"api": ..., "context": ...}, further Ollamas use the directory: what is
 on the disk is provided once, through the first that answers, and what is to be in memory is loaded
-into each; one that is down keeps none of the others from it.
+into each; one that is down keeps none of the others from it. A server with `serves`, a list of
+names, is for those models alone.
 
 The state file holds `finished`, `ok`, and for each model `phase` (waiting, checking, pulling,
 verifying, fetching, importing, creating, loading, ready, failed), `completed` and `total`, `rate`,
@@ -50,7 +51,7 @@ API_PATIENCE = 60  # Ollama may be starting beside us
 
 AUTO = "auto:latest"
 
-_SERVER = {"api": str, "context": (int, None)}
+_SERVER = {"api": str, "context": (int, None), "serves?": [str]}
 _MODEL = {
     "name": str, "source": str, "insecure": bool, "digest?": str, "base?": str, "gguf?": str,
     "sha256?": str, "load": bool, "keep_alive": (float, str),
@@ -77,7 +78,7 @@ class Loader:
         self.is_outdated = is_outdated
         self.limits = Limits(**config["limits"])
         self.servers = [
-            Server(Api(item["api"]), item["context"])
+            Server(Api(item["api"]), item["context"], item.get("serves"))
             for item in (config, *(config.get("others") or []))
         ]
         self.store = Store(Path(config["models_dir"]), Path(config["memory"]))
@@ -122,9 +123,10 @@ class Loader:
     def _wait_for_api(self) -> None:
         """Wait for every server, and work through the first that answers."""
         deadline = time.monotonic() + API_PATIENCE
-        answering = [item.api for item in self.servers if self._answers(item.api, deadline)]
+        answering = [item for item in self.servers if self._answers(item.api, deadline)]
         if answering:
-            self.provider.api = answering[0]
+            self.provider.api = answering[0].api
+            self.provider.answering = answering
 
     def _answers(self, api: Api, deadline: float) -> bool:
         while True:
@@ -178,7 +180,7 @@ class Loader:
     def _load(self, model: Model) -> None:
         always = bool(self.compared.untried(model)) or not is_for_ever(model)
         failures = []
-        for server in self.servers:
+        for server in self.compared.serving(model):
             try:
                 if always or self.compared.not_in(server, model):
                     self.state.update(model["name"], phase=Phase.LOADING)
@@ -218,7 +220,11 @@ class Loader:
 
 
 def _resolve(declared: list[Model], choice: Path) -> list[Model]:
-    """The models with `auto` replaced by this host's choice, bases first."""
+    """The models with `auto` replaced by this host's choice, bases first.
+
+    What was declared as `auto` has that for an `alias`: another name on the disk, so that whoever
+    asks a fleet for `auto` is answered by each host's own choice.
+    """
     chosen = ""
     if any(AUTO in (model["name"], model["base"]) for model in declared):
         try:
@@ -232,10 +238,11 @@ def _resolve(declared: list[Model], choice: Path) -> list[Model]:
         named = dict(model)
         if model["name"] == AUTO:
             source = model["source"].removesuffix(AUTO) + chosen
-            named |= {"name": chosen, "source": source}
+            named |= {"name": chosen, "source": source, "alias": AUTO}
         if model["base"] == AUTO:
             named["base"] = chosen
-        models.setdefault(named["name"], named)
+        first = models.setdefault(named["name"], named)
+        first["alias"] = first.get("alias") or named.get("alias")
     return list(models.values())
 
 

@@ -6,11 +6,12 @@ import contextlib
 import http.client
 import time
 import urllib.error
+from collections.abc import Sequence
 from typing import Any
 
 from common import ProgramError, log
 from manifests import Manifest, ask_manifest
-from model_check import Model
+from model_check import Model, Server
 from model_import import Import
 from model_state import Phase
 from model_work import HASH_RATE, Work
@@ -26,7 +27,12 @@ from transfer import (
 
 
 class Provider(Work):
-    """Has a declared model on the disk, whatever it is made of."""
+    """Has a declared model on the disk, whatever it is made of.
+
+    What it provides is tried at one of those that are `answering`.
+    """
+
+    answering: Sequence[Server] = ()
 
     def provide(self, model: Model) -> None:
         """Have `model` on the disk as declared, and loaded once.
@@ -44,6 +50,7 @@ class Provider(Work):
             if lack := self.compared.lacks(model, self.meter(model, Phase.VERIFYING)):
                 raise ProgramError(f"{lack} after all")
             self.store.drop_unused(replaced.blobs if replaced else ())
+        self._have_alias(model)
         if model["gguf"]:
             # Ollama made another file of it, as a rule.
             self.store.drop_unused([f"sha256:{model['sha256']}"])
@@ -51,8 +58,21 @@ class Provider(Work):
             self.api.call("/api/delete", {"model": model["source"]}, "DELETE")
         if not model["load"] and self.compared.untried(model):
             self.state.update(name, phase=Phase.LOADING)
-            self.api.load(name)
+            self._server_for(model).api.load(name)
             self.compared.note_tried(model)
+
+    def _server_for(self, model: Model) -> Server:
+        """One that the model is for, and that answers if any of them does.
+
+        Another might not have the memory.
+        """
+        serving = self.compared.serving(model)
+        return next((item for item in self.answering if item in serving), serving[0])
+
+    def _have_alias(self, model: Model) -> None:
+        if self.compared.not_aliased(model):
+            copy = {"source": model["name"], "destination": model["alias"]}
+            self.api.call("/api/copy", copy)
 
     def _make_or_pull(self, model: Model) -> None:
         if model["gguf"]:

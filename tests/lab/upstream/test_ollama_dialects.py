@@ -153,3 +153,90 @@ def test_message_refused(over_anthropic: anthropic.Anthropic, shared: Server) ->
 def test_answers_of_v1_name_no_charset(shared: Server, path: str, body: Any) -> None:
     answer = shared.call(path, {"model": MODEL, **body} if body else None)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+
+
+WEATHER: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
+FUNCTION: dict[str, Any] = {"name": "get_weather", "parameters": WEATHER}
+CHAT_TOOL: Any = {"type": "function", "function": FUNCTION}
+CALL: Any = [{"role": "user", "content": "How is the weather in Paris? Use get_weather."}]
+
+
+def test_tool_of_ollama(shared: Server) -> None:
+    body = {"model": MODEL, "messages": CALL, "tools": [CHAT_TOOL]}
+    status, answer = shared.ask("/api/chat", body)
+    assert (status, answer["done_reason"], answer["message"]["content"]) == (200, "stop", "")
+    [call] = answer["message"]["tool_calls"]
+    assert call["function"] == {
+        "index": 0,
+        "name": "get_weather",
+        "arguments": {"city": "Paris"},
+    }
+    first, last = shared.lines("/api/chat", body)
+    assert [call["function"] for call in first["message"]["tool_calls"]] == [call["function"]]
+    assert (first["done"], last["done"], last["eval_count"] > 2) == (False, True, True)
+    told = [*CALL, answer["message"], {"role": "tool", "tool_name": "get_weather", "content": "21"}]
+    status, answer = shared.ask("/api/chat", {**body, "messages": told})
+    assert (status, "tool_calls" in answer["message"]) == (200, False)
+
+
+def test_tool_of_openai_chat(over_openai: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "messages": CALL, "tools": [CHAT_TOOL]}
+    choice = over_openai.chat.completions.create(**asked).choices[0]
+    assert choice.finish_reason == "tool_calls"
+    [call] = choice.message.tool_calls or []
+    assert call.type == "function"
+    assert (call.function.name, json.loads(call.function.arguments)) == FUNCTION_OF_PARIS
+    with over_openai.chat.completions.stream(**asked) as stream:
+        choice = stream.get_final_completion().choices[0]
+    assert choice.finish_reason == "tool_calls"
+    [call] = choice.message.tool_calls or []
+    assert (call.function.name, json.loads(call.function.arguments)) == FUNCTION_OF_PARIS
+
+
+FUNCTION_OF_PARIS = ("get_weather", {"city": "Paris"})
+
+
+def test_tool_of_a_response(over_openai: openai.OpenAI) -> None:
+    asked: Any = {"model": MODEL, "input": CALL, "tools": [{"type": "function", **FUNCTION}]}
+    whole = over_openai.responses.create(**asked)
+    with over_openai.responses.stream(**asked) as stream:
+        events = list(stream)
+        streamed = stream.get_final_response()
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    for answer in (whole, streamed):
+        [call] = answer.output
+        assert (call.type, answer.status) == ("function_call", "completed")
+        assert (call.name, json.loads(call.arguments)) == FUNCTION_OF_PARIS
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "21 degrees"}
+    told = [*CALL, call.model_dump(), output]
+    assert over_openai.responses.create(**{**asked, "input": told}).output[0].type == "message"
+
+
+def test_tool_of_anthropic(over_anthropic: anthropic.Anthropic) -> None:
+    asked: Any = {"model": MODEL, "max_tokens": 99, "messages": CALL}
+    asked["tools"] = [{"name": "get_weather", "input_schema": WEATHER}]
+    whole = over_anthropic.messages.create(**asked)
+    with over_anthropic.messages.stream(**asked) as stream:
+        streamed = stream.get_final_message()
+    for answer in (whole, streamed):
+        [call] = answer.content
+        assert (call.type, answer.stop_reason) == ("tool_use", "tool_use")
+        assert (call.name, call.input) == FUNCTION_OF_PARIS
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "21 degrees"}
+    told = [*CALL, {"role": "assistant", "content": [call.model_dump(exclude_none=True)]}]
+    told.append({"role": "user", "content": [result]})
+    assert over_anthropic.messages.create(**{**asked, "messages": told}).content[0].type == "text"
+
+
+def test_tool_that_is_not_asked_for(over_openai: openai.OpenAI) -> None:
+    """A model may do without; this one does where nothing names it."""
+    messages: Any = FRANCE
+    answer = over_openai.chat.completions.create(
+        model=MODEL, messages=messages, tools=[CHAT_TOOL], temperature=0
+    )
+    assert answer.choices[0].message.tool_calls is None
+    assert "Paris" in (answer.choices[0].message.content or "")

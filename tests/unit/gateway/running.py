@@ -9,7 +9,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,13 @@ KEYS = [
 ]
 
 
+# What the tests ask for.
+MODELS = (
+    "gpt-oss:20b", "m", "a", "b", "x", "large", "after:1", "inner", "old:1b",
+    "hf.co/team/model_1.gguf:Q4",
+)  # fmt: skip
+
+
 class Running:
     """A gateway that listens on a socket file, its keys, and what its backend has received."""
 
@@ -45,6 +52,9 @@ class Running:
         }
         self.nginx: subprocess.Popen[bytes] | None = None
         self.seen: list[tuple[str, bytes]] = []
+        # What each server has, and how often somebody looked.
+        self.models = list(MODELS)
+        self.looks = 0
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
@@ -59,7 +69,7 @@ class Running:
         self, method: str, path: str, key: str, body: Any = None, headers: Mapping[str, str] = {}
     ) -> Answer:
         """A request with the key called `key`, or with that very value."""
-        connection = _Connection(self.directory / "gateway.sock")
+        connection = Connection(self.directory / "gateway.sock")
         said = {"x-api-key": self.keys.get(key, key), **headers} if key else dict(headers)
         connection.request(method, path, body, said)
         answer = connection.getresponse()
@@ -146,8 +156,10 @@ def _write(gateway: Running) -> None:
         GATEWAY_STATUS_SOCKET: f"{directory}/status.sock",
         "http {": f"http {{\n{temporary}",
         "worker_processes auto": "worker_processes 1",
-        # A socket file is called from no address.
+        # A socket file is called from no address, and has no port.
         "proxy_bind 10.0.0.2;": "",
+        '["calls_from"] = "10.0.0.2", ': "",
+        ', ["port"] = 11434': "",
     }
     files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [])
     for file in files:
@@ -165,10 +177,15 @@ def _wait(gateway: Running, nginx: subprocess.Popen[bytes]) -> None:
             assert nginx.poll() is None, (gateway.directory / "stderr").read_text()
             time.sleep(0.01)
         else:
-            return
+            break
+    while gateway.looks < len(gateway.fleet.servers()):
+        time.sleep(0.01)
+    time.sleep(0.1)  # until the last of them is read
 
 
-class _Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
+    """HTTP over a socket file."""
+
     def __init__(self, path: Path) -> None:
         super().__init__("localhost")
         self.path = path
@@ -194,17 +211,29 @@ class _Server(http.server.ThreadingHTTPServer):
         return request, ("unix", 0)
 
 
+def _tags(models: Sequence[str]) -> bytes:
+    """What a look at a server is answered."""
+    entries = [{"name": name, "model": name, "details": {}} for name in models]
+    return json.dumps({"models": entries}).encode()
+
+
 def _backend(gateway: Running) -> _Server:
     class Backend(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            if self.request_version == "HTTP/1.0":
+                self._say(200, "application/json", _tags(gateway.models))
+                gateway.looks += 1
+                return
             gateway.seen.append((self.path, body))
             if gateway.answer is None:
                 self.close_connection = True
                 return
-            status, kind, content = gateway.answer
+            self._say(*gateway.answer)
+
+        def _say(self, status: int, kind: str, content: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))

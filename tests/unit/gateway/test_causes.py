@@ -44,7 +44,7 @@ def told(
                     model=model, messages=[{"role": "user", "content": "?"}], stream=True
                 )
             )
-    asked = Asked(url, "inventory/prod.py", proxy, "team-a", model, (MODEL,))
+    asked = Asked(url, "inventory/prod.py", proxy, "team-a", model, (MODEL, "embed"), (MODEL,))
     text = cause_of(caught.value, asked)
     assert text.startswith(f"{url}: ")
     return text
@@ -98,7 +98,7 @@ def status(number: int) -> Callable[[http.server.BaseHTTPRequestHandler], None]:
         (407, "the proxy wants a login"),
         (429, "`rate` or `concurrent`"),
         (502, "no GPU host behind it does (502): `fleet status inventory/prod.py`"),
-        (503, "no GPU host behind it takes a request just now (503)"),
+        (503, "no GPU host that is to have gpt-oss:20b takes a request just now (503)"),
         (504, "gateway_read_timeout"),
         (418, "it answered 418"),
     ],
@@ -110,9 +110,11 @@ def test_status_of_the_answer(number: int, said: str) -> None:
 
 def test_model_that_is_not_there() -> None:
     with server(status(404)) as port:
-        assert "shows how far its pull is" in told(f"http://127.0.0.1:{port}")
-        text = told(f"http://127.0.0.1:{port}", model="lama:3")
-    assert "lama:3 (404), and it is not declared; declared are gpt-oss:20b" in text
+        assert "which is declared (404): deploy inventory" in told(f"http://127.0.0.1:{port}")
+        unknown = told(f"http://127.0.0.1:{port}", model="lama:3")
+        forbidden = told(f"http://127.0.0.1:{port}", model="Embed:latest")
+    assert "lama:3 (404), and it is not declared; declared are gpt-oss:20b, embed" in unknown
+    assert "'team-a' may not use the model Embed:latest (404): it may use gpt-oss:20b" in forbidden
 
 
 def test_name_without_an_address() -> None:

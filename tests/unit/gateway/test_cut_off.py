@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from fleet.gateway.cut_off import NginxTraffic, Traffic, cut_off
+from fleet.gateway.cut_off import cut_off
 from fleet.gateway.facts import DrainedHosts, ServedServers
+from fleet.gateway.traffic import NginxTraffic, Traffic
 from fleet.kit.planned import Restart
 from tests.fleets import EDGE, GPU, fleet_of
 
@@ -64,14 +65,37 @@ def test_who_serves_meanwhile(
     assert told(served, drained, "at-once").endswith(f"; {meanwhile}")
 
 
-def told(served: tuple[str, ...] | None, drained: tuple[str, ...], roll: str) -> str:
+@pytest.mark.parametrize(
+    ("models", "said"),
+    [
+        ((["a"], ["a", "b"]), "nobody: it is restarted in its turn; meanwhile served by gpu2"),
+        ((["a", "b"], ["a"]), f"{CUT}; gpu2 could serve meanwhile, but none b"),
+        ((["a"], ["b"]), f"{CUT}; no other host could serve"),
+    ],
+)
+def test_another_host_serves_what_it_has(models: tuple[list[str], ...], said: str) -> None:
+    assert told(BOTH, (), "in-turn", models) == said
+
+
+def told(
+    served: tuple[str, ...] | None,
+    drained: tuple[str, ...],
+    roll: str,
+    models: tuple[list[str], ...] = (["a"], ["a"]),
+) -> str:
     """Whom a restart of gpu1's server cuts off."""
-    hosts = {f"gpu{n}": ("gpu", {**GPU[1], "private_address": f"10.0.0.1{n}"}) for n in (1, 2)}
+    hosts = {
+        f"gpu{n}": (
+            "gpu",
+            {**GPU[1], "private_address": f"10.0.0.1{n}", "ollama_models": models[n - 1]},
+        )
+        for n in (1, 2)
+    }
     fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], "gateway_roll": roll})})
     answers: dict[type, Any] = {
         ServedServers: served,
         DrainedHosts: dict.fromkeys(drained, ""),
-        NginxTraffic: Traffic(Counter({"10.0.0.11:11434": 2}), Counter()),
+        NginxTraffic: Traffic(Counter({"gpu1": 2, "gpu2": 1}), Counter(), Counter()),
     }
     return cut_off(
         fleet["gpu1"], fleet, Restart("ollama.service", "restart"), lambda _, fact: answers[fact]

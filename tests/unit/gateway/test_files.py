@@ -133,7 +133,7 @@ class TestGateway:
             name: key.get_secret_value()
             for name, key in gateway_keys(alternative, alternative["edge"]).items()
         }
-        assert list(values) == ["team-a", "team-b", "team-c", "team-d"]
+        assert list(values) == ["team-a", "team-b", "team-c", "team-d", "team-e"]
         end = int(datetime(2027, 1, 31, 11, tzinfo=UTC).timestamp())
         for name, value in values.items():
             ends = f', ["ends"] = {end}' if name == "team-b" else ""

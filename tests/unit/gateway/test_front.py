@@ -85,7 +85,7 @@ def front(*doors: Door) -> Front:
     """These gateways."""
     made = object.__new__(Front)
     made.doors, made.bare, made.missing, made.taken = list(doors), [], {}, {}
-    made._out = set()
+    made._out, made._fleet = set(), doors[0]._fleet
     return made
 
 
@@ -127,7 +127,7 @@ def test_only_requests_that_run_are_waited_for_in_vain(
 ) -> None:
     declared, left, clock = fleet(), list(active), iter(range(100))
     edge = door(declared, "gpu1", "gpu2")
-    monkeypatch.setattr(edge, "connections", lambda _: left.pop(0) if left else active[-1])
+    monkeypatch.setattr(edge, "in_flight", lambda _: left.pop(0) if left else active[-1])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(module.gevent, "sleep", lambda _: None)
     said: list[str] = []
@@ -172,13 +172,64 @@ def test_who_is_about_to_leave_is_counted_on_no_more(nginx: Nginx) -> None:
     """Two that ask at the same time: gateways are told later than that."""
     declared = fleet()
     both = front(door(declared, "gpu1", "gpu2"))
-    assert both.leave(declared["gpu1"]) == []
-    assert both.leave(declared["gpu2"]) == ["edge"]
+    nobody = {"edge": ["gpt-oss:20b"]}
+    assert both.leave(declared["gpu1"]) == {}
+    assert both.leave(declared["gpu2"]) == nobody
     both.change(Change(declared["gpu1"], served=False))
-    assert both.leave(declared["gpu2"]) == ["edge"]
+    assert both.leave(declared["gpu2"]) == nobody
     both.change(Change(declared["gpu1"], served=True))
-    assert both.leave(declared["gpu2"]) == []
+    assert both.leave(declared["gpu2"]) == {}
     assert len(nginx.written) == 2
+
+
+class TestDifferentModels:
+    """What one host alone has, nobody else answers for."""
+
+    @staticmethod
+    def mixed(*models: list[str], **gateway: Any) -> Fleet:
+        hosts: dict[str, Any] = {
+            f"gpu{n}": (
+                "gpu",
+                {**GPU[1], "private_address": f"10.0.0.1{n}", "ollama_models": names},
+            )
+            for n, names in enumerate(models, 1)
+        }
+        return fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], **gateway})})
+
+    def test_models_are_named(self) -> None:
+        declared = self.mixed(["a", "b:1"], ["b:1", "C"], ["B:1", "c:latest"])
+        all_three = front(door(declared, "gpu1", "gpu2", "gpu3"))
+        assert all_three.without_another(declared["gpu1"]) == {"edge": ["a"]}
+        assert all_three.without_another(declared["gpu2"]) == {}
+        two = front(door(declared, "gpu1", "gpu2", "gpu3", drained=("gpu3",)))
+        assert two.without_another(declared["gpu2"]) == {"edge": ["C"]}
+        # One that gets no requests leaves nobody without an answer.
+        assert two.without_another(declared["gpu3"]) == {}
+
+    def test_what_stands_in_answers(self) -> None:
+        instead = {"gateway_fallbacks": {"a": "b", "b": "c"}}
+        declared = self.mixed(["a"], ["b"], ["c"], **instead)
+        three = front(door(declared, "gpu1", "gpu2", "gpu3"))
+        assert three.without_another(declared["gpu1"]) == {}
+        assert three.leave(declared["gpu2"]) == {}
+        assert three.leave(declared["gpu3"]) == {"edge": ["c"]}
+        assert three.leave(declared["gpu1"]) == {}
+
+    @pytest.mark.parametrize(
+        ("models", "most"),
+        [
+            ([["a"], ["a"], ["a"], ["a"]], 3),
+            ([["a", "b"], ["a", "b"], ["a"], ["a"]], 1),
+            ([["a"], ["b"]], 1),
+            ([["a"], ["a", "b"], ["a", "c"]], 2),
+        ],
+    )
+    def test_so_many_are_out_that_each_model_is_answered(
+        self, models: list[list[str]], most: int
+    ) -> None:
+        declared = self.mixed(*models)
+        names = [item.name for item in declared.servers()]
+        assert front(door(declared, *names)).most_at_once() == most
 
 
 def test_a_gateway_is_not_looked_for_where_the_command_line_leads_every_host() -> None:

@@ -52,6 +52,44 @@ def test_last_tried_host_answered() -> None:
     assert 'upstream="10.0.0.1:1"' not in text
 
 
+def metered(**changed: object) -> str:
+    took = {
+        "model": "gpt-oss:20b", "host": "gpu1", "prompt_tokens": 11, "cached_tokens": 4,
+        "completion_tokens": 3, "estimated": False, "first_token": 0.3, "tokens_per_second": 42.5,
+    }  # fmt: skip
+    return line(**{"path": "/api/chat", **took, **changed})
+
+
+def test_tokens_are_counted_by_key_model_and_host() -> None:
+    metrics = Metrics()
+    for text in (
+        metered(), metered(cached_tokens=None, first_token=None, tokens_per_second=None),
+        metered(host="gpu2", estimated=True),
+    ):  # fmt: skip
+        metrics.count(text)
+    seen = samples(metrics)
+    name = 'llm_gateway_tokens_total{key="team-a",model="gpt-oss:20b",host='
+    found = {kind: seen[f'{name}"gpu1",kind="{kind}"}}'] for kind in ("prompt", "cached")}
+    assert found == {"prompt": 22, "cached": 4}
+    assert seen[name + '"gpu2",kind="completion"}'] == 3
+    estimated = {n: v for n, v in seen.items() if n.startswith("llm_gateway_estimated")}
+    assert list(estimated.values()) == [1]
+    assert seen['llm_gateway_first_token_seconds_bucket{model="gpt-oss:20b",le="0.25"}'] == 0
+    assert seen['llm_gateway_first_token_seconds_bucket{model="gpt-oss:20b",le="0.5"}'] == 2
+    assert seen['llm_gateway_first_token_seconds_sum{model="gpt-oss:20b"}'] == pytest.approx(0.6)
+    assert seen['llm_gateway_tokens_per_second_bucket{model="gpt-oss:20b",le="60.0"}'] == 2
+    assert seen['llm_gateway_tokens_per_second_count{model="gpt-oss:20b"}'] == 2
+
+
+def test_a_scanners_models_make_no_series() -> None:
+    metrics = Metrics()
+    for number in range(100):
+        refused = {"host": "", "status": 404, "first_token": None, "tokens_per_second": None}
+        metrics.count(metered(model=f"try-{number}", prompt_tokens=None, **refused))
+    assert "try-" not in metrics.text()
+    assert samples(metrics)["llm_gateway_unread_lines_total"] == 0
+
+
 @pytest.mark.parametrize(
     ("path", "shown"),
     [
@@ -67,7 +105,9 @@ def test_a_scanner_makes_no_series(path: str, shown: str) -> None:
     assert f'path="{shown}"' in metrics.text()
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "garbage", line(duration="x")])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1]", "garbage", line(duration="x"), metered(cached_tokens="x")]
+)
 def test_unread_lines_are_counted(text: str) -> None:
     metrics = Metrics()
     metrics.count(text)

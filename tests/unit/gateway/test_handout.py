@@ -104,5 +104,5 @@ def test_json_and_its_programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_model_that_the_host_chooses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = run(tmp_path, monkeypatch, "team-a", ollama_models=["auto"]).output
-    assert 'model="gpt-oss:20b"' in text
-    assert "/v1/models says which" in text
+    assert 'model="auto"' in text
+    assert "auto is gpt-oss:20b or gpt-oss:120b, whichever the host has that answers" in text

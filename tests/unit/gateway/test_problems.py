@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,6 +19,19 @@ from tests.fleets import (
     fleet_of,
 )
 from tests.unit.refusals import assert_refused, pair, problems
+
+
+def behind(*models: Sequence[Any], **gateway: Any) -> Hosts:
+    """A host for each of the lists of `models`, behind one gateway."""
+    hosts = {
+        f"gpu{n}": (
+            "gpu",
+            {**GPU[1], "private_address": f"10.0.0.1{n}", "ollama_models": list(names)},
+        )
+        for n, names in enumerate(models, 1)
+    }
+    return {**hosts, "edge": ("gateway", {**EDGE[1], **gateway})}
+
 
 # id: (the fleet, whose host, what the one line must hold: key, value, fix)
 REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
@@ -61,16 +75,83 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
         ["private_address is missing", "gpu1 opens its API only to the gateways' addresses"],
     ),
     "gateway with nothing behind it": ({"edge": EDGE}, "edge", ["without any host in group gpu"]),
-    "other models behind one gateway": (
-        {
-            **pair(),
-            "gpu2": (
-                "gpu",
-                {**GPU[1], "private_address": "10.0.0.12", "ollama_models": ["gpt-oss:120b"]},
-            ),
-        },
+    "custom models that differ in their base": (
+        behind(
+            [{"name": "analyst", "base": "a", "system": "Be brief."}],
+            [{"name": "Analyst:latest", "base": "b", "system": "Be brief."}],
+        ),
         "gpu2",
-        ["ollama_models = ['gpt-oss:120b']", "gpu1 has ['gpt-oss:20b']", "need the same models"],
+        ["ollama_models: 'Analyst:latest' is declared in another way than for gpu1", "alike"],
+    ),
+    "alias to nothing": (
+        behind(["a"], ["b:1"], gateway_aliases={"gpt-4o": "b"}),
+        "edge",
+        ["gateway_aliases: 'gpt-4o': 'b' is no model of any host; there are a, b:1"],
+    ),
+    "alias that hides a model": (
+        behind(["a"], ["b"], gateway_aliases={"A:latest": "b"}),
+        "edge",
+        ["gateway_aliases: 'A:latest' is a model of its own (a)", "take another name"],
+    ),
+    "alias that hides a host's choice": (
+        behind(["auto"], ["b"], gateway_aliases={"auto": "b"}),
+        "edge",
+        ["gateway_aliases: 'auto' is a model of its own (auto)"],
+    ),
+    "aliases that are one name": (
+        behind(["a"], ["b"], gateway_aliases={"gpt": "a", "GPT:latest": "b"}),
+        "edge",
+        ["gateway_aliases: 'GPT:latest' is the same name to clients as 'gpt'", "keep one"],
+    ),
+    "alias to an alias": (
+        behind(["a"], ["b"], gateway_aliases={"one": "two", "two": "a"}),
+        "edge",
+        ["gateway_aliases: 'one': 'two' is an alias itself; name the model"],
+    ),
+    "alias to itself": (
+        behind(["a"], ["b"], gateway_aliases={"one": "one:latest"}),
+        "edge",
+        ["gateway_aliases: 'one': 'one:latest' is an alias itself"],
+    ),
+    "fallback to nothing": (
+        behind(["a"], ["b"], gateway_fallbacks={"a": "c"}),
+        "edge",
+        ["gateway_fallbacks: 'a': 'c' is no model of any host; there are a, b"],
+    ),
+    "fallback of nothing": (
+        behind(["a"], ["b"], gateway_fallbacks={"c": "a"}),
+        "edge",
+        ["gateway_fallbacks: 'c': 'c' is no model of any host; there are a, b"],
+    ),
+    "fallback of an alias": (
+        behind(["a"], ["b"], gateway_aliases={"c": "a"}, gateway_fallbacks={"c": "b"}),
+        "edge",
+        ["gateway_fallbacks: 'c': 'c' is an alias; name the model"],
+    ),
+    "fallback twice": (
+        behind(["a"], ["b", "c"], gateway_fallbacks={"a": "b", "a:latest": "c"}),
+        "edge",
+        ["gateway_fallbacks: 'a:latest' is the same model as 'a'", "keep one"],
+    ),
+    "fallback to itself": (
+        behind(["a"], ["b"], gateway_fallbacks={"a": "A"}),
+        "edge",
+        ["gateway_fallbacks: 'a': a:latest -> a:latest goes round in a circle"],
+    ),
+    "fallbacks in a circle": (
+        behind(["a"], ["b", "c"], gateway_fallbacks={"c": "b", "b": "a", "a": "b"}),
+        "edge",
+        ["gateway_fallbacks: 'a': a:latest -> b:latest -> a:latest goes round", "take one"],
+    ),
+    "key for a model that nobody has": (
+        behind(
+            ["a"],
+            ["b"],
+            gateway_aliases={"c": "a"},
+            gateway_keys=["all", {"name": "ci", "models": ["A", "c", "d:1"]}],
+        ),
+        "edge",
+        ["gateway_keys: ci: models: 'd:1' is no model of any host", "there are a, b, c"],
     ),
 }
 
@@ -78,6 +159,22 @@ REFUSED: dict[str, tuple[Hosts, str, list[str]]] = {
 @pytest.mark.parametrize(("hosts", "host", "parts"), REFUSED.values(), ids=REFUSED)
 def test_refused(hosts: Hosts, host: str, parts: list[str], own_secrets: Path) -> None:
     assert_refused(hosts, host, parts, own_secrets)
+
+
+def test_hosts_may_differ(own_secrets: Path) -> None:
+    """One name is one model; how much of it a host has memory for is its own."""
+    made = {"name": "analyst", "base": "a", "system": "Be brief."}
+    sound = behind(
+        ["a", "auto", {**made, "load": True}],
+        [{"name": "b", "load": True}, made],
+        ["auto", {"name": "b"}],
+        gateway_aliases={"gpt-4o": "b", "own": "auto"},
+        gateway_fallbacks={"a": "b", "b": "auto"},
+        gateway_keys=[{"name": "ci", "models": ["B:latest", "own"]}],
+    )
+    groups, data = sound["gpu1"]
+    fleet = fleet_of({**sound, "gpu1": (groups, {**data, "ollama_context_length": 8192})})
+    assert [server.models for server in fleet.servers()][1] == ("b", "analyst")
 
 
 class TestStoredKeys:

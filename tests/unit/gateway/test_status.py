@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.fleet import Endpoint, Fleet
+from fleet.declare.fleet import Fleet
 from fleet.declare.status import Told
 from fleet.gateway import status, tls
 from tests.fleets import EDGE, GPU, Hosts, fleet_of
@@ -19,15 +19,7 @@ HOSTS: Hosts = {
     "edge": EDGE,
 }
 BOTH = ["# found ready", "gpu1", "gpu2"]
-SOCKETS = """\
-0      0         10.0.0.2:8434       10.0.0.9:50000 users:(("nginx",pid=7,fd=3))
-0      0         10.0.0.2:41000      10.0.0.11:11434 users:(("nginx",pid=7,fd=4))
-0      0         10.0.0.2:41001      10.0.0.11:11434 users:(("nginx",pid=7,fd=5))
-0      0         10.0.0.2:41002      10.0.0.12:11434 users:(("curl",pid=9,fd=5))
-0      0         10.0.0.2:41003      10.0.0.12:11434
-0      0     [fd00::2]:41003       [fd00::11]:11434 users:(("nginx",pid=7,fd=6))
-0      0     [::ffff:10.0.0.2]:1   [::ffff:10.0.0.13]:11434 users:(("nginx",pid=7,fd=6))
-""".splitlines()
+FLYING = ['{"gpu1": 2, "gpu2": 0}']
 
 
 def told(fleet: Fleet, number: int, *found: list[str]) -> list[Told]:
@@ -38,23 +30,9 @@ def problems(items: list[Told]) -> list[str]:
     return [item.problem for item in items if item.problem]
 
 
-def test_requests_are_nginx_own_connections() -> None:
-    assert status.requests(SOCKETS) == {
-        Endpoint("10.0.0.9", 50000): 1,
-        Endpoint("10.0.0.11", 11434): 2,
-        Endpoint("fd00::11", 11434): 1,
-        Endpoint("10.0.0.13", 11434): 1,
-    }
-
-
-@pytest.mark.parametrize("line", ["", "x", 'a b c d ("nginx")', '0 0 a:b c:d users:(("nginx"))'])
-def test_lines_that_are_none(line: str) -> None:
-    assert status.requests([line]) == {}
-
-
 def test_hosts_are_told_of_by_the_gateway() -> None:
     lines = ["# by", "gpu2 by alice@desk since yesterday"]
-    items = told(fleet_of(HOSTS), 1, SOCKETS, lines, BOTH)
+    items = told(fleet_of(HOSTS), 1, FLYING, lines, BOTH)
     assert [(item.about, item.text) for item in items if item.about] == [
         ("gpu1", "2 in flight"),
         ("gpu2", "0 in flight"),
@@ -66,6 +44,11 @@ def test_hosts_are_told_of_by_the_gateway() -> None:
     assert problems(items) == []
 
 
+def test_what_is_no_count_is_said_to_be_none() -> None:
+    items = told(fleet_of(HOSTS), 1, ['{"gpu1": "many"}'], [], BOTH)
+    assert problems(items) == ["nginx does not tell its requests in flight: deploy the gateway"]
+
+
 def test_nobody_is_left() -> None:
     items = told(fleet_of(HOSTS), 1, [], ["gpu1", "gpu2"], BOTH)
     assert len(problems(items)) == 1
@@ -73,7 +56,7 @@ def test_nobody_is_left() -> None:
 
 
 def test_host_that_was_never_found_ready() -> None:
-    items = told(fleet_of(HOSTS), 1, SOCKETS, [], ["gpu1"])
+    items = told(fleet_of(HOSTS), 1, FLYING, [], ["gpu1"])
     [item] = [item for item in items if item.problem]
     assert (item.about, item.text) == ("gpu2", "not served yet")
     assert "gpu2 gets no requests from edge" in item.problem
@@ -82,7 +65,7 @@ def test_host_that_was_never_found_ready() -> None:
 
 def test_several_gateways_are_told_apart() -> None:
     fleet = fleet_of({**HOSTS, "edge2": ("gateway", {**EDGE[1], "private_address": "10.0.0.3"})})
-    assert "2 in flight from edge" in [item.text for item in told(fleet, 1, SOCKETS, [], BOTH)]
+    assert "2 in flight from edge" in [item.text for item in told(fleet, 1, FLYING, [], BOTH)]
 
 
 @pytest.mark.parametrize(("answered", "number"), [(["yes"], 0), ([], 1), (["<html>"], 1)])

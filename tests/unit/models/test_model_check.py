@@ -64,3 +64,25 @@ class TestEmbedding:
         assert run(declared), run.state
         assert ollama.did("/api/embed") == [{"model": "a:1", "input": "x", "keep_alive": -1}]
         assert run.check(declared)["pending"] == {}
+
+
+def test_each_has_its_own_models(run: Run, ollama: Ollama, other: Ollama) -> None:
+    """What is tried or kept in memory is so where it is served; the disk has all of it."""
+    run.changes = {
+        "serves": ["a:1"],
+        "others": [{"api": other.url, "context": None, "serves": ["b:1", "c:1"]}],
+    }
+    declared = [
+        model(ollama, "a:1", load=True), model(ollama, "b:1", load=True), model(ollama, "c:1"),
+    ]  # fmt: skip
+    assert run(*declared)
+    assert ollama.models == {"a:1", "b:1", "c:1"}
+    loads = [
+        {body["model"] for body in item.did("/api/generate", "/api/embed")}
+        for item in (ollama, other)
+    ]
+    assert loads == [{"a:1"}, {"b:1", "c:1"}]
+    assert run.check(*declared)["pending"] == {}
+    ollama.loaded["b:1"], other.loaded = ollama.loaded["a:1"], {}
+    pending = run.check(*declared)["pending"]
+    assert pending == {"b:1": f"is not loaded at {other.host}"}

@@ -297,8 +297,40 @@ class TestAuto:
         own = model(ollama, "my-auto:latest", base="auto:latest",
                     definition={"system": "Not auto:latest."})  # fmt: skip
         assert run(own, auto)
-        assert ollama.models == {"gpt-oss:20b", "my-auto:latest"}
+        # It can be asked for as `auto`, too: a fleet's hosts may differ in what that is.
+        assert ollama.models == {"gpt-oss:20b", "auto:latest", "my-auto:latest"}
         assert ollama.did("/api/create")[0]["system"] == "Not auto:latest."
+        assert list(run.state) == ["gpt-oss:20b", "my-auto:latest"]
+        assert run.check(own, auto) == {
+            "models": ["gpt-oss:20b", "my-auto:latest"], "pending": {}, "undeclared": {},
+        }  # fmt: skip
+
+    def test_follows_another_choice_and_a_moved_tag(self, run: Run, ollama: Ollama) -> None:
+        auto = model(ollama, "auto:latest")
+        for chosen, weights in (("20b", b"small"), ("120b", b"large"), ("120b", b"newer")):
+            (run.root / "choice.json").write_text(f'{{"model": "gpt-oss:{chosen}"}}')
+            ollama.publish(f"{ollama.host}/library/gpt-oss:{chosen}", weights)
+            if weights == b"newer":
+                ollama.path_of("gpt-oss:120b").unlink()
+            assert run.check(auto)["pending"] == {f"gpt-oss:{chosen}": "is not there"}
+            assert run(auto)
+            blob = f"sha256:{sha256(weights)}"
+            assert blob in ollama.path_of("auto:latest").read_text()
+            assert run.check(auto)["pending"] == {}
+        ollama.path_of("auto:latest").unlink()
+        said = run.check(auto)["pending"]
+        assert said == {"gpt-oss:120b": "is not what auto:latest is here"}
+        pulls = len(ollama.did("/api/pull"))
+        assert run(auto)
+        assert (run.check(auto)["pending"], len(ollama.did("/api/pull"))) == ({}, pulls)
+
+    def test_beside_the_model_itself(self, run: Run, ollama: Ollama) -> None:
+        (run.root / "choice.json").write_text('{"model": "gpt-oss:20b"}')
+        own, auto = model(ollama, "gpt-oss:20b", load=True), model(ollama, "auto:latest")
+        run.changes = {"prune": True}
+        assert run(own, auto)
+        assert ollama.models == {"gpt-oss:20b", "auto:latest"}
+        assert list(ollama.loaded) == ["gpt-oss:20b"]
 
     def test_before_a_choice_was_made(self, run: Run, ollama: Ollama) -> None:
         program = laid_out(run.root / "lib", "models", "model_loader")

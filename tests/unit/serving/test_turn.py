@@ -21,6 +21,8 @@ from tests.fleets import EDGE, GPU, fleet_of
 pytestmark = pytest.mark.usefixtures("own_secrets")
 
 NAMES = ("gpu1", "gpu2", "gpu3", "gpu4")
+ALIKE = dict.fromkeys(("a:1", "b:1"), frozenset(NAMES))
+PAIRS = {"a:1": frozenset({"gpu1", "gpu3"}), "b:1": frozenset({"gpu2", "gpu4"})}
 
 
 @dataclass
@@ -31,16 +33,15 @@ class Gates:
     missing: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
-    # Hosts that have the same models; one of each is to stay. All of one kind, if there are none.
-    kinds: tuple[frozenset[str], ...] = ()
+    # Model to the hosts that are to have it, of which one is to stay.
+    kinds: dict[str, frozenset[str]] = field(default_factory=lambda: ALIKE)
     most_out: int = 0
     everybody: int = 0
     gone: set[str] = field(default_factory=set)
-    bereft: list[frozenset[str]] = field(default_factory=list)
+    bereft: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.everybody = len(self.served)
-        self.kinds = self.kinds or (frozenset(NAMES),)
 
     @property
     def doors(self) -> list[Gates]:
@@ -59,20 +60,27 @@ class Gates:
         """Nobody is drained."""
         return bool(self.doors) and gpu.name not in self.served
 
-    def leave(self, gpu: FleetHost) -> list[str]:
+    def leave(self, gpu: FleetHost) -> dict[str, list[str]]:
         """Itself, with nobody else."""
-        [kind] = [kind for kind in self.kinds if gpu.name in kind]
-        if self.served & kind - self.gone <= {gpu.name}:
-            return ["edge"]
-        self.gone.add(gpu.name)
-        return []
+        lonely = [
+            model
+            for model, hosts in self.kinds.items()
+            if gpu.name in hosts and self.served & hosts - self.gone <= {gpu.name}
+        ]
+        if not lonely:
+            self.gone.add(gpu.name)
+        return {"edge": lonely} if lonely else {}
+
+    def most_at_once(self) -> int:
+        """All but one."""
+        return len(self.served) - 1
 
     def change(self, change: Change) -> None:
         """Do it."""
         (self.served.add if change.served else self.served.discard)(change.gpu.name)
         if change.served:
             self.gone.discard(change.gpu.name)
-        self.bereft += [kind for kind in self.kinds if not kind & self.served]
+        self.bereft += [model for model, hosts in self.kinds.items() if not hosts & self.served]
         self.most_out = max(self.most_out, self.everybody - len(self.served))
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
@@ -102,8 +110,20 @@ class Run:
     said: dict[str, list[str]] = field(default_factory=dict)
 
 
-def fleet(**gateway: Any) -> Fleet:
-    gpus = {name: ("gpu", {**GPU[1], "private_address": f"10.0.1.{name[3:]}"}) for name in NAMES}
+def fleet(kinds: dict[str, frozenset[str]] | None = None, **gateway: Any) -> Fleet:
+    gpus = {
+        name: (
+            "gpu",
+            {
+                **GPU[1],
+                "private_address": f"10.0.1.{name[3:]}",
+                "ollama_models": [
+                    model for model, hosts in (kinds or ALIKE).items() if name in hosts
+                ],
+            },
+        )
+        for name in NAMES
+    }
     return fleet_of({**gpus, "edge": ("gateway", {**EDGE[1], **gateway})})
 
 
@@ -195,7 +215,7 @@ def test_the_last_one_is_restarted_at_once() -> None:
     gates = Gates({"gpu1"})
     done = run(gates, fleet(), hosts=("gpu1",))
     assert (gates.most_out, done.failed) == (0, {})
-    assert "edge would have no other host" in done.said["gpu1"][0]
+    assert "edge would have no other host to send requests for a:1, b:1" in done.said["gpu1"][0]
 
 
 def test_the_last_one_is_left_when_somebody_is_to_come() -> None:
@@ -209,19 +229,26 @@ def test_the_last_one_is_left_when_somebody_is_to_come() -> None:
 
 def test_the_last_of_its_kind_waits_for_the_other() -> None:
     """Each kind always has somebody, however many may be out at once."""
-    kinds = (frozenset({"gpu1", "gpu3"}), frozenset({"gpu2", "gpu4"}))
-    gates = Gates(set(NAMES), kinds=kinds)
-    done = run(gates, fleet(gateway_roll_width=3))
+    gates = Gates(set(NAMES), kinds=PAIRS)
+    done = run(gates, fleet(PAIRS, gateway_roll_width=3))
     assert set(done.restarted) == set(NAMES)
     assert (gates.bereft, gates.served, done.failed) == ([], set(NAMES), {})
     assert any("waits for gpu1" in line for line in done.said["gpu3"])
     assert not any("at once" in line for lines in done.said.values() for line in lines)
 
 
+def test_one_that_others_cannot_stand_in_for_waits_for_nobody() -> None:
+    """It has a model of its own: whoever is out or is to come would not answer for it."""
+    kinds = {"a:1": frozenset({"gpu1", "gpu2", "gpu4"}), "b:1": frozenset({"gpu3"})}
+    gates = Gates({"gpu1", "gpu3"}, kinds=kinds)
+    done = run(gates, fleet(kinds), hosts=("gpu3",), settled=())
+    assert "gpu3" in done.restarted
+    assert "no other host to send requests for b:1 to" in done.said["gpu3"][0]
+
+
 def test_when_the_other_fails_the_last_of_its_kind_is_left() -> None:
-    kinds = (frozenset({"gpu1", "gpu3"}), frozenset({"gpu2", "gpu4"}))
-    gates = Gates(set(NAMES), kinds=kinds)
-    done = run(gates, fleet(gateway_roll_width=3), broken="gpu1")
+    gates = Gates(set(NAMES), kinds=PAIRS)
+    done = run(gates, fleet(PAIRS, gateway_roll_width=3), broken="gpu1")
     assert "gpu3" not in done.restarted
     assert "gpu1 failed before its turn came" in done.failed["gpu3"]
     assert "gpu3" in gates.served

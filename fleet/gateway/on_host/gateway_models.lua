@@ -1,0 +1,252 @@
+-- Who has which model, and what the names that clients say stand for.
+local health = require "gateway_health"
+local names = require "gateway_names"
+
+local STEPS = 8 -- fallbacks of fallbacks that are followed
+
+local M = {}
+local servers, declared_aliases, aliases, fallbacks = {}, {}, {}, {}
+-- Canonical names to { {server=, model= the real name there, or nil where it lacks it}, ... }, and
+-- names without tag to the canonical ones.
+local models, tags = {}, {}
+
+local function base(canonical)
+  return canonical:match("^(.*):[^:/]*$")
+end
+
+local function plain_names(declared)
+  local plain = {}
+  for from, to in pairs(declared or {}) do
+    plain[names.plain(from)] = names.plain(to)
+  end
+  return plain
+end
+
+-- Notes that `server` has, or with `model` nil lacks, what is called `canonical`: false where its
+-- name is none that a client could say.
+local function add(server, canonical, model)
+  if not canonical then
+    return
+  end
+  local on = models[canonical]
+  if not on then
+    on = {}
+    models[canonical] = on
+    local of = base(canonical)
+    tags[of] = tags[of] or {}
+    table.insert(tags[of], canonical)
+  end
+  -- One name may stand in a list twice, spelt differently; what a server has it does not lack.
+  if not (on[#on] and on[#on].server == server) then
+    on[#on + 1] = { server = server, model = model }
+  end
+end
+
+-- Who has what, as of now: what a look saw, and what is declared until the first one.
+local function index()
+  models, tags = {}, {}
+  local plain = setmetatable({}, { __index = function(known, name)
+    known[name] = names.plain(name) or false
+    return known[name]
+  end })
+  for _, server in ipairs(servers) do
+    for _, name in ipairs(server.names or server.models) do
+      add(server, plain[name], name)
+    end
+    for _, name in ipairs(server.names and server.models or {}) do
+      add(server, plain[name], nil)
+    end
+  end
+end
+
+-- Takes over what workers have found out since.
+function M.refresh()
+  if health.read() then
+    index()
+  end
+end
+
+-- `D`: gateway_declared, with the fields that gateway_health gives its servers.
+function M.init(D)
+  servers, declared_aliases = D.servers, D.aliases or {}
+  aliases, fallbacks = plain_names(D.aliases), plain_names(D.fallbacks)
+  index()
+end
+
+-- The model of a name, or the only one of that name with another tag than the one that is left out.
+local function tagged(canonical)
+  if models[canonical] then
+    return canonical
+  end
+  local others = tags[canonical:match("^(.*):latest$") or 0] or {}
+  return #others == 1 and others[1] or nil
+end
+
+-- Whether a key that may use `allowed` (nil: all) may use a model: by its name, its name without tag,
+-- or an alias.
+function M.permits(allowed, canonical)
+  if not allowed or allowed[canonical] then
+    return true
+  end
+  local bare = base(canonical) .. ":latest"
+  if allowed[bare] and tagged(bare) == canonical then
+    return true
+  end
+  for alias, target in pairs(aliases) do
+    if allowed[alias] and tagged(target) == canonical then
+      return true
+    end
+  end
+  return false
+end
+
+-- The model that a name stands for: it, or the only one of that name with another tag.
+local function known(canonical, allowed)
+  if models[canonical] and M.permits(allowed, canonical) then
+    return canonical
+  end
+  local of, only = canonical:match("^(.*):latest$"), nil
+  for _, other in ipairs(of and tags[of] or {}) do
+    if M.permits(allowed, other) then
+      if only then
+        return nil
+      end
+      only = other
+    end
+  end
+  return only
+end
+
+-- Who of those with a model gets requests now, and whether anybody has it at all. Who is only doubted
+-- is asked where there is nobody else.
+local function candidates(canonical, surface)
+  local well, doubted, exists = {}, {}, false
+  for _, one in ipairs(models[canonical] or {}) do
+    local server = one.server
+    if server.surfaces[surface] then
+      exists = true
+      if one.model and server.open and server.well then
+        local list = server.doubted and doubted or well
+        list[#list + 1] = one
+      end
+    end
+  end
+  return well[1] and well or doubted, exists
+end
+
+local function served(canonical, surface, allowed)
+  local exists = false
+  for _ = 1, STEPS do
+    local on, here = candidates(canonical, surface)
+    exists = exists or here
+    if on[1] then
+      return { model = canonical, on = on }
+    end
+    canonical = fallbacks[canonical]
+    canonical = canonical and known(canonical, allowed)
+    if not canonical then
+      break
+    end
+  end
+  return nil, exists and "down" or "unknown"
+end
+
+-- What a name that a client says stands for, and whether it is an alias; nil where it stands for nothing.
+local function resolved(name, allowed)
+  local plain = names.plain(name)
+  if not plain then
+    return nil
+  end
+  local target = aliases[plain]
+  return known(target or plain, allowed), target ~= nil
+end
+
+-- The servers of a surface that are asked now.
+function M.open_servers(surface)
+  M.refresh()
+  local found = {}
+  for _, server in ipairs(servers) do
+    if server.open and server.well and server.surfaces[surface] then
+      found[#found + 1] = server
+    end
+  end
+  return found
+end
+
+local function any(surface)
+  local on = {}
+  for place, server in ipairs(M.open_servers(surface)) do
+    on[place] = { server = server }
+  end
+  if not on[1] then
+    return nil, "down"
+  end
+  return { on = on }
+end
+
+-- Who can serve the model that a client calls `name` over `surface`, to a key that may use `allowed`,
+-- a set of canonical names, or nil: all. { model = canonical, on = { {server=, model=}, ... }, written
+-- = `name` if that is this very model's }, or nil and "unknown" or "down". Without `name`: any server.
+function M.find(name, surface, allowed)
+  M.refresh()
+  if not name then
+    return any(surface)
+  end
+  local canonical = resolved(name, allowed)
+  if not canonical then
+    return nil, "unknown"
+  end
+  local found, why = served(canonical, surface, allowed)
+  if found and names.plain(name) == found.model then
+    found.written = name
+  end
+  return found, why
+end
+
+-- How servers write the name of a model.
+local function written(canonical, surface)
+  for _, one in ipairs(models[canonical] or {}) do
+    if one.model and one.server.surfaces[surface] then
+      return one.model
+    end
+  end
+  return canonical
+end
+
+-- How servers write the model that a client calls `name`, and whether that is an alias; or as `find`.
+function M.what(name, surface, allowed)
+  M.refresh()
+  local canonical, is_alias = resolved(name, allowed)
+  if not canonical then
+    return nil, "unknown"
+  end
+  local found, why = served(canonical, surface, allowed)
+  if not found then
+    return nil, why
+  end
+  return written(canonical, surface), is_alias
+end
+
+-- All that a key can ask for: { {name=, model = how servers write what it is, is_alias=}, ... }
+function M.all(surface, allowed)
+  M.refresh()
+  local found = {}
+  local function offer(name, model, is_alias)
+    found[#found + 1] = { name = name, model = model, is_alias = is_alias }
+  end
+  for canonical in pairs(models) do
+    if not aliases[canonical] and M.permits(allowed, canonical) and served(canonical, surface, allowed) then
+      local model = written(canonical, surface)
+      offer(model, model, false)
+    end
+  end
+  for alias in pairs(declared_aliases) do
+    local model = M.what(alias, surface, allowed)
+    if model then
+      offer(alias, model, true)
+    end
+  end
+  return found
+end
+
+return M
