@@ -155,10 +155,7 @@ local function rewrite(edits)
   if #edits == 0 then
     return
   end
-  table.sort(edits, function(one, other)
-    return one[1] < other[1]
-  end)
-  local changed, number = edit.apply(parts(), edits), 0
+  local changed = edit.apply(parts(), edits, pause)
   if not ngx.req.get_body_file() then
     local texts_ = {}
     for text in changed do
@@ -169,10 +166,6 @@ local function rewrite(edits)
   ngx.req.init_body(CHUNK)
   for text in changed do
     ngx.req.append_body(text)
-    number = number + 1
-    if number % 4 == 0 then
-      pause()
-    end
   end
   ngx.req.finish_body()
 end

@@ -23,9 +23,10 @@ from tests.fleets import fleet_of
 
 Answer = tuple[int, dict[str, str], bytes]
 
-# Its keys: an inference key, one with overrides, and admins'.
+# Its keys: one whose overrides are ignored, one for each other way, and admins'.
 KEYS = [
     "plain",
+    {"name": "strict", "overrides": "refuse"},
     {"name": "tuner", "overrides": "allow"},
     {"name": "ops", "role": "admin"},
     # A word of nginx's maps.
