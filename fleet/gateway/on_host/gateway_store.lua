@@ -33,20 +33,30 @@ function M.add(key, model, host, counts)
   end
 end
 
-local function until_next_month(now)
+local function end_of_month(now)
   local at = date("!*t", now)
   local is_leap = at.year % 4 == 0 and (at.year % 100 ~= 0 or at.year % 400 == 0)
   local days = MONTHS[at.month] + (at.month == 2 and is_leap and 1 or 0)
-  return (days - at.day + 1) * DAY - now % DAY
+  return now + (days - at.day + 1) * DAY - now % DAY
+end
+
+local month, month_ends
+
+local function until_next_month(now, this)
+  if this ~= month then
+    month, month_ends = this, end_of_month(now)
+  end
+  return month_ends - now
 end
 
 -- Prompt and completion tokens of a key in this hour ("h"), day ("d") or month ("mo") of UTC, and the
 -- seconds until it ends.
 function M.spent(key, window)
   local now = ngx.time()
-  local tokens = rows.spent(key, rows.periods(now)[window])
+  local period = rows.periods(now)[window]
+  local tokens = rows.spent(key, period)
   if window == "mo" then
-    return tokens, until_next_month(now)
+    return tokens, until_next_month(now, period)
   end
   local length = window == "h" and 3600 or DAY
   return tokens, length - now % length

@@ -19,7 +19,7 @@ local MEMORY = 4000000 -- bytes of prompts, after which what was learned before 
 local PACKED = 1.5 -- tokens a part, from which a server is taken to send several at once
 
 local M = {}
-local learned = {}
+local learned, kept_at = {}, {}
 
 -- Edits of the body that have the server tell what a stream took; none where the client has asked.
 function M.edits(call, judged)
@@ -144,7 +144,12 @@ local function learn(use, model, told, elapsed)
       one.streamed, one.deltas = one.streamed + told.completion, one.deltas + seen.deltas
     end
   end
-  store.learn(model, one)
+  -- It is for workers that start later: one second's news can wait.
+  local now = ngx.time()
+  if kept_at[model] ~= now then
+    kept_at[model] = now
+    store.learn(model, one)
+  end
 end
 
 -- What an answer took that nobody told: of one that was cut off, what was made of it until then.
@@ -211,11 +216,18 @@ function M.finish(caller, model, host)
   })
   var.answered_by = host
   var.prompt_tokens, var.completion_tokens = counts.prompt, counts.completion
-  var.cached_tokens = counts.cached or "null"
   var.tokens_estimated = told and "false" or "true"
-  var.first_token = use.first and format("%.3f", use.first - use.began) or "null"
+  -- null unless they are set.
+  if counts.cached then
+    var.cached_tokens = counts.cached
+  end
+  if use.first then
+    var.first_token = format("%.3f", use.first - use.began)
+  end
   local rate = told and rate_of(use, told, elapsed)
-  var.token_rate = rate and format("%.2f", rate) or "null"
+  if rate then
+    var.token_rate = format("%.2f", rate)
+  end
 end
 
 return M
