@@ -223,20 +223,30 @@ def test_management_needs_the_role(gateway_host: Target, method: str, path: str)
 
 
 def test_no_client_unloads_models(gateway_host: Target) -> None:
-    """A key without `overrides` cannot have models unloaded, or loaded in another way."""
-    keys = [key.name for key in _usable(gateway_host) if key.way != "allow"]
+    """No key but one with `overrides: allow` can have models unloaded, or loaded in another way."""
+    keys = {key.way: key.name for key in _usable(gateway_host) if key.way != "allow"}
     if not keys:
         pytest.skip("every usable key may override, by declaration")
-    value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
+    values = gateway_keys(gateway_host.fleet, gateway_host.declared)
     # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
-    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}, {"shift": False}):
-        answer = _call(
-            gateway_host, "POST", "/api/generate",
-            headers={"x-api-key": value}, json={"model": "llm-fleet-no-such-model", **extra},
-        )  # fmt: skip
-        assert answer.status_code == 400, extra
-        # Ollama's own refusals have no such code.
-        assert "is not for this key" in answer.json()["error"], extra
+    told: dict[str, dict[str, object]] = {
+        "keep_alive": {"keep_alive": 0},
+        "options.num_ctx": {"options": {"num_ctx": 512}},
+        "shift": {"shift": False},
+    }
+    for field, extra in told.items():
+        for way, name in keys.items():
+            answer = _call(
+                gateway_host, "POST", "/api/generate",
+                headers={"x-api-key": values[name].get_secret_value()},
+                json={"model": "llm-fleet-no-such-model", **extra},
+            )  # fmt: skip
+            if way == "refuse":
+                assert answer.status_code == 400, extra
+                # Ollama's own refusals have no such code.
+                assert "is not for this key" in answer.json()["error"], extra
+            else:
+                assert answer.headers.get("X-Ignored-Fields") == field, extra
 
 
 def test_tls(gateway_host: Target, measured: Say, warns: Say) -> None:
