@@ -56,6 +56,9 @@ class Running:
         # What each server has, and how often somebody looked.
         self.models = list(MODELS)
         self.looks = 0
+        # A request has come; it is answered while `hold` is set.
+        self.held, self.hold = threading.Event(), threading.Event()
+        self.hold.set()
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
@@ -229,6 +232,8 @@ def _backend(gateway: Running) -> _Server:
                 gateway.looks += 1
                 return
             gateway.seen.append((self.path, body))
+            gateway.held.set()
+            gateway.hold.wait(30)
             if gateway.answer is None:
                 self.close_connection = True
                 return
