@@ -225,7 +225,8 @@ local function save_all(write, pause)
   rows.days(function(day, place)
     local failed = save(day, write, pause)
     why = why or failed
-    if not failed then
+    -- While it was written, more may have been counted.
+    if not failed and not rows.unsaved(day) then
       put_away(day, place)
     end
   end)
