@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pyinfra.facts.files import Directory
 from pyinfra.facts.server import Arch
 
 import fleet.declare.load
+from fleet.gateway.paths import GATEWAY_PROGRAMS
 from fleet.gateway.preflight import WITHOUT_LUA
 from fleet.kit import secrets
 from fleet.kit.errors import FleetError, SettingsError
@@ -20,7 +23,7 @@ from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
 from fleet.kit.paths import STAGE
 from fleet.kit.secrets import SecretStore
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import Clock, HostAddresses, HostClock
 from fleet.platform.preflight import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state
@@ -202,12 +205,7 @@ class TestOrder:
             "ollama-models.service",
             "ollama-models-again.timer",
             "gateway_fields.lua",
-            "gateway_reader.lua",
-            "gateway_judge.lua",
-            "gateway_edit.lua",
-            "gateway_names.lua",
-            "gateway_errors.lua",
-            "gateway_requests.lua",
+            *(Path(path).name for path in GATEWAY_PROGRAMS),
             "drained",
             "served",
             "idle",
@@ -286,10 +284,11 @@ class TestSecrets:
             assert value not in shown
             assert value.removeprefix("sk-") not in shown
 
-    def test_value_travels_on_stdin_into_one_private_file(self, secrets_store: Path) -> None:
+    def test_digest_travels_on_stdin_into_one_private_file(self, secrets_store: Path) -> None:
         """It is there after all, and nowhere else: the test above is not about nothing."""
         planned = from_bare("both on one")
-        [value] = secrets_of(secrets_store / "default", "gateway_key_team-a")
+        [key] = secrets_of(secrets_store / "default", "gateway_key_team-a")
+        value = hashlib.sha256(key.encode()).hexdigest()
         carriers = [
             str(command)
             for command in planned.commands("box")
@@ -318,6 +317,13 @@ class TestSecrets:
         plan({"box": BOX}, {"box": bare()}, diff=True)
         assert "OLLAMA_KEEP_ALIVE=5m" in caplog.text
         assert "declared.lua (secret, content not shown)" in caplog.text
+
+
+@pytest.mark.parametrize("off", [-86400.0, 301.0])
+def test_a_clock_that_is_wrong_is_refused(off: float) -> None:
+    answers = bare() | {HostClock: lambda: Clock(time.time() + off, True)}
+    with pytest.raises(FleetError, match=r"its clock is [-+]\d+ s from this machine's"):
+        plan({"gpu1": GPU}, {"gpu1": answers})
 
 
 def test_address_that_the_host_does_not_have_is_refused() -> None:
