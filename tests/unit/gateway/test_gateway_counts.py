@@ -40,7 +40,8 @@ http {{
             content_by_lua_block {{
                 local name = ngx.var.arg_name
                 if ngx.var.uri == "/get" then
-                    return ngx.print(name == "rows" and ngx.shared.counts:get(name) or counts.get(name))
+                    local rows = name == "rows" and ngx.shared.counts:get(name)
+                    return ngx.print(rows or counts.get(name))
                 end
                 counts.add(name, 1)
                 ngx.print(ngx.worker.pid())
