@@ -66,12 +66,8 @@ local function reads_event(use)
   end
 end
 
--- In the header filter.
-function M.head()
-  local use = ngx.ctx.usage
-  if not use then
-    return
-  end
+-- In the header filter. `use` is what `begin` has put into ngx.ctx.usage.
+function M.head(use)
   local status = ngx.status
   use.is_answered = status >= 200 and status < 300
   if not use.is_answered then
@@ -99,9 +95,8 @@ local function keep(use, text)
 end
 
 -- In the body filter.
-function M.body()
-  local use = ngx.ctx.usage
-  if not use or not use.is_answered then
+function M.body(use)
+  if not use.is_answered then
     return
   end
   local text, is_last = ngx.arg[1], ngx.arg[2]
@@ -189,12 +184,11 @@ local function is_made(use)
 end
 
 -- In the log phase. `caller` is the name of the key, `host` who was asked last.
-function M.finish(caller, model, host)
-  local use, var = ngx.ctx.usage, ngx.var
-  if not use or not is_made(use) then
+function M.finish(use, caller, model, host)
+  if not is_made(use) then
     return
   end
-  local elapsed, seen = ngx.now() - use.began, use.seen
+  local var, elapsed, seen = ngx.var, ngx.now() - use.began, use.seen
   if use.size > 0 then
     answers.read_whole(use.dialect, seen, concat(use.parts), use.is_cut or not use.is_whole)
   end
