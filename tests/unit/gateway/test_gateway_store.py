@@ -92,6 +92,7 @@ def test_an_end_loses_nothing(folder: Path, how: signal.Signals) -> None:
         assert total(nginx) == 30
         assert spent(nginx, "d") == spent(nginx, "mo") == spent(nginx, "h") == 360
         add(nginx)
+        time.sleep(1.5)  # until each worker knows what the others have counted
         assert spent(nginx, "mo") == 372
         assert nginx.errors() == ""
 
@@ -128,7 +129,7 @@ def test_a_reload_loses_nothing_while_many_count(folder: Path) -> None:
         done.set()
         for thread in threads:
             thread.join()
-        time.sleep(1.5)  # until each worker knows what the others have counted
+        time.sleep(1.5)
         assert spent(nginx, "mo") == 12 * sum(counted)
         nginx.stop()
         assert total(nginx) == sum(counted) > 100
