@@ -43,6 +43,7 @@ function M.init(path, idle)
     [413] = "the request is larger than " .. declared.max_body .. " MiB",
     [504] = "the host did not answer within " .. read_timeout .. " seconds",
   }
+  counts.init()
   callers.init(declared)
   route.init(declared, lines(idle))
 end

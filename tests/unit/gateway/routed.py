@@ -80,6 +80,7 @@ local route, lists, servers
 function M.init(directory)
   local declared = dofile(directory .. "/declared.lua")
   route, lists, servers = require "gateway_route", require "gateway_lists", declared.D.servers
+  require("gateway_counts").init()
   route.init(declared.D, declared.idle)
 end
 
