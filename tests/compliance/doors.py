@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import warnings
+
 import requests
 
 from fleet.declare.fleet import Fleet, FleetHost
@@ -33,3 +37,15 @@ def why_no_door(fleet: Fleet, gateway: FleetHost, inventory: str) -> str:
     except requests.RequestException as error:
         return cause_of_no_door(error, Asked(str(url), inventory, proxy_of(str(url))))
     return ""
+
+
+def handshake_with_tls_1_1(address: tuple[str, int]) -> None:
+    """Open a connection by a TLS that nobody should speak any more."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with socket.create_connection(address, 10) as plain, context.wrap_socket(plain):
+        pass

@@ -85,10 +85,9 @@ local function read_stream(reader)
 end
 
 local function read_include_usage(reader)
-  peek(reader)
-  local from = here(reader)
+  local is_true, from = peek(reader) == TRUE, here(reader)
   skip(reader)
-  reader.places.include_usage = { from, here(reader) - 1 }
+  reader.places.include_usage = { from, here(reader) - 1, is_true = is_true }
 end
 
 local function read_role(reader)
@@ -324,13 +323,9 @@ end
 -- written, or nil; `stream` true, false, or nil; `edits` what gateway_edit has to drop, ascending, and
 -- `ignored` the names of those fields; `places`, in bytes from 1 on: `model` {from, to} with its quotes,
 -- `open` the outer brace, `is_empty` whether that object has no field that stays, `stream_options` {open,
--- is_empty} or nil, `include_usage` {from, to} of its value or nil; `talk` a text that tells this
+-- is_empty} or nil, `include_usage` {from, to, is_true =} of its value or nil; `talk` a text that tells this
 -- conversation from others at all its turns, or nil.
 function M.judge(next, shape, way, pause)
-  if type(way) == "boolean" then
-    local judged = M.judge(next, shape, way and "allow" or "refuse", pause)
-    return judged.model, judged.verdict
-  end
   local reader = reading.new(next, pause)
   reader.way, reader.room, reader.said = way, MAX_TALK, {}
   reader.edits, reader.ignored, reader.told, reader.places = {}, {}, {}, {}

@@ -43,6 +43,7 @@ function M.init(path, idle)
     [413] = "the request is larger than " .. declared.max_body .. " MiB",
     [504] = "the host did not answer within " .. read_timeout .. " seconds",
   }
+  counts.init()
   callers.init(declared)
   route.init(declared, lines(idle))
 end
@@ -155,10 +156,7 @@ local function rewrite(edits)
   if #edits == 0 then
     return
   end
-  table.sort(edits, function(one, other)
-    return one[1] < other[1]
-  end)
-  local changed, number = edit.apply(parts(), edits), 0
+  local changed = edit.apply(parts(), edits, pause)
   if not ngx.req.get_body_file() then
     local texts_ = {}
     for text in changed do
@@ -169,10 +167,6 @@ local function rewrite(edits)
   ngx.req.init_body(CHUNK)
   for text in changed do
     ngx.req.append_body(text)
-    number = number + 1
-    if number % 4 == 0 then
-      pause()
-    end
   end
   ngx.req.finish_body()
 end

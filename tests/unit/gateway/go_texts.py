@@ -27,6 +27,8 @@ def harmless(name: str) -> bool:
 def text_of(dice: random.Random) -> bytes:
     """A request, in one of the ways to write one; here and there broken."""
     parts = [_field(dice, dice.choice(FIELDS)) for _ in range(dice.randint(1, 4))]
+    if dice.random() < 0.7:
+        parts.insert(dice.randint(0, len(parts)), '"model":"m:1"')
     text = "{" + ",".join(parts) + "}"
     if dice.random() < 0.1:
         text += dice.choice([' {"shift":true}', "x", ",", " ", "\n", "}"])

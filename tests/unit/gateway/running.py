@@ -23,9 +23,10 @@ from tests.fleets import fleet_of
 
 Answer = tuple[int, dict[str, str], bytes]
 
-# Its keys: an inference key, one with overrides, and admins'.
+# Its keys: one whose overrides are ignored, one for each other way, and admins'.
 KEYS = [
     "plain",
+    {"name": "strict", "overrides": "refuse"},
     {"name": "tuner", "overrides": "allow"},
     {"name": "ops", "role": "admin"},
     # A word of nginx's maps.
@@ -55,6 +56,9 @@ class Running:
         # What each server has, and how often somebody looked.
         self.models = list(MODELS)
         self.looks = 0
+        # A request has come; it is answered while `hold` is set.
+        self.held, self.hold = threading.Event(), threading.Event()
+        self.hold.set()
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
@@ -228,6 +232,8 @@ def _backend(gateway: Running) -> _Server:
                 gateway.looks += 1
                 return
             gateway.seen.append((self.path, body))
+            gateway.held.set()
+            gateway.hold.wait(30)
             if gateway.answer is None:
                 self.close_connection = True
                 return

@@ -235,8 +235,11 @@ class TestPlaces:
             assert (places["open"], places["is_empty"]) == (2, False)
             assert text[places["stream_options"]["open"] - 1] == "{"
             assert not places["stream_options"]["is_empty"]
-            from_, to = places["include_usage"]
-            assert text[from_ - 1 : to] == "false"
+            asked = places["include_usage"]
+            assert text[asked["1"] - 1 : asked["2"]] == "false"
+            assert asked["is_true"] is False
+        true = judge.judge('{"stream_options":{"include_usage":true}}', self.CALL)
+        assert true.places["include_usage"]["is_true"] is True
 
     def test_empty_is_what_is_empty_after_the_edits(self, judge: Judging) -> None:
         judged = judge.judge('{"shift":1,"stream_options":{"new":1}}', self.CALL)

@@ -117,8 +117,12 @@ class TestWhatPasses:
             answer = gateway.post("/api/generate", body)
             assert answer[0] == 200, (shift, answer)
             assert gateway.seen[-1] == ("/api/generate", body)
-        answer = gateway.post("/api/generate", text[:-1] + b', "shift": false}')
+        dropped = text[:-1] + b', "shift": false}'
+        answer = gateway.post("/api/generate", dropped, "strict")
         assert (answer[0], "'shift'" in error(answer)) == (400, True)
+        answer = gateway.post("/api/generate", dropped)
+        assert (answer[0], answer[1]["x-ignored-fields"]) == (200, "shift")
+        assert gateway.seen[-1] == ("/api/generate", text[:-1] + b"}")
 
     def test_the_names_of_models_are_in_the_log(self, gateway: Running) -> None:
         bodies = {
@@ -143,6 +147,57 @@ class TestWhatPasses:
             assert gateway.post("/hosts/gpu1/api/create", body, "ops")[0] == 400, body
 
 
+class TestWhatIsDropped:
+    """With a key whose overrides are ignored, as they are by default."""
+
+    @pytest.mark.parametrize(
+        ("path", "body", "left", "named"),
+        [
+            # What LlamaIndex, LangChain, Cline, Continue and Dify send.
+            ("/api/chat", {**CHAT, "options": {"temperature": 0, "num_ctx": 32768}},
+             {**CHAT, "options": {"temperature": 0}}, "options.num_ctx"),
+            ("/api/chat", {"keep_alive": 1800, **CHAT, "options": {"num_ctx": 8192}},
+             {**CHAT, "options": {}}, "keep_alive, options.num_ctx"),
+            ("/api/generate", {**PLAIN, "keep_alive": 0, "SHIFT": True, "template": "x"},
+             PLAIN, "keep_alive, SHIFT, template"),
+            ("/v1/chat/completions", {**CHAT, "provider_specific": {"a": [1]}, "ttl": 0}, CHAT,
+             "provider_specific, ttl"),
+            ("/v1/embeddings", {"input_type": "query", "model": "m", "input": "x"},
+             {"model": "m", "input": "x"}, "input_type"),
+        ],
+    )  # fmt: skip
+    def test_reaches_no_server_and_is_named(
+        self, gateway: Running, path: str, body: Any, left: Any, named: str
+    ) -> None:
+        status, headers, _ = gateway.post(path, body)
+        assert (status, headers["x-ignored-fields"]) == (200, named)
+        sent, text = gateway.seen[-1]
+        assert (sent, json.loads(text)) == (path, left)
+
+    def test_there_is_no_header_where_nothing_was(self, gateway: Running) -> None:
+        assert "x-ignored-fields" not in gateway.post("/api/chat", CHAT)[1]
+        for key in ("strict", "tuner", "ops"):
+            assert "x-ignored-fields" not in gateway.post("/api/chat", CHAT, key)[1]
+
+    def test_a_name_makes_no_header_of_its_own(self, gateway: Running) -> None:
+        body = {**CHAT, "a\r\nx-evil: 1\r\n, b": 1, "x" * 500: 1}
+        _, headers, _ = gateway.post("/api/chat", body)
+        assert "x-evil" not in headers
+        assert headers["x-ignored-fields"] == "a?r?nx-evil? 1?r?n? b, (a long name)"
+
+    def test_from_a_large_body(self, gateway: Running) -> None:
+        """One that waits in a file, and one whose edits lie in its middle."""
+        long = {"role": "user", "content": "y" * 3_000_000}
+        body = {"keep_alive": 0, "messages": [long, {**long, "new": 1}, long], "model": "m",
+                "options": {"num_ctx": 1}}  # fmt: skip
+        status, headers, _ = gateway.post("/api/chat", body)
+        assert (status, headers["x-ignored-fields"]) == (
+            200, "keep_alive, messages[].new, options.num_ctx",
+        )  # fmt: skip
+        sent = json.loads(gateway.seen[-1][1])
+        assert sent == {"messages": [long, long, long], "model": "m", "options": {}}
+
+
 class TestWhatDoesNot:
     @pytest.mark.parametrize(
         "field",
@@ -164,7 +219,7 @@ class TestWhatDoesNot:
         """A 400 that names it, wherever it stands, and nothing reaches a server."""
         for body in (f'{{"model":"m",{field}}}', f'{{{field},"model":"m"}}'):
             before = len(gateway.seen)
-            answer = gateway.post(path, body)
+            answer = gateway.post(path, body, "strict")
             assert answer[0] == 400, body
             assert re.match(r"'.+' ", error(answer)), answer
             assert len(gateway.seen) == before
@@ -190,7 +245,7 @@ class TestWhatDoesNot:
     def test_named_in_the_dialect_of_the_path(
         self, gateway: Running, path: str, body: Any, named: str
     ) -> None:
-        answer = gateway.post(path, body)
+        answer = gateway.post(path, body, "strict")
         said = error(answer)
         assert answer[0] == 400
         message = said if path.startswith("/api/") else said["message"]

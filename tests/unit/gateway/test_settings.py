@@ -87,7 +87,37 @@ def test_a_day_is_valid_to_its_end() -> None:
     assert key.has_ended(datetime(2027, 2, 1, tzinfo=UTC))
 
 
+def test_keys_are_used_by_what_they_have_least_of() -> None:
+    """What an operator asks with spends nobody's tokens, where there is another key."""
+    kinds: dict[str, dict[str, object]] = {
+        "few": {"models": ["a"]}, "quota": {"tokens": "1M/d"}, "slow": {"rate": "1/s"},
+        "narrow": {"concurrent": 1}, "free": {}, "far": {"allow_from": ["10.0.0.0/8"]},
+    }  # fmt: skip
+    keys = [{"name": name, **own} for name, own in kinds.items()]
+    usable = Gateway(keys=keys).usable_keys(datetime.now(UTC))  # type: ignore[arg-type]
+    assert [key.name for key in usable] == ["free", "narrow", "slow", "quota", "few"]
+
+
 def test_what_opens_something_is_marked() -> None:
     """Whoever adds a setting that can open something adds it here, and so writes its warning."""
     assert exposing(Gateway) == {"listen", "tls", "http_port", "cors_origins", "metrics"}
     assert exposing(GatewayKey) == {"role", "overrides"}
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "window"),
+    [("2M/d", 2_000_000, "d"), ("500k/h", 500_000, "h"), ("1.5G/mo", 1_500_000_000, "mo"),
+     ("7/d", 7, "d")],
+)  # fmt: skip
+def test_amounts_of_tokens(text: str, amount: int, window: str) -> None:
+    tokens = GatewayKey(name="a", tokens=text).tokens
+    assert tokens is not None
+    assert (tokens.amount, tokens.window, str(tokens)) == (amount, window, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["2M", "2m/d", "0/d", "0.0001k/d", "2M/day", "-1/d", "2 M/d", "1/s", ""]
+)
+def test_no_amount_of_tokens(text: str) -> None:
+    with pytest.raises(ValueError, match="not an amount of tokens"):
+        GatewayKey(name="a", tokens=text)
