@@ -7,6 +7,7 @@ local byte, concat, find, match, sub = string.byte, table.concat, string.find, s
 local HELD = 65536 -- bytes of a line that wait for its end; a longer one is passed on as it is
 local KEPT = 1048576 -- bytes of a line that are kept to be read; of a longer one only its end is
 local TAIL = 16384
+local FEED, RETURN = 10, 13
 
 local M = {}
 
@@ -40,10 +41,10 @@ end
 -- Where the end of a line begins.
 local function end_of(line)
   local size = #line
-  if byte(line, size) ~= 10 then
+  if byte(line, size) ~= FEED then
     return size + 1
   end
-  return byte(line, size - 1) == 13 and size - 1 or size
+  return byte(line, size - 1) == RETURN and size - 1 or size
 end
 
 -- What becomes of a line of server-sent events: nil as it is, or another text.
