@@ -10,7 +10,7 @@ from lab.bench_gateway.goals import Row, at_least, ratios, told
 from lab.bench_gateway.place import HERE
 
 BARE, KEPT, FEW, MANY = 19001, 19002, 19003, 19004
-_AT_ONCE, _SECONDS = 16, 1
+_AT_ONCE = 16
 _SERVER = f"127.0.0.1:{backend.PORT}"
 
 
@@ -21,13 +21,18 @@ class Asked:
     url: str
     script: str
     folder: str = ""  # of the proxy, where its processor time is to be known
+    seconds: int = 1
     rates: list[float] = field(default_factory=list)
     cost: list[float] = field(default_factory=list)  # us of the workers a request
+
+    def warm(self) -> None:
+        """Ask for nothing but to have it begun."""
+        load.run(HERE, self.url, self.script, _AT_ONCE, 3 * self.seconds)
 
     def round(self) -> None:
         """Ask as fast as it is answered."""
         before = workers.seconds(self.folder) if self.folder else 0.0
-        many = load.run(HERE, self.url, self.script, _AT_ONCE, _SECONDS)
+        many = load.run(HERE, self.url, self.script, _AT_ONCE, self.seconds)
         after = workers.seconds(self.folder) if self.folder else 0.0
         self.cost.append((after - before) / many.requests * 1e6)
         self.rates.append(many.rate)
@@ -52,7 +57,8 @@ def running(*, beside_litellm: bool) -> Iterator[dict[str, Asked]]:
         ways = _ways()
         if beside_litellm:
             url = enter(litellm.running(f"http://{_SERVER}"))
-            ways["LiteLLM"] = Asked(url + backend.WHOLE, f"{litellm.FOLDER}/whole.lua")
+            script = f"{litellm.FOLDER}/whole.lua"
+            ways["LiteLLM"] = Asked(url + backend.WHOLE, script, seconds=5)
         yield ways
 
 
@@ -75,6 +81,8 @@ def _ways() -> dict[str, Asked]:
 def measure(ways: Mapping[str, Asked], rounds: int) -> list[Row]:
     """Alternate between them: each is the first and the last one as often as the others."""
     names = list(ways)
+    for way in ways.values():
+        way.warm()
     for number in range(rounds):
         for place in range(len(names)):
             ways[names[(number + place) % len(names)]].round()
