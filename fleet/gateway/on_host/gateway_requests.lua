@@ -197,6 +197,9 @@ function M.infer()
   end
   admit()
   local found = judged(call, ctx.caller.overrides)
+  if #found.ignored > 0 then
+    ctx.headers["X-Ignored-Fields"] = table.concat(found.ignored, ", ")
+  end
   if not found.model or found.model == "" then
     return refuse(400, "model is required", nil, "model")
   end
@@ -212,9 +215,6 @@ function M.infer()
     ngx.var.model = chosen.model
   end
   rewrite(edits)
-  if #found.ignored > 0 then
-    ctx.headers["X-Ignored-Fields"] = table.concat(found.ignored, ", ")
-  end
   usage.begin(call, found)
 end
 
