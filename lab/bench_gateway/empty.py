@@ -1,5 +1,6 @@
 """Before a server that does nothing: what a request costs the gateway."""
 
+import resource
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class Asked:
     seconds: int = 1
     rates: list[float] = field(default_factory=list)
     cost: list[float] = field(default_factory=list)  # us of the workers a request
+    whole: list[float] = field(default_factory=list)  # with those of the server, and wrk
 
     def warm(self) -> None:
         """Ask for nothing but to have it begun."""
@@ -31,11 +33,21 @@ class Asked:
 
     def round(self) -> None:
         """Ask as fast as it is answered."""
-        before = workers.seconds(self.folder) if self.folder else 0.0
+        before = self._spent()
         many = load.run(HERE, self.url, self.script, _AT_ONCE, self.seconds)
-        after = workers.seconds(self.folder) if self.folder else 0.0
-        self.cost.append((after - before) / many.requests * 1e6)
+        own, others = (
+            (then - now) / many.requests * 1e6
+            for now, then in zip(before, self._spent(), strict=True)
+        )
+        self.cost.append(own)
+        self.whole.append(own + others)
         self.rates.append(many.rate)
+
+    def _spent(self) -> tuple[float, float]:
+        """Processor time so far: of the proxy's workers, and of who asks and who answers."""
+        wrk = resource.getrusage(resource.RUSAGE_CHILDREN)
+        others = wrk.ru_utime + wrk.ru_stime + workers.seconds(proxies.folder_of(backend.PORT))
+        return workers.seconds(self.folder) if self.folder else 0.0, others
 
 
 @contextmanager
@@ -95,6 +107,7 @@ def _rows(ways: Mapping[str, Asked]) -> list[Row]:
     streamed = ratios(ways["gateway, streamed"].rates, ways["bare, streamed"].rates)
     rows = [
         at_least("throughput of a bare proxy_pass", 0.80, ratios(ours.rates, bare.rates)),
+        told("... by the processor time of all who take part", ratios(bare.whole, ours.whole)),
         told("... of one with kept connections", ratios(ours.rates, kept.rates)),
         told("... streamed, of a bare proxy_pass", streamed),
         told("throughput, 500 keys / 5 keys", ratios(many.rates, ours.rates)),

@@ -24,8 +24,8 @@ from fleet.kit.paths import LIB
 from fleet.kit.secrets import SecretStore
 
 MODEL = "gpt-oss:20b"
-# What nginx does by itself: one connection a request to the server behind it, and a line in a log. The
-# name of the upstream is the Host that it sends: Ollama on loopback answers no other one.
+# What nginx does by itself: one connection a request to the server behind it, and a line in a log.
+# The name of the upstream is the Host that it sends: Ollama on loopback answers no other one.
 _BARE = """user www-data;
 worker_processes auto;
 pid {folder}/nginx.pid;
