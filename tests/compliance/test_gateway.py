@@ -33,7 +33,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
-from fleet.gateway.offered import holders, meant, offered, plain_of
+from fleet.gateway.offered import holders, is_answered, may_use, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -316,14 +316,19 @@ def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     served = gateway_host.fact(ServedServers, fresh=True) or ()
     idle = without_requests(fleet, gateway_host.fact(DrainedHosts, fresh=True), served)
     busy = holders(item for item in fleet.servers() if item.name not in idle)
-    answered = {*busy, *map(plain_of, declared.fallbacks)}
     headers, seen = _headers(gateway_host), dict[str, int]()
-    names = offered(fleet, declared, _usable(gateway_host)[0])
+    key = _usable(gateway_host)[0]
+    names = offered(fleet, declared, key)
+    instead = {
+        plain_of(model): plain_of(other)
+        for model, other in declared.fallbacks.items()
+        if may_use(declared, key, other)
+    }
     for name in (*names, "llm-fleet-no-such-model"):
         answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
         seen[name] = answer.status_code
     measured(f"{len(names)} names")
-    missing = [name for name in names if meant(declared, name) not in answered]
+    missing = [name for name in names if not is_answered(meant(declared, name), busy, instead)]
     if missing:
         # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
         warns(f"no host that gets requests has {', '.join(missing)}")

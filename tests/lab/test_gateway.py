@@ -604,7 +604,7 @@ class TestManyHosts:
         assert "there are gpu1, gpu2, gpu3" in refused.stderr
         gateway.fleet("drain", INVENTORY, "gpu2")
         refused = gateway.fleet("drain", INVENTORY, "gpu3", check=False)
-        assert "no other host would be left" in refused.stderr
+        assert "no other host to send requests for gpt-oss:20b to" in refused.stderr
         gateway.lab.ssh("gpu1", "systemctl stop backend")
         refused = gateway.fleet("undrain", INVENTORY, "gpu1", check=False)
         assert refused.returncode == 2, "a host that does not answer got requests again"

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
-PROGRAMS = PROJECT_ROOT / "fleet" / "gateway" / "on_host"
+PROGRAMS = PRODUCT_ROOT / "fleet" / "gateway" / "on_host"
 WORKERS = 3
 CONFIG = """
 load_module /usr/lib/nginx/modules/ndk_http_module.so;
