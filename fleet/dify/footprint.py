@@ -17,7 +17,7 @@ from fleet.dify.paths import (
     DIFY_STACK_CONFIG,
 )
 from fleet.dify.settings import Dify
-from fleet.kit.footprint import Part, Trace, files, folders, units
+from fleet.kit.footprint import Part, Trace, backups, files, folders, units
 from fleet.kit.host_programs import program_files
 from fleet.kit.releases import FETCHER
 
@@ -60,10 +60,4 @@ def footprint(me: FleetHost) -> Iterator[Trace]:
         "data",
         "it may be the only copy",
     )
-    yield Trace(
-        "`/var/backups/llm-fleet-dify` (or `dify_backup_dir`)",
-        "backups of it",
-        (Part("file", f"{me[Dify].backup_dir}/dify-*.tar"), *folders(me[Dify].backup_dir)),
-        "data",
-        "they may be the only copy",
-    )
+    yield backups("dify", me[Dify].backup_dir)

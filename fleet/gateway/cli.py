@@ -72,7 +72,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
         every = (*declared_names(fleet), *gateway[Gateway].aliases)
-        asked = Asked(url, name, model, every, names, str(inventory), proxy_of(url))
+        asked = Asked(url, str(inventory), proxy_of(url), name, model, every, names)
         raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)

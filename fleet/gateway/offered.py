@@ -78,10 +78,11 @@ def alone(fleet: Fleet, host: FleetHost, others: Iterable[Server]) -> list[str]:
         if item.host.name == host.name
         for name in item.models
     }
-    return [name for model, name in mine.items() if not _answered(model, left, instead)]
+    return [name for model, name in mine.items() if not is_answered(model, left, instead)]
 
 
-def _answered(model: str, left: Collection[str], instead: Mapping[str, str]) -> bool:
+def is_answered(model: str, left: Collection[str], instead: Mapping[str, str]) -> bool:
+    """Whether a model is among those that are `left`, or what is `instead` of it; plain names."""
     seen: set[str] = set()
     while model not in left:
         if model in seen or model not in instead:

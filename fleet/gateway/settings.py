@@ -418,4 +418,9 @@ class Gateway(Settings):
     def usable_keys(self, now: datetime) -> list[GatewayKey]:
         """Keys that are let in from anywhere at `now`; those without other limits first."""
         usable = [key for key in self.keys if not key.has_ended(now) and not key.allow_from]
-        return sorted(usable, key=lambda key: (key.rate is not None, -key.concurrent))
+        return sorted(
+            usable,
+            key=lambda key: (
+                bool(key.models), key.tokens is not None, key.rate is not None, -key.concurrent
+            ),
+        )  # fmt: skip

@@ -124,6 +124,17 @@ def repository(name: str) -> tuple[Part, ...]:
     )
 
 
+def backups(name: str, folder: str) -> Trace:
+    """The backups of a capability that has a setting `<name>_backup_dir`."""
+    return Trace(
+        f"`/var/backups/llm-fleet-{name}` (or `{name}_backup_dir`)",
+        "backups of it",
+        (Part("file", f"{folder}/{name}-*.tar"), *folders(folder)),
+        "data",
+        "they may be the only copy",
+    )
+
+
 def without(traces: Iterable[Trace], kept: Iterable[Trace]) -> tuple[Trace, ...]:
     """`traces` without the parts of `kept`, which somebody else needs."""
     needed = {(part.kind, part.name) for trace in kept for part in trace.parts}

@@ -22,7 +22,8 @@ from fleet.ollama.operations import install_units, remove_servers, switch_releas
 from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
-from fleet.serving.ready import servers_there
+from fleet.serving.ready import answers, models_of, servers_there, there
+from fleet.serving.turn import Turn
 
 _KEPT = f"{RUN}/before"
 _SAID = f"{_KEPT}/.said"
@@ -117,6 +118,25 @@ def start(me: FleetHost) -> Commands:
             health_url=f"{item.url}/api/version",
             container=item.container,
         )
+
+
+def replace(me: FleetHost, turn: Turn) -> Commands:
+    """Have what runs replaced, and back when the new does not answer; the host fails then."""
+    before = what_runs(me)
+    had = there(models_of(me, before.servers))
+    yield from keep(before)
+    yield from tried(lay_down(me), start(me), answers(me, instances_of(me), had))
+    if not has_failed():
+        return
+    yield from tried(put_back(before), answers(me, before.servers, had))
+    if has_failed():
+        yield told(f"{me.name}: {before} was put back, and does not answer either")
+        return
+    turn.let_in()
+    yield told(
+        f"{me.name}: what is declared does not answer, as its output above says; {before} was put "
+        "back and serves as before"
+    )
 
 
 def put_back(before: Before) -> Commands:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet.declare.fleet import FleetHost
-from fleet.kit.footprint import Part, Trace, files, folders, units
+from fleet.kit.footprint import Part, Trace, backups, files, units
 from fleet.kit.host_programs import program_files
 from fleet.webui.declared import NAME
 from fleet.webui.paths import (
@@ -35,10 +35,4 @@ def footprint(me: FleetHost) -> Iterator[Trace]:
         "data",
         "it may be the only copy",
     )
-    yield Trace(
-        "`/var/backups/llm-fleet-webui` (or `webui_backup_dir`)",
-        "backups of it",
-        (Part("file", f"{me[Webui].backup_dir}/webui-*.tar"), *folders(me[Webui].backup_dir)),
-        "data",
-        "they may be the only copy",
-    )
+    yield backups("webui", me[Webui].backup_dir)

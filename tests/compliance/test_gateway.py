@@ -6,7 +6,6 @@ import json
 import socket
 import ssl
 import time
-import warnings
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -34,7 +33,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
-from fleet.gateway.offered import holders, meant, offered, plain_of
+from fleet.gateway.offered import holders, is_answered, may_use, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -54,6 +53,7 @@ from fleet.ollama.settings import Ollama
 from fleet.platform.facts import HasIpv6
 
 from .connection import Target
+from .doors import handshake_with_tls_1_1
 from .outcomes import Record, Say
 
 _QUESTION = "What is the capital of France?"
@@ -223,20 +223,30 @@ def test_management_needs_the_role(gateway_host: Target, method: str, path: str)
 
 
 def test_no_client_unloads_models(gateway_host: Target) -> None:
-    """A key without `overrides` cannot have models unloaded, or loaded in another way."""
-    keys = [key.name for key in _usable(gateway_host) if key.way != "allow"]
+    """No key but one with `overrides: allow` can have models unloaded, or loaded in another way."""
+    keys = {key.way: key.name for key in _usable(gateway_host) if key.way != "allow"}
     if not keys:
         pytest.skip("every usable key may override, by declaration")
-    value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
+    values = gateway_keys(gateway_host.fleet, gateway_host.declared)
     # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
-    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}, {"shift": False}):
-        answer = _call(
-            gateway_host, "POST", "/api/generate",
-            headers={"x-api-key": value}, json={"model": "llm-fleet-no-such-model", **extra},
-        )  # fmt: skip
-        assert answer.status_code == 400, extra
-        # Ollama's own refusals have no such code.
-        assert "is not for this key" in answer.json()["error"], extra
+    told: dict[str, dict[str, object]] = {
+        "keep_alive": {"keep_alive": 0},
+        "options.num_ctx": {"options": {"num_ctx": 512}},
+        "shift": {"shift": False},
+    }
+    for field, extra in told.items():
+        for way, name in keys.items():
+            answer = _call(
+                gateway_host, "POST", "/api/generate",
+                headers={"x-api-key": values[name].get_secret_value()},
+                json={"model": "llm-fleet-no-such-model", **extra},
+            )  # fmt: skip
+            if way == "refuse":
+                assert answer.status_code == 400, extra
+                # Ollama's own refusals have no such code.
+                assert "is not for this key" in answer.json()["error"], extra
+            else:
+                assert answer.headers.get("X-Ignored-Fields") == field, extra
 
 
 def test_tls(gateway_host: Target, measured: Say, warns: Say) -> None:
@@ -261,7 +271,7 @@ def test_tls(gateway_host: Target, measured: Say, warns: Say) -> None:
         warns(f"the certificate ends on {ends:%Y-%m-%d}; {_RENEWAL[declared[Gateway].tls]}")
     assert _call(gateway_host, "GET", "/healthz").headers["Strict-Transport-Security"]
     with pytest.raises((ssl.SSLError, ConnectionError)):
-        _handshake_with_tls_1_1(address)
+        handshake_with_tls_1_1(address)
 
 
 def test_plain_http_is_redirected(gateway_host: Target) -> None:
@@ -303,37 +313,28 @@ def test_metrics(gateway_host: Target) -> None:
 def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     """Every declared model is found through the gateway by all its names, and no other."""
     fleet, declared = gateway_host.fleet, gateway_host.declared[Gateway]
-    _name(gateway_host)
-    key = _usable(gateway_host)[0]
     served = gateway_host.fact(ServedServers, fresh=True) or ()
-    drained = gateway_host.fact(DrainedHosts, fresh=True)
-    idle = without_requests(fleet, drained, served)
+    idle = without_requests(fleet, gateway_host.fact(DrainedHosts, fresh=True), served)
     busy = holders(item for item in fleet.servers() if item.name not in idle)
-    instead = {plain_of(name): plain_of(other) for name, other in declared.fallbacks.items()}
-    asked, wrong, missing = 0, {}, []
-    for name in offered(fleet, declared, key):
-        model = meant(declared, name)
-        status = _show(gateway_host, name)
-        if status == 429:
-            break
-        asked += 1
-        if model not in busy and model not in instead:
-            missing.append(name)
-        elif status != 200:
-            wrong[name] = status
-    measured(f"{asked} names")
+    headers, seen = _headers(gateway_host), dict[str, int]()
+    key = _usable(gateway_host)[0]
+    names = offered(fleet, declared, key)
+    instead = {
+        plain_of(model): plain_of(other)
+        for model, other in declared.fallbacks.items()
+        if may_use(declared, key, other)
+    }
+    for name in (*names, "llm-fleet-no-such-model"):
+        answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
+        seen[name] = answer.status_code
+    measured(f"{len(names)} names")
+    missing = [name for name in names if not is_answered(meant(declared, name), busy, instead)]
     if missing:
         # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
         warns(f"no host that gets requests has {', '.join(missing)}")
-    assert wrong == {}
-    assert _show(gateway_host, "llm-fleet-no-such-model") in (404, 429)
-
-
-def _show(target: Target, name: str) -> int:
-    """The status with which a client of the first key is told of a model."""
-    return _call(
-        target, "POST", "/api/show", headers=_headers(target), json={"model": name}
-    ).status_code
+    wanted = {name: 503 if name in missing else 200 if name in names else 404 for name in seen}
+    # 429: the key has no more requests for now, by declaration.
+    assert {name: seen[name] for name in seen if seen[name] not in (wanted[name], 429)} == {}
 
 
 def test_streamed_chat(gateway_host: Target, measured: Say, record: Record) -> None:
@@ -454,17 +455,6 @@ def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.
 def _context(target: Target) -> ssl.SSLContext | bool:
     trust = trust_of(target.fleet, target.declared)
     return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
-
-
-def _handshake_with_tls_1_1(address: tuple[str, int]) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_ciphers("DEFAULT:@SECLEVEL=0")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with socket.create_connection(address, 10) as plain, context.wrap_socket(plain):
-        pass
 
 
 def _presented(header: str, value: str) -> str:

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -122,7 +121,7 @@ def gateway(gateway_lab: LabUnderTest) -> GatewayUnderTest:
 @pytest.fixture(scope="module")
 def keys(gateway: GatewayUnderTest) -> dict[str, str]:
     """Name to value."""
-    names = ("plain", "ops", "tuner", "slow", "narrow", "elsewhere", "past")
+    names = ("plain", "strict", "ops", "tuner", "slow", "narrow", "elsewhere", "past")
     return {name: gateway.key(name) for name in names}
 
 
@@ -260,13 +259,28 @@ class TestWhoMayWhat:
     def test_a_client_cannot_unload_a_model(
         self, gateway: GatewayUnderTest, keys: dict[str, str], body: Any
     ) -> None:
-        """... nor reload it or have it execute something, however it writes it; it is told why."""
+        """... nor reload it or have it execute something, however it writes it; it is told."""
         data = body if isinstance(body, str) else json.dumps(
             {"model": MODEL, "stream": False, **body}, ensure_ascii=False
         )  # fmt: skip
-        answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
+        answer = gateway.call("POST", "/api/generate", keys["strict"], data=data.encode())
         assert answer.status_code == 400
         assert re.match(r"'.+' is (not for this key|no field)", answer.json()["error"])
+        before = self._loaded(gateway, keys)
+        answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
+        assert (answer.status_code, bool(answer.headers["X-Ignored-Fields"])) == (200, True)
+        assert self._loaded(gateway, keys).items() >= before.items()
+
+    def _loaded(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> dict[str, Any]:
+        """The context with which each host has loaded its model, where it has."""
+        answers = {
+            gpu: gateway.call("GET", f"/hosts/{gpu}/api/ps", keys["ops"]).json() for gpu in GPUS
+        }
+        return {
+            gpu: [(model["name"], model["context_length"]) for model in answer["models"]]
+            for gpu, answer in answers.items()
+            if answer["models"]
+        }
 
     def test_words_in_a_prompt_are_no_override(
         self, gateway: GatewayUnderTest, keys: dict[str, str]
@@ -425,8 +439,8 @@ class TestClients:
                         options={"num_predict": 8})
         )  # fmt: skip
         assert parts[-1].done
-        with pytest.raises(ollama.ResponseError, match=r"^'keep_alive' is not for this key"):
-            client.generate(MODEL, "Hi", keep_alive=0)
+        # Dropped, and named in a header: the client goes on.
+        assert client.generate(MODEL, "Hi", keep_alive=0, options={"num_ctx": 512}).done
         with pytest.raises(ollama.ResponseError, match="does not support embeddings"):
             client.embed(MODEL, "Paris")
         over_openai = openai.OpenAI(
@@ -474,8 +488,9 @@ class TestErrors:
         for gpu in GPUS:
             gateway.lab.ssh(gpu, "systemctl stop backend")
         answer = gateway.call("POST", "/v1/completions", keys["plain"], json=body)
-        assert (answer.status_code, answer.headers["Retry-After"]) == (502, "5")
-        assert answer.json()["error"]["message"] == "no host can answer now"
+        # By when it is known that they are gone, there is nobody to be asked.
+        assert answer.status_code in (502, 503)
+        assert answer.headers["Retry-After"] == "5"
         try:
             for gpu in GPUS:
                 gateway.lab.ssh(gpu, _SILENCE)
@@ -483,41 +498,69 @@ class TestErrors:
         finally:
             for gpu in GPUS:
                 gateway.lab.ssh(gpu, "nft delete table inet hole")
-        assert answer.status_code == 502, "a host that nobody reaches was not too slow to answer"
+        assert answer.status_code in (502, 503), "a host that nobody reaches is not too slow"
         gateway.deploy()
         assert len(sent) == 1, "a request that was only slow was sent twice"
 
 
+def _ask(gateway: GatewayUnderTest, key: str, at: float) -> tuple[str, float, int]:
+    """A request at that time: its number, when it began, and the status of its answer."""
+    time.sleep(max(0, at - time.time()))
+    began = time.time()
+    body = {"model": MODEL, "messages": [{"role": "user", "content": f"{at}"}]}
+    answer = gateway.call("POST", "/v1/chat/completions", key, json=body)
+    return answer.headers["X-Request-Id"], began, answer.status_code
+
+
+def _every(step: float, seconds: float) -> Iterator[float]:
+    """Each `step` from now on, for so many seconds."""
+    begin = time.time()
+    for turn in range(round(seconds / step)):
+        while time.time() < begin + turn * step - 0.2:
+            time.sleep(0.01)
+        yield begin + turn * step
+
+
+def _done(asked: list[Any]) -> list[Any]:
+    return [one.result() for one in asked]
+
+
+def _until_asked(gateway: GatewayUnderTest, key: str, address: str) -> None:
+    """Until a server that has just come back gets requests, and its share of them."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        for _ in range(6):
+            _ask(gateway, key, 0)
+        if sum(address in entry["upstream"] for entry in gateway.log()[-6:]) >= 2:
+            return
+    raise AssertionError(f"{address} gets no requests")
+
+
 class TestManyHosts:
     @pytest.mark.parametrize("death", ["process", "power"])
-    def test_one_dead_host_of_three_fails_no_request(
-        self, gateway: GatewayUnderTest, keys: dict[str, str], death: str
+    def test_a_dead_host_is_asked_for_two_seconds_at_most(
+        self, gateway: GatewayUnderTest, keys: dict[str, str], backend, death: str
     ) -> None:
-        """Killed in the middle of a load; a host without power does not even refuse."""
-        kill = "systemctl kill -s KILL ollama; systemctl stop ollama"
-        session = requests.Session()
-        session.headers["x-api-key"] = keys["plain"]
-        body = {"model": MODEL, "prompt": "Hi", "max_tokens": 1}
-
-        def ask(number: int) -> int:
-            if number == 60:
+        """Killed, or without power: then it does not even refuse. No request fails by it."""
+        address = gateway.lab.state["hosts"]["gpu2"]["address"]
+        kill = "systemctl stop --no-block backend; systemctl kill -s KILL backend"
+        _until_asked(gateway, keys["plain"], address)
+        with ThreadPoolExecutor(40) as pool:
+            asked = [pool.submit(_ask, gateway, keys["plain"], at) for at in _every(0.05, 4)]
+            try:
                 gateway.lab.ssh("gpu2", kill if death == "process" else _SILENCE)
-            how = {"timeout": 60, "verify": str(gateway.ca)}
-            if number % 8:
-                return session.get(f"{gateway.url}/v1/models", **how).status_code
-            return session.post(f"{gateway.url}/v1/completions", json=body, **how).status_code
-
-        try:
-            with ThreadPoolExecutor(6) as pool:
-                statuses = Counter(pool.map(ask, range(400)))
-        finally:
-            gateway.lab.ssh(
-                "gpu2", "nft delete table inet hole 2>/dev/null; systemctl start ollama"
-            )
-            session.close()
-        assert statuses == {200: 400}
-        tried = [entry["upstream"] for entry in gateway.log() if "," in entry["upstream"]]
-        assert tried, "no request ever met the dead host"
+                died = time.time()
+                asked += [pool.submit(_ask, gateway, keys["plain"], at) for at in _every(0.05, 6)]
+                answers = {number: (began, status) for number, began, status in _done(asked)}
+            finally:
+                gateway.lab.ssh("gpu2", "nft delete table inet hole 2>/dev/null; true")
+        entries = {item["id"]: item for item in gateway.log() if item["id"] in answers}
+        met = [answers[item["id"]][0] for item in entries.values() if address in item["upstream"]]
+        later = sorted(began - died for began in met if began > died)
+        failed = [began - died for began, status in answers.values() if status != 200]
+        assert max(later, default=0) < 2
+        assert failed == [], failed
+        assert len([began for began in met if began < died]) > 5, "it was not asked before"
 
     def test_a_request_that_has_begun_to_answer_is_not_repeated(
         self, gateway: GatewayUnderTest, keys: dict[str, str], backend
@@ -561,7 +604,7 @@ class TestManyHosts:
         assert "there are gpu1, gpu2, gpu3" in refused.stderr
         gateway.fleet("drain", INVENTORY, "gpu2")
         refused = gateway.fleet("drain", INVENTORY, "gpu3", check=False)
-        assert "no other host would be left" in refused.stderr
+        assert "no other host to send requests for gpt-oss:20b to" in refused.stderr
         gateway.lab.ssh("gpu1", "systemctl stop backend")
         refused = gateway.fleet("undrain", INVENTORY, "gpu1", check=False)
         assert refused.returncode == 2, "a host that does not answer got requests again"

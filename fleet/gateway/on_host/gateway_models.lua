@@ -50,8 +50,15 @@ local function index()
     return known[name]
   end })
   for _, server in ipairs(servers) do
+    local own = {}
+    for _, name in ipairs(server.models) do
+      own[plain[name]] = true
+    end
     for _, name in ipairs(server.names or server.models) do
-      add(server, plain[name], name)
+      -- A closed one lists what others with the same disk are asked for.
+      if own[plain[name]] or not server.closed then
+        add(server, plain[name], name)
+      end
     end
     for _, name in ipairs(server.names and server.models or {}) do
       add(server, plain[name], nil)

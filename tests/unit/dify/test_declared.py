@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import re
+from typing import Any
 
 import pytest
 
 from fleet.dify import declared as dify
 from tests.alternatives.dify import LEAST
-from tests.fleets import fleet_of
+from tests.fleets import EDGE, GPU, fleet_of
 
 BOX = {"private_address": "10.0.0.5", "ollama_listen": "private", **LEAST}
 
@@ -39,3 +40,37 @@ def test_dify_is_told_no_more_context_than_ollama_holds(declared: int | None, to
     data = BOX | ({"ollama_context_length": declared} if declared else {})
     fleet = fleet_of({"box": ("gpu dify", {**data, "ollama_models": ["gpt-oss:20b"]})})
     assert dify.models_of(fleet["box"], fleet)[0].context_size == told
+
+
+@pytest.mark.parametrize(
+    ("key", "dify_models", "name", "size"),
+    [
+        ({}, {}, "gpt-oss:20b", 8000),
+        ({"models": ["gpt-oss:120b"]}, {}, "gpt-oss:120b", 6000),
+        ({"models": ["gpt-4o"]}, {"dify_models": [{"name": "gpt-4o", "context_size": 6000}]},
+         "gpt-4o", 6000),
+    ],
+)  # fmt: skip
+def test_dify_is_told_of_what_its_key_may_use(
+    key: dict[str, Any], dify_models: dict[str, Any], name: str, size: int
+) -> None:
+    """... by all hosts that have it, the one with the least context among them."""
+    hosts = {
+        f"gpu{n}": (
+            "gpu",
+            {**GPU[1], "private_address": f"10.0.0.1{n}", "ollama_models": models,
+             "ollama_context_length": context},
+        )
+        for n, models, context in (
+            (1, ["gpt-oss:20b"], 8000), (2, ["gpt-oss:120b"], 6000), (3, ["gpt-oss:120b"], 7000)
+        )
+    }  # fmt: skip
+    edge = {
+        "gateway_keys": [{"name": "dify", "overrides": "allow", **key}],
+        "gateway_aliases": {"gpt-4o": "gpt-oss:120b"},
+    }
+    own = {item: value for item, value in BOX.items() if not item.startswith("ollama_")}
+    chat = {**own, **dify_models, "dify_ollama": "gateway"}
+    fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], **edge}), "chat": ("dify", chat)})
+    [told] = dify.models_of(fleet["chat"], fleet)
+    assert (told.name, told.context_size) == (name, size)

@@ -83,6 +83,7 @@ end
 local calls = {}
 
 function calls.judge(text, asked)
+  collectgarbage() -- what the text before has left is not of this one
   local pause, seen = watch()
   local judged = judge.judge(parts(text, asked.size), fields[asked.call], asked.way, pause)
   judged.talk = judged.talk and ngx.encode_base64(judged.talk)

@@ -84,11 +84,11 @@ http {{
                 if ngx.var.http_x_asks then usage.edits(ngx.var.call, judged) end
                 usage.begin(ngx.var.call, judged)
             }}
-            header_filter_by_lua_block {{ usage.head() }}
-            body_filter_by_lua_block {{ usage.body() }}
+            header_filter_by_lua_block {{ if ngx.ctx.usage then usage.head(ngx.ctx.usage) end }}
+            body_filter_by_lua_block {{ if ngx.ctx.usage then usage.body(ngx.ctx.usage) end }}
             log_by_lua_block {{
-                local var = ngx.var
-                usage.finish("team", var.http_x_model or "tiny:latest", "gpu1")
+                local use, model = ngx.ctx.usage, ngx.var.http_x_model or "tiny:latest"
+                if use then usage.finish(use, "team", model, "gpu1") end
             }}
             proxy_pass http://unix:{directory}/backend.sock:/$call;
         }}

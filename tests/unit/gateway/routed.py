@@ -80,6 +80,7 @@ local route, lists, servers
 function M.init(directory)
   local declared = dofile(directory .. "/declared.lua")
   route, lists, servers = require "gateway_route", require "gateway_lists", declared.D.servers
+  require("gateway_counts").init()
   route.init(declared.D, declared.idle)
 end
 
@@ -108,10 +109,14 @@ function M.call()
     local found, why = route.find(q.name, q.surface or "ollama", allowed(q.allowed))
     ngx.print(cjson.encode(found and seen(found) or { why = why }))
   elseif q.call == "chosen" then
-    route.choose(route.find(q.name, q.surface or "ollama"), nil)
-    ngx.print(cjson.encode({ ngx.ctx.route.server.name, ngx.ctx.route.model }))
-    route.finish()
+    local chosen = {}
+    for number = 1, q.times do
+      route.choose(route.find(q.name, q.surface or "ollama"), q.talk and q.talk .. number or nil)
+      chosen[number] = { ngx.ctx.route.server.name, ngx.ctx.route.model }
+      route.finish()
+    end
     ngx.ctx.route = nil
+    ngx.print(cjson.encode(chosen))
   elseif q.call == "counted" then
     local counted = {}
     for _, server in ipairs(servers) do
@@ -194,6 +199,8 @@ class FakeServer:
         # To requests; None: it hangs up. A number: {} after so many seconds.
         self.answer: tuple[int, str] | float | None = (200, '{"done":true}')
         self.list_answer: tuple[int, str] | None = None  # instead of its list
+        self.list_delay = 0.0  # s
+        self.looking = self.most_looking = 0  # at once
         self.frozen = False  # it takes connections, and says nothing
         self.server: _Server | None = None
         self.open: set[socket.socket] = set()
@@ -259,6 +266,10 @@ class Backend(http.server.BaseHTTPRequestHandler):
         if self.path not in lists:
             return False
         (fake.asked_ps if self.path == "/api/ps" else fake.looks).append(time.monotonic())
+        fake.looking += 1
+        fake.most_looking = max(fake.looking, fake.most_looking)
+        time.sleep(fake.list_delay)
+        fake.looking -= 1
         text = json.dumps(lists[self.path], separators=(",", ":"))
         self._say(*(fake.list_answer or (200, text)))
         return True
@@ -337,10 +348,10 @@ class Routed:
         """The servers that `find` names, none where it finds nothing."""
         return {server for server, _ in self.find(name, **arguments).get("on", [])}
 
-    def asks(self, name: str, **arguments: Any) -> set[tuple[str, str]]:
-        """The servers that are chosen for a model, and by which names they are asked for it."""
-        chosen = (self.call("chosen", name=name, **arguments)[1] for _ in range(40))
-        return {(server, model) for server, model in chosen}
+    def chosen(self, name: str, times: int, **arguments: Any) -> list[tuple[str, str]]:
+        """The servers chosen for so many conversations, and by which name each is asked."""
+        said = self.call("chosen", name=name, times=times, **arguments)[1]
+        return [(server, model) for server, model in said]
 
     def ask(
         self, model: str, talk: str | None = None, body: str = "{}", surface: str = "ollama"
@@ -402,12 +413,17 @@ def routed(
     command = ["nginx", "-c", str(directory / "nginx.conf")]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as nginx:
         try:
-            until(lambda: (directory / "front.sock").exists() or nginx.poll() is not None)
+            until(lambda: _listens(directory / "front.sock") or nginx.poll() is not None)
             assert nginx.poll() is None, nginx.stderr and nginx.stderr.read().decode()
             yield Routed(directory, nginx)
         finally:
             nginx.terminate()
             nginx.wait()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as link:
+        return link.connect_ex(str(path)) == 0
 
 
 @contextmanager

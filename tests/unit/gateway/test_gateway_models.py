@@ -122,6 +122,18 @@ def test_a_declared_model_that_no_server_has_is_down_and_not_unknown(
     assert steady.find("promised:1b") == {"why": "down"}
 
 
+def test_a_closed_server_is_asked_for_its_own_models(tmp_path: Path) -> None:
+    """It lists what is on a disk that it shares, for others to serve."""
+    disk = ("gpt-oss:120b", "gpt-oss:20b", "left:1b")
+    big, small = FakeServer("big", *disk), FakeServer("small", *disk)
+    with started(big, small):
+        declared = [big.declared("gpt-oss:120b"), small.declared("GPT-OSS:20b", closed=True)]
+        with routed(tmp_path, *declared) as gateway:
+            until(lambda: gateway.on("left:1b") == {"big"})
+            until(lambda: gateway.on("gpt-oss:20b") == {"big", "small"})
+            assert gateway.on("gpt-oss:120b") == {"big"}
+
+
 def test_the_fallback_serves_while_nobody_has_the_model(fleet: tuple[Fleet, Routed]) -> None:
     servers, gateway = fleet
     servers.two.kill()

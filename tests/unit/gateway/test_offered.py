@@ -61,7 +61,7 @@ def test_servers_of_a_host_are_asked_for_their_own_models() -> None:
         ("gpu3", ("auto",), False),
     ]
     made.secrets.making = Making.KEPT
-    text = declared_lua(made["edge"], made)
+    text = declared_lua(made["edge"], made, None)
     assert text.count('["closed"] = true') == 1
 
 

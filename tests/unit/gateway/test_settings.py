@@ -87,6 +87,17 @@ def test_a_day_is_valid_to_its_end() -> None:
     assert key.has_ended(datetime(2027, 2, 1, tzinfo=UTC))
 
 
+def test_keys_are_used_by_what_they_have_least_of() -> None:
+    """What an operator asks with spends nobody's tokens, where there is another key."""
+    kinds: dict[str, dict[str, object]] = {
+        "few": {"models": ["a"]}, "quota": {"tokens": "1M/d"}, "slow": {"rate": "1/s"},
+        "narrow": {"concurrent": 1}, "free": {}, "far": {"allow_from": ["10.0.0.0/8"]},
+    }  # fmt: skip
+    keys = [{"name": name, **own} for name, own in kinds.items()]
+    usable = Gateway(keys=keys).usable_keys(datetime.now(UTC))  # type: ignore[arg-type]
+    assert [key.name for key in usable] == ["free", "narrow", "slow", "quota", "few"]
+
+
 def test_what_opens_something_is_marked() -> None:
     """Whoever adds a setting that can open something adds it here, and so writes its warning."""
     assert exposing(Gateway) == {"listen", "tls", "http_port", "cors_origins", "metrics"}

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pyrage
@@ -167,8 +168,13 @@ def test_two_operators_at_once_leave_one_whole_value(tmp_path: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["a"]
 
 
-def test_writer_waits_for_another_and_then_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "change",
+    [lambda store: store.write("a", "two"), lambda store: store.keep("b", "two")],
+    ids=["write", "keep"],
+)
+def test_a_change_waits_for_another_and_then_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[PlainFiles], object]
 ) -> None:
     monkeypatch.setattr("fleet.kit.storage._WAIT", 0.2)
     store, other = PlainFiles(tmp_path / "prod"), PlainFiles(tmp_path / "prod")
@@ -177,23 +183,10 @@ def test_writer_waits_for_another_and_then_says_so(
         other.locked(),
         pytest.raises(FleetError, match="another command has been changing these secrets"),
     ):
-        store.write("a", "two")
+        change(store)
+    assert (other.names(), other.read("a")) == (("a",), "one")
     store.write("a", "three")
     assert other.read("a") == "three"
-
-
-def test_a_secret_is_made_when_nobody_moves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fleet.kit.storage._WAIT", 0.2)
-    store, other = PlainFiles(tmp_path / "prod"), PlainFiles(tmp_path / "prod")
-    store.write("a", "one")
-    with (
-        other.locked(),
-        pytest.raises(FleetError, match="another command has been changing these secrets"),
-    ):
-        store.keep("b", "two")
-    assert other.names() == ("a",)
 
 
 def test_who_waited_until_the_secrets_were_moved_is_told(

@@ -154,9 +154,12 @@ def test_a_table_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, inventory: Pat
     assert max(len(line) for line in result.output.splitlines()) <= 80
     assert "1.0G" in result.output
     assert "1.0T" in result.output
-    # No name of somebody's is markup.
-    assert "[bold]" in result.output
     assert f"{datetime.now(UTC):%Y-%m-%d}" in result.output
+
+
+def test_a_name_is_no_markup(monkeypatch: pytest.MonkeyPatch, inventory: Path) -> None:
+    answers = {"edge": [file(row(host="[bold]:smile:"))], "edge2": []}
+    assert "[bold]:smile:" in run(monkeypatch, inventory, "--by", "host", answers=answers).output
 
 
 @pytest.mark.parametrize(
