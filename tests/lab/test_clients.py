@@ -117,7 +117,7 @@ class Site:
         models = json.loads(self.lab.ssh(HOST, f"curl -fsS {api}"))["models"]
         [entry] = [model for model in models if model["name"] == MODEL]
         digest = WEIGHTS.replace(":", "-")
-        process = self.lab.ssh(HOST, f"pgrep -f 'llama-server --model .*{digest}'")
+        process = self.lab.ssh(HOST, f"pgrep -f '[l]lama-server --model .*{digest}'")
         return process, entry["context_length"], entry["expires_at"][:4]
 
 
