@@ -59,7 +59,7 @@ http {{
         proxy_set_header Host localhost;
         proxy_connect_timeout 1s;
         proxy_next_upstream error timeout http_503 non_idempotent;
-        proxy_next_upstream_timeout 5s;
+        proxy_next_upstream_timeout 20s;
         location /api/ {{
             access_by_lua_block {{ asked.access() }}
             header_filter_by_lua_block {{ asked.head() }}
