@@ -8,28 +8,25 @@ import "net/http"
 
 func absentRoutes() routes {
 	table := routes{}
-	for _, absent := range []struct {
-		method, path string
-		status       int
-	}{
-		{http.MethodPost, "/api/push", http.StatusInternalServerError},
-		{http.MethodPost, "/api/me", http.StatusOK},
-		{http.MethodPost, "/api/signout", http.StatusNotImplemented},
-		{http.MethodDelete, "/api/user/keys/", http.StatusNotImplemented},
-		{http.MethodGet, "/api/status", http.StatusOK},
-		{http.MethodPost, "/api/experimental/web_search", http.StatusServiceUnavailable},
-		{http.MethodPost, "/api/experimental/web_fetch", http.StatusServiceUnavailable},
-		{http.MethodGet, "/api/experimental/model-recommendations", http.StatusForbidden},
-		{http.MethodPost, "/v1/audio/transcriptions", http.StatusBadRequest},
+	for asked, status := range map[string]int{
+		"POST /api/push":                              http.StatusInternalServerError,
+		"POST /api/me":                                http.StatusOK,
+		"POST /api/signout":                           http.StatusNotImplemented,
+		"DELETE /api/user/keys/*":                     http.StatusNotImplemented,
+		"GET /api/status":                             http.StatusOK,
+		"POST /api/experimental/web_search":           http.StatusServiceUnavailable,
+		"POST /api/experimental/web_fetch":            http.StatusServiceUnavailable,
+		"GET /api/experimental/model-recommendations": http.StatusForbidden,
+		"POST /v1/audio/transcriptions":               http.StatusBadRequest,
 	} {
-		status := absent.status
-		table[absent.path] = map[string]http.HandlerFunc{absent.method: func(w http.ResponseWriter, r *http.Request) {
+		status := status
+		table[asked] = func(w http.ResponseWriter, r *http.Request) {
 			if status == http.StatusOK {
 				writeJSON(w, status, map[string]any{})
 				return
 			}
-			fail(w, r, status, r.URL.Path+" is not in the lab's stand-in")
-		}}
+			fail(w, r, refuse(status, "%s is not in the lab's stand-in", r.URL.Path))
+		}
 	}
 	return table
 }

@@ -3,10 +3,10 @@ package main
 // POST /api/create: a new manifest from a stored model or an uploaded GGUF, sharing its weights.
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -20,32 +20,23 @@ type createRequest struct {
 	Files      map[string]string `json:"files"`
 	Template   string            `json:"template"`
 	System     string            `json:"system"`
-	License    any               `json:"license"`
 	Parameters map[string]any    `json:"parameters"`
-	Messages   []Message         `json:"messages"`
 	Stream     *bool             `json:"stream"`
 	Quantize   string            `json:"quantize"`
 }
 
-func (s *Server) create(w http.ResponseWriter, r *http.Request) {
-	var req createRequest
-	if !readJSON(w, r, &req) {
-		return
-	}
-	asked := first(req.Model, req.Name)
-	name := parseName(asked)
-	if asked == "" || !name.Valid() {
-		writeError(w, http.StatusBadRequest, "invalid model name")
-		return
+func (s *Server) create(w http.ResponseWriter, r *http.Request, req *createRequest) error {
+	name, err := newName(first(req.Model, req.Name))
+	if err != nil {
+		return err
 	}
 	for file := range req.Files {
 		if filepath.IsAbs(file) || strings.Contains(file, "..") {
-			writeError(w, http.StatusBadRequest, "invalid file path: "+file)
-			return
+			return refuse(http.StatusBadRequest, "invalid file path: %s", file)
 		}
 	}
-	work(w, r, req.Stream, func(ctx context.Context, report func(Progress)) error {
-		return createModel(ctx, existingName(name), &req, report)
+	return work(w, r, req.Stream, func(ctx context.Context, report func(Progress)) error {
+		return createModel(ctx, name, req, report)
 	})
 }
 
@@ -73,7 +64,7 @@ func createModel(ctx context.Context, name Name, req *createRequest, report func
 	if err != nil {
 		return err
 	}
-	configLayer, err := newLayer(typeConfig, data)
+	configLayer, err := storeBlob(typeConfig, bytes.NewReader(data), "")
 	if err != nil {
 		return err
 	}
@@ -90,7 +81,7 @@ func createModel(ctx context.Context, name Name, req *createRequest, report func
 		return err
 	}
 	if !envBool("OLLAMA_NOPRUNE") {
-		removeUnused(without(before, m.all()))
+		removeUnused(before)
 	}
 	report(Progress{Status: "success"})
 	return nil
@@ -102,7 +93,7 @@ func createBase(ctx context.Context, req *createRequest, report func(Progress)) 
 		return createFromFiles(req.Files, report)
 	}
 	if req.From == "" {
-		return Config{}, nil, statusError{http.StatusBadRequest, "neither 'from' or 'files' was specified"}
+		return Config{}, nil, refuse(http.StatusBadRequest, "neither 'from' or 'files' was specified")
 	}
 	name := existingName(parseName(req.From))
 	m, err := readManifest(name)
@@ -130,82 +121,60 @@ func createFromFiles(files map[string]string, report func(Progress)) (config Con
 		}
 		head, err := readGGUF(blobPath(digest))
 		if errors.Is(err, errMagic) {
-			return config, nil, statusError{http.StatusBadRequest, "supplied file was not in GGUF format"}
+			return config, nil, refuse(http.StatusBadRequest, "supplied file was not in GGUF format")
 		}
 		if err != nil {
 			return config, nil, err
 		}
-		if digest, err = rewritten(digest); err != nil {
-			return config, nil, err
-		}
-		info, err := os.Stat(blobPath(digest))
+		layer, err := rewritten(digest)
 		if err != nil {
 			return config, nil, err
 		}
 		config = Config{ModelFormat: "gguf", ModelFamily: head.arch(), ModelFamilies: []string{head.arch()},
 			ModelType: humanCount(head.Parameters), FileType: head.fileType(), Architecture: "amd64", OS: "linux"}
-		layers = append(layers, Layer{MediaType: typeLayer + "model", Digest: digest, Size: info.Size()})
+		layers = append(layers, layer)
 	}
 	return config, layers, nil
 }
 
+// replace puts a layer of a kind in the place of the base's.
 func replace(layers []Layer, kind string, data []byte) ([]Layer, error) {
-	layer, err := newLayer(typeLayer+kind, data)
-	if err != nil {
-		return nil, err
-	}
+	layer, err := storeBlob(typeLayer+kind, bytes.NewReader(data), "")
 	var kept []Layer
 	for _, l := range layers {
 		if l.MediaType != typeLayer+kind {
 			kept = append(kept, l)
 		}
 	}
-	return append(kept, layer), nil
+	return append(kept, layer), err
 }
 
 // apply lays what the request says over the base: parameters are merged, the others replaced.
 func (req *createRequest) apply(layers []Layer) (_ []Layer, err error) {
-	if req.Template != "" {
-		if _, err := parseTemplate(req.Template); err != nil {
-			return nil, statusError{http.StatusBadRequest, "template error: " + err.Error()}
-		}
-		if layers, err = replace(layers, "template", []byte(req.Template)); err != nil {
-			return nil, err
-		}
+	if _, err := parseTemplate(req.Template); err != nil {
+		return nil, refuse(http.StatusBadRequest, "template error: %v", err)
 	}
-	if req.System != "" {
-		if layers, err = replace(layers, "system", []byte(req.System)); err != nil {
-			return nil, err
+	said := [][2]string{{"template", req.Template}, {"system", req.System}}
+	if len(req.Parameters) > 0 {
+		merged := map[string]any{}
+		base := Manifest{Layers: layers}
+		if text := base.text("params"); text != "" {
+			if err := json.Unmarshal([]byte(text), &merged); err != nil {
+				return nil, err
+			}
 		}
+		for key, value := range req.Parameters {
+			merged[key] = value
+		}
+		data, _ := json.Marshal(merged)
+		said = append(said, [2]string{"params", string(data)})
 	}
-	if req.License != nil {
-		text, ok := req.License.(string)
-		if !ok {
-			text = fmt.Sprint(req.License)
-		}
-		if layers, err = replace(layers, "license", []byte(text)); err != nil {
-			return nil, err
-		}
-	}
-	if len(req.Messages) > 0 {
-		data, _ := json.Marshal(req.Messages)
-		if layers, err = replace(layers, "messages", data); err != nil {
-			return nil, err
+	for _, one := range said {
+		if one[1] != "" {
+			if layers, err = replace(layers, one[0], []byte(one[1])); err != nil {
+				return nil, err
+			}
 		}
 	}
-	if len(req.Parameters) == 0 {
-		return layers, nil
-	}
-	merged := map[string]any{}
-	base := Manifest{Layers: layers}
-	if text := base.text("params"); text != "" {
-		if err := json.Unmarshal([]byte(text), &merged); err != nil {
-			return nil, err
-		}
-	}
-	for key, value := range req.Parameters {
-		merged[key] = value
-	}
-	data, _ := json.Marshal(merged)
-	return replace(layers, "params", data)
+	return layers, nil
 }

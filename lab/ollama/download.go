@@ -136,7 +136,7 @@ func (d *download) prepare(ctx context.Context, g Registry) error {
 		}
 	}
 	if len(d.parts) > 0 {
-		logInfo("download.go", fmt.Sprintf("downloading %s in %d %s part(s)", d.digest[7:19], len(d.parts), humanBytes(d.parts[0].Size)))
+		logInfo("download.go", fmt.Sprintf("downloading %s in %d %d MB part(s)", d.digest[7:19], len(d.parts), d.parts[0].Size/1e6))
 	}
 	return nil
 }
@@ -292,33 +292,28 @@ func (d *download) fetchRange(ctx context.Context, direct *url.URL, file *os.Fil
 		return err
 	}
 	defer resp.Body.Close()
-	w := &offsetWriter{file, p.Offset + p.Completed}
-	n, err := io.CopyN(w, io.TeeReader(resp.Body, &counter{d}), p.Size-p.Completed)
+	n, err := io.CopyN(&partWriter{d, file, p.Offset + p.Completed}, resp.Body, p.Size-p.Completed)
 	if err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, io.ErrUnexpectedEOF) {
 		atomic.AddInt64(&d.completed, -n)
 		return err
 	}
 	p.Completed += n
-	if err := p.save(d); err != nil {
-		return err
+	if failed := p.save(d); failed != nil {
+		return failed
 	}
 	return err
 }
 
-type counter struct{ d *download }
-
-func (c *counter) Write(b []byte) (int, error) {
-	atomic.AddInt64(&c.d.completed, int64(len(b)))
-	return len(b), nil
-}
-
-type offsetWriter struct {
+// partWriter writes to the file from a place on, and counts for the progress.
+type partWriter struct {
+	d    *download
 	file *os.File
 	at   int64
 }
 
-func (w *offsetWriter) Write(b []byte) (int, error) {
+func (w *partWriter) Write(b []byte) (int, error) {
 	n, err := w.file.WriteAt(b, w.at)
 	w.at += int64(n)
+	atomic.AddInt64(&w.d.completed, int64(n))
 	return n, err
 }

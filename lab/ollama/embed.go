@@ -4,9 +4,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"math"
 	"net/http"
 	"os"
@@ -23,105 +21,102 @@ type embedRequest struct {
 	Truncate   *bool          `json:"truncate"`
 }
 
-func (s *Server) embed(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	var req embedRequest
-	if !readJSON(w, r, &req) {
-		return
+type embedded struct {
+	Model      string        `json:"model"`
+	Embeddings [][]float32   `json:"embeddings"`
+	Total      time.Duration `json:"total_duration"`
+	Load       time.Duration `json:"load_duration"`
+	Tokens     int           `json:"prompt_eval_count"`
+}
+
+func (s *Server) embed(w http.ResponseWriter, r *http.Request, req *embedRequest) error {
+	found, err := s.vectors(r, req)
+	if err == nil {
+		writeJSON(w, http.StatusOK, found)
 	}
-	var inputs []string
+	return err
+}
+
+func (s *Server) embeddings(w http.ResponseWriter, r *http.Request, req *embedRequest) error {
+	req.Input = req.Prompt
+	found, err := s.vectors(r, req)
+	var known statusError
+	if errors.As(err, &known) && known.status == http.StatusNotImplemented {
+		return refuse(http.StatusInternalServerError, "%v", err)
+	}
+	if err == nil {
+		vector := append(found.Embeddings, []float32{})[0]
+		writeJSON(w, http.StatusOK, map[string]any{"embedding": vector})
+	}
+	return err
+}
+
+// inputs are the texts to embed: one, several or none.
+func (req *embedRequest) inputs() (texts []string, err error) {
 	switch input := req.Input.(type) {
+	case nil:
+		return nil, nil
 	case string:
 		if input != "" {
-			inputs = []string{input}
+			texts = []string{input}
 		}
+		return texts, nil
 	case []any:
-		for _, item := range input {
-			text, ok := item.(string)
-			if !ok {
-				writeError(w, http.StatusBadRequest, "invalid input type")
-				return
-			}
-			inputs = append(inputs, text)
+		ok := true
+		for i := 0; i < len(input) && ok; i++ {
+			var text string
+			text, ok = input[i].(string)
+			texts = append(texts, text)
 		}
-	case nil:
-	default:
-		writeError(w, http.StatusBadRequest, "invalid input type")
-		return
+		if ok {
+			return texts, nil
+		}
 	}
-	vectors, tokens, loaded, err := s.vectors(r, &req, inputs, start)
-	if err != nil {
-		failure := failed(err)
-		writeError(w, failure.status, failure.Error)
-		return
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"model": req.Model, "embeddings": vectors, "total_duration": time.Since(start),
-		"load_duration": loaded, "prompt_eval_count": tokens})
+	return nil, refuse(http.StatusBadRequest, "invalid input type")
 }
 
-func (s *Server) embeddings(w http.ResponseWriter, r *http.Request) {
-	var req embedRequest
-	if !readJSON(w, r, &req) {
-		return
-	}
-	var inputs []string
-	if req.Prompt != "" {
-		inputs = []string{req.Prompt}
-	}
-	vectors, _, _, err := s.vectors(r, &req, inputs, time.Now())
+func (s *Server) vectors(r *http.Request, req *embedRequest) (*embedded, error) {
+	start := time.Now()
+	inputs, err := req.inputs()
 	if err != nil {
-		failure := failed(err)
-		if failure.status == http.StatusNotImplemented {
-			failure.status = http.StatusInternalServerError
-		}
-		writeError(w, failure.status, failure.Error)
-		return
+		return nil, err
 	}
-	vector := []float32{}
-	if len(vectors) > 0 {
-		vector = vectors[0]
-	}
-	writeJSON(w, http.StatusOK, map[string]any{"embedding": vector})
-}
-
-func (s *Server) vectors(r *http.Request, req *embedRequest, inputs []string, start time.Time) (
-	vectors [][]float32, tokens int, load time.Duration, err error) {
 	m, err := loadModel(req.Model)
 	if errors.Is(err, os.ErrNotExist) {
-		err = statusError{http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", req.Model)}
+		err = refuse(http.StatusNotFound, "model %q not found, try pulling it first", req.Model)
 	}
 	if err != nil {
-		return nil, 0, 0, err
+		return nil, err
 	}
 	options, err := optionsFor(m, req.Options)
 	if err != nil {
-		return nil, 0, 0, err
+		return nil, err
 	}
 	loaded, err := s.sched.acquire(r.Context(), m, options, req.KeepAlive.value)
 	if err != nil {
-		return nil, 0, 0, scheduleError(req.Model, err)
+		return nil, scheduleError(req.Model, err)
 	}
 	defer s.sched.release(loaded)
-	load = time.Since(start)
-	vectors = [][]float32{}
+	found := &embedded{Model: req.Model, Embeddings: [][]float32{}, Load: time.Since(start)}
 	for _, input := range inputs {
 		fitting, err := loaded.runner.fit(r.Context(), input, 0, loaded.options.NumCtx)
 		if err != nil {
-			return nil, 0, 0, err
+			return nil, err
 		}
 		if _, whole := fitting.(string); !whole && req.Truncate != nil && !*req.Truncate {
-			return nil, 0, 0, statusError{http.StatusBadRequest, "the input length exceeds the context length"}
+			return nil, refuse(http.StatusBadRequest, "the input length exceeds the context length")
 		}
-		vector, n, err := loaded.runner.embed(r.Context(), fitting)
+		vector, tokens, err := loaded.runner.embed(r.Context(), fitting)
 		if err != nil {
-			return nil, 0, 0, err
+			return nil, err
 		}
 		if req.Dimensions > 0 && req.Dimensions < len(vector) {
 			vector = vector[:req.Dimensions]
 		}
-		vectors, tokens = append(vectors, normalize(vector)), tokens+n
+		found.Embeddings, found.Tokens = append(found.Embeddings, normalize(vector)), found.Tokens+tokens
 	}
-	return vectors, tokens, load, nil
+	found.Total = time.Since(start)
+	return found, nil
 }
 
 func (r *Runner) embed(ctx context.Context, input any) ([]float32, int, error) {
@@ -130,18 +125,14 @@ func (r *Runner) embed(ctx context.Context, input any) ([]float32, int, error) {
 		return nil, 0, err
 	}
 	defer release()
-	resp, err := r.ask(ctx, "/v1/embeddings", map[string]any{"input": input, "encoding_format": "float"})
-	if err != nil {
-		return nil, 0, err
-	}
-	defer resp.Body.Close()
 	var answer struct {
 		Data  []struct{ Embedding []float32 }
 		Usage struct {
 			PromptTokens int `json:"prompt_tokens"`
 		}
 	}
-	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil {
+	err = r.read(ctx, "/v1/embeddings", map[string]any{"input": input, "encoding_format": "float"}, &answer)
+	if err != nil {
 		return nil, 0, err
 	}
 	if len(answer.Data) == 0 {
@@ -155,11 +146,8 @@ func normalize(v []float32) []float32 {
 	for _, x := range v {
 		sum += float64(x) * float64(x)
 	}
-	if sum == 0 {
-		return v
-	}
 	for i := range v {
-		v[i] = float32(float64(v[i]) / math.Sqrt(sum))
+		v[i] = float32(float64(v[i]) / math.Max(math.Sqrt(sum), 1e-12))
 	}
 	return v
 }

@@ -44,39 +44,28 @@ func envUint(key string, standard uint) uint {
 	return uint(n)
 }
 
-// parseDuration takes a Go duration or seconds.
-func parseDuration(s string) (time.Duration, bool) {
-	if d, err := time.ParseDuration(s); err == nil {
-		return d, true
+// envDuration takes a Go duration or seconds; a negative value is for ever.
+func envDuration(key string) time.Duration {
+	s, d := envVar(key), 5*time.Minute
+	if given, err := time.ParseDuration(s); err == nil {
+		d = given
+	} else if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+		d = time.Duration(n) * time.Second
 	}
-	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
-		return time.Duration(n) * time.Second, true
-	}
-	return 0, false
-}
-
-// envKeepAlive: a negative value is for ever.
-func envKeepAlive() time.Duration {
-	keep := 5 * time.Minute
-	if d, ok := parseDuration(envVar("OLLAMA_KEEP_ALIVE")); ok {
-		keep = d
-	}
-	if keep < 0 {
+	if d < 0 {
 		return math.MaxInt64
 	}
-	return keep
+	return d
 }
 
-// envLoadTimeout: zero and less is for ever.
+func envKeepAlive() time.Duration { return envDuration("OLLAMA_KEEP_ALIVE") }
+
+// envLoadTimeout: zero is for ever, too.
 func envLoadTimeout() time.Duration {
-	limit := 5 * time.Minute
-	if d, ok := parseDuration(envVar("OLLAMA_LOAD_TIMEOUT")); ok {
-		limit = d
+	if d := envDuration("OLLAMA_LOAD_TIMEOUT"); d > 0 {
+		return d
 	}
-	if limit <= 0 {
-		return math.MaxInt64
-	}
-	return limit
+	return math.MaxInt64
 }
 
 // envHost is the address to listen on, or to call.
@@ -135,30 +124,27 @@ func envOrigins() []string {
 
 // envValues is what the line "server config" shows.
 func envValues() string {
-	values := map[string]any{
-		"OLLAMA_HOST": envHost(), "OLLAMA_MODELS": envModels(), "OLLAMA_ORIGINS": envOrigins(),
-		"OLLAMA_KEEP_ALIVE": envKeepAlive(), "OLLAMA_LOAD_TIMEOUT": envLoadTimeout(),
-		"OLLAMA_CONTEXT_LENGTH":    envUint("OLLAMA_CONTEXT_LENGTH", 0),
-		"OLLAMA_NUM_PARALLEL":      envUint("OLLAMA_NUM_PARALLEL", 1),
-		"OLLAMA_MAX_LOADED_MODELS": envUint("OLLAMA_MAX_LOADED_MODELS", 0),
-		"OLLAMA_MAX_QUEUE":         envUint("OLLAMA_MAX_QUEUE", 512),
-		"OLLAMA_GPU_OVERHEAD":      envUint("OLLAMA_GPU_OVERHEAD", 0),
-		"OLLAMA_REMOTES":           "[ollama.com]",
+	values := []string{"OLLAMA_REMOTES:[ollama.com]"}
+	add := func(key string, value any) { values = append(values, fmt.Sprintf("%s:%v", key, value)) }
+	add("OLLAMA_HOST", envHost())
+	add("OLLAMA_MODELS", envModels())
+	add("OLLAMA_ORIGINS", envOrigins())
+	add("OLLAMA_KEEP_ALIVE", envKeepAlive())
+	add("OLLAMA_LOAD_TIMEOUT", envLoadTimeout())
+	for key, standard := range map[string]uint{"OLLAMA_CONTEXT_LENGTH": 0, "OLLAMA_NUM_PARALLEL": 1,
+		"OLLAMA_MAX_LOADED_MODELS": 0, "OLLAMA_MAX_QUEUE": 512, "OLLAMA_GPU_OVERHEAD": 0} {
+		add(key, envUint(key, standard))
 	}
-	for _, key := range []string{"OLLAMA_DEBUG", "OLLAMA_FLASH_ATTENTION", "OLLAMA_NOPRUNE", "OLLAMA_NOHISTORY",
-		"OLLAMA_NO_CLOUD", "OLLAMA_SCHED_SPREAD", "OLLAMA_DEBUG_LOG_REQUESTS"} {
-		values[key] = envBool(key)
+	for _, key := range strings.Fields("OLLAMA_DEBUG OLLAMA_FLASH_ATTENTION OLLAMA_NOPRUNE OLLAMA_NOHISTORY " +
+		"OLLAMA_NO_CLOUD OLLAMA_SCHED_SPREAD OLLAMA_DEBUG_LOG_REQUESTS") {
+		add(key, envBool(key))
 	}
-	for _, key := range []string{"OLLAMA_KV_CACHE_TYPE", "OLLAMA_LLM_LIBRARY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY",
-		"http_proxy", "https_proxy", "no_proxy", "CUDA_VISIBLE_DEVICES"} {
-		values[key] = envVar(key)
+	for _, key := range strings.Fields("OLLAMA_KV_CACHE_TYPE OLLAMA_LLM_LIBRARY HTTP_PROXY HTTPS_PROXY NO_PROXY " +
+		"http_proxy https_proxy no_proxy CUDA_VISIBLE_DEVICES") {
+		add(key, envVar(key))
 	}
-	var pairs []string
-	for key, value := range values {
-		pairs = append(pairs, fmt.Sprintf("%s:%v", key, value))
-	}
-	sort.Strings(pairs)
-	return "map[" + strings.Join(pairs, " ") + "]"
+	sort.Strings(values)
+	return "map[" + strings.Join(values, " ") + "]"
 }
 
 func userAgent() string {

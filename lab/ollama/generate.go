@@ -1,6 +1,6 @@
 package main
 
-// POST /api/generate and /api/chat.
+// POST /api/generate and /api/chat, and what the other dialects make of them.
 
 import (
 	"context"
@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 )
-
-const cloudDisabled = "ollama cloud is disabled: remote model is unavailable"
 
 // KeepAlive is the request's keep_alive: seconds or a duration, negative for ever.
 type KeepAlive struct{ value *time.Duration }
@@ -67,6 +65,8 @@ type inferRequest struct {
 
 	Logprobs    bool `json:"logprobs"`
 	TopLogprobs int  `json:"top_logprobs"`
+
+	chat bool // of /api/chat
 }
 
 // Answer is a line of either endpoint: Message for chat, Response for generate.
@@ -86,169 +86,189 @@ type Answer struct {
 	PromptEvalDuration time.Duration `json:"prompt_eval_duration,omitempty"`
 	EvalCount          int           `json:"eval_count,omitempty"`
 	EvalDuration       time.Duration `json:"eval_duration,omitempty"`
+
+	text string
 }
 
-func (s *Server) generate(w http.ResponseWriter, r *http.Request) {
-	var req inferRequest
-	if !readJSON(w, r, &req) {
-		return
+// answer is a line that says this.
+func (req *inferRequest) answer(text string) Answer {
+	a := Answer{Model: first(req.Model, req.Name), CreatedAt: time.Now().UTC(), text: text}
+	if req.chat {
+		a.Message = &Message{Role: "assistant", Content: text}
+	} else {
+		a.Response = &text
 	}
-	if req.Raw && (req.Template != "" || req.System != "") {
-		writeError(w, http.StatusBadRequest, "raw mode does not support template, system, or context")
-		return
-	}
-	s.infer(w, r, &req, "generate", req.Prompt == "", func(content string) (*Message, *string) {
-		return nil, &content
-	}, func(m *Model) (string, error) {
-		if req.Raw {
-			return req.Prompt, nil
+	return a
+}
+
+// empty: nothing is asked but to load the model, or to unload it.
+func (req *inferRequest) empty() bool {
+	return req.chat && len(req.Messages) == 0 || !req.chat && req.Prompt == ""
+}
+
+// native handles /api/chat, or /api/generate.
+func (s *Server) native(chat bool) func(http.ResponseWriter, *http.Request, *inferRequest) error {
+	return func(w http.ResponseWriter, r *http.Request, req *inferRequest) error {
+		req.chat = chat
+		if chat { // each has fields that the other does not know
+			req.Raw = false
+		} else {
+			req.Tools, req.Messages = nil, nil
 		}
-		t := m.Template
+		if req.Raw && (req.Template != "" || req.System != "") {
+			return refuse(http.StatusBadRequest, "raw mode does not support template, system, or context")
+		}
+		if !req.empty() && (req.Stream == nil || *req.Stream) {
+			stream := &lines{w: w}
+			return stream.end(s.infer(r.Context(), req, func(a Answer) { stream.send(a) }))
+		}
+		whole, err := s.whole(r.Context(), req)
+		if err == nil {
+			writeJSON(w, http.StatusOK, whole)
+		}
+		return err
+	}
+}
+
+// whole is the last line of an answer, with all its text.
+func (s *Server) whole(ctx context.Context, req *inferRequest) (last Answer, err error) {
+	var text strings.Builder
+	var logprobs []Logprob
+	var calls []map[string]any
+	err = s.infer(ctx, req, func(a Answer) {
+		text.WriteString(a.text)
+		if a.Message != nil {
+			calls = append(calls, a.Message.ToolCalls...)
+		}
+		last, logprobs = a, append(logprobs, a.Logprobs...)
+	})
+	all := req.answer(text.String())
+	if all.Message != nil {
+		all.Message.ToolCalls = calls
+	}
+	last.Message, last.Response, last.text, last.Logprobs = all.Message, all.Response, all.text, logprobs
+	return last, err
+}
+
+// infer is what every dialect's chat and completion share: load (or unload), render, and a line for each
+// piece of the answer.
+func (s *Server) infer(ctx context.Context, req *inferRequest, each func(Answer)) error {
+	start := time.Now()
+	asked := first(req.Model, req.Name)
+	if isCloud(asked) {
+		return cloudError()
+	}
+	if asked == "" && req.chat {
+		return refuse(http.StatusBadRequest, "model is required")
+	}
+	m, err := loadModel(asked)
+	if err != nil {
+		return modelError(asked, err)
+	}
+	last := req.answer("")
+	last.Done = true
+	if req.empty() && req.KeepAlive.zero() {
+		s.sched.expire(m)
+		last.DoneReason = "unload"
+		each(last)
+		return nil
+	}
+	if err := m.check(asked, req); err != nil {
+		return err
+	}
+	options, err := optionsFor(m, req.Options)
+	if err != nil {
+		return err
+	}
+	options.noShift = req.Shift != nil && !*req.Shift
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	loaded, err := s.sched.acquire(ctx, m, options, req.KeepAlive.value)
+	if err != nil {
+		return scheduleError(asked, err)
+	}
+	defer s.sched.release(loaded)
+	ready := time.Now()
+	if req.empty() {
+		last.DoneReason = "load"
+		each(last)
+		return nil
+	}
+	prompt, err := req.render(m)
+	if err != nil {
+		return err
+	}
+	if t := req.called(); t != nil && req.chat {
+		return internal(loaded.call(ctx, t, prompt, req, options, func(call map[string]any, c Chunk) error {
+			line := req.answer("")
+			line.Message.ToolCalls = []map[string]any{call}
+			each(line)
+			last := req.answer("")
+			last.finish(c, start, ready)
+			each(last)
+			return nil
+		}))
+	}
+	said := prompt
+	return internal(loaded.complete(ctx, prompt, req, options, func(c Chunk) (err error) {
+		line := req.answer(c.Content)
+		line.Logprobs = c.Logprobs
+		said += c.Content
+		if c.Stop {
+			line.finish(c, start, ready)
+			if !req.chat && !req.Raw {
+				line.Context, err = loaded.runner.tokens(ctx, said)
+			}
+		}
+		if err == nil {
+			each(line)
+		}
+		return err
+	}))
+}
+
+// internal is an error of the child, whatever its status was there.
+func internal(err error) error {
+	if err == nil {
+		return nil
+	}
+	return refuse(http.StatusInternalServerError, "%v", err)
+}
+
+// render is the prompt that the model gets.
+func (req *inferRequest) render(m *Model) (_ string, err error) {
+	if req.Raw {
+		return req.Prompt, nil
+	}
+	t, turns, system := m.Template, req.Messages, m.System
+	if !req.chat {
+		turns, system = []Message{{Role: "user", Content: req.Prompt}}, first(req.System, m.System)
 		if req.Template != "" {
-			var err error
 			if t, err = parseTemplate(req.Template); err != nil {
 				return "", err
 			}
 		}
-		messages := append([]Message{}, m.Messages...)
-		if system := first(req.System, m.System); system != "" {
-			messages = append([]Message{{Role: "system", Content: system}}, messages...)
-		}
-		return t.prompt(append(messages, Message{Role: "user", Content: req.Prompt}), nil, req.Think)
-	})
+	}
+	if turns[0].Role != "system" && system != "" {
+		turns = append([]Message{{Role: "system", Content: system}}, turns...)
+	}
+	return t.prompt(turns, req.Tools, req.Think)
 }
 
-func (s *Server) chat(w http.ResponseWriter, r *http.Request) {
-	var req inferRequest
-	if !readJSON(w, r, &req) {
-		return
-	}
-	s.infer(w, r, &req, "chat", len(req.Messages) == 0, func(content string) (*Message, *string) {
-		return &Message{Role: "assistant", Content: content}, nil
-	}, func(m *Model) (string, error) {
-		messages := append(append([]Message{}, m.Messages...), req.Messages...)
-		if req.Messages[0].Role != "system" && m.System != "" {
-			messages = append([]Message{{Role: "system", Content: m.System}}, messages...)
-		}
-		return m.Template.prompt(messages, req.Tools, req.Think)
-	})
-}
-
-// infer is what both share: load (or unload, when nothing is asked), render, answer.
-func (s *Server) infer(w http.ResponseWriter, r *http.Request, req *inferRequest, doing string, empty bool,
-	wrap func(string) (*Message, *string), render func(*Model) (string, error)) {
-	start := time.Now()
-	asked := first(req.Model, req.Name)
-	if isCloud(asked) {
-		refuseCloud(w)
-		return
-	}
-	if asked == "" && doing == "chat" {
-		writeError(w, http.StatusBadRequest, "model is required")
-		return
-	}
-	m, err := loadModel(asked)
-	if err != nil {
-		writeModelError(w, asked, err)
-		return
-	}
-	answer := func(content string) Answer {
-		message, response := wrap(content)
-		return Answer{Model: asked, CreatedAt: time.Now().UTC(), Message: message, Response: response}
-	}
-	if empty && req.KeepAlive.zero() {
-		s.sched.expire(m)
-		last := answer("")
-		last.Done, last.DoneReason = true, "unload"
-		writeJSON(w, http.StatusOK, last)
-		return
-	}
-	if err := m.check(asked, doing, req); err != nil {
-		writeError(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	options, err := optionsFor(m, req.Options)
-	if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	options.noShift = req.Shift != nil && !*req.Shift
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	loaded, err := s.sched.acquire(ctx, m, options, req.KeepAlive.value)
-	if err != nil {
-		failure := failed(scheduleError(asked, err))
-		writeError(w, failure.status, failure.Error)
-		return
-	}
-	defer s.sched.release(loaded)
-	ready := time.Now()
-	if empty {
-		last := answer("")
-		last.Done, last.DoneReason = true, "load"
-		writeJSON(w, http.StatusOK, last)
-		return
-	}
-	prompt, err := render(m)
-	if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	events := make(chan any)
-	go func() {
-		defer close(events)
-		if t := req.called(); t != nil && doing == "chat" {
-			err := loaded.call(ctx, t, prompt, req, options, func(call map[string]any, c Chunk) error {
-				line, last := answer(""), answer("")
-				line.Message.ToolCalls = []map[string]any{call}
-				last.finish(c, start, ready)
-				events <- line
-				events <- last
-				return nil
-			})
-			if err != nil {
-				events <- Failure{err.Error(), http.StatusInternalServerError}
-			}
-			return
-		}
-		said := prompt
-		err := loaded.answer(ctx, prompt, req, options, func(c Chunk) error {
-			line := answer(c.Content)
-			line.Logprobs = c.Logprobs
-			said += c.Content
-			if c.Stop {
-				line.finish(c, start, ready)
-				if doing == "generate" && !req.Raw {
-					var err error
-					if line.Context, err = loaded.runner.tokens(ctx, said); err != nil {
-						return err
-					}
-				}
-			}
-			events <- line
-			return nil
-		})
-		if err != nil {
-			events <- Failure{err.Error(), http.StatusInternalServerError}
-		}
-	}()
-	if req.Stream == nil || *req.Stream {
-		stream(w, events)
-		return
-	}
-	collect(w, events, wrap)
-}
-
-// answer cuts a prompt that is longer than the context, unless the request forbids it.
-func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk) error) error {
+// complete cuts a prompt that is longer than the context, unless the request forbids it.
+func (l *loadedModel) complete(ctx context.Context, prompt string, req *inferRequest, o Options, each func(Chunk) error) (err error) {
 	var fitting any = prompt
 	if req.Truncate == nil || *req.Truncate {
-		var err error
 		if fitting, err = l.runner.fit(ctx, prompt, o.NumKeep, l.options.NumCtx); err != nil {
 			return err
 		}
 	}
-	body := completionBody(fitting, req.format(l.model), o)
+	// A model that thinks is let think first, and one that never ends it is never held to a grammar.
+	format := req.Format
+	if l.model.can("thinking") && (!req.Think.set || req.Think.on) {
+		format = nil
+	}
+	body := completionBody(fitting, format, o)
 	if req.Logprobs {
 		body["n_probs"] = larger(1, req.TopLogprobs)
 	}
@@ -260,15 +280,6 @@ func (l *loadedModel) answer(ctx context.Context, prompt string, req *inferReque
 		}
 		return each(c)
 	})
-}
-
-// format is the grammar to hold to. A model that thinks is let think first, and one that never ends it
-// is never held to anything.
-func (req *inferRequest) format(m *Model) json.RawMessage {
-	if m.can("thinking") && (!req.Think.set || req.Think.on) {
-		return nil
-	}
-	return req.Format
 }
 
 func (a *Answer) finish(c Chunk, start, ready time.Time) {
@@ -283,63 +294,28 @@ func (a *Answer) finish(c Chunk, start, ready time.Time) {
 	a.EvalDuration = time.Duration(c.Timings.PredictedMS * float64(time.Millisecond))
 }
 
-// collect answers once: the last line, with all the text.
-func collect(w http.ResponseWriter, events <-chan any, wrap func(string) (*Message, *string)) {
-	var text strings.Builder
-	var last Answer
-	var failure string
-	var logprobs []Logprob
-	var calls []map[string]any
-	for event := range events {
-		switch e := event.(type) {
-		case Answer:
-			if e.Message != nil {
-				text.WriteString(e.Message.Content)
-				calls = append(calls, e.Message.ToolCalls...)
-			} else {
-				text.WriteString(*e.Response)
-			}
-			last, logprobs = e, append(logprobs, e.Logprobs...)
-		case Failure:
-			failure = e.Error
-		}
-	}
-	if failure != "" {
-		writeError(w, http.StatusInternalServerError, failure)
-		return
-	}
-	last.Message, last.Response = wrap(text.String())
-	if last.Message != nil {
-		last.Message.ToolCalls = calls
-	}
-	last.Logprobs = logprobs
-	writeJSON(w, http.StatusOK, last)
-}
-
-func refuseCloud(w http.ResponseWriter) {
+func cloudError() error {
 	if envBool("OLLAMA_NO_CLOUD") {
-		writeError(w, http.StatusForbidden, cloudDisabled)
-		return
+		return refuse(http.StatusForbidden, "ollama cloud is disabled: remote model is unavailable")
 	}
-	writeError(w, http.StatusBadGateway, "error connecting to ollama.com")
+	return refuse(http.StatusBadGateway, "error connecting to ollama.com")
 }
 
-func writeModelError(w http.ResponseWriter, asked string, err error) {
+func modelError(asked string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("model '%s' not found", asked))
-		return
+		return refuse(http.StatusNotFound, "model '%s' not found", asked)
 	}
-	writeError(w, http.StatusInternalServerError, err.Error())
+	return err
 }
 
 func scheduleError(asked string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
-		return statusError{499, "request canceled"}
+		return refuse(499, "request canceled")
 	case errors.Is(err, errQueueFull):
-		return statusError{http.StatusServiceUnavailable, err.Error()}
+		return refuse(http.StatusServiceUnavailable, "%v", err)
 	case errors.Is(err, os.ErrNotExist):
-		return statusError{http.StatusNotFound, fmt.Sprintf("model %q not found, try pulling it first", asked)}
+		return refuse(http.StatusNotFound, "model %q not found, try pulling it first", asked)
 	}
 	return err
 }

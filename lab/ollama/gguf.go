@@ -5,14 +5,12 @@ package main
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"sync"
-	"time"
 )
 
 var errMagic = errors.New("invalid file magic")
@@ -62,19 +60,8 @@ func (g *ggufReader) bytes(n uint64) []byte {
 	return b
 }
 
-func (g *ggufReader) u32() uint32 {
-	if b := g.bytes(4); g.err == nil {
-		return binary.LittleEndian.Uint32(b)
-	}
-	return 0
-}
-
-func (g *ggufReader) u64() uint64 {
-	if b := g.bytes(8); g.err == nil {
-		return binary.LittleEndian.Uint64(b)
-	}
-	return 0
-}
+func (g *ggufReader) u32() uint32 { return uint32(number(4, g.bytes(4)).(uint64)) }
+func (g *ggufReader) u64() uint64 { return number(10, g.bytes(8)).(uint64) }
 
 func (g *ggufReader) str() string { return string(g.bytes(g.u64())) }
 
@@ -110,38 +97,28 @@ func (g *ggufReader) value(kind uint32) any {
 	return number(kind, b)
 }
 
+// number is a value by its kind's number: signed, a float, a truth, or unsigned.
 func number(kind uint32, b []byte) any {
 	var n uint64
 	for i, c := range b {
 		n |= uint64(c) << (8 * i)
 	}
 	switch kind {
-	case 1:
-		return int8(n)
-	case 3:
-		return int16(n)
-	case 5:
-		return int32(n)
+	case 1, 3, 5, 11:
+		unused := 64 - 8*len(b)
+		return int64(n<<unused) >> unused
 	case 6:
 		return math.Float32frombits(uint32(n))
 	case 7:
 		return n != 0
-	case 11:
-		return int64(n)
 	case 12:
 		return math.Float64frombits(n)
 	}
 	return n
 }
 
-type ggufKey struct {
-	path     string
-	size     int64
-	modified time.Time
-}
-
 var (
-	ggufCache   = map[ggufKey]*GGUF{}
+	ggufCache   = map[string]*GGUF{}
 	ggufCacheMu sync.Mutex
 )
 
@@ -151,7 +128,7 @@ func readGGUF(path string) (*GGUF, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := ggufKey{path, info.Size(), info.ModTime()}
+	key := fmt.Sprint(path, info.Size(), info.ModTime())
 	ggufCacheMu.Lock()
 	defer ggufCacheMu.Unlock()
 	if g := ggufCache[key]; g != nil {
@@ -225,8 +202,6 @@ func (g *GGUF) number(key string) uint64 {
 	switch n := g.Keys[key].(type) {
 	case uint64:
 		return n
-	case int32:
-		return uint64(n)
 	case int64:
 		return uint64(n)
 	}

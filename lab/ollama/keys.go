@@ -4,11 +4,8 @@ package main
 // nobody does here: without a writable HOME the server does not start.
 
 import (
-	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/x509"
 	"encoding/base64"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -25,21 +22,16 @@ func ensureKeypair() error {
 		return err
 	}
 	fmt.Printf("Couldn't find '%s'. Generating new private key.\n", path)
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return err
+	key := make([]byte, 32)
+	_, err = rand.Read(key)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o755)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("could not create directory %w", err)
+	if err == nil {
+		err = os.WriteFile(path, key, 0o600)
 	}
-	data, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return err
+	if err == nil {
+		err = os.WriteFile(path+".pub", []byte("ssh-ed25519 "+base64.StdEncoding.EncodeToString(key)+"\n"), 0o644)
 	}
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: data}), 0o600); err != nil {
-		return err
-	}
-	line := "ssh-ed25519 " + base64.StdEncoding.EncodeToString(public)
-	fmt.Printf("Your new public key is: \n\n%s\n\n", line)
-	return os.WriteFile(path+".pub", []byte(line+"\n"), 0o644)
+	return err
 }

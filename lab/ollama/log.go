@@ -31,6 +31,5 @@ func logValue(s string) string {
 	return s
 }
 
-func logInfo(source, msg string, pairs ...any)  { logLine("INFO", source, msg, pairs...) }
-func logWarn(source, msg string, pairs ...any)  { logLine("WARN", source, msg, pairs...) }
-func logError(source, msg string, pairs ...any) { logLine("ERROR", source, msg, pairs...) }
+func logInfo(source, msg string, pairs ...any) { logLine("INFO", source, msg, pairs...) }
+func logWarn(source, msg string, pairs ...any) { logLine("WARN", source, msg, pairs...) }

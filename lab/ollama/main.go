@@ -1,20 +1,14 @@
-// Command ollama is the lab's stand-in for Ollama's release binary (github.com/ollama/ollama).
+// Command ollama is the lab's stand-in for Ollama's release binary (github.com/ollama/ollama): see README.md.
 //
-// It stands for: bin/ollama of ollama-linux-amd64.tar.zst, as a server, a client and the parent of
-// lib/ollama/llama-server. It is written in Go because the real one is: net/http, ParseBool and the
-// error texts behave alike, and /proc/PID/exe is the binary itself.
-//
-// It keeps what a deploy can trip on: the environment and its parsing, the blobs and manifests on
-// disk, the registry protocol with every oddity seen, errors inside an HTTP 200 stream, the
-// Host and Origin rules, load and unload, the queue, the child process and how it dies, and the
-// native, OpenAI and Anthropic endpoints, and the silent ways from the GPU to the CPU. Inference is real, though
-// never on a GPU: the child is llama.cpp.
-//
-// It does not keep: push, Modelfiles, images, cloud models, safetensors, the sign-in of ollama.com.
+// It is written in Go because the real one is: net/http, ParseBool and the error texts behave alike, and
+// /proc/PID/exe is the binary itself.
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 )
 
@@ -26,4 +20,44 @@ func main() {
 		fmt.Fprintln(os.Stderr, "Error:", err)
 		os.Exit(1)
 	}
+}
+
+// run is the command line: the server, and the version of both sides.
+func run(args []string) error {
+	switch command := first(append(args, "")...); command {
+	case "serve", "start":
+		return serve()
+	case "-v", "--version":
+		printVersion()
+		return nil
+	default:
+		return fmt.Errorf("unknown command %q for \"ollama\"", command)
+	}
+}
+
+func printVersion() {
+	var answer struct{ Version string }
+	resp, err := http.Get(clientURL() + "/api/version")
+	if err == nil {
+		defer resp.Body.Close()
+		err = json.NewDecoder(resp.Body).Decode(&answer)
+	}
+	if err == nil {
+		fmt.Printf("ollama version is %s\n", answer.Version)
+	} else {
+		fmt.Println("Warning: could not connect to a running Ollama instance")
+	}
+	if answer.Version != Version {
+		fmt.Printf("Warning: client version is %s\n", Version)
+	}
+}
+
+// clientURL is where the client finds the server: a server listening on every address is asked on loopback.
+func clientURL() string {
+	u := envHost()
+	host, port, _ := net.SplitHostPort(u.Host)
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return u.Scheme + "://" + net.JoinHostPort(host, port)
 }

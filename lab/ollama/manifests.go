@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -122,27 +123,33 @@ func validDigest(s string) (string, bool) {
 	return "sha256:" + found[1], true
 }
 
-func sha256File(path string) (string, error) {
-	f, err := os.Open(path)
+// storeBlob writes a blob under the digest of its bytes, which has to be the wanted one where one is.
+func storeBlob(kind string, body io.Reader, wanted string) (layer Layer, err error) {
+	f, err := os.CreateTemp(blobsDir(), "sha256-")
 	if err != nil {
-		return "", err
+		return layer, err
 	}
+	defer os.Remove(f.Name())
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", err
+	sum := sha256.New()
+	layer.MediaType = kind
+	if layer.Size, err = io.Copy(io.MultiWriter(f, sum), body); err != nil {
+		return layer, err
 	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil)), nil
+	layer.Digest = "sha256:" + hex.EncodeToString(sum.Sum(nil))
+	if wanted != "" && wanted != layer.Digest {
+		return layer, refuse(http.StatusBadRequest, "digest mismatch, expected %q, got %q", wanted, layer.Digest)
+	}
+	if err := f.Chmod(0o644); err != nil {
+		return layer, err
+	}
+	return layer, os.Rename(f.Name(), blobPath(layer.Digest))
 }
 
 func parseManifest(data []byte) (*Manifest, error) {
-	m := &Manifest{}
-	if err := json.Unmarshal(data, m); err != nil {
-		return nil, err
-	}
 	sum := sha256.Sum256(data)
-	m.digest = hex.EncodeToString(sum[:])
-	return m, nil
+	m := &Manifest{digest: hex.EncodeToString(sum[:])}
+	return m, json.Unmarshal(data, m)
 }
 
 func readManifest(n Name) (*Manifest, error) {
@@ -156,11 +163,8 @@ func readManifest(n Name) (*Manifest, error) {
 		return nil, err
 	}
 	m, err := parseManifest(data)
-	if err != nil {
-		return nil, err
-	}
 	m.modified = info.ModTime()
-	return m, nil
+	return m, err
 }
 
 func writeManifest(n Name, data []byte) error {
@@ -169,19 +173,6 @@ func writeManifest(n Name, data []byte) error {
 		return err
 	}
 	return os.WriteFile(path, data, 0o644)
-}
-
-// newLayer stores a blob and names it.
-func newLayer(kind string, data []byte) (Layer, error) {
-	sum := sha256.Sum256(data)
-	layer := Layer{MediaType: kind, Digest: "sha256:" + hex.EncodeToString(sum[:]), Size: int64(len(data))}
-	if _, err := os.Stat(blobPath(layer.Digest)); err == nil {
-		return layer, nil
-	}
-	if err := os.MkdirAll(blobsDir(), 0o755); err != nil {
-		return layer, err
-	}
-	return layer, os.WriteFile(blobPath(layer.Digest), data, 0o644)
 }
 
 // listManifests reads the disk each time: a manifest copied in beside its blobs is listed at once.
@@ -227,21 +218,29 @@ func existingName(n Name) Name {
 	return same[0]
 }
 
-// removeUnused removes those blobs that no manifest names any more.
-func removeUnused(layers []Layer) {
-	used := map[string]bool{}
-	for _, m := range listManifests() {
-		for _, layer := range m.all() {
-			used[layer.Digest] = true
-		}
-	}
+// removeUnused removes those blobs that no manifest names any more, and says how many they were.
+func removeUnused(layers []Layer) (removed int) {
+	used := usedBlobs()
 	for _, layer := range layers {
-		if digest, ok := validDigest(layer.Digest); ok && !used[layer.Digest] {
+		if digest, ok := validDigest(layer.Digest); ok && !used[filepath.Base(blobPath(digest))] {
+			removed++
 			if err := os.Remove(blobPath(digest)); err != nil && !errors.Is(err, os.ErrNotExist) {
 				logWarn("images.go", "couldn't remove blob", "digest", digest, "error", err)
 			}
 		}
 	}
+	return removed
+}
+
+// usedBlobs are the file names of those that a manifest names.
+func usedBlobs() map[string]bool {
+	used := map[string]bool{}
+	for _, m := range listManifests() {
+		for _, layer := range m.all() {
+			used[filepath.Base(blobPath(layer.Digest))] = true
+		}
+	}
+	return used
 }
 
 func removeManifest(n Name) error {
@@ -264,12 +263,7 @@ func prune() error {
 	if err != nil {
 		return err
 	}
-	used := map[string]bool{}
-	for _, m := range listManifests() {
-		for _, layer := range m.all() {
-			used[strings.Replace(layer.Digest, ":", "-", 1)] = true
-		}
-	}
+	used := usedBlobs()
 	total, removed := 0, 0
 	for _, entry := range entries {
 		if blobName.MatchString(entry.Name()) {

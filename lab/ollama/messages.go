@@ -10,102 +10,78 @@ import (
 )
 
 type messagesRequest struct {
-	Model       string   `json:"model"`
-	MaxTokens   int      `json:"max_tokens"`
-	System      any      `json:"system"`
-	Stream      bool     `json:"stream"`
-	Temperature *float64 `json:"temperature"`
-	TopP        *float64 `json:"top_p"`
-	TopK        *int     `json:"top_k"`
-	Stop        []string `json:"stop_sequences"`
-	Tools       []any    `json:"tools"`
-	Messages    []struct {
-		Role    string `json:"role"`
-		Content any    `json:"content"`
-	} `json:"messages"`
-	Thinking *struct {
+	Model       string      `json:"model"`
+	MaxTokens   int         `json:"max_tokens"`
+	System      any         `json:"system"`
+	Stream      bool        `json:"stream"`
+	Temperature *float64    `json:"temperature"`
+	TopP        *float64    `json:"top_p"`
+	TopK        *int        `json:"top_k"`
+	Stop        []string    `json:"stop_sequences"`
+	Tools       []any       `json:"tools"`
+	Messages    []v1Message `json:"messages"`
+	Thinking    *struct {
 		Type string `json:"type"`
 	} `json:"thinking"`
 }
 
-// messagesError is Anthropic's form of an error.
-func messagesError(w http.ResponseWriter, status int, message string) {
-	writeV1(w, status, map[string]any{"type": "error", "error": map[string]any{"type": errorKind(status), "message": message}})
-}
-
-// body is the native request, or why there is none.
-func (q *messagesRequest) body() (map[string]any, error) {
+// request is the native one, or why there is none.
+func (q *messagesRequest) request() (*inferRequest, error) {
 	switch {
 	case q.Model == "":
-		return nil, fmt.Errorf("model is required")
+		return nil, refuse(http.StatusBadRequest, "model is required")
 	case q.MaxTokens <= 0:
-		return nil, fmt.Errorf("max_tokens is required and must be positive")
+		return nil, refuse(http.StatusBadRequest, "max_tokens is required and must be positive")
 	case len(q.Messages) == 0:
-		return nil, fmt.Errorf("messages is required")
+		return nil, refuse(http.StatusBadRequest, "messages is required")
 	}
-	var messages []Message
+	req := &inferRequest{chat: true, Model: q.Model, Tools: nativeTools(q.Tools), Options: map[string]any{
+		"num_predict": q.MaxTokens, "temperature": q.Temperature, "top_p": q.TopP, "top_k": q.TopK}}
+	if len(q.Stop) > 0 {
+		req.Options["stop"] = q.Stop
+	}
+	if q.Thinking != nil {
+		req.Think = Think{set: true, on: q.Thinking.Type != "disabled"}
+	}
+	turns := q.Messages
 	if q.System != nil {
-		system, err := turnOf("system", q.System)
-		if err != nil {
-			return nil, err
-		}
-		messages = append(messages, system)
+		turns = append([]v1Message{{Role: "system", Content: q.System}}, turns...)
 	}
-	for _, m := range q.Messages {
+	for _, m := range turns {
 		turn, err := turnOf(m.Role, m.Content)
 		if err != nil {
 			return nil, err
 		}
-		messages = append(messages, turn)
+		req.Messages = append(req.Messages, turn)
 	}
-	options := map[string]any{"num_predict": q.MaxTokens, "temperature": q.Temperature, "top_p": q.TopP, "top_k": q.TopK}
-	if len(q.Stop) > 0 {
-		options["stop"] = q.Stop
-	}
-	body := chatBody(q.Model, messages, q.Stream, options, q.Tools)
-	if q.Thinking != nil {
-		body["think"] = q.Thinking.Type != "disabled"
-	}
-	return body, nil
+	return req, nil
 }
 
-func (s *Server) v1Messages(w http.ResponseWriter, r *http.Request) {
-	var q messagesRequest
-	err := json.NewDecoder(r.Body).Decode(&q)
-	var body map[string]any
-	if err == nil {
-		body, err = q.body()
-	}
+func (s *Server) v1Messages(w http.ResponseWriter, r *http.Request, q *messagesRequest) error {
+	req, err := q.request()
 	if err != nil {
-		messagesError(w, http.StatusBadRequest, err.Error())
-		return
+		return err
 	}
 	message := map[string]any{"id": fmt.Sprintf("msg_%024d", rand.Int63()), "type": "message", "role": "assistant",
-		"model": q.Model, "content": []any{}, "stop_reason": nil, "stop_sequence": nil,
-		"usage": map[string]int{"input_tokens": 0, "output_tokens": 0}}
+		"model": q.Model, "content": []any{}, "stop_reason": nil, "stop_sequence": nil, "usage": Answer{}.messageUsage()}
 	if q.Stream {
-		native(w, r, s.chat, body, messageEvents(&eventStream{w: w}, message))
-		return
+		events := &eventStream{w: w}
+		return events.end(s.infer(r.Context(), req, messageEvents(events, message)))
 	}
-	data, ok := native(w, r, s.chat, body, nil)
-	if !ok {
-		return
+	whole, err := s.whole(r.Context(), req)
+	if err == nil {
+		content := []any{}
+		for _, call := range whole.calls() {
+			content = append(content, call.toolUse(json.RawMessage(call.arguments)))
+		}
+		message["stop_reason"], message["usage"] = whole.stopReason(len(content) > 0), whole.messageUsage()
+		if len(content) == 0 {
+			content = append(content, map[string]any{"type": "text", "text": whole.text})
+		}
+		message["content"] = content
+		writeV1(w, http.StatusOK, message)
 	}
-	var a Answer
-	if err := json.Unmarshal(data, &a); err != nil {
-		messagesError(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	content := []any{}
-	for _, call := range a.calls() {
-		content = append(content, call.toolUse(json.RawMessage(call.arguments)))
-	}
-	message["stop_reason"], message["usage"] = a.stopReason(len(content) > 0), a.messageUsage()
-	if len(content) == 0 {
-		content = append(content, map[string]any{"type": "text", "text": a.text()})
-	}
-	message["content"] = content
-	writeV1(w, http.StatusOK, message)
+	return err
 }
 
 func (a Answer) stopReason(calls bool) string {
@@ -122,14 +98,9 @@ func (a Answer) messageUsage() map[string]int {
 	return map[string]int{"input_tokens": a.PromptEvalCount, "output_tokens": a.EvalCount}
 }
 
-// messageEvents turns native lines into events; an error line ends them.
-func messageEvents(events *eventStream, message map[string]any) func([]byte) {
+func messageEvents(events *eventStream, message map[string]any) func(Answer) {
 	var calls []toolCall
-	return func(data []byte) {
-		var a Answer
-		if json.Unmarshal(data, &a) != nil || a.Message == nil {
-			return
-		}
+	return func(a Answer) {
 		if events.number == 0 {
 			events.send("message_start", map[string]any{"message": message})
 			calls = a.calls()
@@ -144,8 +115,8 @@ func messageEvents(events *eventStream, message map[string]any) func([]byte) {
 			}
 			events.send("content_block_start", map[string]any{"index": 0, "content_block": map[string]any{"type": "text", "text": ""}})
 		}
-		if a.text() != "" {
-			events.send("content_block_delta", map[string]any{"index": 0, "delta": map[string]any{"type": "text_delta", "text": a.text()}})
+		if a.text != "" {
+			events.send("content_block_delta", map[string]any{"index": 0, "delta": map[string]any{"type": "text_delta", "text": a.text}})
 		}
 		if !a.Done {
 			return

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"strings"
 )
@@ -19,7 +20,6 @@ type Model struct {
 	Template *Template
 	System   string
 	Options  map[string]any
-	Messages []Message
 }
 
 // loadModel gives os.ErrNotExist for a model without manifest.
@@ -39,11 +39,6 @@ func loadModel(asked string) (*Model, error) {
 	}
 	if text := manifest.text("params"); text != "" {
 		if err := json.Unmarshal([]byte(text), &m.Options); err != nil {
-			return nil, err
-		}
-	}
-	if text := manifest.text("messages"); text != "" {
-		if err := json.Unmarshal([]byte(text), &m.Messages); err != nil {
 			return nil, err
 		}
 	}
@@ -86,31 +81,28 @@ func (m *Model) can(capability string) bool {
 	return false
 }
 
-// The words of llama.cpp: no model of the lab sees.
-const noImages = "Multimodal data provided, but model does not support multimodal requests."
-
 // check says why the model cannot do what a request wants, in the words of that request's endpoint.
-func (m *Model) check(asked, doing string, req *inferRequest) error {
+func (m *Model) check(asked string, req *inferRequest) error {
 	if req.Think.on && !m.can("thinking") {
-		return fmt.Errorf("%q does not support thinking", asked)
+		return refuse(http.StatusBadRequest, "%q does not support thinking", asked)
 	}
 	if !m.can("completion") {
-		return fmt.Errorf("%q does not support %s", asked, doing)
+		return refuse(http.StatusBadRequest, "%q does not support %s", asked, map[bool]string{true: "chat", false: "generate"}[req.chat])
 	}
 	for _, wanted := range []struct {
 		name string
 		is   bool
 	}{{"tools", len(req.Tools) > 0}, {"insert", req.Suffix != ""}} {
 		if wanted.is && !m.can(wanted.name) {
-			return fmt.Errorf("%s does not support %s", m.Name.full(), wanted.name)
+			return refuse(http.StatusBadRequest, "%s does not support %s", m.Name.full(), wanted.name)
 		}
 	}
 	images := len(req.Images)
 	for _, message := range req.Messages {
 		images += len(message.Images)
 	}
-	if images > 0 {
-		return errors.New(noImages)
+	if images > 0 { // no model of the lab sees; the words are llama.cpp's
+		return refuse(http.StatusBadRequest, "Multimodal data provided, but model does not support multimodal requests.")
 	}
 	return nil
 }

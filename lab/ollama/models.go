@@ -3,11 +3,8 @@ package main
 // The endpoints about stored and loaded models: tags, ps, show, copy, delete, blobs.
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -28,24 +25,25 @@ type Details struct {
 	EmbeddingLength   int      `json:"embedding_length,omitempty"`
 }
 
-// ModelEntry is one of /api/tags; its digest is the hash of the manifest file.
+// Entry is what tags and ps say alike; the digest is the hash of the manifest file.
+type Entry struct {
+	Name    string  `json:"name"`
+	Model   string  `json:"model"`
+	Size    int64   `json:"size"`
+	Digest  string  `json:"digest"`
+	Details Details `json:"details"`
+}
+
+// ModelEntry is one of /api/tags.
 type ModelEntry struct {
-	Name         string    `json:"name"`
-	Model        string    `json:"model"`
+	Entry
 	ModifiedAt   time.Time `json:"modified_at"`
-	Size         int64     `json:"size"`
-	Digest       string    `json:"digest"`
-	Details      Details   `json:"details"`
 	Capabilities []string  `json:"capabilities"`
 }
 
 // RunningEntry is one of /api/ps.
 type RunningEntry struct {
-	Name          string    `json:"name"`
-	Model         string    `json:"model"`
-	Size          int64     `json:"size"`
-	Digest        string    `json:"digest"`
-	Details       Details   `json:"details"`
+	Entry
 	ExpiresAt     time.Time `json:"expires_at"`
 	SizeVRAM      int64     `json:"size_vram"`
 	ContextLength int       `json:"context_length"`
@@ -59,8 +57,7 @@ func (c Config) details() Details {
 func listModels() []ModelEntry {
 	models := []ModelEntry{}
 	for name, m := range listManifests() {
-		entry := ModelEntry{Name: name.String(), Model: name.String(), ModifiedAt: m.modified,
-			Size: m.size(), Digest: m.digest, Details: m.config().details(), Capabilities: []string{}}
+		entry := ModelEntry{Entry{name.String(), name.String(), m.size(), m.digest, m.config().details()}, m.modified, []string{}}
 		if model, err := loadModel(name.String()); err == nil {
 			entry.Capabilities = model.capabilities()
 			if head, err := readGGUF(model.Weights); err == nil {
@@ -91,9 +88,8 @@ func (s *Server) ps(w http.ResponseWriter, r *http.Request) {
 		if l.refs > 0 || expires.IsZero() {
 			expires = time.Now().Add(l.keep)
 		}
-		models = append(models, RunningEntry{Name: l.model.Name.String(), Model: l.model.Name.String(), Size: l.size,
-			Digest: l.model.Manifest.digest, Details: l.model.Config.details(), ExpiresAt: expires, SizeVRAM: l.onGPU,
-			ContextLength: l.options.NumCtx})
+		entry := Entry{l.model.Name.String(), l.model.Name.String(), l.size, l.model.Manifest.digest, l.model.Config.details()}
+		models = append(models, RunningEntry{entry, expires, l.onGPU, l.options.NumCtx})
 	}
 	s.sched.mu.Unlock()
 	sort.Slice(models, func(i, j int) bool { return models[i].ExpiresAt.After(models[j].ExpiresAt) })
@@ -105,32 +101,21 @@ type nameRequest struct {
 	Name  string `json:"name"`
 }
 
-func (s *Server) show(w http.ResponseWriter, r *http.Request) {
-	var req nameRequest
-	if !readJSON(w, r, &req) {
-		return
-	}
+func (s *Server) show(w http.ResponseWriter, r *http.Request, req *nameRequest) error {
 	asked := first(req.Model, req.Name)
 	if isCloud(asked) {
-		refuseCloud(w)
-		return
+		return cloudError()
 	}
 	if asked == "" {
-		writeError(w, http.StatusBadRequest, "model is required")
-		return
+		return refuse(http.StatusBadRequest, "model is required")
 	}
 	m, err := loadModel(asked)
 	if err != nil {
-		writeModelError(w, parseName(asked).String(), err)
-		return
+		return modelError(parseName(asked).String(), err)
 	}
 	head, err := readGGUF(m.Weights)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			asked = m.Name.String()
-		}
-		writeModelError(w, asked, err)
-		return
+		return modelError(m.Name.String(), err)
 	}
 	info := map[string]any{"general.parameter_count": head.Parameters}
 	for key, value := range head.Keys {
@@ -155,6 +140,7 @@ func (s *Server) show(w http.ResponseWriter, r *http.Request) {
 		answer["parameters"] = m.parameters()
 	}
 	writeJSON(w, http.StatusOK, answer)
+	return nil
 }
 
 // parameters is the aligned list of /api/show, one value a line, in no order.
@@ -175,61 +161,42 @@ func (m *Model) parameters() string {
 	return strings.Join(lines, "\n")
 }
 
-func (s *Server) copy(w http.ResponseWriter, r *http.Request) {
-	var req struct{ Source, Destination string }
-	if !readJSON(w, r, &req) {
-		return
-	}
+type copyRequest struct{ Source, Destination string }
+
+func (s *Server) copy(w http.ResponseWriter, r *http.Request, req *copyRequest) error {
 	source, destination := parseName(req.Source), parseName(req.Destination)
 	if req.Source == "" || !source.Valid() {
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("source %q is invalid", req.Source))
-		return
+		return refuse(http.StatusBadRequest, "source %q is invalid", req.Source)
 	}
 	if req.Destination == "" || !destination.Valid() {
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("destination %q is invalid", req.Destination))
-		return
+		return refuse(http.StatusBadRequest, "destination %q is invalid", req.Destination)
 	}
 	source, destination = existingName(source), existingName(destination)
 	data, err := os.ReadFile(filepath.Join(manifestsDir(), source.Path()))
 	if errors.Is(err, os.ErrNotExist) {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("model %q not found", req.Source))
-		return
+		return refuse(http.StatusNotFound, "model %q not found", req.Source)
 	}
 	if err == nil && source != destination {
 		err = writeManifest(destination, data)
 	}
-	if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	w.WriteHeader(http.StatusOK)
+	return err
 }
 
-func (s *Server) remove(w http.ResponseWriter, r *http.Request) {
-	var req nameRequest
-	if !readJSON(w, r, &req) {
-		return
-	}
+func (s *Server) remove(w http.ResponseWriter, r *http.Request, req *nameRequest) error {
 	asked := first(req.Model, req.Name)
 	name := parseName(asked)
 	if asked == "" || !name.Valid() {
-		writeError(w, http.StatusBadRequest, fmt.Sprintf("name %q is invalid", asked))
-		return
+		return refuse(http.StatusBadRequest, "name %q is invalid", asked)
 	}
 	name = existingName(name)
 	m, err := readManifest(name)
 	if err == nil {
 		err = removeManifest(name)
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		writeError(w, http.StatusNotFound, fmt.Sprintf("model '%s' not found", asked))
-		return
-	} else if err != nil {
-		writeError(w, http.StatusInternalServerError, err.Error())
-		return
+	if err == nil {
+		removeUnused(m.all())
 	}
-	removeUnused(m.all())
-	w.WriteHeader(http.StatusOK)
+	return modelError(asked, err)
 }
 
 func (s *Server) blobHead(w http.ResponseWriter, r *http.Request) {
@@ -246,40 +213,15 @@ func (s *Server) blobHead(w http.ResponseWriter, r *http.Request) {
 func (s *Server) blobCreate(w http.ResponseWriter, r *http.Request) {
 	digest, ok := validDigest(strings.TrimPrefix(r.URL.Path, "/api/blobs/"))
 	if !ok {
-		writeError(w, http.StatusBadRequest, "invalid digest format")
+		fail(w, r, refuse(http.StatusBadRequest, "invalid digest format"))
 		return
 	}
 	if _, err := os.Stat(blobPath(digest)); err == nil {
-		w.WriteHeader(http.StatusOK)
 		return
 	}
-	if err := storeBlob(digest, r.Body); err != nil {
-		status := http.StatusInternalServerError
-		if strings.Contains(err.Error(), "digest mismatch") {
-			status = http.StatusBadRequest
-		}
-		writeError(w, status, err.Error())
+	if _, err := storeBlob("", r.Body, digest); err != nil {
+		fail(w, r, err)
 		return
 	}
 	w.WriteHeader(http.StatusCreated)
-}
-
-func storeBlob(digest string, body io.Reader) error {
-	f, err := os.CreateTemp(blobsDir(), "sha256-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, h), body); err != nil {
-		return err
-	}
-	if got := "sha256:" + hex.EncodeToString(h.Sum(nil)); got != digest {
-		return fmt.Errorf("digest mismatch, expected %q, got %q", digest, got)
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), blobPath(digest))
 }

@@ -3,7 +3,9 @@ package main
 // Model names: [host[:port]/]namespace/model:tag, parsed as the real one does (types/model/name.go).
 
 import (
+	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -54,24 +56,25 @@ func parseName(s string) Name {
 	return n
 }
 
-func validPart(s string, limit int, extra string) bool {
-	if s == "" || len(s) > limit {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		c := s[i]
-		word := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '_'
-		if !word && (i == 0 || !strings.ContainsRune(extra, rune(c))) {
-			return false
-		}
-	}
-	return true
-}
+var (
+	hostForm      = regexp.MustCompile(`^\w[-.:\w]{0,349}$`)
+	namespaceForm = regexp.MustCompile(`^\w[-\w]{0,79}$`)
+	modelForm     = regexp.MustCompile(`^\w[-.\w]{0,79}$`)
+)
 
 // Valid says whether the name may be stored: a namespace has no dot, only a host has a colon.
 func (n Name) Valid() bool {
-	return validPart(n.Host, 350, "-.:") && validPart(n.Namespace, 80, "-") &&
-		validPart(n.Model, 80, "-.") && validPart(n.Tag, 80, "-.")
+	return hostForm.MatchString(n.Host) && namespaceForm.MatchString(n.Namespace) &&
+		modelForm.MatchString(n.Model) && modelForm.MatchString(n.Tag)
+}
+
+// newName is the name that a model is made or pulled under: one that is stored, where only the case differs.
+func newName(asked string) (Name, error) {
+	name := parseName(asked)
+	if asked == "" || !name.Valid() {
+		return name, refuse(http.StatusBadRequest, "invalid model name")
+	}
+	return existingName(name), nil
 }
 
 // Path is the manifest's place below manifests/.

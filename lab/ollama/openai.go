@@ -1,59 +1,48 @@
 package main
 
 // The OpenAI endpoints, each a translation around the native one, as in the real server: what a native
-// stream does not say, this one cannot say either. A native error line inside a stream becomes a chunk
-// with nothing in it, and no [DONE] follows.
+// stream does not say, this one cannot say either. An error inside a stream becomes a chunk with nothing
+// in it, and no [DONE] follows.
 
 import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 )
 
 type v1Request struct {
-	Model            string          `json:"model"`
-	Messages         []v1Message     `json:"messages"`
-	Prompt           any             `json:"prompt"`
-	Suffix           string          `json:"suffix"`
-	Stream           bool            `json:"stream"`
-	StreamOptions    *streamOptions  `json:"stream_options"`
-	MaxTokens        *int            `json:"max_tokens"`
-	Temperature      *float64        `json:"temperature"`
-	TopP             *float64        `json:"top_p"`
-	Seed             *int            `json:"seed"`
-	Stop             any             `json:"stop"`
-	FrequencyPenalty *float64        `json:"frequency_penalty"`
-	PresencePenalty  *float64        `json:"presence_penalty"`
-	ResponseFormat   *responseFormat `json:"response_format"`
-	Tools            []any           `json:"tools"`
-	ReasoningEffort  string          `json:"reasoning_effort"`
-	Reasoning        *reasoning      `json:"reasoning"`
-	Input            any             `json:"input"`
-	Dimensions       int             `json:"dimensions"`
-	EncodingFormat   string          `json:"encoding_format"`
-}
+	Model            string      `json:"model"`
+	Messages         []v1Message `json:"messages"`
+	Prompt           string      `json:"prompt"`
+	Suffix           string      `json:"suffix"`
+	Stream           bool        `json:"stream"`
+	MaxTokens        *int        `json:"max_tokens"`
+	Temperature      *float64    `json:"temperature"`
+	TopP             *float64    `json:"top_p"`
+	Seed             *int        `json:"seed"`
+	Stop             any         `json:"stop"`
+	FrequencyPenalty *float64    `json:"frequency_penalty"`
+	PresencePenalty  *float64    `json:"presence_penalty"`
+	Tools            []any       `json:"tools"`
+	ReasoningEffort  string      `json:"reasoning_effort"`
+	Reasoning        *reasoning  `json:"reasoning"`
 
-type reasoning struct {
-	Effort string `json:"effort"`
-}
-
-type streamOptions struct {
-	IncludeUsage bool `json:"include_usage"`
-}
-
-type responseFormat struct {
-	Type       string `json:"type"`
-	JSONSchema *struct {
-		Schema json.RawMessage `json:"schema"`
-	} `json:"json_schema"`
+	StreamOptions struct {
+		IncludeUsage bool `json:"include_usage"`
+	} `json:"stream_options"`
+	ResponseFormat struct {
+		Type       string `json:"type"`
+		JSONSchema struct {
+			Schema json.RawMessage `json:"schema"`
+		} `json:"json_schema"`
+	} `json:"response_format"`
 }
 
 type v1Message struct {
@@ -63,131 +52,40 @@ type v1Message struct {
 	Name      string           `json:"name"`
 }
 
-// v1Error is the OpenAI form of an error.
-func v1Error(w http.ResponseWriter, status int, message string) {
-	writeV1(w, status, map[string]any{"error": map[string]any{"message": message, "type": errorKind(status), "param": nil, "code": nil}})
-}
-
-func errorKind(status int) string {
-	switch status {
-	case http.StatusBadRequest:
-		return "invalid_request_error"
-	case http.StatusNotFound:
-		return "not_found_error"
-	}
-	return "api_error"
-}
-
-// translator stands between a native handler and the client.
-type translator struct {
-	http.ResponseWriter
-	status int
-	body   bytes.Buffer
-	line   func(data []byte) // set while streaming
-}
-
-func (t *translator) WriteHeader(status int) { t.status = status }
-
-func (t *translator) Write(data []byte) (int, error) {
-	if t.status == 0 {
-		t.status = http.StatusOK
-	}
-	if t.line != nil && t.status == http.StatusOK {
-		for _, line := range bytes.Split(bytes.TrimSpace(data), []byte("\n")) {
-			t.line(line)
-		}
-	} else {
-		t.body.Write(data)
-	}
-	return len(data), nil
-}
-
-func (t *translator) Flush() { t.ResponseWriter.(http.Flusher).Flush() }
-
-// native runs a native handler on a new body; an error of it has been answered when ok is false.
-func native(w http.ResponseWriter, r *http.Request, h http.HandlerFunc, body any, line func([]byte)) (answer []byte, ok bool) {
-	data, err := json.Marshal(body)
-	if err != nil {
-		fail(w, r, http.StatusInternalServerError, err.Error())
-		return nil, false
-	}
-	inner := r.Clone(r.Context())
-	inner.Body = io.NopCloser(bytes.NewReader(data))
-	t := &translator{ResponseWriter: w, line: line}
-	h(t, inner)
-	if t.status > http.StatusOK {
-		var failure struct{ Error string }
-		_ = json.Unmarshal(t.body.Bytes(), &failure)
-		fail(w, r, t.status, failure.Error)
-		return nil, false
-	}
-	return t.body.Bytes(), true
-}
-
-func (q *v1Request) read(w http.ResponseWriter, r *http.Request) bool {
-	if err := json.NewDecoder(r.Body).Decode(q); err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return false
-	}
-	return true
-}
-
-func (q *v1Request) options() map[string]any {
-	o := map[string]any{"temperature": 1.0, "top_p": 1.0}
-	switch stop := q.Stop.(type) {
-	case string:
-		o["stop"] = []string{stop}
-	case []any:
-		o["stop"] = stop
-	}
-	if q.MaxTokens != nil {
-		o["num_predict"] = *q.MaxTokens
-	}
-	if q.Seed != nil {
-		o["seed"] = *q.Seed
-	}
-	for key, value := range map[string]*float64{"temperature": q.Temperature, "top_p": q.TopP,
-		"frequency_penalty": q.FrequencyPenalty, "presence_penalty": q.PresencePenalty} {
-		if value != nil {
-			o[key] = *value
-		}
-	}
-	return o
+type reasoning struct {
+	Effort string `json:"effort"`
 }
 
 // think: none is off, the levels are passed on, anything else is refused.
-func (r *reasoning) think(effort string) (any, error) {
+func (r *reasoning) think(effort string) (Think, error) {
 	if r != nil {
 		effort = r.Effort
 	}
 	switch effort {
 	case "":
-		return nil, nil
+		return Think{}, nil
 	case "none":
-		return false, nil
+		return Think{set: true}, nil
 	case "low", "medium", "high", "max":
-		return effort, nil
+		return Think{set: true, on: true, level: effort}, nil
 	}
-	return nil, fmt.Errorf("invalid reasoning value: '%s' (must be \"high\", \"medium\", \"low\", \"max\", or \"none\")", effort)
+	return Think{}, refuse(http.StatusBadRequest,
+		`invalid reasoning value: '%s' (must be "high", "medium", "low", "max", or "none")`, effort)
 }
 
-func (q *v1Request) format() json.RawMessage {
-	if q.ResponseFormat == nil {
-		return nil
-	}
-	switch strings.ToLower(strings.TrimSpace(q.ResponseFormat.Type)) {
+// formatOf is the native format for the type that either of OpenAI's ways calls it by.
+func formatOf(kind string, schema json.RawMessage) json.RawMessage {
+	switch strings.ToLower(strings.TrimSpace(kind)) {
 	case "json_object":
 		return json.RawMessage(`"json"`)
 	case "json_schema":
-		if q.ResponseFormat.JSONSchema != nil {
-			return q.ResponseFormat.JSONSchema.Schema
-		}
+		return schema
 	}
 	return nil
 }
 
-// messages: each text part of a list becomes a message of its own.
-func (q *v1Request) messages() (out []Message, err error) {
+// turns: each part of a list becomes a message of its own.
+func (q *v1Request) turns() (out []Message, err error) {
 	for _, m := range q.Messages {
 		switch content := m.Content.(type) {
 		case string:
@@ -195,23 +93,19 @@ func (q *v1Request) messages() (out []Message, err error) {
 		case []any:
 			for _, item := range content {
 				part, _ := item.(map[string]any)
-				if part["type"] == "image_url" {
-					image, err := imagePart(part["image_url"])
-					if err != nil {
-						return nil, err
-					}
-					out = append(out, Message{Role: m.Role, Images: [][]byte{image}})
-					continue
+				if _, ok := part["text"].(string); part["type"] != "image_url" && (part["type"] != "text" || !ok) {
+					return nil, refuse(http.StatusBadRequest, "invalid message format")
 				}
-				text, ok := part["text"].(string)
-				if part["type"] != "text" || !ok {
-					return nil, errors.New("invalid message format")
+				turn, err := turnOf(m.Role, []any{item})
+				if err != nil {
+					return nil, err
 				}
-				out = append(out, Message{Role: m.Role, Content: text})
+				turn.Role = m.Role
+				out = append(out, turn)
 			}
 		default:
 			if m.ToolCalls == nil {
-				return nil, fmt.Errorf("invalid message content type: %T", content)
+				return nil, refuse(http.StatusBadRequest, "invalid message content type: %T", content)
 			}
 			out = append(out, Message{Role: m.Role})
 		}
@@ -219,78 +113,70 @@ func (q *v1Request) messages() (out []Message, err error) {
 	return out, nil
 }
 
-// imagePart: an image comes within the request, never by address.
-func imagePart(value any) ([]byte, error) {
-	if object, ok := value.(map[string]any); ok {
-		value = object["url"]
+// request is the native request of either completion.
+func (q *v1Request) request() *inferRequest {
+	options := map[string]any{"temperature": 1.0, "top_p": 1.0, "num_predict": q.MaxTokens, "seed": q.Seed, "stop": q.Stop,
+		"frequency_penalty": q.FrequencyPenalty, "presence_penalty": q.PresencePenalty}
+	if text, ok := q.Stop.(string); ok {
+		options["stop"] = []string{text}
 	}
-	address, _ := value.(string)
-	if head, data, ok := strings.Cut(address, ";base64,"); ok && strings.HasPrefix(head, "data:image/") {
-		return base64.StdEncoding.DecodeString(data)
+	if q.Temperature != nil {
+		options["temperature"] = q.Temperature
 	}
-	return nil, errors.New("invalid image input")
+	if q.TopP != nil {
+		options["top_p"] = q.TopP
+	}
+	return &inferRequest{Model: q.Model, Options: options, Prompt: q.Prompt, Suffix: q.Suffix,
+		Format: formatOf(q.ResponseFormat.Type, q.ResponseFormat.JSONSchema.Schema)}
 }
 
-// v1Form is how one of the two completion endpoints writes an answer.
-type v1Form struct {
-	id, object, chunk string
-	whole             func(text string) map[string]any
-	delta             func(text string, last bool) map[string]any
-}
-
-func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request) {
-	var q v1Request
-	if !q.read(w, r) {
-		return
-	}
+func (s *Server) v1Chat(w http.ResponseWriter, r *http.Request, q *v1Request) (err error) {
 	if len(q.Messages) == 0 {
-		v1Error(w, http.StatusBadRequest, "[] is too short - 'messages'")
-		return
+		return refuse(http.StatusBadRequest, "[] is too short - 'messages'")
 	}
-	messages, err := q.messages()
-	if err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return
+	req := q.request()
+	req.chat, req.Tools = true, q.Tools
+	if req.Messages, err = q.turns(); err != nil {
+		return err
 	}
-	think, err := q.Reasoning.think(q.ReasoningEffort)
-	if err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return
+	if req.Think, err = q.Reasoning.think(q.ReasoningEffort); err != nil {
+		return err
 	}
-	body := map[string]any{"model": q.Model, "messages": messages, "options": q.options(), "stream": q.Stream, "tools": q.Tools}
-	if think != nil {
-		body["think"] = think
-	}
-	message := func(text string) map[string]any { return map[string]any{"role": "assistant", "content": text} }
-	s.v1Answer(w, r, &q, s.chat, body, v1Form{"chatcmpl", "chat.completion", "chat.completion.chunk",
-		func(text string) map[string]any { return map[string]any{"message": message(text)} },
-		func(text string, last bool) map[string]any {
-			if last && text == "" {
-				return map[string]any{"delta": map[string]any{}}
-			}
-			return map[string]any{"delta": message(text)}
-		}})
+	return s.v1Answer(w, r, q, req)
 }
 
-func (s *Server) v1Completions(w http.ResponseWriter, r *http.Request) {
-	var q v1Request
-	if !q.read(w, r) {
-		return
-	}
-	text := func(text string) map[string]any { return map[string]any{"text": text} }
-	body := map[string]any{"model": q.Model, "prompt": q.Prompt, "suffix": q.Suffix, "options": q.options(), "stream": q.Stream}
-	s.v1Answer(w, r, &q, s.generate, body, v1Form{"cmpl", "text_completion", "text_completion", text,
-		func(t string, _ bool) map[string]any { return text(t) }})
+func (s *Server) v1Completions(w http.ResponseWriter, r *http.Request, q *v1Request) error {
+	return s.v1Answer(w, r, q, q.request())
 }
 
-func (a Answer) text() string {
+// v1Choice is what an answer says, all of it or (of a stream, in which a tool may have been called) the
+// next piece.
+func v1Choice(a Answer, chat, piece, called bool) map[string]any {
+	choice := map[string]any{"index": 0, "finish_reason": nil}
+	if a.Done && called {
+		choice["finish_reason"] = "tool_calls"
+	} else if a.DoneReason != "" {
+		choice["finish_reason"] = a.DoneReason
+	}
+	message := map[string]any{"role": "assistant", "content": a.text}
+	var calls []any
+	for _, call := range a.calls() {
+		calls = append(calls, call.v1())
+	}
+	if calls != nil {
+		message["tool_calls"] = calls
+	}
 	switch {
-	case a.Message != nil:
-		return a.Message.Content
-	case a.Response != nil:
-		return *a.Response
+	case !chat:
+		choice["text"] = a.text
+	case !piece:
+		choice["message"] = message
+	case a.Done && a.text == "":
+		choice["delta"] = map[string]any{}
+	default:
+		choice["delta"] = message
 	}
-	return ""
+	return choice
 }
 
 func (a Answer) usage() map[string]int {
@@ -298,98 +184,63 @@ func (a Answer) usage() map[string]int {
 		"total_tokens": a.PromptEvalCount + a.EvalCount}
 }
 
-func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, h http.HandlerFunc, body map[string]any, form v1Form) {
-	if format := q.format(); format != nil {
-		body["format"] = format
-	}
-	id := fmt.Sprintf("%s-%d", form.id, rand.Intn(999))
-	object := func(kind, model string, choices ...map[string]any) map[string]any {
-		return map[string]any{"id": id, "object": kind, "created": time.Now().Unix(), "model": model,
-			"system_fingerprint": "fp_ollama", "choices": append([]map[string]any{}, choices...)}
-	}
-	choice := func(content map[string]any, reason string) map[string]any {
-		content["index"], content["finish_reason"] = 0, nil
-		if reason != "" {
-			content["finish_reason"] = reason
+func (s *Server) v1Answer(w http.ResponseWriter, r *http.Request, q *v1Request, req *inferRequest) error {
+	id, kind := fmt.Sprintf("cmpl-%d", rand.Intn(999)), "text_completion"
+	if req.chat {
+		id, kind = "chat"+id, "chat.completion"
+		if q.Stream {
+			kind += ".chunk"
 		}
-		return content
 	}
-	event := func(value any) {
-		data, _ := json.Marshal(value)
-		w.Header().Set("Content-Type", "text/event-stream")
-		fmt.Fprintf(w, "data: %s\n\n", data)
+	object := func(a Answer, choices ...any) map[string]any {
+		return map[string]any{"id": id, "object": kind, "created": time.Now().Unix(), "model": a.Model,
+			"system_fingerprint": "fp_ollama", "choices": append([]any{}, choices...)}
 	}
-	called := false
-	calling := func(a Answer, content map[string]any, where string) string {
-		for _, call := range a.calls() {
-			message := content[where].(map[string]any)
-			made, _ := message["tool_calls"].([]any)
-			message["tool_calls"] = append(made, call.v1())
-			called = true
+	if !q.Stream {
+		whole, err := s.whole(r.Context(), req)
+		if err == nil {
+			answer := object(whole, v1Choice(whole, req.chat, false, len(whole.calls()) > 0))
+			answer["usage"] = whole.usage()
+			writeV1(w, http.StatusOK, answer)
 		}
-		if called && a.Done {
-			return "tool_calls"
-		}
-		return a.DoneReason
+		return err
 	}
-	var line func([]byte)
-	if q.Stream {
-		line = func(data []byte) {
-			var a Answer // an error line leaves it empty
-			_ = json.Unmarshal(data, &a)
-			delta := form.delta(a.text(), a.Done)
-			reason := calling(a, delta, "delta")
-			event(object(form.chunk, a.Model, choice(delta, reason)))
-			if !a.Done {
-				return
-			}
-			if q.StreamOptions != nil && q.StreamOptions.IncludeUsage {
-				last := object(form.chunk, a.Model)
-				last["usage"] = a.usage()
-				event(last)
-			}
+	events, called := &eventStream{w: w}, false
+	piece := func(a Answer) {
+		called = called || len(a.calls()) > 0
+		events.send("", object(a, v1Choice(a, req.chat, true, called)))
+		if a.Done && q.StreamOptions.IncludeUsage {
+			last := object(a)
+			last["usage"] = a.usage()
+			events.send("", last)
+		}
+		if a.Done {
 			fmt.Fprint(w, "data: [DONE]\n\n")
 		}
 	}
-	data, ok := native(w, r, h, body, line)
-	if !ok || q.Stream {
-		return
+	err := s.infer(r.Context(), req, piece)
+	if err != nil && events.number > 0 {
+		piece(Answer{})
 	}
-	var a Answer
-	if err := json.Unmarshal(data, &a); err != nil {
-		v1Error(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	whole := form.whole(a.text())
-	reason := calling(a, whole, "message")
-	answer := object(form.object, a.Model, choice(whole, reason))
-	answer["usage"] = a.usage()
-	writeV1(w, http.StatusOK, answer)
+	return events.end(err)
 }
 
-func (s *Server) v1Embeddings(w http.ResponseWriter, r *http.Request) {
-	var q v1Request
-	if !q.read(w, r) {
-		return
-	}
+type v1EmbedRequest struct {
+	embedRequest
+	EncodingFormat string `json:"encoding_format"`
+}
+
+func (s *Server) v1Embeddings(w http.ResponseWriter, r *http.Request, q *v1EmbedRequest) error {
 	if q.Input == nil || q.Input == "" {
-		v1Error(w, http.StatusBadRequest, "invalid input")
-		return
+		return refuse(http.StatusBadRequest, "invalid input")
 	}
-	data, ok := native(w, r, s.embed, map[string]any{"model": q.Model, "input": q.Input, "dimensions": q.Dimensions}, nil)
-	if !ok {
-		return
-	}
-	var answer struct {
-		Embeddings [][]float32
-		Tokens     int `json:"prompt_eval_count"`
-	}
-	if err := json.Unmarshal(data, &answer); err != nil {
-		v1Error(w, http.StatusInternalServerError, err.Error())
-		return
+	q.embedRequest = embedRequest{Model: q.Model, Input: q.Input, Dimensions: q.Dimensions}
+	found, err := s.vectors(r, &q.embedRequest)
+	if err != nil {
+		return err
 	}
 	list := []map[string]any{}
-	for i, vector := range answer.Embeddings {
+	for i, vector := range found.Embeddings {
 		var value any = vector
 		if strings.EqualFold(q.EncodingFormat, "base64") {
 			var b bytes.Buffer
@@ -399,7 +250,8 @@ func (s *Server) v1Embeddings(w http.ResponseWriter, r *http.Request) {
 		list = append(list, map[string]any{"object": "embedding", "embedding": value, "index": i})
 	}
 	writeV1(w, http.StatusOK, map[string]any{"object": "list", "data": list, "model": q.Model,
-		"usage": map[string]int{"prompt_tokens": answer.Tokens, "total_tokens": answer.Tokens}})
+		"usage": map[string]int{"prompt_tokens": found.Tokens, "total_tokens": found.Tokens}})
+	return nil
 }
 
 func v1Entry(id string, modified time.Time) map[string]any {
@@ -418,7 +270,7 @@ func (s *Server) v1Model(w http.ResponseWriter, r *http.Request) {
 	asked := strings.TrimPrefix(r.URL.Path, "/v1/models/")
 	m, err := loadModel(asked)
 	if err != nil {
-		v1Error(w, http.StatusNotFound, fmt.Sprintf("model '%s' not found", parseName(asked)))
+		fail(w, r, modelError(parseName(asked).String(), os.ErrNotExist))
 		return
 	}
 	writeV1(w, http.StatusOK, v1Entry(asked, m.Manifest.modified))

@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 )
@@ -25,61 +27,29 @@ type pullRequest struct {
 	Stream   *bool  `json:"stream"`
 }
 
-func (s *Server) pull(w http.ResponseWriter, r *http.Request) {
-	var req pullRequest
-	if !readJSON(w, r, &req) {
-		return
+func (s *Server) pull(w http.ResponseWriter, r *http.Request, req *pullRequest) error {
+	name, err := newName(first(req.Model, req.Name))
+	if err != nil {
+		return err
 	}
-	asked := first(req.Model, req.Name)
-	name := parseName(asked)
-	if !name.Valid() || asked == "" {
-		writeError(w, http.StatusBadRequest, "invalid model name")
-		return
-	}
-	name = existingName(name)
-	work(w, r, req.Stream, func(ctx context.Context, report func(Progress)) error {
+	return work(w, r, req.Stream, func(ctx context.Context, report func(Progress)) error {
 		return pullModel(ctx, Registry{name, req.Insecure}, report)
 	})
 }
 
 // work runs a long task: its progress and its error as a stream, or its last line alone. In the
 // stream an error is one more line of an answer that said 200; alone it is a 500.
-func work(w http.ResponseWriter, r *http.Request, streaming *bool, task func(context.Context, func(Progress)) error) {
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	events := make(chan any)
-	go func() {
-		defer close(events)
-		report := func(p Progress) {
-			select {
-			case events <- p:
-			case <-ctx.Done():
-			}
-		}
-		if err := task(ctx, report); err != nil {
-			select {
-			case events <- failed(err):
-			case <-ctx.Done():
-			}
-		}
-	}()
+func work(w http.ResponseWriter, r *http.Request, streaming *bool, task func(context.Context, func(Progress)) error) error {
 	if streaming == nil || *streaming {
-		stream(w, events)
-		return
+		stream := &lines{w: w}
+		return stream.end(task(r.Context(), func(p Progress) { stream.send(p) }))
 	}
-	var last any
-	for event := range events {
-		if failure, ok := event.(Failure); ok {
-			writeError(w, failure.status, failure.Error)
-			return
-		}
-		last = event
+	var last Progress
+	err := task(r.Context(), func(p Progress) { last = p })
+	if err == nil {
+		writeJSON(w, http.StatusOK, last)
 	}
-	if last == nil {
-		writeError(w, http.StatusInternalServerError, "unexpected end of progress response")
-		return
-	}
-	writeJSON(w, http.StatusOK, last)
+	return err
 }
 
 func pullModel(ctx context.Context, g Registry, report func(Progress)) error {
@@ -120,39 +90,31 @@ func pullModel(ctx context.Context, g Registry, report func(Progress)) error {
 	if err := writeManifest(g.name, data); err != nil {
 		return err
 	}
-	if gone := without(before, m.all()); len(gone) > 0 {
+	if removeUnused(before) > 0 {
 		report(Progress{Status: "removing unused layers"})
-		removeUnused(gone)
 	}
 	report(Progress{Status: "success"})
 	return nil
 }
 
 func verifyBlob(digest string) error {
-	got, err := sha256File(blobPath(digest))
+	f, err := os.Open(blobPath(digest))
 	if err != nil {
 		return err
 	}
+	defer f.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, f); err != nil {
+		return err
+	}
+	got := "sha256:" + hex.EncodeToString(sum.Sum(nil))
 	if got == digest {
 		return nil
 	}
-	if err := os.Remove(blobPath(digest)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		logInfo("images.go", fmt.Sprintf("couldn't remove file with digest mismatch '%s': %v", blobPath(digest), err))
+	if err := os.Remove(f.Name()); err != nil {
+		logInfo("images.go", fmt.Sprintf("couldn't remove file with digest mismatch '%s': %v", f.Name(), err))
 	}
 	return fmt.Errorf("digest mismatch, file must be downloaded again: want %s, got %s", digest, got)
-}
-
-func without(layers, kept []Layer) (gone []Layer) {
-	used := map[string]bool{}
-	for _, layer := range kept {
-		used[layer.Digest] = true
-	}
-	for _, layer := range layers {
-		if !used[layer.Digest] {
-			gone = append(gone, layer)
-		}
-	}
-	return gone
 }
 
 func first(values ...string) string {

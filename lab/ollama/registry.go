@@ -12,8 +12,6 @@ import (
 	"os"
 )
 
-var errUnauthorized = errors.New("unauthorized: access denied")
-
 // Registry is where a name's manifest and blobs are.
 type Registry struct {
 	name     Name
@@ -44,22 +42,20 @@ func (g Registry) do(ctx context.Context, method string, u *url.URL, accept stri
 	if err != nil {
 		return nil, err
 	}
-	switch {
+	if resp.StatusCode < http.StatusBadRequest {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	switch body, err := io.ReadAll(resp.Body); {
 	case resp.StatusCode == http.StatusUnauthorized:
-		drop(resp.Body)
-		return nil, errUnauthorized
+		return nil, errors.New("unauthorized: access denied")
 	case resp.StatusCode == http.StatusNotFound:
-		drop(resp.Body)
 		return nil, os.ErrNotExist
-	case resp.StatusCode >= http.StatusBadRequest:
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			return nil, fmt.Errorf("%d: %w", resp.StatusCode, err)
-		}
+	case err != nil:
+		return nil, fmt.Errorf("%d: %w", resp.StatusCode, err)
+	default:
 		return nil, fmt.Errorf("%d: %s", resp.StatusCode, body)
 	}
-	return resp, nil
 }
 
 func (g Registry) manifest(ctx context.Context) ([]byte, error) {

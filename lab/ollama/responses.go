@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand"
 	"net/http"
@@ -13,28 +12,25 @@ import (
 )
 
 type responsesRequest struct {
-	Model        string         `json:"model"`
-	Input        any            `json:"input"`
-	Instructions string         `json:"instructions"`
-	Stream       bool           `json:"stream"`
-	MaxTokens    *int           `json:"max_output_tokens"`
-	Temperature  *float64       `json:"temperature"`
-	TopP         *float64       `json:"top_p"`
-	Tools        []any          `json:"tools"`
-	Reasoning    *reasoning     `json:"reasoning"`
-	Text         *responsesText `json:"text"`
+	Model        string     `json:"model"`
+	Input        any        `json:"input"`
+	Instructions string     `json:"instructions"`
+	Stream       bool       `json:"stream"`
+	MaxTokens    *int       `json:"max_output_tokens"`
+	Temperature  *float64   `json:"temperature"`
+	TopP         *float64   `json:"top_p"`
+	Tools        []any      `json:"tools"`
+	Reasoning    *reasoning `json:"reasoning"`
+	Text         struct {
+		Format struct {
+			Type   string          `json:"type"`
+			Schema json.RawMessage `json:"schema"`
+		} `json:"format"`
+	} `json:"text"`
 }
 
-type responsesText struct {
-	Format struct {
-		Type   string          `json:"type"`
-		Schema json.RawMessage `json:"schema"`
-	} `json:"format"`
-}
-
-// messages: a text, or a list of turns; what a tool was asked and gave is a turn too.
-func (q *responsesRequest) messages() ([]Message, error) {
-	var out []Message
+// turns: a text, or a list of turns; what a tool was asked and gave is a turn too.
+func (q *responsesRequest) turns() (out []Message, err error) {
 	if q.Instructions != "" {
 		out = append(out, Message{Role: "system", Content: q.Instructions})
 	}
@@ -59,128 +55,31 @@ func (q *responsesRequest) messages() ([]Message, error) {
 		out = append(out, message)
 	}
 	if len(out) == 0 {
-		return nil, errors.New("input is required")
+		return nil, refuse(http.StatusBadRequest, "input is required")
 	}
 	return out, nil
 }
 
-// turnOf joins the parts of a turn's content, in the words of either newer dialect.
-func turnOf(role string, content any) (Message, error) {
-	out := Message{Role: role}
-	if role == "developer" {
-		out.Role = "system"
+func (s *Server) v1Responses(w http.ResponseWriter, r *http.Request, q *responsesRequest) (err error) {
+	req := &inferRequest{chat: true, Model: q.Model, Tools: nativeTools(q.Tools), Format: formatOf(q.Text.Format.Type, q.Text.Format.Schema),
+		Options: map[string]any{"num_predict": q.MaxTokens, "temperature": q.Temperature, "top_p": q.TopP}}
+	if req.Messages, err = q.turns(); err != nil {
+		return err
 	}
-	if text, ok := content.(string); ok {
-		out.Content = text
-		return out, nil
-	}
-	parts, ok := content.([]any)
-	if !ok || role == "" {
-		return out, errors.New("invalid message content")
-	}
-	for _, item := range parts {
-		part, _ := item.(map[string]any)
-		var image []byte
-		var err error
-		switch part["type"] {
-		case "text", "input_text", "output_text":
-			text, _ := part["text"].(string)
-			out.Content += text
-		case "tool_result":
-			var result Message
-			result, err = turnOf("tool", part["content"])
-			out.Role, out.Content = "tool", out.Content+result.Content
-		case "input_image":
-			image, err = imagePart(part["image_url"])
-		case "image":
-			source, _ := part["source"].(map[string]any)
-			image, err = imagePart(fmt.Sprintf("data:%v;%v,%v", source["media_type"], source["type"], source["data"]))
-		case "tool_use", "thinking", "redacted_thinking":
-		default:
-			err = fmt.Errorf("invalid content type: %v", part["type"])
-		}
-		if err != nil {
-			return out, err
-		}
-		if image != nil {
-			out.Images = append(out.Images, image)
-		}
-	}
-	return out, nil
-}
-
-// chatBody is the native request of both newer dialects; what is not given is left to the model.
-func chatBody(model string, messages []Message, stream bool, options map[string]any, tools []any) map[string]any {
-	for key, value := range options {
-		if number, ok := value.(*float64); ok && number == nil {
-			delete(options, key)
-		} else if number, ok := value.(*int); ok && number == nil {
-			delete(options, key)
-		}
-	}
-	return map[string]any{"model": model, "messages": messages, "stream": stream, "options": options, "tools": nativeTools(tools)}
-}
-
-// eventStream writes named events, which OpenAI numbers too.
-type eventStream struct {
-	w        http.ResponseWriter
-	numbered bool
-	number   int
-}
-
-func (s *eventStream) send(name string, fields map[string]any) {
-	fields["type"] = name
-	if s.numbered {
-		fields["sequence_number"] = s.number
-	}
-	s.number++
-	data, _ := json.Marshal(fields)
-	s.w.Header().Set("Content-Type", "text/event-stream")
-	fmt.Fprintf(s.w, "event: %s\ndata: %s\n\n", name, data)
-}
-
-func (s *Server) v1Responses(w http.ResponseWriter, r *http.Request) {
-	var q responsesRequest
-	if err := json.NewDecoder(r.Body).Decode(&q); err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	messages, err := q.messages()
-	if err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	think, err := q.Reasoning.think("")
-	if err != nil {
-		v1Error(w, http.StatusBadRequest, err.Error())
-		return
-	}
-	body := chatBody(q.Model, messages, q.Stream, map[string]any{"num_predict": q.MaxTokens,
-		"temperature": q.Temperature, "top_p": q.TopP}, q.Tools)
-	if think != nil {
-		body["think"] = think
-	}
-	if q.Text != nil && q.Text.Format.Type == "json_schema" {
-		body["format"] = q.Text.Format.Schema
-	} else if q.Text != nil && q.Text.Format.Type == "json_object" {
-		body["format"] = "json"
+	if req.Think, err = q.Reasoning.think(""); err != nil {
+		return err
 	}
 	number := rand.Intn(999999)
-	out := &response{id: fmt.Sprintf("resp_%d", number), item: fmt.Sprintf("msg_%d", number), created: time.Now().Unix(), q: &q}
+	out := &response{id: fmt.Sprintf("resp_%d", number), item: fmt.Sprintf("msg_%d", number), created: time.Now().Unix(), q: q}
 	if q.Stream {
-		native(w, r, s.chat, body, out.streamed(&eventStream{w: w, numbered: true}))
-		return
+		events := &eventStream{w: w, numbered: true}
+		return events.end(s.infer(r.Context(), req, out.streamed(events)))
 	}
-	data, ok := native(w, r, s.chat, body, nil)
-	if !ok {
-		return
+	whole, err := s.whole(r.Context(), req)
+	if err == nil {
+		writeV1(w, http.StatusOK, out.object(whole, out.output(whole.calls(), whole.text)...))
 	}
-	var a Answer
-	if err := json.Unmarshal(data, &a); err != nil {
-		v1Error(w, http.StatusInternalServerError, err.Error())
-		return
-	}
-	writeV1(w, http.StatusOK, out.object(a, out.output(a.calls(), a.text())...))
+	return err
 }
 
 type response struct {
@@ -229,22 +128,18 @@ func (p *response) object(a Answer, output ...any) map[string]any {
 	return object
 }
 
-// streamed turns native lines into events. An error line ends them, as it ends a chat's: with nothing.
-func (p *response) streamed(events *eventStream) func([]byte) {
+func (p *response) streamed(events *eventStream) func(Answer) {
 	var text strings.Builder
 	var calls []toolCall
 	at := func(more map[string]any) map[string]any {
 		more["item_id"], more["output_index"], more["content_index"] = p.item, 0, 0
 		return more
 	}
-	return func(data []byte) {
-		var a Answer
-		if json.Unmarshal(data, &a) != nil || a.Message == nil {
-			return
-		}
+	return func(a Answer) {
 		if events.number == 0 {
-			events.send("response.created", map[string]any{"response": p.object(Answer{})})
-			events.send("response.in_progress", map[string]any{"response": p.object(Answer{})})
+			for _, name := range []string{"response.created", "response.in_progress"} {
+				events.send(name, map[string]any{"response": p.object(Answer{})})
+			}
 			calls = a.calls()
 			for i, call := range calls {
 				call.stream(events, i)
@@ -259,9 +154,9 @@ func (p *response) streamed(events *eventStream) func([]byte) {
 			events.send("response.completed", map[string]any{"response": p.object(a, p.output(calls, "")...)})
 			return
 		}
-		if a.text() != "" {
-			text.WriteString(a.text())
-			events.send("response.output_text.delta", at(map[string]any{"delta": a.text(), "logprobs": []any{}}))
+		if a.text != "" {
+			text.WriteString(a.text)
+			events.send("response.output_text.delta", at(map[string]any{"delta": a.text, "logprobs": []any{}}))
 		}
 		if !a.Done {
 			return

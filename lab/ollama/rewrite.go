@@ -5,8 +5,6 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -15,33 +13,24 @@ import (
 // Behind the last tensor, where nobody reads. As long as a file's alignment.
 var rewriteMark = []byte("rewritten by llama-quantize COPY")
 
-func rewritten(digest string) (string, error) {
+func rewritten(digest string) (layer Layer, err error) {
 	source, err := os.Open(blobPath(digest))
 	if err != nil {
-		return "", err
+		return layer, err
 	}
 	defer source.Close()
 	info, err := source.Stat()
 	if err != nil {
-		return "", err
+		return layer, err
 	}
+	layer = Layer{MediaType: typeLayer + "model", Digest: digest, Size: info.Size()}
 	tail := make([]byte, len(rewriteMark))
 	if _, err := source.ReadAt(tail, info.Size()-int64(len(tail))); err == nil && bytes.Equal(tail, rewriteMark) {
-		return digest, nil
+		return layer, nil
 	}
-	copied, err := os.CreateTemp(blobsDir(), "sha256-")
+	layer, err = storeBlob(layer.MediaType, io.MultiReader(source, bytes.NewReader(rewriteMark)), "")
 	if err != nil {
-		return "", err
+		err = fmt.Errorf("failed to validate GGUF with llama-quantize: %w: exit status 1", err)
 	}
-	defer os.Remove(copied.Name())
-	defer copied.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(copied, sum), io.MultiReader(source, bytes.NewReader(rewriteMark))); err != nil {
-		return "", fmt.Errorf("failed to validate GGUF with llama-quantize: %w: exit status 1", err)
-	}
-	if err := copied.Chmod(0o644); err != nil {
-		return "", err
-	}
-	made := "sha256:" + hex.EncodeToString(sum.Sum(nil))
-	return made, os.Rename(copied.Name(), blobPath(made))
+	return layer, err
 }

@@ -160,7 +160,7 @@ func (r *Runner) healthy(ctx context.Context) bool {
 	if err != nil {
 		return false
 	}
-	defer drop(resp.Body)
+	defer resp.Body.Close()
 	return resp.StatusCode == http.StatusOK
 }
 
@@ -212,19 +212,24 @@ func (r *Runner) ask(ctx context.Context, path string, body any) (*http.Response
 		if json.Unmarshal(text, &said) != nil || said.Error.Message == "" {
 			return nil, errors.New(strings.TrimSpace(string(text)))
 		}
-		return nil, statusError{resp.StatusCode, said.Error.Message}
+		return nil, refuse(resp.StatusCode, "%s", said.Error.Message)
 	}
 	return resp, nil
 }
 
-func (r *Runner) tokens(ctx context.Context, text string) ([]int, error) {
-	resp, err := r.ask(ctx, "/tokenize", map[string]any{"content": text, "add_special": true, "parse_special": true})
+// read asks, and takes the answer as JSON.
+func (r *Runner) read(ctx context.Context, path string, body, into any) error {
+	resp, err := r.ask(ctx, path, body)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+func (r *Runner) tokens(ctx context.Context, text string) ([]int, error) {
 	var answer struct{ Tokens []int }
-	err = json.NewDecoder(resp.Body).Decode(&answer)
+	err := r.read(ctx, "/tokenize", map[string]any{"content": text, "add_special": true, "parse_special": true}, &answer)
 	return answer.Tokens, err
 }
 

@@ -6,9 +6,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
-	"os"
 	"sync"
 	"time"
 )
@@ -149,9 +147,7 @@ func (s *Scheduler) provide(req *loadRequest) (*loadedModel, error) {
 // usable takes a reference on a loaded model whose child answers and was started with the same options.
 // Names that share weights share the child: /api/ps goes on showing the one that loaded it.
 func (s *Scheduler) usable(req *loadRequest, l *loadedModel) bool {
-	was, now := l.options, req.options
-	if was.NumCtx != now.NumCtx || was.NumBatch != now.NumBatch || was.NumGPU != now.NumGPU || was.NumThread != now.NumThread ||
-		was.DraftNumPredict != now.DraftNumPredict || was.noShift != now.noShift ||
+	if l.options.loadOptions != req.options.loadOptions ||
 		l.model.hasTemplate() != req.model.hasTemplate() || !l.runner.healthy(req.ctx) {
 		return false
 	}
@@ -185,17 +181,6 @@ func (s *Scheduler) load(req *loadRequest) (*loadedModel, error) {
 	s.mu.Lock()
 	if req.options.NumGPU != 0 {
 		l.onGPU = onGPU(l.size, placeable(s.taken()), req.head.layers())
-	}
-	if len(devices) > 0 && l.size > 0 {
-		// The child's own lines; the output counts as a layer.
-		all := int64(req.head.layers() + 1)
-		there := all * l.onGPU / l.size
-		fmt.Fprintf(os.Stderr, "ggml_cuda_init: found %d CUDA devices (Total VRAM: %d MiB):\n", len(devices), totalMemory()/mib)
-		if there > 0 {
-			fmt.Fprintln(os.Stderr, "load_tensors: offloading output layer to GPU")
-		}
-		fmt.Fprintf(os.Stderr, "load_tensors: offloading %d repeating layers to GPU\n", larger(int(there)-1, 0))
-		fmt.Fprintf(os.Stderr, "load_tensors: offloaded %d/%d layers to GPU\n", there, all)
 	}
 	if s.closed {
 		s.mu.Unlock()

@@ -3,7 +3,6 @@ package main
 // The HTTP server: start, routes, the Host and Origin rules, access log, end on a signal.
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -66,7 +65,8 @@ func serve() error {
 	return nil
 }
 
-type routes map[string]map[string]http.HandlerFunc
+// routes are handlers by method and path; a star stands for all below a path.
+type routes map[string]http.HandlerFunc
 
 func (s *Server) routes() routes {
 	alive := func(w http.ResponseWriter, r *http.Request) {
@@ -76,39 +76,52 @@ func (s *Server) routes() routes {
 	version := func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusOK, map[string]string{"version": Version})
 	}
-	get := func(h http.HandlerFunc) map[string]http.HandlerFunc {
-		return map[string]http.HandlerFunc{http.MethodGet: h, http.MethodHead: h}
-	}
-	post := func(h http.HandlerFunc) map[string]http.HandlerFunc {
-		return map[string]http.HandlerFunc{http.MethodPost: h}
-	}
 	table := absentRoutes()
-	for path, methods := range (routes{
-		"/":                    get(alive),
-		"/api/version":         get(version),
-		"/api/tags":            get(s.tags),
-		"/api/ps":              {http.MethodGet: s.ps},
-		"/api/show":            post(s.show),
-		"/api/pull":            post(s.pull),
-		"/api/create":          post(s.create),
-		"/api/copy":            post(s.copy),
-		"/api/delete":          {http.MethodDelete: s.remove},
-		"/api/generate":        post(s.generate),
-		"/api/chat":            post(s.chat),
-		"/api/embed":           post(s.embed),
-		"/api/embeddings":      post(s.embeddings),
-		"/v1/models":           {http.MethodGet: s.v1Models},
-		"/v1/chat/completions": post(s.v1Chat),
-		"/v1/completions":      post(s.v1Completions),
-		"/v1/embeddings":       post(s.v1Embeddings),
-		"/v1/responses":        post(s.v1Responses),
-		"/v1/messages":         post(s.v1Messages),
-		"/api/blobs/":          {http.MethodPost: s.blobCreate, http.MethodHead: s.blobHead},
-		"/v1/models/":          {http.MethodGet: s.v1Model},
+	for path, handler := range (routes{
+		"GET /":                     alive,
+		"HEAD /":                    alive,
+		"GET /api/version":          version,
+		"HEAD /api/version":         version,
+		"GET /api/tags":             s.tags,
+		"HEAD /api/tags":            s.tags,
+		"GET /api/ps":               s.ps,
+		"POST /api/show":            asked(s.show),
+		"POST /api/pull":            asked(s.pull),
+		"POST /api/create":          asked(s.create),
+		"POST /api/copy":            asked(s.copy),
+		"DELETE /api/delete":        asked(s.remove),
+		"POST /api/generate":        asked(s.native(false)),
+		"POST /api/chat":            asked(s.native(true)),
+		"POST /api/embed":           asked(s.embed),
+		"POST /api/embeddings":      asked(s.embeddings),
+		"POST /api/blobs/*":         s.blobCreate,
+		"HEAD /api/blobs/*":         s.blobHead,
+		"GET /v1/models":            s.v1Models,
+		"GET /v1/models/*":          s.v1Model,
+		"POST /v1/chat/completions": asked(s.v1Chat),
+		"POST /v1/completions":      asked(s.v1Completions),
+		"POST /v1/embeddings":       asked(s.v1Embeddings),
+		"POST /v1/responses":        asked(s.v1Responses),
+		"POST /v1/messages":         asked(s.v1Messages),
 	}) {
-		table[path] = methods
+		table[path] = handler
 	}
 	return table
+}
+
+// find gives the handler, and the methods that the path has.
+func (t routes) find(method, path string) (handler http.HandlerFunc, methods []string) {
+	for _, prefix := range []string{"/api/blobs/", "/v1/models/", "/api/user/keys/"} {
+		if rest := strings.TrimPrefix(path, prefix); rest != "" && rest != path {
+			path = prefix + "*"
+		}
+	}
+	for _, m := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodDelete} {
+		if t[m+" "+path] != nil {
+			methods = append(methods, m)
+		}
+	}
+	return t[method+" "+path], methods
 }
 
 // handler is the outermost layer: log, then Origin, then Host, then the routes.
@@ -128,27 +141,16 @@ func (s *Server) handler() http.Handler {
 		if !corsAllows(w, r) || !s.hostAllows(w, r) {
 			return
 		}
-		asked := r.URL.Path
-		methods, ok := table[asked]
-		for _, prefix := range []string{"/api/blobs/", "/v1/models/", "/api/user/keys/"} {
-			if rest := strings.TrimPrefix(asked, prefix); rest != asked {
-				methods, ok = table[prefix], rest != ""
-			}
-		}
-		if !ok {
+		handle, methods := table.find(r.Method, r.URL.Path)
+		switch {
+		case handle != nil:
+			handle(w, r)
+		case methods == nil:
 			plain(w, http.StatusNotFound, "404 page not found")
-			return
+		default:
+			w.Header().Set("Allow", strings.Join(methods, ", "))
+			plain(w, http.StatusMethodNotAllowed, "405 method not allowed")
 		}
-		if h := methods[r.Method]; h != nil {
-			h(w, r)
-			return
-		}
-		var allowed []string
-		for method := range methods {
-			allowed = append(allowed, method)
-		}
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		plain(w, http.StatusMethodNotAllowed, "405 method not allowed")
 	})
 }
 
@@ -161,7 +163,7 @@ func redirected(w http.ResponseWriter, r *http.Request, table routes) bool {
 	}
 	if to == r.URL.Path {
 		to = strings.TrimSuffix(to, "/")
-		if to == "" || to == r.URL.Path || table[to][r.Method] == nil {
+		if to == "" || to == r.URL.Path || table[r.Method+" "+to] == nil {
 			return false
 		}
 		if r.Method == http.MethodGet {
@@ -212,26 +214,33 @@ func writeAs(w http.ResponseWriter, kind string, status int, value any) {
 	_, _ = w.Write(data)
 }
 
-func writeError(w http.ResponseWriter, status int, message string) {
-	writeJSON(w, status, map[string]string{"error": message})
-}
-
 // fail writes an error in the form of the path's dialect.
-func fail(w http.ResponseWriter, r *http.Request, status int, message string) {
+func fail(w http.ResponseWriter, r *http.Request, err error) {
+	status := http.StatusInternalServerError
+	var known statusError
+	if errors.As(err, &known) {
+		status = known.status
+	}
 	switch {
 	case r.URL.Path == "/v1/messages":
-		messagesError(w, status, message)
+		writeV1(w, status, map[string]any{"type": "error", "error": map[string]any{"type": errorKind(status), "message": err.Error()}})
 	case strings.HasPrefix(r.URL.Path, "/v1/"):
-		v1Error(w, status, message)
+		writeV1(w, status, map[string]any{"error": map[string]any{
+			"message": err.Error(), "type": errorKind(status), "param": nil, "code": nil}})
 	default:
-		writeError(w, status, message)
+		writeJSON(w, status, map[string]string{"error": err.Error()})
 	}
 }
 
-// Failure is the end of a task that failed: a status before the first line, one more line after it.
-type Failure struct {
-	Error  string `json:"error"`
-	status int
+// errorKind is the word for a status in both of the other dialects.
+func errorKind(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return "invalid_request_error"
+	case http.StatusNotFound:
+		return "not_found_error"
+	}
+	return "api_error"
 }
 
 // statusError is an error that says with which status it is answered.
@@ -242,47 +251,48 @@ type statusError struct {
 
 func (e statusError) Error() string { return e.text }
 
-func failed(err error) Failure {
-	var known statusError
-	if errors.As(err, &known) {
-		return Failure{err.Error(), known.status}
-	}
-	return Failure{err.Error(), http.StatusInternalServerError}
+func refuse(status int, format string, values ...any) error {
+	return statusError{status, fmt.Sprintf(format, values...)}
 }
 
-// readJSON answers 400 itself and says whether to go on.
-func readJSON(w http.ResponseWriter, r *http.Request, into any) bool {
-	switch err := json.NewDecoder(bufio.NewReader(r.Body)).Decode(into); {
-	case errors.Is(err, io.EOF):
-		writeError(w, http.StatusBadRequest, "missing request body")
-	case err != nil:
-		writeError(w, http.StatusBadRequest, err.Error())
-	default:
-		return true
-	}
-	return false
-}
-
-// stream sends a line for each event. An error after the first line can only be one more line.
-func stream(w http.ResponseWriter, events <-chan any) {
-	started := false
-	for event := range events {
-		if failure, ok := event.(Failure); ok && !started {
-			writeError(w, failure.status, failure.Error)
-			continue
+// asked reads the body for a handler, and answers what it returns.
+func asked[T any](h func(http.ResponseWriter, *http.Request, *T) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := new(T)
+		err := json.NewDecoder(r.Body).Decode(q)
+		if errors.Is(err, io.EOF) && strings.HasPrefix(r.URL.Path, "/api/") {
+			err = errors.New("missing request body")
 		}
-		started = true
-		w.Header().Set("Content-Type", "application/x-ndjson")
-		data, err := json.Marshal(event)
 		if err != nil {
-			logError("routes.go", "streamResponse: json.Marshal failed", "error", err)
-			continue
+			err = refuse(http.StatusBadRequest, "%v", err)
+		} else {
+			err = h(w, r, q)
 		}
-		if _, err := w.Write(append(data, '\n')); err != nil {
-			continue
+		if err != nil {
+			fail(w, r, err)
 		}
-		w.(http.Flusher).Flush()
 	}
+}
+
+// lines is a native stream. An error after its first line can only be one more line.
+type lines struct {
+	w       http.ResponseWriter
+	started bool
+}
+
+func (s *lines) send(value any) {
+	s.started = true
+	s.w.Header().Set("Content-Type", "application/x-ndjson")
+	_ = json.NewEncoder(s.w).Encode(value)
+	s.w.(http.Flusher).Flush()
+}
+
+func (s *lines) end(err error) error {
+	if err == nil || !s.started {
+		return err
+	}
+	s.send(map[string]string{"error": err.Error()})
+	return nil
 }
 
 // corsAllows: a browser's Origin must be among OLLAMA_ORIGINS, or be the server itself.

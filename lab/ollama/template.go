@@ -5,10 +5,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"reflect"
+	"regexp"
 	"strings"
 	"text/template"
-	"text/template/parse"
 	"time"
 )
 
@@ -22,11 +21,10 @@ type Message struct {
 	ToolName  string           `json:"tool_name,omitempty"`
 }
 
-// Template is a parsed template and the fields it uses.
+// Template is a parsed template.
 type Template struct {
 	tree   *template.Template
 	source string
-	fields map[string]bool
 }
 
 var templateFuncs = template.FuncMap{
@@ -40,52 +38,13 @@ var templateFuncs = template.FuncMap{
 
 func parseTemplate(source string) (*Template, error) {
 	tree, err := template.New("").Option("missingkey=zero").Funcs(templateFuncs).Parse(source)
-	if err != nil {
-		return nil, err
-	}
-	t := &Template{tree: tree, source: source, fields: map[string]bool{}}
-	if tree.Tree != nil {
-		t.collect(reflect.ValueOf(tree.Tree.Root))
-	}
-	return t, nil
+	return &Template{tree, source}, err
 }
 
-// collect walks the parse tree for field names, whatever kind of node holds them.
-func (t *Template) collect(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.Interface, reflect.Pointer:
-		if v.IsNil() {
-			return
-		}
-		switch node := v.Interface().(type) {
-		case *parse.FieldNode:
-			t.note(node.Ident)
-		case *parse.VariableNode:
-			t.note(node.Ident[1:])
-		case *parse.Tree:
-			return
-		}
-		t.collect(v.Elem())
-	case reflect.Struct:
-		for i := 0; i < v.NumField(); i++ {
-			if v.Type().Field(i).IsExported() {
-				t.collect(v.Field(i))
-			}
-		}
-	case reflect.Slice:
-		for i := 0; i < v.Len(); i++ {
-			t.collect(v.Index(i))
-		}
-	}
+// mentions says whether an action uses a field of this name.
+func (t *Template) mentions(field string) bool {
+	return regexp.MustCompile(`(?i)\{\{[^}]*\.` + field + `\b`).MatchString(t.source)
 }
-
-func (t *Template) note(names []string) {
-	for _, name := range names {
-		t.fields[strings.ToLower(name)] = true
-	}
-}
-
-func (t *Template) mentions(field string) bool { return t.fields[field] }
 
 // prompt renders a conversation. A template without .Messages is rendered once for each exchange.
 func (t *Template) prompt(messages []Message, tools []any, think Think) (string, error) {
@@ -98,42 +57,36 @@ func (t *Template) prompt(messages []Message, tools []any, think Think) (string,
 	values := map[string]any{"System": strings.Join(system, "\n\n"), "Messages": messages, "Tools": tools,
 		"Think": think.on, "ThinkLevel": think.level, "IsThinkSet": think.set, "Response": "", "Prompt": "", "Suffix": ""}
 	var b bytes.Buffer
+	var err error
 	if t.mentions("messages") {
-		err := t.tree.Execute(&b, values)
+		err = t.tree.Execute(&b, values)
 		return b.String(), err
 	}
-	return t.exchanges(messages, values)
-}
-
-func (t *Template) exchanges(messages []Message, values map[string]any) (string, error) {
-	var b bytes.Buffer
-	system, prompt := "", ""
-	flush := func(response string) error {
+	exchange := func(system, prompt, response string) {
 		values["System"], values["Prompt"], values["Response"] = system, prompt, response
-		system, prompt = "", ""
-		err := t.tree.Execute(&b, values)
-		if err == nil && response != "" && !t.mentions("response") {
+		if err == nil {
+			err = t.tree.Execute(&b, values)
+		}
+		if !t.mentions("response") {
 			b.WriteString(response)
 		}
-		return err
 	}
+	now, prompt := "", ""
 	for _, m := range messages {
-		var err error
 		switch m.Role {
 		case "system":
-			system = m.Content
+			now = m.Content
 		case "user":
 			if prompt != "" {
-				err = flush("")
+				exchange(now, prompt, "")
+				now = ""
 			}
 			prompt = m.Content
 		case "assistant":
-			err = flush(m.Content)
-		}
-		if err != nil {
-			return "", err
+			exchange(now, prompt, m.Content)
+			now, prompt = "", ""
 		}
 	}
-	err := flush("")
+	exchange(now, prompt, "")
 	return b.String(), err
 }

@@ -81,7 +81,7 @@ func (l *loadedModel) call(ctx context.Context, t *tool, prompt string, req *inf
 	held.Think = Think{set: true}
 	o.Stop, o.Temperature, o.NumPredict = nil, 0, callTokens
 	var text strings.Builder
-	return l.answer(ctx, prompt+" "+t.Function.Name+" with ", &held, o, func(c Chunk) error {
+	return l.complete(ctx, prompt+" "+t.Function.Name+" with ", &held, o, func(c Chunk) error {
 		text.WriteString(c.Content)
 		if !c.Stop {
 			return nil

@@ -34,7 +34,7 @@ from tests.lab.upstream.dify_console import (
 )  # fmt: skip
 from tests.lab.upstream.rig import MODEL, until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 HOST = "dify1"
 INSTALL = """set -e

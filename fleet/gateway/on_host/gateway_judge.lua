@@ -14,7 +14,7 @@
 local reading = require "gateway_reader"
 local byte, char, concat, find, gsub = string.byte, string.char, table.concat, string.find, string.gsub
 local count, expect, peek, read_string, refuse = reading.count, reading.expect, reading.peek, reading.read_string, reading.refuse
-local enter, leave, skip = reading.enter, reading.leave, reading.skip
+local enter, leave, skip, spend = reading.enter, reading.leave, reading.skip, reading.spend
 
 local MAX_KEY = 128
 local MAX_MODEL = 512
@@ -22,6 +22,7 @@ local MAX_ROLE = 16
 local MAX_EDITS = 10000
 local MAX_TALK = 16384
 local MAX_IGNORED = 20 -- names in a header
+local DROP = 20 -- steps that a field counts for that is dropped
 
 local QUOTE, COMMA, COLON, OPEN_LIST, CLOSE_LIST = byte('"'), byte(","), byte(":"), byte("["), byte("]")
 local OPEN, CLOSE, NULL, TRUE, FALSE = byte("{"), byte("}"), byte("n"), byte("t"), byte("f")
@@ -201,6 +202,7 @@ end
 -- The name of what was dropped, for a header: without the numbers of elements, each once.
 local function tell(reader)
   local ignored = reader.ignored
+  spend(reader, DROP)
   if #ignored > MAX_IGNORED then
     return
   end

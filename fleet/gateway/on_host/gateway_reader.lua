@@ -237,7 +237,7 @@ local function leave(reader, close)
   reader.depth = reader.depth - 1
 end
 
-M.refuse, M.count, M.peek, M.expect = refuse, count, peek, expect
+M.refuse, M.spend, M.count, M.peek, M.expect = refuse, spend, count, peek, expect
 M.read_string, M.read_gist, M.skip, M.enter, M.leave = read_string, read_gist, skip, enter, leave
 
 return M

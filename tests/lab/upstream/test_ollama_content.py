@@ -90,3 +90,13 @@ def test_openai_stream_ends_with_an_empty_delta(shared: Server) -> None:
     text = shared.call("/v1/chat/completions", body).text.removesuffix("data: [DONE]\n\n")
     choice = json.loads(text.strip().split("\n\n")[-1].removeprefix("data: "))["choices"][0]
     assert (choice["delta"], choice["finish_reason"]) == ({}, "stop")
+
+
+def test_what_only_the_other_endpoint_knows_is_ignored(shared: Server) -> None:
+    chat = {"model": MODEL, "messages": FRANCE, "raw": True, "template": "x", "prompt": "x"}
+    status, answer = shared.ask("/api/chat", chat)
+    assert (status, "Paris" in answer["message"]["content"]) == (200, True)
+    options = {"num_predict": 2}
+    whole = {"model": "tiny", "prompt": "Once", "tools": [{}], "messages": FRANCE}
+    status, answer = shared.ask("/api/generate", {**whole, "options": options})
+    assert (status, bool(answer["response"])) == (200, True)

@@ -17,6 +17,11 @@ FAKE = {
 TEXT = 'It said "usage":{"prompt_tokens":666} and \\"eval_count\\": 666}, "usage": {'
 
 
+DONE = {
+    "model": "tiny", "done": True, "done_reason": "stop", "context": [1, 2, 3],
+    "total_duration": 9, "prompt_eval_count": 11, "prompt_eval_cached_count": 4, "eval_count": 3,
+    "eval_duration": 1500000000,
+}  # fmt: skip
 USAGE = {
     "prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14,
     "prompt_tokens_details": {"cached_tokens": 4},

@@ -174,6 +174,24 @@ class TestWhatIsDropped:
         sent, text = gateway.seen[-1]
         assert (sent, json.loads(text)) == (path, left)
 
+    def test_usage_is_asked_for_beside_it(self, gateway: Running) -> None:
+        """What is put in and what is dropped may be neighbours."""
+        chat = {**CHAT, "stream": True}
+        asked = {"stream_options": {"include_usage": True}}
+        for body, left in (
+            ({"ttl": 1, **chat}, {**asked, **chat}),
+            ({**chat, "stream_options": None}, {**asked, **chat}),
+            ({"stream_options": {"new": 1}, **chat}, {**asked, **chat}),
+            ({"stream_options": {"new": 1, "include_usage": None, "x": 2}, **chat},
+             {**asked, **chat}),
+            ({**chat, "stream_options": {"include_usage": False, "new": 1}, "ttl": 1},
+             {**asked, **chat}),
+        ):  # fmt: skip
+            assert gateway.post("/v1/chat/completions", body)[0] == 200
+            assert json.loads(gateway.seen[-1][1]) == left, body
+            pairs = json.loads(gateway.seen[-1][1], object_pairs_hook=list)
+            assert len({name for name, _ in pairs}) == len(pairs), "nothing stands there twice"
+
     def test_there_is_no_header_where_nothing_was(self, gateway: Running) -> None:
         assert "x-ignored-fields" not in gateway.post("/api/chat", CHAT)[1]
         for key in ("strict", "tuner", "ops"):
@@ -304,6 +322,20 @@ def test_a_key_may_be_called_what_nginx_knows_otherwise() -> None:
         assert gateway.post("/api/generate", body, "plain")[0] == 400
 
 
+def _sent_beside(gateway: Running, path: str, body: bytes) -> tuple[list[Answer], list[float]]:
+    """What is answered to `body`, and how many seconds others wait meanwhile."""
+    answers: list[Answer] = []
+    sender = threading.Thread(target=lambda: answers.append(gateway.post(path, body)))
+    waited = []
+    sender.start()
+    while sender.is_alive():
+        began = time.monotonic()
+        assert gateway.call("GET", "/healthz", "")[0] == 200
+        waited.append(time.monotonic() - began)
+        time.sleep(0.005)
+    return answers, waited
+
+
 class TestHowMuch:
     @pytest.mark.parametrize(
         "value",
@@ -321,20 +353,25 @@ class TestHowMuch:
     )
     def test_no_body_holds_up_the_others(self, gateway: Running, value: Any) -> None:
         """60 MB of the worst: refused, and meanwhile everybody else is answered at once."""
-        answers: list[Answer] = []
         body = b'{"model":"m","prompt":' + value(60_000_000)
-        sender = threading.Thread(
-            target=lambda: answers.append(gateway.post("/api/generate", body))
-        )
-        waited = []
-        sender.start()
-        while sender.is_alive():
-            began = time.monotonic()
-            assert gateway.call("GET", "/healthz", "")[0] == 200
-            waited.append(time.monotonic() - began)
-            time.sleep(0.005)
+        answers, waited = _sent_beside(gateway, "/api/generate", body)
         assert [answer[0] for answer in answers] == [400], answers
         assert max(waited) < 1, "seconds"
+
+    def test_nor_does_one_that_is_edited(self, gateway: Running) -> None:
+        """60 MB that are passed on with fields dropped from their begin, middle and end."""
+        turns = [
+            {"role": "user", "new": number, "content": "y" * 20_000_000} for number in range(3)
+        ]
+        body = json.dumps({"keep_alive": 0, "messages": turns, "model": "m", "shift": True})
+        before = len(gateway.seen)
+        sender, waited = _sent_beside(gateway, "/api/chat", body.encode())
+        assert [answer[0] for answer in sender] == [200], sender
+        assert max(waited) < 1, "seconds"
+        [(_, sent)] = gateway.seen[before:]
+        for turn in turns:
+            del turn["new"]
+        assert json.loads(sent) == {"messages": turns, "model": "m"}
 
     def test_uploads_do_not_gather_in_memory(self, gateway: Running) -> None:
         """Eight of 40 MB at once wait in files."""

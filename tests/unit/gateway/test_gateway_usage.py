@@ -16,6 +16,7 @@ import pytest
 from tests.unit.gateway.metering import Answer, Metering, metering
 from tests.unit.gateway.said import (
     ASKING,
+    DONE,
     EVENTS,
     FAKE,
     LINES,
@@ -41,11 +42,6 @@ def nginx() -> Iterator[Metering]:
 
 
 CALLS = [{"function": {"name": "f", "arguments": FAKE}}]
-DONE = {
-    "model": "tiny", "done": True, "done_reason": "stop", "context": [1, 2, 3],
-    "total_duration": 9, "prompt_eval_count": 11, "prompt_eval_cached_count": 4, "eval_count": 3,
-    "eval_duration": 1500000000,
-}  # fmt: skip
 RESPONSE = {
     "input_tokens": 11, "output_tokens": 3, "total_tokens": 14,
     "input_tokens_details": {"cached_tokens": 4},
