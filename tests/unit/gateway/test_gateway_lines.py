@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.metering import Answer, Metering, metering
-from tests.unit.gateway.said import ASKING, EVENTS, FAKE, TEXT, TOOL, USAGE, events
+from tests.unit.gateway.said import (
+    ASKING,
+    EVENTS,
+    FAKE,
+    TEXT,
+    TOOL,
+    USAGE,
+    events,
+    ollama_completions,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +41,6 @@ def ollama_chat(asked: bool) -> bytes:
     return events(
         *[{**head, "choices": [{"delta": {"content": TEXT}, "finish_reason": None}]}] * 3,
         {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-        *([{**head, "choices": [], "usage": USAGE}] if asked else []),
-        done=True,
-    )  # fmt: skip
-
-
-def ollama_completions(asked: bool) -> bytes:
-    zero = (
-        {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}} if asked else {}
-    )
-    head = {"id": "c-1", "object": "text_completion"}
-    return events(
-        *[{**head, "choices": [{"text": TEXT, "finish_reason": None}], "model": "t", **zero}] * 3,
-        {**head, "choices": [{"text": "", "finish_reason": "stop"}], "model": "tiny", **zero},
         *([{**head, "choices": [], "usage": USAGE}] if asked else []),
         done=True,
     )  # fmt: skip
