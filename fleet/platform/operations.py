@@ -39,7 +39,9 @@ def end_deploy(settings: str) -> Commands:
 
 
 def _put(path: str, line: str) -> StringCommand:
+    """Have `line` as the file `path`. Unlike a shell, tee says why it could not write."""
+    new = f"{path}.new"
     return StringCommand(
-        "install -d -m 755", ETC, "&& printf '%s\\n'", QuoteString(line), f"> {path}.new",
-        f"&& chmod 644 {path}.new && mv -f {path}.new {path}",
+        "install -d -m 755", ETC, "&& printf '%s\\n'", QuoteString(line), f"| tee {new} >/dev/null",
+        f"&& chmod 644 {new} && mv -f {new} {path} || {{ rm -f {new}; exit 1; }}",
     )  # fmt: skip

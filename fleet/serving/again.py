@@ -26,7 +26,7 @@ from fleet.ollama.facts import OllamaServers, Servers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
 from fleet.serving.ready import answers, chats, models_of, servers_there, there
-from fleet.serving.replace import lay_down, replace, start
+from fleet.serving.replace import lay_down, refuse_without_room, replace, start
 from fleet.serving.turn import Roll, Turn, roll_of
 
 _LOOKING = BoundedSemaphore()
@@ -97,6 +97,7 @@ def _start(me: FleetHost, roll: Roll) -> Commands:
         host.noop("gets requests, or is ready by the steps that follow only")
         return
     if interrupted(instances, servers.running):
+        yield from refuse_without_room(me)
         yield from replace(me, Turn(roll, me))
     elif has_stopped:
         yield from lay_down(me)

@@ -22,7 +22,7 @@ from fleet.ollama.facts import OllamaServers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
 from fleet.serving.ready import answers, chats, models_of, servers_there, there
-from fleet.serving.replace import lay_down, replace, start
+from fleet.serving.replace import lay_down, refuse_without_room, replace, start
 from fleet.serving.turn import Turn, in_turn, roll_of
 
 
@@ -43,6 +43,9 @@ def roll_servers(me: FleetHost, fleet: Fleet) -> Commands:
         yield from lay_down(me)
         yield from start(me)
         return
+
+    # Before its turn: others go on without it.
+    yield from refuse_without_room(me)
 
     def work(turn: Turn) -> Commands:
         yield from replace(me, turn)

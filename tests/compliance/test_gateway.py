@@ -15,6 +15,7 @@ import requests
 
 from fleet.firewall.facts import RulesetState
 from fleet.gateway.declared import (
+    context_of,
     gateway_keys,
     gateway_url,
     metrics_endpoints,
@@ -33,7 +34,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
-from fleet.gateway.offered import holders, is_answered, may_use, meant, offered, plain_of
+from fleet.gateway.offered import holders, instead_of, is_answered, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -318,19 +319,13 @@ def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     busy = holders(item for item in fleet.servers() if item.name not in idle)
     headers, seen = _headers(gateway_host), dict[str, int]()
     key = _usable(gateway_host)[0]
-    names = offered(fleet, declared, key)
-    instead = {
-        plain_of(model): plain_of(other)
-        for model, other in declared.fallbacks.items()
-        if may_use(declared, key, other)
-    }
+    names, instead = offered(fleet, declared, key), instead_of(declared, key)
     for name in (*names, "llm-fleet-no-such-model"):
         answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
         seen[name] = answer.status_code
     measured(f"{len(names)} names")
     missing = [name for name in names if not is_answered(meant(declared, name), busy, instead)]
     if missing:
-        # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
         warns(f"no host that gets requests has {', '.join(missing)}")
     wanted = {name: 503 if name in missing else 200 if name in names else 404 for name in seen}
     # 429: the key has no more requests for now, by declaration.
@@ -397,11 +392,12 @@ def test_openai_client(gateway_host: Target) -> None:
     """The OpenAI client gets an answer, streamed and whole."""
     import openai  # noqa: PLC0415 - heavy, and most processes look into no gateway
 
+    trust = context_of(gateway_host.fleet, gateway_host.declared)
     client = openai.OpenAI(
         base_url=_url(gateway_host, "/v1"),
         api_key=_key(gateway_host),
         timeout=_PATIENCE,
-        http_client=openai.DefaultHttpxClient(verify=_context(gateway_host)),
+        http_client=openai.DefaultHttpxClient(verify=trust),
     )
     request: dict[str, Any] = {
         "model": _model(gateway_host),
@@ -450,11 +446,6 @@ def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.
         timeout=30,
         **arguments,
     )
-
-
-def _context(target: Target) -> ssl.SSLContext | bool:
-    trust = trust_of(target.fleet, target.declared)
-    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 def _presented(header: str, value: str) -> str:

@@ -44,6 +44,7 @@ LONGEST_FIRST = (
     "test_run",
     "test_deploy",
     "test_dify_release",
+    "test_clients",
     "test_docker_instances",
     "test_docker",
     "test_dify_webui",

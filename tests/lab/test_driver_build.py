@@ -44,12 +44,18 @@ def bare(lab: LabUnderTest, kernel: str) -> None:
 
 
 def deploy(lab: LabUnderTest) -> tuple[int, str]:
-    """Exit status and all that was said; a build takes longer than other deploys."""
-    done = _run(
-        ["timeout", "560", BIN / "pyinfra", "-y", INVENTORY, "deploy.py"],
-        {"LLM_FLEET_LAB_ID": lab.id, "PYINFRA_PROGRESS": "off", **SETTINGS},
-        check=False,
-    )
+    """Exit status of a deploy, and all that was said.
+
+    A build may outlast a deploy on a busy machine: the host goes on alone, and the next attaches.
+    """
+    for _ in range(3):
+        done = _run(
+            ["timeout", "560", BIN / "pyinfra", "-y", INVENTORY, "deploy.py"],
+            {"LLM_FLEET_LAB_ID": lab.id, "PYINFRA_PROGRESS": "off", **SETTINGS},
+            check=False,
+        )
+        if done.returncode != 124:
+            break
     return done.returncode, done.stdout + done.stderr
 
 
@@ -73,9 +79,6 @@ def test_build_that_succeeds(lab: LabUnderTest) -> None:
     bare(lab, BUILDS)
     lab.ssh("gpu1", f"DEBIAN_FRONTEND=noninteractive apt-get -qq install linux-headers-{BREAKS}")
     status, said = deploy(lab)
-    if status == 124:
-        # The host builds on by itself; the next deploy attaches to it.
-        status, said = deploy(lab)
     # The real daemon asks for a real GPU: this is as far as a host without one can get.
     assert status != 0
     assert "Failed to query NVIDIA devices" in said, said[-6000:]

@@ -20,7 +20,7 @@ from tests.installed import build_wheel, lend_packages, run
 FOLDER = "llm_fleet_product"
 # What is of the checkout alone. Whatever else git has is the product's, and has to be there.
 CHECKOUT = re.compile(
-    r"\.(ci|github)/.*|\.gitignore|\.pre-commit-config\.yaml|build_backend/.*|lab/.*"
+    r"\.(ci|github)/.*|\.gitignore|\.pre-commit-config\.yaml|build_backend/.*|examples/.*|lab/.*"
     r"|tests/(?!compliance/|__init__\.py).*|inventory/lab\.py|Makefile|CONTRIBUTING\.md"
     r"|SECURITY\.md|requirements\.lock|llm_fleet\.py"
 )

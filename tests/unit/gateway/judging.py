@@ -107,10 +107,6 @@ function calls.plain(text)
   return { plain = found }
 end
 
-function calls.same(_, asked)
-  return { same = names.same(asked.one, asked.other) }
-end
-
 function M.answer()
   ngx.req.read_body()
   local asked = cjson.decode(ngx.req.get_headers().asked)
@@ -173,10 +169,6 @@ class Judging:
         """gateway_names.plain of each; none may have a line's end in it."""
         text = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
         return [name or None for name in self._ask(text, {"do": "plain"})["plain"]]
-
-    def same(self, one: str, other: str) -> bool:
-        """gateway_names.same of them."""
-        return bool(self._ask(b"", {"do": "same", "one": one, "other": other})["same"])
 
     def _ask(self, body: bytes, asked: dict[str, Any]) -> dict[str, Any]:
         self._connection.request("POST", "/", body, {"asked": json.dumps(asked)})

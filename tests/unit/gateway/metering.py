@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -194,11 +195,10 @@ class Metering:
         """End nginx; SIGKILL ends all of its processes at once."""
         assert self.nginx
         if how == signal.SIGKILL:
-            listed = subprocess.run(
-                ["pgrep", "-P", str(self.nginx.pid)], capture_output=True, text=True, check=True
-            )
-            for pid in [str(self.nginx.pid), *listed.stdout.split()]:
-                subprocess.run(["kill", "-KILL", pid], check=True)
+            master = self.nginx.pid
+            workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+            for pid in (master, *map(int, workers)):
+                os.kill(pid, how)
         else:
             self.nginx.send_signal(how)
         self.nginx.wait()

@@ -55,3 +55,17 @@ def counted(entry: dict[str, Any]) -> tuple[Any, ...]:
         entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"],
         entry["estimated"],
     )  # fmt: skip
+
+
+def ollama_completions(asked: bool) -> bytes:
+    """A stream of Ollama's, with `include_usage` and without."""
+    zero = (
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}} if asked else {}
+    )
+    head = {"id": "c-1", "object": "text_completion"}
+    return events(
+        *[{**head, "choices": [{"text": TEXT, "finish_reason": None}], "model": "t", **zero}] * 3,
+        {**head, "choices": [{"text": "", "finish_reason": "stop"}], "model": "tiny", **zero},
+        *([{**head, "choices": [], "usage": USAGE}] if asked else []),
+        done=True,
+    )  # fmt: skip
