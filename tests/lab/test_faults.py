@@ -23,7 +23,11 @@ from lab.state import every_host, find
 from tests.lab.conftest import BIN, COMPILED, ROOT, LabUnderTest, published_sha256
 from tests.lab.test_run import cut_off, failed_hosts, wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # A host that is booted again has a supervisor that outlives what started it, as it is to.
+    pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning"),
+]
 
 INVENTORY = Path("tests/lab/inventories/roles.py")
 ROLES = {"gpu1": "gpu", "gpu2": "gpu", "edge": "gateway"}
