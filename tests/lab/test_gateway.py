@@ -530,7 +530,7 @@ def _until_asked(gateway: GatewayUnderTest, key: str, address: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for _ in range(6):
-            _ask(gateway, key, 0)
+            _ask(gateway, key, time.time())
         if sum(address in entry["upstream"] for entry in gateway.log()[-6:]) >= 2:
             return
     raise AssertionError(f"{address} gets no requests")
