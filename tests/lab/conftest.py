@@ -41,6 +41,7 @@ LONGEST_FIRST = (
     "test_gateway",
     "test_models",
     "test_roll",
+    "test_mixed",
     "test_run",
     "test_deploy",
     "test_dify_release",
