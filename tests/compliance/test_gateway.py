@@ -184,11 +184,9 @@ _MANAGEMENT = [
     ("POST", "/api/push"),
     ("POST", "/api/create"),
     ("POST", "/api/copy"),
-    ("POST", "/api/show"),
     ("POST", "/api/me"),
     ("POST", "/api/blobs/sha256:0"),
     ("DELETE", "/api/delete"),
-    ("GET", "/api/ps"),
     ("GET", "/metrics"),
     ("GET", "/stub_status"),
 ]

@@ -17,9 +17,8 @@ import pytest
 
 from fleet.kit.lua import literal
 from tests.unit.gateway.evaluated import Evaluated, evaluating
-from tests.unit.gateway.running import Running, running
+from tests.unit.gateway.running import CHAT, Running, running
 
-CHAT = {"model": "gpt-oss:20b", "messages": [{"role": "user", "content": "Hi"}]}
 VALUE = "sk-" + "0a" * 32
 
 
