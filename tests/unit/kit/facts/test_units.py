@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import time
 from collections.abc import Iterator
@@ -44,8 +45,12 @@ class Service:
     def reload(self) -> None:
         """Have a younger child."""
         assert self.process
+        assert self.process.stdout
         time.sleep(0.05)
+        # A shell that is just about to wait may miss one.
         self.process.send_signal(1)
+        while not select.select([self.process.stdout], [], [], 5)[0]:
+            self.process.send_signal(1)
         self._until_it_says()
 
     def _until_it_says(self) -> None:
