@@ -140,7 +140,10 @@ def test_what_was_used_is_what_the_servers_say(metered: Metered) -> None:
         for stream in (False, True):
             for path, body in _asked(turn, stream=stream):
                 metered.ask(path, body)
+        # Who leaves in the middle asks for what others wait for.
         for path, body in _long(turn):
+            metered.ask(path, body)
+            metered.ask(path, body)
             metered.ask(path, body, cut_after=20)
         if turn == 1:
             _restart(metered.lab, "systemctl restart nginx")
@@ -151,7 +154,7 @@ def test_what_was_used_is_what_the_servers_say(metered: Metered) -> None:
             _restart(metered.lab, "systemctl kill -s KILL nginx; sleep 1")
     time.sleep(6)
     total = metered.used()["total"]
-    assert total["requests"] == 4 * (6 * 2 + 2)
+    assert total["requests"] == 4 * (6 * 2 + 2 * 3)
     # Of a prompt of some hundred tokens and twenty parts, eight times.
     assert 8 * 100 < total["estimated_tokens"] < 8 * 500
     server = metered.prompt + metered.completion
