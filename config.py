@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare import inventory_file, project
+from fleet.declare import group_data, inventory_file, project
 from fleet.declare.load import group_names
 from fleet.kit.command_line import guard
 from fleet.kit.connection.careful import be_careful
@@ -13,7 +13,7 @@ from fleet.kit.connection.together import ask_together
 from fleet.kit.events import tell_run
 from fleet.kit.paths import RUN_ID
 from fleet.kit.quick import be_quick
-from fleet.kit.secrets import imagined, only_look
+from fleet.kit.secrets import ask_first, imagined, only_look
 from fleet.version import version
 
 # A log of a deploy says what it was deployed with.
@@ -39,7 +39,11 @@ if any(
     for name in ("dry", "debug_facts", "debug_operations")
 ):
     only_look()
+elif not click.get_current_context().params.get("yes"):
+    # So does a plan that is declined.
+    ask_first()
 
+group_data.also(click.get_current_context().params["group_data"])
 _inventory = Path(click.get_current_context().params["inventory"])
 if _inventory.is_file():
     inventory_file.check(_inventory, group_names(CAPABILITIES))

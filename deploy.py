@@ -18,7 +18,7 @@ from tasks.docker import docker
 from tasks.driver import driver
 from tasks.firewall import firewall
 from tasks.gates import gpus_found, memory, memory_with_driver, placement
-from tasks.gateway import gateway, serving
+from tasks.gateway import gateway, served_again, serving
 from tasks.gpu import gpus, gpus_driven
 from tasks.models import models
 from tasks.ollama import instances, ollama
@@ -52,6 +52,8 @@ with alone():
         barrier(name="Wait for the gateways")
 
     if me.runs(Ollama):
+        # Before anybody is interrupted.
+        served_again(me, fleet)
         # Before what uses the GPU; may reboot the host.
         driver(me, fleet)
         gpus_driven(me)

@@ -7,6 +7,7 @@ deploy is in `deploy.py`.
 from __future__ import annotations
 
 from fleet.container_toolkit import checks as container_toolkit_checks
+from fleet.container_toolkit import declared as container_toolkit
 from fleet.container_toolkit import paths as container_toolkit_paths
 from fleet.container_toolkit import problems as container_toolkit_problems
 from fleet.container_toolkit.footprint import footprint as container_toolkit_footprint
@@ -160,6 +161,7 @@ CAPABILITIES = (
         logs=container_toolkit_paths.LOGS,
         problems=container_toolkit_problems.problems,
         footprint=container_toolkit_footprint,
+        is_off=container_toolkit.is_off,
         preflight=container_toolkit_checks.checks,
     ),
     Capability(

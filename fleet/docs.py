@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from pyinfra.api.inventory import Inventory
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.load import group_names, load_fleet
 from fleet.declare.settings import Item, Settings
 from fleet.declare.types import Words
@@ -32,12 +32,12 @@ from fleet.kit.footprint import Trace
 
 Key = Callable[[str], str]  # from a field to what an inventory calls it
 
-PATH = PROJECT_ROOT / "docs" / "settings.md"
-INDEX = PROJECT_ROOT / "docs" / "operating.md"
-README = PROJECT_ROOT / "README.md"
+PATH = PRODUCT_ROOT / "docs" / "settings.md"
+INDEX = PRODUCT_ROOT / "docs" / "operating.md"
+README = PRODUCT_ROOT / "README.md"
 
 # The pages of docs/operating/ that are a capability's; all others are about what an operator does.
-_TASKS = frozenset(path.stem for path in (PROJECT_ROOT / "tasks").glob("[!_]*.py"))
+_TASKS = frozenset(path.stem for path in (PRODUCT_ROOT / "tasks").glob("[!_]*.py"))
 
 # Python's own types in an operator's words; all others tell theirs.
 _PYTHON = {
@@ -298,10 +298,10 @@ def _fate(trace: Trace) -> str:
 def stale(path: Path, content: str, source: str) -> Iterator[str]:
     """One line that says what to do, when `path` is not `content`, which is made of `source`."""
     if not path.exists():
-        yield f"{path.relative_to(PROJECT_ROOT)} is missing; run `make docs` and commit it"
+        yield f"{path.relative_to(PRODUCT_ROOT)} is missing; run `make docs` and commit it"
     elif path.read_text() != content:
         yield (
-            f"{path.relative_to(PROJECT_ROOT)} is stale, {source} has changed since; run "
+            f"{path.relative_to(PRODUCT_ROOT)} is stale, {source} has changed since; run "
             "`make docs` and commit it"
         )
 

@@ -56,6 +56,7 @@ from fleet.kit.packages import install_packages
 from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit, stop_unit
 from fleet.platform.facts import HasIpv6
+from fleet.serving.again import let_back_in
 from fleet.serving.operations import let_in
 
 
@@ -131,6 +132,13 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
             directory=me[Gateway].acme_directory,
         )
     _metrics(me)
+
+
+@deploy("Serving")
+def served_again(me: FleetHost, fleet: Fleet) -> None:
+    """Have a host served that a killed deploy has left out, before any other is interrupted."""
+    if any(item.runs(Gateway) for item in fleet):
+        let_back_in(name="Let back in who answers", me=me, fleet=fleet)
 
 
 @deploy("Serving")

@@ -10,6 +10,7 @@ from pyinfra.operations import server
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.images import pull_image
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
@@ -34,6 +35,7 @@ from fleet.ollama.release import release_source
 from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import Ollama
 from fleet.ollama.storage import home, models_directory
+from fleet.serving.again import start_who_is_out
 from fleet.serving.operations import roll_servers
 
 
@@ -87,6 +89,9 @@ def ollama(me: FleetHost, fleet: Fleet) -> None:
         )
     # Before anything that what runs would be started with next.
     try_servers(name="Try what changes", instances=servers)
+    if any(item.runs(Gateway) for item in fleet):
+        # Before the last host that is served may have to be interrupted.
+        start_who_is_out(name="Start what gets no requests", me=me, fleet=fleet)
     # Who is served is taken out of the gateways first; what is left is for hosts that are not.
     roll_servers(name="Restart what runs, in turn", me=me, fleet=fleet)
     if "systemd" in runtimes:

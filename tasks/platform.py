@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from pyinfra import host, logger
@@ -21,7 +22,7 @@ from fleet.kit.jobs import forget_failed_jobs
 from fleet.kit.outlook import tell_restarts
 from fleet.kit.removal import take_back
 from fleet.platform.directories import refuse_directories
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import HostAddresses, HostClock
 from fleet.platform.files import secrets_note
 from fleet.platform.operations import begin_deploy, end_deploy
 from fleet.platform.ports import refuse_taken_ports
@@ -30,6 +31,7 @@ from fleet.platform.preflight import (
     refuse_missing_address,
     refuse_other_init,
     refuse_other_store,
+    refuse_wrong_clock,
 )
 from fleet.platform.record import DeployedRecord, Record, digest, remarks
 from fleet.version import build
@@ -40,12 +42,14 @@ def platform(me: FleetHost, fleet: Fleet) -> None:
     """Refuse a host that this project does not know how to converge.
 
     Raises:
-        FleetError: the distribution, its release or its init system is not supported, the host
-            does not have the address that it is said to have, somebody else has a port or a
-            directory of ours, or its secrets come from another store than this inventory's.
+        FleetError: the distribution, its release or its init system is not supported, its clock is
+            wrong, the host does not have the address that it is said to have, somebody else has a
+            port or a directory of ours, or its secrets come from another store than this
+            inventory's.
     """
     refuse_distribution(me, host.get_fact(LinuxDistribution)["release_meta"])
     refuse_other_init(me, has_systemd=bool(host.get_fact(Directory, path="/run/systemd/system")))
+    refuse_wrong_clock(me, host.get_fact(HostClock), time.time())
     refuse_missing_address(me, host.get_fact(HostAddresses))
     listeners: tuple[Listener, ...] = host.get_fact(Listeners)
     refuse_taken_ports(me, fleet.services(me), listeners)

@@ -9,7 +9,7 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
 _QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1"}
 # What would lead the product back to the checkout.
@@ -19,7 +19,7 @@ _OURS = ("PYTHONPATH", "INVENTORY", "LLM_FLEET_LAB_ID")
 def build_wheel(folder: Path) -> Path:
     """The one wheel of this checkout, in `folder`."""
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
-    run([*command, "--no-index", "--wheel-dir", folder, PROJECT_ROOT], folder)
+    run([*command, "--no-index", "--wheel-dir", folder, PRODUCT_ROOT], folder)
     [wheel] = folder.glob("*.whl")
     return wheel
 

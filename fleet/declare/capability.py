@@ -90,6 +90,10 @@ def _none(*_: object) -> tuple[()]:
 Problems = Callable[[FleetHost, Fleet], Iterable[str]]
 
 
+def _never(_: FleetHost) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Capability:
     """What there is to know of a capability: `fleet/capabilities.py` is the list of all.
@@ -101,6 +105,8 @@ class Capability:
     send requests to the inference servers of other hosts, `keeps_secrets` says that its hosts hold
     secrets of the store. `directories` are where it keeps data, which an operator may have put on
     another disk, `footprint` is all that it may have put on a host, in the order in which it was.
+    `is_off` tells of a host that has it whether settings let it put nothing there: then its
+    footprint is taken back, as of a host that has it no more.
     `retire` is that one of its commands, of an inventory and a host, after which nobody calls the
     host's servers any more. `urls` are what people open or call there, each after what it is;
     `logs` are where it says what it does. `preflight` are its checks of a host that is to be
@@ -120,6 +126,7 @@ class Capability:
     directories: Callable[[FleetHost], Iterable[Directory]] = _none
     urls: Callable[[FleetHost, Fleet], Iterable[tuple[str, str]]] = _none
     footprint: Callable[[FleetHost], Iterable[Trace]] = _none
+    is_off: Callable[[FleetHost], bool] = _never
     retire: click.Command | None = None
     problems: Problems = _none
     stored_problems: Problems = _none

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fleet.kit.places import Directory
 
 # Where the product's files are, in a checkout or installed; `project.py` tells the operator's.
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PRODUCT_ROOT = Path(__file__).resolve().parents[2]
 
 _Settings = TypeVar("_Settings", bound=Settings)
 
@@ -155,8 +155,8 @@ class Fleet:
         return [tuple(item.footprint(host)) for item in reversed(self.capabilities)]
 
     def forgone(self, host: FleetHost) -> list[tuple[Trace, ...]]:
-        """What is of capabilities that `host` does not have (any more), and of no other."""
-        has = self.capabilities_of(host)
+        """What is of capabilities that `host` has not, or switched off, and of no other."""
+        has = [item for item in self.capabilities_of(host) if not item.is_off(host)]
         kept = [trace for item in has for trace in item.footprint(host)]
         return [
             without(item.footprint(host), kept)

@@ -12,7 +12,13 @@ from pathlib import Path
 from fleet.declare.refusals import hint
 
 _EVERYONE = "all"
+_asked: list[Path] = []
 _PYINFRAS = ("config.py", "deploy.py")
+
+
+def also(paths: Iterable[str | Path]) -> None:
+    """Have pyinfra's `--group-data` of this process looked at too: folders, or single files."""
+    _asked[:] = [Path(path).absolute() for path in paths]
 
 
 def folders(inventory: Path, project: Path) -> list[Path]:
@@ -25,9 +31,14 @@ def folders(inventory: Path, project: Path) -> list[Path]:
 
 def problems(inventory: Path, project: Path, groups: Collection[str]) -> Iterator[str]:
     """A line for each file that none of `groups` reads, and no other inventory that shares it."""
-    for folder in folders(inventory, project):
-        known = {_EVERYONE, *groups, *_of_other_inventories(folder.parent)}
-        for path in sorted(folder.iterdir()):
+    for path in _asked:
+        if not path.exists():
+            yield f"--group-data {path}: there is no such folder, and pyinfra would say nothing"
+    for folder in [*folders(inventory, project), *filter(Path.exists, _asked)]:
+        places = {folder.parent} if folder not in _asked else {folder.parent, project}
+        others = (name for place in places for name in _of_other_inventories(place))
+        known = {_EVERYONE, *groups, *others}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else [folder]:
             if path.name.startswith(("_", ".")):
                 continue
             if path.suffix == ".py" and path.stem not in known:

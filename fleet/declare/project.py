@@ -1,9 +1,9 @@
-"""Where the operator's files are; the product's own are in `PROJECT_ROOT`, a checkout or installed.
+"""Where the operator's files are; the product's own are in `PRODUCT_ROOT`, a checkout or installed.
 
 An operator's directory has `inventory/`, `group_data/`, the secrets and the files that settings
-name. It is known by `config.py` and `deploy.py`, which pyinfra reads where it is run, and of which
-`config.py` imports the product: others deploy by pyinfra too. A checkout is one; `fleet init` makes
-others.
+name. It is known by `config.py` and `deploy.py`, which pyinfra executes where it is run, and which
+import the product, both of them: others deploy by pyinfra too, and may use a part of this product
+beside what they have written. A checkout is one; `fleet init` makes others.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pyinfra
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.errors import FleetError
 
 _CONFIG, _DEPLOY = "config.py", "deploy.py"
-# What the starter's config.py has, or that of a checkout.
+# What the starter's files have, or those of a checkout.
 _IMPORTS_US = re.compile(
     r"^\s*(?:import|from)\s+(?:llm_fleet|fleet\.(?:capabilities|declare|kit))\b", re.MULTILINE
 )
@@ -39,7 +39,7 @@ def project_of(inventory: Path | None) -> Path:
     """
     here = Path.cwd()
     if pyinfra.is_cli:
-        if here not in (PROJECT_ROOT, *_entered):
+        if here not in (PRODUCT_ROOT, *_entered):
             # pyinfra reads group_data from where it is run, and says nothing when there is none.
             raise FleetError(f"run pyinfra in {_wanted()}, or group_data there is not read")
         return here
@@ -48,7 +48,7 @@ def project_of(inventory: Path | None) -> Path:
         # A link to it is the operator's as well as what it leads to.
         beside = inventory.parent.resolve()
         folders = [beside, *beside.parents, *inventory.resolve().parents, *folders]
-    for folder in [*folders, PROJECT_ROOT]:
+    for folder in [*folders, PRODUCT_ROOT]:
         if _is_ours(folder) and not _is_installed(folder):
             return folder
     raise FleetError(f"{here}: no fleet's directory; run this in {_wanted()}")
@@ -57,10 +57,10 @@ def project_of(inventory: Path | None) -> Path:
 def _is_ours(folder: Path) -> bool:
     """Whether pyinfra deploys this product there, and not what somebody else has written."""
     try:
-        config = (folder / _CONFIG).read_text(errors="replace")
+        texts = [(folder / name).read_text(errors="replace") for name in (_CONFIG, _DEPLOY)]
     except OSError:
         return False
-    return bool(_IMPORTS_US.search(config)) and (folder / _DEPLOY).is_file()
+    return all(map(_IMPORTS_US.search, texts))
 
 
 def _is_installed(folder: Path) -> bool:
@@ -69,6 +69,6 @@ def _is_installed(folder: Path) -> bool:
 
 
 def _wanted() -> str:
-    if _is_installed(PROJECT_ROOT):
+    if _is_installed(PRODUCT_ROOT):
         return "the directory that `fleet init` has made, with config.py and deploy.py"
-    return f"{PROJECT_ROOT} or in a directory that `fleet init` has made"
+    return f"{PRODUCT_ROOT} or in a directory that `fleet init` has made"

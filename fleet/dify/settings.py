@@ -263,7 +263,7 @@ class Dify(Settings):
         strict=False,
         description=(
             "Models that Dify may use: names, or names and limits as below. The first is the "
-            "default. Unset is the first of `ollama_models`."
+            "default. Unset is the first that Dify may ask for."
         ),
     )
     app_name: AppName = Field(

@@ -25,15 +25,16 @@ class Asked:
     """What was asked, and how: `proxy` is this machine's.
 
     `declared` are the names of models, aliases too, and `offered` those that the key may use.
+    Without a model, by nobody's key: whether there is a gateway.
     """
 
     url: str
-    key: str
-    model: str
-    declared: tuple[str, ...]
-    offered: tuple[str, ...]
     inventory: str
     proxy: str | None = None
+    key: str = ""
+    model: str = ""
+    declared: tuple[str, ...] = ()
+    offered: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -54,6 +55,15 @@ def cause_of(error: openai.OpenAIError, asked: Asked) -> str:
         text = _of_connection(error, asked)
     else:
         text = f"its answer was not understood ({error}); is that the gateway?"
+    return _told(text, asked)
+
+
+def cause_of_no_door(error: Exception, asked: Asked) -> str:
+    """The same of a connection that did not come about; `error` is of any library's client."""
+    return _told(_of_connection(error, asked), asked)
+
+
+def _told(text: str, asked: Asked) -> str:
     by = (
         f" Asked through the proxy {asked.proxy} of this machine's environment."
         if asked.proxy
@@ -117,8 +127,9 @@ def _of_missing_model(asked: Asked) -> str:
     )
 
 
-def _of_connection(error: openai.APIConnectionError, asked: Asked) -> str:
-    found = next((item for item in _chain(error) if isinstance(item, OSError)), None)
+def _of_connection(error: Exception, asked: Asked) -> str:
+    # The innermost: a client's own errors may be some of the system's, too.
+    found = next((item for item in reversed([*_chain(error)]) if isinstance(item, OSError)), None)
     if isinstance(found, ssl.SSLCertVerificationError):
         return _of_certificate(found, asked)
     if isinstance(found, TimeoutError) or isinstance(error, openai.APITimeoutError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,10 +14,10 @@ from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
 from fleet.gateway.declared import (
     authority_certificate,
+    context_of,
     gateway_key,
     gateway_url,
     previous_gateway_key,
-    trust_of,
 )
 from fleet.gateway.drain import every_gateway, warm
 from fleet.gateway.front import Change, Front, no_other_host
@@ -55,7 +54,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
     client = openai.OpenAI(
         base_url=f"{url}/v1",
         api_key=key.get_secret_value(),
-        http_client=openai.DefaultHttpxClient(verify=_trust(fleet, gateway)),
+        http_client=openai.DefaultHttpxClient(verify=context_of(fleet, gateway)),
     )
     began = time.monotonic()
     first = None
@@ -72,7 +71,7 @@ def chat(inventory: Path, question: str, model: str | None, max_tokens: int) -> 
             click.echo(part.choices[0].delta.content or "", nl=False)
     except openai.OpenAIError as error:
         every = (*declared_names(fleet), *gateway[Gateway].aliases)
-        asked = Asked(url, name, model, every, names, str(inventory), proxy_of(url))
+        asked = Asked(url, str(inventory), proxy_of(url), name, model, every, names)
         raise click.ClickException(cause_of(error, asked)) from None
     click.echo()
     click.secho(f"first token after {(first or 0) * 1000:.0f} ms", dim=True)
@@ -268,11 +267,6 @@ def _usable_key(gateway: FleetHost, model: str | None) -> GatewayKey:
         raise click.ClickException(f"{gateway.name}: every key has expired or is bound to networks")
     may = [item for item in usable if model is None or may_use(gateway[Gateway], item, model)]
     return (may or usable)[0]
-
-
-def _trust(fleet: Fleet, gateway: FleetHost) -> ssl.SSLContext | bool:
-    trust = trust_of(fleet, gateway)
-    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 def _gateway(fleet: Fleet) -> FleetHost:

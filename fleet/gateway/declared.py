@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ssl
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -161,6 +162,12 @@ def trust_of(fleet: Fleet, host: FleetHost) -> str | bool:
     if host[Gateway].tls != "private-ca":
         return True
     return _trust_file(authority_certificate(fleet))
+
+
+def context_of(fleet: Fleet, host: FleetHost) -> ssl.SSLContext | bool:
+    """The same, as `httpx` takes it."""
+    trust = trust_of(fleet, host)
+    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 @cache

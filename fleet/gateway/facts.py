@@ -13,6 +13,8 @@ from fleet.gateway.paths import (
     GATEWAY_USAGE,
 )
 
+_NOTE = 200  # characters of who drained a host
+
 
 class OpensslVersion(FactBase[tuple[int, int]]):
     """Major and minor version of the OpenSSL library that the host's programs use.
@@ -40,18 +42,25 @@ class OpensslVersion(FactBase[tuple[int, int]]):
         return max(((int(major), int(minor)) for major, minor in numbers), default=(0, 0))
 
 
-class DrainedHosts(FactBase[list[str]]):
-    """GPU hosts that `fleet drain` keeps this gateway from sending requests to."""
+class DrainedHosts(FactBase[dict[str, str]]):
+    """GPU host that `fleet drain` keeps this gateway from sending requests to, to who said so.
 
-    default = list
+    That is as `by alice@desk since 2026-11-30 16:00 UTC`; empty where nobody wrote it down.
+    """
+
+    default = dict
 
     @override
     def command(self) -> StringCommand:
         return StringCommand("cat", QuoteString(GATEWAY_DRAINED), "2>/dev/null || true")
 
     @override
-    def process(self, output: list[str]) -> list[str]:
-        return sorted(line for line in output if line and not line.startswith("#"))
+    def process(self, output: list[str]) -> dict[str, str]:
+        lines = sorted(line for line in output if line.strip() and not line.startswith("#"))
+        words = [line.split(maxsplit=1) for line in lines]
+        return {
+            name: "".join(filter(str.isprintable, " ".join(rest)))[:_NOTE] for name, *rest in words
+        }
 
 
 class ServedServers(FactBase[tuple[str, ...] | None]):

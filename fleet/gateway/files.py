@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from ipaddress import (
     IPv4Address,
     IPv4Network,
@@ -189,10 +189,11 @@ def servers_of_before(fleet: Fleet, idle: Collection[str]) -> ManagedFile:
     return ManagedFile(GATEWAY_SERVERS_OF_BEFORE, text)
 
 
-def drained_file(names: Iterable[str]) -> ManagedFile:
-    """The GPU hosts `names` that an operator has drained, kept through deploys."""
+def drained_file(drained: Mapping[str, str]) -> ManagedFile:
+    """The GPU hosts that an operator has drained, each with who and when; kept through deploys."""
     text = "# Managed by llm-fleet: `fleet drain` and `fleet undrain` change it.\n"
-    return ManagedFile(GATEWAY_DRAINED, text + "".join(f"{name}\n" for name in sorted(names)))
+    lines = [f"{name} {note}".rstrip() for name, note in sorted(drained.items())]
+    return ManagedFile(GATEWAY_DRAINED, text + "".join(f"{line}\n" for line in lines))
 
 
 def served_file(names: Iterable[str]) -> ManagedFile:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from weakref import WeakKeyDictionary
 
 import gevent  # type: ignore[import-untyped]
@@ -32,6 +33,7 @@ from fleet.gateway.settings import Gateway
 from fleet.gateway.traffic import LOOK, traffic
 from fleet.kit.commands import Commands
 from fleet.kit.connection.careful import Careful
+from fleet.kit.connection.lock import who
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
@@ -73,7 +75,8 @@ class Door:
         self.me = me
         self.host: Host = state.inventory.get_host(me.name)
         self._state, self._fleet = state, fleet
-        self._drained: frozenset[str] = frozenset()
+        # To who drained it, and when.
+        self._drained: dict[str, str] = {}
         self._served: frozenset[str] | None = None
         self._asked: list[Change] = []
         self._turn = BoundedSemaphore()
@@ -87,11 +90,11 @@ class Door:
         """
         self._connect()
         with ctx_state.use(self._state), ctx_host.use(self.host):
-            drained: list[str] = self.host.get_fact(DrainedHosts)
+            drained: dict[str, str] = self.host.get_fact(DrainedHosts)
             served: tuple[str, ...] | None = self.host.get_fact(ServedServers)
         if isinstance(self.host.connector, Careful) and self.host.connector.lost:
             raise FleetError(f"{self.me.name}: {self.host.connector.lost}")
-        self._drained = frozenset(drained)
+        self._drained = drained
         self._served = None if served is None else ready_servers(self._fleet, served)
 
     def _connect(self) -> None:
@@ -121,7 +124,7 @@ class Door:
     @property
     def drained(self) -> frozenset[str]:
         """The hosts that an operator keeps it from sending requests to."""
-        return self._drained
+        return frozenset(self._drained)
 
     def sends_to(self, gpu: FleetHost) -> bool:
         """Whether a server of `gpu` gets requests."""
@@ -157,9 +160,12 @@ class Door:
         self._asked.append(change)
         with self._turn:
             asked, self._asked = self._asked, []
-            drained, served = set(self._drained), set(self._ready())
+            drained, served = dict(self._drained), set(self._ready())
             for item in asked:
-                _put(drained, {item.gpu.name}, item.drained)
+                if item.drained:
+                    drained.setdefault(item.gpu.name, _by_us())
+                elif item.drained is not None:
+                    drained.pop(item.gpu.name, None)
                 _put(served, _names(self._fleet, item.gpu), item.served)
             if drained != self._drained or served != self._ready():
                 self._write(drained, served)
@@ -173,7 +179,7 @@ class Door:
             change.drained is None or (change.gpu.name in self._drained) is change.drained
         ) and (change.served is None or is_served)
 
-    def _write(self, drained: Collection[str], served: Collection[str]) -> None:
+    def _write(self, drained: dict[str, str], served: Collection[str]) -> None:
         idle = without_requests(self._fleet, drained, served)
         files = [drained_file(drained), served_file(served), idle_file(idle)]
         with ctx_state.use(self._state), ctx_host.use(self.host):
@@ -185,7 +191,7 @@ class Door:
         )
         self._carry_out(written)
         # Also where nginx does not load it: whoever puts it right has to begin from the files.
-        self._drained, self._served = frozenset(drained), frozenset(served)
+        self._drained, self._served = drained, frozenset(served)
         self._carry_out(reloaded)
 
     def _carry_out(self, commands: Commands) -> None:
@@ -258,6 +264,12 @@ class Front:
         """Whether every gateway has all servers of `gpu` for ready."""
         return all(door.serves_wholly(gpu) for door in self.doors)
 
+    def leaves_out(self, gpu: FleetHost) -> bool:
+        """Whether a gateway has not all servers of `gpu` for ready, and no operator drained it."""
+        return not self.serves_wholly(gpu) and not any(
+            gpu.name in door.drained for door in self.doors
+        )
+
     def change(self, change: Change) -> None:
         """Have `change` in force at every gateway.
 
@@ -329,6 +341,10 @@ def no_other_host(lonely: Mapping[str, Sequence[str]]) -> str:
 
 def _names(fleet: Fleet, gpu: FleetHost) -> set[str]:
     return {item.name for item in fleet.servers() if item.host.name == gpu.name}
+
+
+def _by_us() -> str:
+    return f"by {who()} since {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _put(names: set[str], some: Iterable[str], to: bool | None) -> None:

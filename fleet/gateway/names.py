@@ -32,9 +32,3 @@ def plain(text: str) -> str | None:
     elif namespace and namespace.lower() != _NAMESPACE:
         name = f"{namespace}/{name}"
     return name.lower()
-
-
-def same(one: str, other: str) -> bool:
-    """Whether both are names, and of one model."""
-    name = plain(one)
-    return name is not None and name == plain(other)

@@ -51,12 +51,18 @@ def offered(fleet: Fleet, gateway: Gateway, key: GatewayKey) -> tuple[str, ...]:
     return tuple(name for name in names if may_use(gateway, key, name))
 
 
+def instead_of(gateway: Gateway, key: GatewayKey | None = None) -> dict[str, str]:
+    """Plain name of a model to that of the one which answers in its place: of all, or for `key`."""
+    return {
+        plain_of(model): plain_of(other)
+        for model, other in gateway.fallbacks.items()
+        if key is None or may_use(gateway, key, other)
+    }
+
+
 def stand_ins(fleet: Fleet) -> dict[str, str]:
     """Plain name of a model to that of the one which every gateway has answer in its place."""
-    tables = [
-        {plain_of(model): plain_of(other) for model, other in host[Gateway].fallbacks.items()}
-        for host in fleet.running(Gateway)
-    ]
+    tables = [instead_of(host[Gateway]) for host in fleet.running(Gateway)]
     first, *others = tables or [{}]
     return {
         model: other
@@ -78,10 +84,11 @@ def alone(fleet: Fleet, host: FleetHost, others: Iterable[Server]) -> list[str]:
         if item.host.name == host.name
         for name in item.models
     }
-    return [name for model, name in mine.items() if not _answered(model, left, instead)]
+    return [name for model, name in mine.items() if not is_answered(model, left, instead)]
 
 
-def _answered(model: str, left: Collection[str], instead: Mapping[str, str]) -> bool:
+def is_answered(model: str, left: Collection[str], instead: Mapping[str, str]) -> bool:
+    """Whether a model is among those that are `left`, or what is `instead` of it; plain names."""
     seen: set[str] = set()
     while model not in left:
         if model in seen or model not in instead:

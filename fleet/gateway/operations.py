@@ -40,21 +40,23 @@ def install_configuration(
     Hosts that left the inventory are dropped; one whose servers have other names stays. A gateway
     that is new serves no host of this run before it is ready, and every other one.
     """
-    drained: list[str] = host.get_fact(DrainedHosts)
+    drained: dict[str, str] = host.get_fact(DrainedHosts)
     served: tuple[str, ...] | None = host.get_fact(ServedServers)
     if served is None:
         here = {item.name for item in (*state.activated_hosts, *state.failed_hosts)}
         here -= found_ready(ctx_state.get())  # type: ignore[no-untyped-call]
         served = tuple(item.name for item in fleet.servers() if item.host.name not in here)
     servers = fleet.servers()
-    kept = sorted({item.host.name for item in servers} & set(drained))
+    there = {item.host.name for item in servers}
+    kept = {name: note for name, note in drained.items() if name in there}
     ready = sorted(ready_servers(fleet, served))
     gone = sorted(set(drained) - set(kept))
     if gone and state.is_executing:
         host.log(f"no longer in the inventory, and so not drained any more: {', '.join(gone)}")
     if kept and state.is_executing:
         host.log(
-            f"drained, gets no requests until `fleet undrain`: {', '.join(kept)}",
+            "drained, gets no requests until `fleet undrain`: "
+            + ", ".join(f"{name} {note}".rstrip() for name, note in kept.items()),
             log_func=logger.warning,
         )
     yield from install_files._inner(

@@ -74,9 +74,12 @@ def _tell_servers(
         values = {"in_flight": {me.name: number}, "drained_by": {me.name: is_drained}}
         yield Told(f"{number} in flight{several}", values, about=name)
         if is_drained:
-            yield Told(f"drained{several}", about=name)
+            note = drained[name]
+            yield Told(
+                f"drained{several} {note}".rstrip(), {"drained_note": {me.name: note}}, about=name
+            )
     yield from _not_served(me, fleet, ServedServers().process(served))
-    yield Told("", {"requests": sum(flights.values()), "drained": drained})
+    yield Told("", {"requests": sum(flights.values()), "drained": sorted(drained)})
     if flights and set(flights) <= set(drained):
         problem = "every host is drained, so nobody is served; `fleet undrain` one of them"
         yield Told(problem=problem)

@@ -54,8 +54,15 @@ def _take_back(going: Sequence[Trace], found: Found) -> Commands:
             yield from trace.undo()
     for kind in ORDER[:-1]:
         yield from _remove(kind, _names(going, found, kind))
-    # Empty only by now.
-    yield from _remove("folder", _names(going, find(going), "folder"))
+    yield from _remove_folders(going)
+
+
+def _remove_folders(going: Sequence[Trace]) -> Commands:
+    """Those that are empty only by now, and then what is empty without them."""
+    before: list[tuple[Part, str]] = []
+    while (named := _names(going, find(going), "folder")) != before:
+        yield from _remove("folder", named)
+        before = named
 
 
 def _names(traces: Iterable[Trace], found: Found, kind: Kind) -> list[tuple[Part, str]]:

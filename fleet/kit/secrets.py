@@ -43,6 +43,7 @@ class Making(Enum):
     """
 
     KEPT = "it is made, and kept"
+    PLANNED = "it is made, and kept once the question whether to deploy is answered"
     IMAGINED = "something stands in its place for this run, and is kept nowhere"
     REFUSED = "whoever asks is told"
 
@@ -50,11 +51,29 @@ class Making(Enum):
 # Store to the names of what a deploy would make in it, for a run that only looks.
 _IMAGINED: dict[Path, dict[str, SecretStr]] = {}
 _LOOKING: list[bool] = []
+_ASKING: list[bool] = []
+# The stores of a run that asks first; each is its fleet's only one in this process.
+_PLANNED: dict[Path, SecretStore] = {}
 
 
 def only_look() -> None:
     """Have this process, which would otherwise deploy, write into no store."""
     _LOOKING.append(True)
+
+
+def ask_first() -> None:
+    """Have this process, which deploys once that is confirmed, write into no store before."""
+    _ASKING.append(True)
+
+
+def keep_planned() -> None:
+    """Keep what this run has made while it planned: from now on it deploys.
+
+    Raises:
+        FleetError: another run was first with a secret, or a store cannot be written.
+    """
+    for store in _PLANNED.values():
+        store.keep_planned()
 
 
 def imagined() -> dict[Path, tuple[str, ...]]:
@@ -66,7 +85,9 @@ def making_of(*, deploys: bool) -> Making:
     """What a process does about missing secrets; `deploys` says that it may be a deploy."""
     if not deploys:
         return Making.REFUSED
-    return Making.IMAGINED if _LOOKING else Making.KEPT
+    if _LOOKING:
+        return Making.IMAGINED
+    return Making.PLANNED if _ASKING else Making.KEPT
 
 
 class Previous(NamedTuple):
@@ -89,6 +110,8 @@ class SecretStore:
         self.root = root
         self.name = name or root.name
         self.kept = kept or PlainFiles(root)
+        # What is not new of that which this run has made for itself alone so far.
+        self._renewed: set[str] = set()
 
     def path(self, name: str) -> Path:
         """Where the secret `name` is kept."""
@@ -127,9 +150,9 @@ class SecretStore:
                 "first, or copy the store that the gateways were deployed from"
             )
         self.kept.expect(name)
-        if self.making is Making.IMAGINED:
-            return self._imagined.setdefault(name, SecretStr(make().strip()))
-        return self._keep(name, make())
+        if self.making is Making.KEPT:
+            return self._keep(name, make())
+        return self._imagined.setdefault(name, SecretStr(make().strip()))
 
     @property
     def makes(self) -> bool:
@@ -142,15 +165,38 @@ class SecretStore:
             return None
         self.kept.expect(name)
         value = SecretStr(make().strip())
-        if self.making is Making.IMAGINED:
-            self._imagined[name] = value
-        else:
+        if self.making is Making.KEPT:
             self.replace(name, value.get_secret_value())
+        else:
+            self._imagined[name] = value
+            self._renewed.add(name)
         return value
 
     @property
     def _imagined(self) -> dict[str, SecretStr]:
-        return _IMAGINED.setdefault(self.root, {}) if self.making is Making.IMAGINED else {}
+        if self.making is Making.PLANNED:
+            _PLANNED.setdefault(self.root, self)
+        is_kept = self.making in (Making.KEPT, Making.REFUSED)
+        return {} if is_kept else _IMAGINED.setdefault(self.root, {})
+
+    def keep_planned(self) -> None:
+        """Keep what was made for this run alone so far, and whatever comes from now on.
+
+        Raises:
+            FleetError: another run was first with a secret, or it cannot be written.
+        """
+        planned = _IMAGINED.get(self.root, {})
+        for name, value in list(planned.items()):
+            text = value.get_secret_value()
+            if name in self._renewed:
+                self.replace(name, text)
+            elif self._keep(name, text) != value:
+                raise FleetError(
+                    f"{self.path(name)}: another run has made this secret since this deploy was "
+                    "planned, with another value; deploy again"
+                )
+            planned.pop(name, None)
+        self.making = Making.KEPT
 
     def previous(self, name: str) -> Previous | None:
         """What `rotate` kept of the API key `name`, be it still valid or not.

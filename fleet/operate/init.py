@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.errors import FleetError
 from fleet.version import release
 
@@ -19,9 +19,9 @@ _FILES = {
     "config.py": _STARTER / "config.py",
     "deploy.py": _STARTER / "deploy.py",
     "pipeline.gitlab-ci.yml": _STARTER / "pipeline.gitlab-ci.yml",
-    "inventory/prod.py": PROJECT_ROOT / "inventory" / "prod.py",
-    "group_data/all.py": PROJECT_ROOT / "group_data" / "all.py",
-    "group_data/prod.py": PROJECT_ROOT / "group_data" / "prod.py",
+    "inventory/prod.py": PRODUCT_ROOT / "inventory" / "prod.py",
+    "group_data/all.py": PRODUCT_ROOT / "group_data" / "all.py",
+    "group_data/prod.py": PRODUCT_ROOT / "group_data" / "prod.py",
 }
 # The version is put in here alone; the others are as they are.
 _WITH_VERSION = {"README.md", "requirements.txt"}

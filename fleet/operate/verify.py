@@ -13,14 +13,14 @@ from typing import Any
 
 import click
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.open import open_asked
 from fleet.kit.errors import FleetError
 from fleet.operate.command import COULD_NOT_TELL, FINDINGS, GOOD, json_option
 from fleet.operate.report import page
 from fleet.operate.signature import check_signed, public_key, signed, signing_key
 
-CHECKS = PROJECT_ROOT / "tests" / "compliance"
+CHECKS = PRODUCT_ROOT / "tests" / "compliance"
 _REACH = "reach"  # is asked always: all else follows from it
 _STATUS = {"good": GOOD, "findings": FINDINGS, "could-not-tell": COULD_NOT_TELL}
 _SWITCHES = ("all_blobs", "full_scan")
@@ -156,7 +156,7 @@ def _run(arguments: list[str], *, as_json: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.json"
         command = [
-            sys.executable, "-m", "pytest", *arguments, f"--rootdir={PROJECT_ROOT}",
+            sys.executable, "-m", "pytest", *arguments, f"--rootdir={PRODUCT_ROOT}",
             f"--json={results}", "-nauto", "--dist=loadgroup", "-q", "--no-header", "--tb=short",
             # The table tells each reason, once.
             "-rN", "-p", "no:cacheprovider", "-p", "xdist",

@@ -34,12 +34,12 @@ from fleet.platform.preflight import (
     refuse_missing_address,
     refuse_other_init,
     refuse_other_store,
+    refuse_wrong_clock,
 )
 from fleet.platform.settings import Platform
 
 _ARCHITECTURES = ("x86_64", "aarch64")
 # From then on certificates and apt's lists are of the future or of the past.
-_WRONG_CLOCK = 300  # seconds
 _ODD_CLOCK = 5
 # What a store is known by; whoever reads it makes none.
 _STORE_ID = "store_id"
@@ -79,13 +79,7 @@ def _clock(me: FleetHost, ask: Ask) -> str:
     before = time.time()
     clock: Clock = ask(HostClock)
     # The host looked at some time in between.
-    off = clock.time - (before + time.time()) / 2
-    if abs(off) > _WRONG_CLOCK:
-        raise FleetError(
-            f"{me.name}: its clock is {off:+.0f} s from this machine's, so certificates and "
-            "package lists are refused; set the clock that is wrong, and run a time service there, "
-            "such as systemd-timesyncd"
-        )
+    off = refuse_wrong_clock(me, clock, (before + time.time()) / 2)
     return f"{off:+.1f} s from this machine's" if abs(off) > _ODD_CLOCK else "as this machine's"
 
 

@@ -8,14 +8,19 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from fleet.kit.commands import Commands
 from fleet.kit.paths import ETC
 from fleet.kit.run import quietly
+from fleet.kit.secrets import keep_planned
 from fleet.platform.record import DEPLOYED, DEPLOYING, begun_now, of_now, text_of
 from fleet.version import build
 
 
 @operation()
 def begin_deploy() -> Commands:
-    """Note on the host that a deploy of it has begun, until `end_deploy`."""
+    """Note on the host that a deploy of it has begun, until `end_deploy`.
+
+    Before the first step that has a secret: those that the plan has made are kept from now on.
+    """
     if state.is_executing:
+        keep_planned()
         quietly(_put(DEPLOYING, text_of(begun_now(build()))))
     yield from ()
 
@@ -34,7 +39,9 @@ def end_deploy(settings: str) -> Commands:
 
 
 def _put(path: str, line: str) -> StringCommand:
+    """Have `line` as the file `path`. Unlike a shell, tee says why it could not write."""
+    new = f"{path}.new"
     return StringCommand(
-        "install -d -m 755", ETC, "&& printf '%s\\n'", QuoteString(line), f"> {path}.new",
-        f"&& chmod 644 {path}.new && mv -f {path}.new {path}",
+        "install -d -m 755", ETC, "&& printf '%s\\n'", QuoteString(line), f"| tee {new} >/dev/null",
+        f"&& chmod 644 {new} && mv -f {new} {path} || {{ rm -f {new}; exit 1; }}",
     )  # fmt: skip

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileState
+from fleet.platform.facts import Clock
 from fleet.platform.files import secrets_note
 from fleet.platform.settings import Platform
 
+# Seconds: more than what a question of a deploy's beginning may be old.
+_WRONG_CLOCK = 300
 SUPPORTED: dict[str, tuple[str, ...]] = {
     "debian": ("12", "13"),
     "ubuntu": ("22.04", "24.04", "26.04"),
@@ -38,6 +41,22 @@ def refuse_other_init(me: FleetHost, *, has_systemd: bool) -> None:
         raise FleetError(
             f"{me.name}: systemd is not the init system here, but this project needs it"
         )
+
+
+def refuse_wrong_clock(me: FleetHost, clock: Clock, now: float) -> float:
+    """Refuse a host whose time is not `now`, within minutes; by how many seconds it is ahead.
+
+    Raises:
+        FleetError: it is not.
+    """
+    off = clock.time - now
+    if abs(off) > _WRONG_CLOCK:
+        raise FleetError(
+            f"{me.name}: its clock is {off:+.0f} s from this machine's, so certificates and "
+            "package lists are refused; set the clock that is wrong, and run a time service there, "
+            "such as systemd-timesyncd"
+        )
+    return off
 
 
 def refuse_missing_address(me: FleetHost, present: list[str]) -> None:

@@ -22,17 +22,7 @@ from fleet.ollama.facts import OllamaServers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
 from fleet.serving.ready import answers, chats, models_of, servers_there, there
-from fleet.serving.replace import (
-    Before,
-    has_failed,
-    keep,
-    lay_down,
-    put_back,
-    start,
-    told,
-    tried,
-    what_runs,
-)
+from fleet.serving.replace import lay_down, refuse_without_room, replace, start
 from fleet.serving.turn import Turn, in_turn, roll_of
 
 
@@ -48,44 +38,33 @@ def roll_servers(me: FleetHost, fleet: Fleet) -> Commands:
     running: tuple[str, ...] = host.get_fact(OllamaServers).running
     if not interrupted(instances, running):
         host.noop("no server that runs has to be restarted")
-        if state.is_executing and not {item.unit for item in instances} <= set(running):
-            _keep_requests_away(me, fleet)
         return
     if not state.is_executing:
         yield from lay_down(me)
         yield from start(me)
         return
 
+    # Before its turn: others go on without it.
+    yield from refuse_without_room(me)
+
     def work(turn: Turn) -> Commands:
-        before = what_runs(me)
-        yield from _replace(me, before, there(models_of(me, before.servers)), turn)
+        yield from replace(me, turn)
         yield from judge_placement._inner(me=me)
 
     yield from in_turn(roll_of(fleet), me, work)
 
 
-def _replace(me: FleetHost, before: Before, had: list[str], turn: Turn) -> Commands:
-    yield from keep(before)
-    yield from tried(lay_down(me), start(me), answers(me, instances_of(me), had))
-    if not has_failed():
-        return
-    yield from tried(put_back(before), answers(me, before.servers, had))
-    if has_failed():
-        yield told(f"{me.name}: {before} was put back, and does not answer either")
-        return
-    turn.let_in()
-    yield told(
-        f"{me.name}: what is declared does not answer, as its output above says; {before} was put "
-        "back and serves as before"
-    )
+def _interrupted_in_turn(me: FleetHost, fleet: Fleet, interruption: Commands) -> Commands:
+    """`interruption` in the host's turn, which ends when it answers as before."""
 
+    def work(turn: Turn) -> Commands:
+        before = servers_there(me) if turn.is_out else ()
+        had = there(models_of(me, before)) if before else []
+        yield from interruption
+        if turn.is_out:
+            yield from answers(me, before, had)
 
-def _keep_requests_away(me: FleetHost, fleet: Fleet) -> None:
-    """Have no requests at a host whose servers are about to start, until it is ready."""
-    front = roll_of(fleet).front
-    if front.sends_to(me) and not front.leave(me):
-        host.log("gets no requests until its servers are ready")
-        front.change(Change(me, served=False))
+    yield from in_turn(roll_of(fleet), me, work)
 
 
 @operation()
@@ -98,14 +77,7 @@ def roll_too_early(me: FleetHost, fleet: Fleet) -> Commands:
         yield from restart_too_early._inner(me=me)
         return
 
-    def work(turn: Turn) -> Commands:
-        before = servers_there(me) if turn.is_out else ()
-        had = there(models_of(me, before)) if before else []
-        yield from restart_too_early._inner(me=me)
-        if turn.is_out:
-            yield from answers(me, before, had)
-
-    yield from in_turn(roll_of(fleet), me, work)
+    yield from _interrupted_in_turn(me, fleet, restart_too_early._inner(me=me))
 
 
 @operation()
@@ -125,14 +97,7 @@ def roll_docker(me: FleetHost, fleet: Fleet) -> Commands:
         yield from run_unit._inner(unit=DOCKER_UNIT, files=files)
         return
 
-    def work(turn: Turn) -> Commands:
-        before = servers_there(me) if turn.is_out else ()
-        had = there(models_of(me, before)) if before else []
-        yield from run_unit._inner(unit=DOCKER_UNIT, files=files)
-        if turn.is_out:
-            yield from answers(me, before, had)
-
-    yield from in_turn(roll_of(fleet), me, work)
+    yield from _interrupted_in_turn(me, fleet, run_unit._inner(unit=DOCKER_UNIT, files=files))
 
 
 @operation()
@@ -146,14 +111,9 @@ def roll_reboot(me: FleetHost, fleet: Fleet, policy: RebootPolicy, timeout: floa
         yield from reboot_into_driver._inner(policy=policy, timeout=timeout)
         return
 
-    def work(turn: Turn) -> Commands:
-        before = servers_there(me) if turn.is_out else ()
-        had = there(models_of(me, before)) if before else []
-        yield from reboot_into_driver._inner(policy=policy, timeout=timeout)
-        if turn.is_out:
-            yield from answers(me, before, had)
-
-    yield from in_turn(roll_of(fleet), me, work)
+    yield from _interrupted_in_turn(
+        me, fleet, reboot_into_driver._inner(policy=policy, timeout=timeout)
+    )
 
 
 @operation()

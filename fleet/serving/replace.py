@@ -9,10 +9,10 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand
 
 from fleet.declare.fleet import FleetHost
-from fleet.kit.commands import Commands, or_journal, verify_unit, when_answers
+from fleet.kit.commands import Commands, fail, or_journal, verify_unit, when_answers
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
-from fleet.kit.paths import RUN, UNITS
+from fleet.kit.paths import RUN, STARTED, UNITS
 from fleet.kit.units import run_unit
 from fleet.models.files import managed_files
 from fleet.models.paths import LOADER_TIMER
@@ -22,8 +22,10 @@ from fleet.ollama.operations import install_units, remove_servers, switch_releas
 from fleet.ollama.paths import LOADER_UNIT, OLLAMA_CURRENT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
-from fleet.serving.ready import servers_there
+from fleet.serving.ready import answers, models_of, servers_there, there
+from fleet.serving.turn import Turn
 
+_ROOM = 256 * 1024  # bytes: many times what is written between a stop and a start
 _KEPT = f"{RUN}/before"
 _SAID = f"{_KEPT}/.said"
 _FAILED = f"{_KEPT}/.failed"
@@ -117,6 +119,36 @@ def start(me: FleetHost) -> Commands:
             health_url=f"{item.url}/api/version",
             container=item.container,
         )
+
+
+def refuse_without_room(me: FleetHost) -> Commands:
+    """Fail, while nothing is interrupted yet, where a folder that is written to has no room."""
+    for folder in (UNITS, STARTED, RUN):
+        why = f"{me.name}: {folder} has no room: make room there; nothing was interrupted"
+        yield StringCommand(
+            f"mkdir -p -m 700 {folder} && file=$(mktemp {folder}/.room.XXXXXX) &&",
+            f'head -c {_ROOM} /dev/zero >"$file" 2>/dev/null; rc=$?; rm -f "$file"; [ $rc = 0 ] ||',
+            "{", fail(why), "; }",
+        )  # fmt: skip
+
+
+def replace(me: FleetHost, turn: Turn) -> Commands:
+    """Have what runs replaced, and back when the new does not answer; the host fails then."""
+    before = what_runs(me)
+    had = there(models_of(me, before.servers))
+    yield from keep(before)
+    yield from tried(lay_down(me), start(me), answers(me, instances_of(me), had))
+    if not has_failed():
+        return
+    yield from tried(put_back(before), answers(me, before.servers, had))
+    if has_failed():
+        yield told(f"{me.name}: {before} was put back, and does not answer either")
+        return
+    turn.let_in()
+    yield told(
+        f"{me.name}: what is declared does not answer, as its output above says; {before} was put "
+        "back and serves as before"
+    )
 
 
 def put_back(before: Before) -> Commands:

@@ -22,13 +22,14 @@ from lab.state import EDGE, LabError
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--rounds", default=12, show_default=True, type=click.IntRange(1))
 @click.option("--litellm/--no-litellm", default=True, help="LiteLLM's proxy beside it.")
+@click.option("--here/--no-here", default=True, help="What needs no lab.")
 @click.option("--lab/--no-lab", default=True, help="What the lab's hosts are needed for.")
-def main(rounds: int, litellm: bool, lab: bool) -> None:
+def main(rounds: int, litellm: bool, here: bool, lab: bool) -> None:
     """Measure, and print a table of what was to be reached and what was found."""
     machine.need_root()
     there = _lab() if lab else None
     click.echo(HEAD)
-    rows = _empty(rounds, beside_litellm=litellm)
+    rows = _empty(rounds, beside_litellm=litellm) if here else []
     if there:
         rows += _before_ollama(*there, rounds)
     missed = [row.what for row in rows if row.held is False]

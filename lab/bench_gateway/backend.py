@@ -29,6 +29,7 @@ http {{
         listen 127.0.0.1:{port};
         location = /api/version {{ return 200 '{{"version":"0.32.7"}}'; }}
         location = /api/tags {{ return 200 '{tags}'; }}
+        location = /v1/models {{ return 200 '{list}'; }}
         location = /api/ps {{ return 200 '{tags}'; }}
         location = {whole_path} {{ return 200 '{whole}'; }}
         location = {streamed_path} {{
@@ -69,6 +70,7 @@ def config() -> str:
     return _CONFIG.format(
         folder=folder_of(PORT), port=PORT, lasts=LASTS,
         tags=json.dumps({"models": [{"name": MODEL, "model": MODEL, "digest": "0" * 64}]}),
+        list=json.dumps({"object": "list", "data": [{"id": MODEL, "object": "model"}]}),
         whole_path=WHOLE, whole=json.dumps(whole),
         streamed_path=STREAMED,
         streamed="".join(f"data: {json.dumps(part)}\n\n" for part in parts) + "data: [DONE]\n\n",

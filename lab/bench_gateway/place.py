@@ -39,10 +39,11 @@ class Place:
     @contextmanager
     def nginx(self, folder: str, files: Mapping[str, str]) -> Iterator[None]:
         """One nginx, with `files` (name to text) in `folder` and its pid in nginx.pid there."""
-        self.run(f"rm -rf {folder}; install -d -m 755 {folder}")
+        # Keys are in them; what the workers read later is of their group.
+        self.run(f"rm -rf {folder}; install -d -m 2750 -g www-data {folder}")
         self.run(f"install -d -m 750 -o www-data -g www-data {folder}/state")
         for name, text in files.items():
-            self.run(f"umask 077; cat > {folder}/{name}", text)
+            self.run(f"umask 027; cat > {folder}/{name}", text)
         # A connection is two open files, and there are a thousand.
         self.run(f"ulimit -n $(ulimit -H -n); nginx -c {folder}/nginx.conf")
         try:

@@ -25,6 +25,7 @@ from fleet.kit.secrets import SecretStore
 
 MODEL = "gpt-oss:20b"
 # What nginx does by itself: one connection a request to the server behind it, and a line in a log.
+# The name of the upstream is the Host that it sends: Ollama on loopback answers no other one.
 _BARE = """user www-data;
 worker_processes auto;
 pid {folder}/nginx.pid;
@@ -32,7 +33,7 @@ error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
     access_log {folder}/access.log;
-    upstream servers {{
+    upstream localhost {{
         {choice}
         {servers}
         {kept}
@@ -41,7 +42,7 @@ http {{
         listen 127.0.0.1:{port};
         location / {{
             {headers}
-            proxy_pass http://servers;
+            proxy_pass http://localhost;
         }}
     }}
 }}

@@ -66,6 +66,7 @@ class Connections:
     """The inventory's hosts, connected when first used, and asked each fact once."""
 
     def __init__(self, inventory_path: Path) -> None:
+        self._path = inventory_path
         self._state, self.fleet = open_inventory(inventory_path, CAPABILITIES)
         self._unreached: dict[str, str] = {}
         self._doors: dict[str, str] = {}
@@ -96,7 +97,7 @@ class Connections:
     def why_no_door(self, gateway: FleetHost) -> str:
         """Why clients do not reach `gateway`, which is tried once; empty when they do."""
         if gateway.name not in self._doors:
-            self._doors[gateway.name] = why_no_door(self.fleet, gateway)
+            self._doors[gateway.name] = why_no_door(self.fleet, gateway, str(self._path))
         return self._doors[gateway.name]
 
     def fact(self, host: Host, fact: type, arguments: Mapping[str, Any], *, fresh: bool) -> Any:

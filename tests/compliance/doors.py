@@ -7,9 +7,9 @@ import ssl
 import warnings
 
 import requests
-from urllib3.exceptions import HTTPError, MaxRetryError, NameResolutionError
 
-from fleet.declare.fleet import Fleet, FleetHost, Url
+from fleet.declare.fleet import Fleet, FleetHost
+from fleet.gateway.causes import Asked, cause_of_no_door
 from fleet.gateway.declared import gateway_keys, gateway_url, trust_of
 from fleet.kit.errors import FleetError
 from fleet.kit.proxy import ask_directly_if_private, proxy_of
@@ -17,7 +17,7 @@ from fleet.kit.proxy import ask_directly_if_private, proxy_of
 _PATIENCE = 10  # seconds
 
 
-def why_no_door(fleet: Fleet, gateway: FleetHost) -> str:
+def why_no_door(fleet: Fleet, gateway: FleetHost, inventory: str) -> str:
     """Why nothing that is sent to `gateway` is answered, in an operator's words; empty if it is.
 
     A gateway that is open to its own host only has nothing to be reached by, and no reason.
@@ -35,37 +35,8 @@ def why_no_door(fleet: Fleet, gateway: FleetHost) -> str:
     try:
         requests.get(f"{url}/healthz", verify=trust, timeout=_PATIENCE)
     except requests.RequestException as error:
-        proxy = proxy_of(str(url))
-        by = f" (asked through the proxy {proxy} of this machine's environment)" if proxy else ""
-        return f"{url}: {_why(error, url)}{by}"
+        return cause_of_no_door(error, Asked(str(url), inventory, proxy_of(str(url))))
     return ""
-
-
-def _why(error: requests.RequestException, url: Url) -> str:
-    cause = _cause(error)
-    if isinstance(error, requests.exceptions.SSLError):
-        return f"its certificate is not one that clients trust: {cause}"
-    if isinstance(cause, NameResolutionError):
-        return (
-            f"the name {url.endpoint.address} is not known here: publish it in DNS, or name the "
-            "gateway by another one first in gateway_names"
-        )
-    if isinstance(error, requests.Timeout):
-        return f"no answer within {_PATIENCE} s"
-    return f"no connection: {cause}"
-
-
-def _cause(error: requests.RequestException) -> BaseException:
-    """What was first: requests and urllib3 wrap it, each in an error of its own."""
-    inner = error.args[0] if error.args else error
-    if isinstance(inner, MaxRetryError) and inner.reason is not None:
-        inner = inner.reason
-    # Of a name, urllib3's own error tells more than what the resolver says.
-    while isinstance(inner, HTTPError) and not isinstance(inner, NameResolutionError):
-        if not isinstance(inner.__cause__, OSError):
-            break
-        inner = inner.__cause__
-    return inner if isinstance(inner, BaseException) else error
 
 
 def handshake_with_tls_1_1(address: tuple[str, int]) -> None:

@@ -15,6 +15,7 @@ import requests
 
 from fleet.firewall.facts import RulesetState
 from fleet.gateway.declared import (
+    context_of,
     gateway_keys,
     gateway_url,
     metrics_endpoints,
@@ -33,7 +34,7 @@ from fleet.gateway.files import (
     sysctl_file,
     without_requests,
 )
-from fleet.gateway.offered import holders, meant, offered, plain_of
+from fleet.gateway.offered import holders, instead_of, is_answered, meant, offered, plain_of
 from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
@@ -183,11 +184,9 @@ _MANAGEMENT = [
     ("POST", "/api/push"),
     ("POST", "/api/create"),
     ("POST", "/api/copy"),
-    ("POST", "/api/show"),
     ("POST", "/api/me"),
     ("POST", "/api/blobs/sha256:0"),
     ("DELETE", "/api/delete"),
-    ("GET", "/api/ps"),
     ("GET", "/metrics"),
     ("GET", "/stub_status"),
 ]
@@ -223,20 +222,32 @@ def test_management_needs_the_role(gateway_host: Target, method: str, path: str)
 
 
 def test_no_client_unloads_models(gateway_host: Target) -> None:
-    """A key without `overrides` cannot have models unloaded, or loaded in another way."""
-    keys = [key.name for key in _usable(gateway_host) if key.way != "allow"]
+    """No key but one with `overrides: allow` can have models unloaded, or loaded in another way."""
+    # Of each way the first, which is limited the least.
+    usable = reversed(_usable(gateway_host))
+    keys = {key.way: key.name for key in usable if key.way != "allow"}
     if not keys:
         pytest.skip("every usable key may override, by declaration")
-    value = gateway_keys(gateway_host.fleet, gateway_host.declared)[keys[0]].get_secret_value()
+    values = gateway_keys(gateway_host.fleet, gateway_host.declared)
     # No host has this model: should it pass, Ollama answers 404 and unloads nothing.
-    for extra in ({"keep_alive": 0}, {"options": {"num_ctx": 512}}, {"shift": False}):
-        answer = _call(
-            gateway_host, "POST", "/api/generate",
-            headers={"x-api-key": value}, json={"model": "llm-fleet-no-such-model", **extra},
-        )  # fmt: skip
-        assert answer.status_code == 400, extra
-        # Ollama's own refusals have no such code.
-        assert "is not for this key" in answer.json()["error"], extra
+    told: dict[str, dict[str, object]] = {
+        "keep_alive": {"keep_alive": 0},
+        "options.num_ctx": {"options": {"num_ctx": 512}},
+        "shift": {"shift": False},
+    }
+    for field, extra in told.items():
+        for way, name in keys.items():
+            answer = _call(
+                gateway_host, "POST", "/api/generate",
+                headers={"x-api-key": values[name].get_secret_value()},
+                json={"model": "llm-fleet-no-such-model", **extra},
+            )  # fmt: skip
+            if way == "refuse":
+                assert answer.status_code == 400, extra
+                # Ollama's own refusals have no such code.
+                assert "is not for this key" in answer.json()["error"], extra
+            else:
+                assert answer.headers.get("X-Ignored-Fields") == field, extra
 
 
 def test_tls(gateway_host: Target, measured: Say, warns: Say) -> None:
@@ -306,16 +317,15 @@ def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     served = gateway_host.fact(ServedServers, fresh=True) or ()
     idle = without_requests(fleet, gateway_host.fact(DrainedHosts, fresh=True), served)
     busy = holders(item for item in fleet.servers() if item.name not in idle)
-    answered = {*busy, *map(plain_of, declared.fallbacks)}
     headers, seen = _headers(gateway_host), dict[str, int]()
-    names = offered(fleet, declared, _usable(gateway_host)[0])
+    key = _usable(gateway_host)[0]
+    names, instead = offered(fleet, declared, key), instead_of(declared, key)
     for name in (*names, "llm-fleet-no-such-model"):
         answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
         seen[name] = answer.status_code
     measured(f"{len(names)} names")
-    missing = [name for name in names if meant(declared, name) not in answered]
+    missing = [name for name in names if not is_answered(meant(declared, name), busy, instead)]
     if missing:
-        # Whoever has drained the hosts, or declared a model that none has yet, knows of it.
         warns(f"no host that gets requests has {', '.join(missing)}")
     wanted = {name: 503 if name in missing else 200 if name in names else 404 for name in seen}
     # 429: the key has no more requests for now, by declaration.
@@ -382,11 +392,12 @@ def test_openai_client(gateway_host: Target) -> None:
     """The OpenAI client gets an answer, streamed and whole."""
     import openai  # noqa: PLC0415 - heavy, and most processes look into no gateway
 
+    trust = context_of(gateway_host.fleet, gateway_host.declared)
     client = openai.OpenAI(
         base_url=_url(gateway_host, "/v1"),
         api_key=_key(gateway_host),
         timeout=_PATIENCE,
-        http_client=openai.DefaultHttpxClient(verify=_context(gateway_host)),
+        http_client=openai.DefaultHttpxClient(verify=trust),
     )
     request: dict[str, Any] = {
         "model": _model(gateway_host),
@@ -435,11 +446,6 @@ def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.
         timeout=30,
         **arguments,
     )
-
-
-def _context(target: Target) -> ssl.SSLContext | bool:
-    trust = trust_of(target.fleet, target.declared)
-    return ssl.create_default_context(cafile=trust) if isinstance(trust, str) else trust
 
 
 def _presented(header: str, value: str) -> str:

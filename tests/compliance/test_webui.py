@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from fleet.gateway.declared import Access
+from fleet.gateway.declared import Access, gateway_of
+from fleet.gateway.offered import offered, plain_of
+from fleet.gateway.settings import Gateway
 from fleet.kit.durations import seconds
 from fleet.kit.facts.backups import NewestBackup
 from fleet.kit.facts.files import FileStates
-from fleet.ollama.settings import Ollama
 from fleet.webui import declared as webui
 from fleet.webui.declared import webui_endpoint
 from fleet.webui.files import managed_files
@@ -157,9 +158,14 @@ def _behind(target: Target, gateway: Access) -> set[str]:
     options = f"cacert = {json.dumps(WEBUI_CA)}\n" if gateway.own_ca else ""
     status, answer = _curl(target, f"{gateway.url}/v1/models", key, options)
     assert status == 200, answer
-    declared = {model.full_name for model in target.fleet.running(Ollama)[0][Ollama].models}
+    door = gateway_of(target.declared, target.fleet)
+    assert door is not None
+    keys = [item for item in door[Gateway].keys if item.name == target.declared[Webui].gateway_key]
+    declared = {
+        plain_of(name) for item in keys for name in offered(target.fleet, door[Gateway], item)
+    }
     found = {model["id"] for model in answer["data"]}
-    assert declared & found, f"{found} has none of {declared}"
+    assert declared & set(map(plain_of, found)), f"{found} has none of {declared}"
     return found
 
 

@@ -14,11 +14,17 @@ from itertools import count
 import requests
 
 _PER_SECOND = 5
+# Of so many requests one is a stream, and that of so many tokens: it lasts while hosts change.
+_ONE_IN = 5
+_TOKENS = 24
 
 
 @dataclass
 class Load:
-    """What clients met so far: how many were asked, and each failure with its second."""
+    """What clients met so far: how many were asked, and each failure with its second.
+
+    `streams` are the chunks of each stream that ended as it should.
+    """
 
     url: str
     key: str
@@ -26,12 +32,13 @@ class Load:
     began: float = field(default_factory=time.monotonic)
     asked: int = 0
     failures: list[str] = field(default_factory=list)
+    streams: list[int] = field(default_factory=list)
 
     def ask(self, number: int) -> None:
-        """One chat, every other one as a stream."""
+        """One chat, some of them as a stream."""
         since = time.monotonic() - self.began
         try:
-            trouble = self._chat(stream=number % 2 == 0)
+            trouble = self._chat(stream=number % _ONE_IN == 0)
         except requests.RequestException as error:
             trouble = repr(error)
         if trouble:
@@ -44,7 +51,7 @@ class Load:
             json={
                 "model": self.model,
                 "messages": [{"role": "user", "content": "Hello"}],
-                "max_tokens": 2,
+                "max_tokens": _TOKENS if stream else 2,
                 "stream": stream,
             },
             stream=stream,
@@ -54,7 +61,10 @@ class Load:
             return f"{answer.status_code} {answer.text[:300]}"
         if stream:
             lines = [line for line in answer.iter_lines() if line]
-            return "" if lines[-1:] == [b"data: [DONE]"] else f"a stream that ends in {lines[-1:]}"
+            if lines[-1:] != [b"data: [DONE]"]:
+                return f"a stream that ends in {lines[-1:]}"
+            self.streams.append(len(lines))
+            return ""
         text = json.loads(answer.content)["choices"][0]["message"]
         return "" if text else "an answer without a message"
 

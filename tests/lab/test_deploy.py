@@ -685,7 +685,9 @@ def test_what_cannot_be_reached_is_told_once(
     assert ("Every declared model is present", "gpu1") in by_outcome["held"]
     assert len(result.stderr.splitlines()) < 120
     table = result.stderr.partition(" compliance ")[2]
-    assert table.count("llm.example.invalid is not known here") == 1
+    # As this machine's resolver has it.
+    unknown = r"llm\.example\.invalid has no address|whether llm\.example\.invalid exists"
+    assert len(re.findall(unknown, table)) == 1
     assert _key(lab) not in result.stdout + report.read_text() + junit.read_text()
 
     checked = ["verify", LAB_INVENTORY, "--check-report", report]

@@ -130,6 +130,10 @@ def test_user_that_is_added_sees_the_models(page: Page) -> None:
     user = {"name": "U", "email": "u@fleet.internal", "password": "of-a-user", "role": "user"}
     assert page.ask("/api/v1/auths/add", user, page.token()).status_code == 200
     assert page.listed(page.token("u@fleet.internal", "of-a-user")) == ["gpt-oss:20b"]
+    time.sleep(1.5)  # the gateway's log is written once a second
+    log = page.lab.ssh("gpu1", "cat /var/log/llm-fleet/gateway.log").splitlines()
+    asked = [entry for line in log if (entry := json.loads(line))["key"] == "webui"]
+    assert (asked[-1]["path"], asked[-1]["status"]) == ("/v1/models", 200), asked[-1]
 
 
 def test_what_is_changed_on_its_pages_does_not_outlive_a_start(page: Page) -> None:

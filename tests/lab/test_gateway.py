@@ -121,7 +121,7 @@ def gateway(gateway_lab: LabUnderTest) -> GatewayUnderTest:
 @pytest.fixture(scope="module")
 def keys(gateway: GatewayUnderTest) -> dict[str, str]:
     """Name to value."""
-    names = ("plain", "ops", "tuner", "slow", "narrow", "elsewhere", "past")
+    names = ("plain", "strict", "ops", "tuner", "slow", "narrow", "elsewhere", "past")
     return {name: gateway.key(name) for name in names}
 
 
@@ -177,14 +177,14 @@ class TestWhoMayWhat:
             ("POST", "/api/tags", (405, 405)),
             ("GET", "/v1/chat/completions", (405, 405)),
             ("DELETE", "/api/chat", (405, 405)),
-            ("POST", "/api/show", (404, 404)),
-            ("GET", "/api/ps", (404, 404)),
+            ("POST", "/api/show", (400, 400)),
+            ("GET", "/api/ps", (200, 200)),
             ("POST", "/api/push", (404, 404)),
             ("GET", "/hosts/gpu1/api/ps", (403, 200)),
             ("GET", "/hosts/gpu1/api/pull", (403, 405)),
             ("POST", "/hosts/gpu1/api/push", (404, 404)),
             ("POST", "/hosts/gpu1/api/chat", (404, 404)),
-            ("GET", "/hosts/gpu9/api/ps", (404, 404)),
+            ("GET", "/hosts/gpu9/api/ps", (403, 404)),
             ("GET", "/hosts/gpu1/../gpu2/api/push", (404, 404)),
         ],
     )
@@ -259,13 +259,28 @@ class TestWhoMayWhat:
     def test_a_client_cannot_unload_a_model(
         self, gateway: GatewayUnderTest, keys: dict[str, str], body: Any
     ) -> None:
-        """... nor reload it or have it execute something, however it writes it; it is told why."""
+        """... nor reload it or have it execute something, however it writes it; it is told."""
         data = body if isinstance(body, str) else json.dumps(
             {"model": MODEL, "stream": False, **body}, ensure_ascii=False
         )  # fmt: skip
-        answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
+        answer = gateway.call("POST", "/api/generate", keys["strict"], data=data.encode())
         assert answer.status_code == 400
         assert re.match(r"'.+' is (not for this key|no field)", answer.json()["error"])
+        before = self._loaded(gateway, keys)
+        answer = gateway.call("POST", "/api/generate", keys["plain"], data=data.encode())
+        assert (answer.status_code, bool(answer.headers["X-Ignored-Fields"])) == (200, True)
+        assert self._loaded(gateway, keys).items() >= before.items()
+
+    def _loaded(self, gateway: GatewayUnderTest, keys: dict[str, str]) -> dict[str, Any]:
+        """The context with which each host has loaded its model, where it has."""
+        answers = {
+            gpu: gateway.call("GET", f"/hosts/{gpu}/api/ps", keys["ops"]).json() for gpu in GPUS
+        }
+        return {
+            gpu: [(model["name"], model["context_length"]) for model in answer["models"]]
+            for gpu, answer in answers.items()
+            if answer["models"]
+        }
 
     def test_words_in_a_prompt_are_no_override(
         self, gateway: GatewayUnderTest, keys: dict[str, str]
@@ -424,8 +439,8 @@ class TestClients:
                         options={"num_predict": 8})
         )  # fmt: skip
         assert parts[-1].done
-        with pytest.raises(ollama.ResponseError, match=r"^'keep_alive' is not for this key"):
-            client.generate(MODEL, "Hi", keep_alive=0)
+        # Dropped, and named in a header: the client goes on.
+        assert client.generate(MODEL, "Hi", keep_alive=0, options={"num_ctx": 512}).done
         with pytest.raises(ollama.ResponseError, match="does not support embeddings"):
             client.embed(MODEL, "Paris")
         over_openai = openai.OpenAI(
@@ -515,7 +530,7 @@ def _until_asked(gateway: GatewayUnderTest, key: str, address: str) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         for _ in range(6):
-            _ask(gateway, key, 0)
+            _ask(gateway, key, time.time())
         if sum(address in entry["upstream"] for entry in gateway.log()[-6:]) >= 2:
             return
     raise AssertionError(f"{address} gets no requests")
@@ -589,7 +604,7 @@ class TestManyHosts:
         assert "there are gpu1, gpu2, gpu3" in refused.stderr
         gateway.fleet("drain", INVENTORY, "gpu2")
         refused = gateway.fleet("drain", INVENTORY, "gpu3", check=False)
-        assert "no other host would be left" in refused.stderr
+        assert "no other host to send requests for gpt-oss:20b to" in refused.stderr
         gateway.lab.ssh("gpu1", "systemctl stop backend")
         refused = gateway.fleet("undrain", INVENTORY, "gpu1", check=False)
         assert refused.returncode == 2, "a host that does not answer got requests again"

@@ -89,7 +89,10 @@ def left(
     def is_told(line: str) -> bool:
         kind, _, name = line.partition(" ")
         if kind == "path":
-            return any(name == word or name.startswith(f"{word}/") for word in stays)
+            # What stays is in folders that do.
+            return any(
+                f"{name}/".startswith(f"{word}/") or word.startswith(f"{name}/") for word in stays
+            )
         # A user's own group goes with it.
         who = name.partition(":")[0]
         return f"{kind} {who}" in stays or (kind == "group" and f"user {who}" in stays)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -90,7 +91,7 @@ from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
 from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
-from fleet.platform.facts import HasIpv6, HostAddresses
+from fleet.platform.facts import Clock, HasIpv6, HostAddresses, HostClock
 from fleet.platform.record import DeployedRecord, Record
 from fleet.serving.facts import ServersThere
 from tests.fleets import Hosts, inventory_of
@@ -120,6 +121,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         Which: lambda command: f"/usr/sbin/{command}",
         Directory: lambda path: {"mode": 755} if path == "/run/systemd/system" else None,
         HostAddresses: AnyAddress,
+        HostClock: lambda: Clock(time.time(), True),
         HasIpv6: lambda: True,
         FailedJobs: list,
         DeployedRecord: Record,
@@ -152,7 +154,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         SurroundingsState: lambda unit, sandboxed, has_switches: Surroundings(),
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
-        DrainedHosts: list,
+        DrainedHosts: dict,
         ServedServers: lambda: None,
         ServersThere: lambda servers: (),
         NginxTraffic: NginxTraffic.default,

@@ -8,11 +8,12 @@ import pytest
 
 from fleet.container_toolkit.facts import Cdi, CdiDevices
 from fleet.container_toolkit.files import PACKAGES
+from fleet.container_toolkit.paths import TOOLKIT_OWNED
 from fleet.docker.facts import OwnedFile, OwnedText
 from fleet.driver.facts import DrivenGpu, DrivenGpus, Gpu, GpuHardware, GpuHardwareFact
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.apt import ExistingFiles, Installed, KeyringFingerprints, PackageVersions
-from fleet.kit.facts.files import FileStates
+from fleet.kit.facts.files import FileState, FileStates
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
 from fleet.pins import DOCKER_KEY, TOOLKIT_KEY
 from tests.plan.simulation import RUNNING, Answers, Plan, bare
@@ -229,3 +230,23 @@ def test_docker_learns_of_it_whichever_run_changed_the_file(answers: Answers) ->
     unit, files = asked[-1]
     assert unit == "docker.service"
     assert "/etc/docker/daemon.json" in files
+
+
+def test_the_runtime_that_we_registered_goes_when_the_toolkit_is_switched_off() -> None:
+    """By a restart of Docker in the same deploy: the next one has nothing to do."""
+    before = '{"runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}, "bip": "10.9.0.1/24"}'
+    owned = '{"paths": [["runtimes", "nvidia"]]}'
+    answers = with_gpu()
+    answers[OwnedFile] = lambda path, record: OwnedText(
+        before, owned if record == TOOLKIT_OWNED else ""
+    )
+    state = FileState("", "644", "root", "root")
+    answers[FileStates] = lambda paths: dict.fromkeys({*paths} & {TOOLKIT_OWNED}, state)
+    done = planned(answers, toolkit_enabled=False)
+    assert own(done) == [
+        f"{PREFIX}Take the runtime nvidia back",
+        f"{PREFIX}Run Docker as configured",
+    ]
+    text, _ = done.files("box")["/etc/docker/daemon.json"]
+    assert "nvidia" not in text
+    assert "10.9.0.1/24" in text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from fleet.kit.files import ManagedFile
 from fleet.kit.host_programs import program_files
 from fleet.kit.paths import STAGE
 from fleet.kit.secrets import SecretStore
-from fleet.platform.facts import HostAddresses
+from fleet.platform.facts import Clock, HostAddresses, HostClock
 from fleet.platform.preflight import SUPPORTED
 from tests.fleets import BOX, EDGE, GPU
 from tests.plan.conftest import SCENARIOS, from_bare, in_declared_state
@@ -316,6 +317,13 @@ class TestSecrets:
         plan({"box": BOX}, {"box": bare()}, diff=True)
         assert "OLLAMA_KEEP_ALIVE=5m" in caplog.text
         assert "declared.lua (secret, content not shown)" in caplog.text
+
+
+@pytest.mark.parametrize("off", [-86400.0, 301.0])
+def test_a_clock_that_is_wrong_is_refused(off: float) -> None:
+    answers = bare() | {HostClock: lambda: Clock(time.time() + off, True)}
+    with pytest.raises(FleetError, match=r"its clock is [-+]\d+ s from this machine's"):
+        plan({"gpu1": GPU}, {"gpu1": answers})
 
 
 def test_address_that_the_host_does_not_have_is_refused() -> None:

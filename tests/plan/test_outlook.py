@@ -54,7 +54,7 @@ def test_a_unit_whose_file_would_be_new_is_told_with_whom_that_cuts_off(told: An
 
 
 def test_a_drained_host_is_told_to_be_drained(told: Any) -> None:
-    lines = told({DrainedHosts: lambda: ["@fake/gpu1"]}, gpu={"ollama_keep_alive": "1h"})
+    lines = told({DrainedHosts: lambda: {"@fake/gpu1": ""}}, gpu={"ollama_keep_alive": "1h"})
     [line] = [line for line in lines if "ollama.service" in line]
     assert "cuts off 0 requests in flight through @fake/edge, drained there;" in line
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, settings
 from pyinfra.context import ctx_config, ctx_host, ctx_inventory, ctx_state
 
-from fleet.declare.fleet import PROJECT_ROOT, Fleet
+from fleet.declare.fleet import PRODUCT_ROOT, Fleet
 from tests.fleets import EDGE, GPU, Hosts, alternative, fleet_of, own_secrets
 from tests.unit.facts import systemctl
 
 # As on a host, where they lie flat and find each other by their plain names.
-sys.path += [str(path) for path in sorted(PROJECT_ROOT.glob("fleet/*/on_host"))]
+sys.path += [str(path) for path in sorted(PRODUCT_ROOT.glob("fleet/*/on_host"))]
 
 from tests.unit.dify.dify_host import host
 from tests.unit.models.loader_rig import ollama, other, run

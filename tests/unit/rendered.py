@@ -64,6 +64,7 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "idle": [],
             "ipv6": True,
             "names": [],
+            "drained": {},
         }
 
 

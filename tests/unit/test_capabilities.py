@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
 ROOMS = {item.settings.__module__.split(".")[1] for item in CAPABILITIES}
 
@@ -57,21 +57,21 @@ def deploys(root: Path) -> Iterator[str]:
 def copy(tmp_path: Path) -> Path:
     """A copy of what a deploy is made of."""
     for name in ("fleet", "tasks"):
-        shutil.copytree(PROJECT_ROOT / name, tmp_path / name)
-    shutil.copy(PROJECT_ROOT / "deploy.py", tmp_path)
+        shutil.copytree(PRODUCT_ROOT / name, tmp_path / name)
+    shutil.copy(PRODUCT_ROOT / "deploy.py", tmp_path)
     return tmp_path
 
 
 def test_every_room_is_on_the_list() -> None:
-    assert rooms_off_the_list(PROJECT_ROOT) == set()
+    assert rooms_off_the_list(PRODUCT_ROOT) == set()
 
 
 def test_every_task_is_called() -> None:
-    assert tasks_off_the_list(PROJECT_ROOT) == set()
+    assert tasks_off_the_list(PRODUCT_ROOT) == set()
 
 
 def test_every_capability_has_its_task() -> None:
-    assert {name.partition(".")[0] for name in deploys(PROJECT_ROOT)} >= ROOMS
+    assert {name.partition(".")[0] for name in deploys(PRODUCT_ROOT)} >= ROOMS
 
 
 def test_room_that_was_forgotten_is_noticed(copy: Path) -> None:

@@ -51,7 +51,7 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.unlink()
     monkeypatch.setattr(docs, "PATH", path)
     monkeypatch.setattr(docs, "INDEX", path.parent / docs.INDEX.name)
-    monkeypatch.setattr(docs, "PROJECT_ROOT", tmp_path)
+    monkeypatch.setattr(docs, "PRODUCT_ROOT", tmp_path)
     return path
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from fleet.capabilities import CAPABILITIES
@@ -11,7 +13,7 @@ from fleet.docker import packages as docker
 from fleet.driver import files as driver
 from fleet.driver.plan import System
 from fleet.kit.footprint import Part, Trace, without
-from tests.fleets import FLEETS, fleet_of
+from tests.fleets import EDGE, FLEETS, GPU, fleet_of
 from tests.unit.rendered import make_files
 
 _UNITS = "/etc/systemd/system/"
@@ -129,6 +131,27 @@ def test_what_a_host_still_needs_is_not_taken_back() -> None:
     }
     assert {"ollama.service", "/usr/local/lib/llm-fleet/fetch-release"} <= edge
     assert "/etc/llm-fleet/gateway" not in edge
+
+
+@pytest.mark.parametrize(
+    ("data", "goes"),
+    [
+        ({"docker_enabled": True}, False),
+        ({"docker_enabled": True, "toolkit_enabled": False}, True),
+        ({}, True),
+    ],
+    ids=["on", "switched off", "no containers"],
+)
+def test_what_a_setting_switches_off_is_taken_back(data: dict[str, Any], goes: bool) -> None:
+    fleet = fleet_of({"gpu1": ("gpu", {**GPU[1], **data}), "edge": EDGE})
+    gone = {
+        part.name
+        for traces in fleet.forgone(fleet["gpu1"])
+        for trace in traces
+        for part in trace.parts
+    }
+    source = "/etc/apt/sources.list.d/llm-fleet-nvidia-container-toolkit.sources"
+    assert (source in gone) is goes
 
 
 def test_without_keeps_the_rest_of_a_trace() -> None:

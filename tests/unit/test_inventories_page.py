@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fleet import cli
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
-PAGE = PROJECT_ROOT / "docs" / "operating" / "inventories.md"
+PAGE = PRODUCT_ROOT / "docs" / "operating" / "inventories.md"
 OUTPUTS = {
     "gpu_hosts": {
         "sensitive": False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
 FOLDERS = ("fleet", "tasks", "tests/unit", "tests/plan", "tests/compliance")
 MOST_OF_A_FILE = 500
@@ -30,8 +30,8 @@ def too_long(folder: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_nothing_is_too_long(folder: str) -> None:
-    assert list((PROJECT_ROOT / folder).rglob("*.py"))
-    assert list(too_long(PROJECT_ROOT / folder)) == []
+    assert list((PRODUCT_ROOT / folder).rglob("*.py"))
+    assert list(too_long(PRODUCT_ROOT / folder)) == []
 
 
 def test_what_is_too_long_is_noticed(tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
 ROOMS = sorted(
-    path for path in (PROJECT_ROOT / "tests" / "unit").iterdir() if (path / "__init__.py").exists()
+    path for path in (PRODUCT_ROOT / "tests" / "unit").iterdir() if (path / "__init__.py").exists()
 )
 
 
 def modules_of(room: str) -> set[str]:
     """The names of what may be tested in `tests/unit/<room>`."""
     places = {
-        "lab": [PROJECT_ROOT / "lab"],
-        "compliance": [PROJECT_ROOT / "tests" / "compliance"],
-    }.get(room, [PROJECT_ROOT / "fleet" / room])
+        "lab": [PRODUCT_ROOT / "lab"],
+        "compliance": [PRODUCT_ROOT / "tests" / "compliance"],
+    }.get(room, [PRODUCT_ROOT / "fleet" / room])
     return {
         path.stem.replace("-", "_")
         for place in places

@@ -14,17 +14,17 @@ import pytest
 import yaml
 
 from fleet.cli import main
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from tests.installed import build_wheel, lend_packages, run
 
 FOLDER = "llm_fleet_product"
 # What is of the checkout alone. Whatever else git has is the product's, and has to be there.
 CHECKOUT = re.compile(
-    r"\.(ci|github)/.*|\.gitignore|\.pre-commit-config\.yaml|build_backend/.*|lab/.*"
+    r"\.(ci|github)/.*|\.gitignore|\.pre-commit-config\.yaml|build_backend/.*|examples/.*|lab/.*"
     r"|tests/(?!compliance/|__init__\.py).*|inventory/lab\.py|Makefile|CONTRIBUTING\.md"
     r"|SECURITY\.md|requirements\.lock|llm_fleet\.py"
 )
-PIPELINE = PROJECT_ROOT / "fleet" / "operate" / "starter" / "pipeline.gitlab-ci.yml"
+PIPELINE = PRODUCT_ROOT / "fleet" / "operate" / "starter" / "pipeline.gitlab-ci.yml"
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +52,14 @@ def site(environment: Path, tmp_path: Path) -> Path:
 
 def test_every_file_of_the_product_is_in_it(wheel: Path) -> None:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
-    names = {name for name in files.stdout.splitlines() if (PROJECT_ROOT / name).is_file()}
+    files = subprocess.run(command, cwd=PRODUCT_ROOT, capture_output=True, text=True, check=True)
+    names = {name for name in files.stdout.splitlines() if (PRODUCT_ROOT / name).is_file()}
     product = {name for name in names if not CHECKOUT.fullmatch(name)}
     assert {"deploy.py", "templates/ollama/ollama.service.j2"} < product
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if "dist-info/" not in name}
         for name in product:
-            assert archive.read(f"{FOLDER}/{name}") == (PROJECT_ROOT / name).read_bytes(), name
+            assert archive.read(f"{FOLDER}/{name}") == (PRODUCT_ROOT / name).read_bytes(), name
         [entries] = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert archive.read(entries).decode().split() == [
             "[console_scripts]", "fleet", "=", "llm_fleet:fleet",
@@ -202,7 +202,7 @@ def test_pipeline_is_one_that_gitlab_reads() -> None:
 
 def test_githubs_does_the_same_as_gitlabs() -> None:
     """The page's file is YAML, its steps are shell, and what they run is what is tested."""
-    page = (PROJECT_ROOT / "docs" / "operating" / "pipeline.md").read_text()
+    page = (PRODUCT_ROOT / "docs" / "operating" / "pipeline.md").read_text()
     [text] = re.findall(r"(?ms)^```yaml\n(.*?)^```", page)
     steps = yaml.safe_load(text)["jobs"]["deploy"]["steps"]
     scripts = [step["run"] for step in steps if "run" in step]

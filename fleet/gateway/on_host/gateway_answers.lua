@@ -142,6 +142,9 @@ end
 
 local native = {
   wanted = NATIVE,
+  -- Patterns of what an event has that counts, and of what one has that is a part of the answer.
+  counted = '"done"%s*:%s*true',
+  parts = { '"content"%s*:%s*"[^"]', '"response"%s*:%s*"[^"]', '"thinking"%s*:%s*"[^"]' },
   whole = function(seen, o)
     -- One that only loads a model has counted nothing, and says so by being done.
     if number(o.prompt_eval_count) or number(o.eval_count) or o.done == true then
@@ -191,6 +194,8 @@ end
 
 local openai = {
   wanted = { usage = true },
+  counted = '"usage"',
+  parts = { '"content"%s*:%s*"[^"]', '"text"%s*:%s*"[^"]', '"reasoning"%s*:%s*"[^"]' },
   whole = openai_whole,
   event = function(seen, o)
     local choices, is_last = object(o.choices) or {}, true
@@ -292,13 +297,31 @@ function M.new()
   return { deltas = 0 }
 end
 
--- Reads one event's JSON; `is_cut`: its beginning is missing. Returns it decoded, where it is whole.
+-- Whether an event is nothing but a part of the answer, as nearly all are: that is told without reading
+-- its JSON. A quote within a text is escaped, so a key is found as a key only.
+local function is_part(dialect, text)
+  if find(text, dialect.counted) then
+    return false
+  end
+  for place = 1, #dialect.parts do
+    if find(text, dialect.parts[place]) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Reads one event's JSON; `is_cut`: its beginning is missing. Returns it decoded, where it is whole and more than a part.
 function M.read_event(dialect, seen, text, is_cut)
   if is_cut then
     local o = last_members(sub(text, -TAIL), dialect.event_level or 1, dialect.wanted)
     if o and dialect.whole then
       dialect.whole(seen, o)
     end
+    return nil
+  end
+  if dialect.counted and is_part(dialect, text) then
+    seen.deltas = seen.deltas + 1
     return nil
   end
   local o = object(json.decode(text))

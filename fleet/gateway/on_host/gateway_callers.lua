@@ -185,7 +185,8 @@ function M.enter(caller, headers)
       return refuse(seconds, "this key has used its tokens at this gateway; see Retry-After")
     end
   end
-  if counts.add(caller.in_flight, 1) > caller.concurrent then
+  counts.add(caller.in_flight, 1)
+  if counts.get(caller.in_flight) > caller.concurrent then
     counts.add(caller.in_flight, -1)
     return refuse(1, "this key has as many requests in flight as it may have; see Retry-After")
   end

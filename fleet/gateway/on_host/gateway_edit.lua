@@ -9,12 +9,17 @@ local PAUSE = 4
 -- In the order of their places. An insertion before the byte n is {n, n - 1, text}: it comes before
 -- what replaces that byte. Nearly all are in order already, so each is brought to its place.
 local function in_order(edits)
-  local sorted = {}
+  local sorted, last = {}, nil
   for number = 1, #edits do
     local edit, at = edits[number], number
-    while at > 1 and (sorted[at - 1][1] > edit[1] or sorted[at - 1][1] == edit[1] and sorted[at - 1][2] > edit[2]) do
-      sorted[at] = sorted[at - 1]
-      at = at - 1
+    if last and (last[1] > edit[1] or last[1] == edit[1] and last[2] > edit[2]) then
+      repeat
+        sorted[at] = sorted[at - 1]
+        at = at - 1
+        local before = sorted[at - 1]
+      until not before or before[1] < edit[1] or before[1] == edit[1] and before[2] <= edit[2]
+    else
+      last = edit
     end
     sorted[at] = edit
   end

@@ -5,6 +5,8 @@ local max = math.max
 -- From one look at a server to the next, and what a look may take: who is lost just after one is
 -- known to be down well within 2 s. One late answer may be a busy host's.
 local PERIOD, LIMIT, CONNECT, LATE = 0.8, 0.75, 0.37, 2 -- s, s, s, looks
+local SLICES, AT_ONCE = 16, 64 -- in which a turn is made; looks that may all begin at nginx's start
+local HELD_UP = 0.2 -- s after its time: this worker was busy, and the server may have answered
 local READ = 0.05 -- s: no worker reads more often what changed
 local LARGEST = 8388608 -- bytes of a list
 local PATHS = { ollama = "/api/tags", openai = "/v1/models" }
@@ -120,6 +122,8 @@ end
 local function connection(server)
   local problem
   for _ = 1, 2 do
+    -- nginx reckons from when it last looked at the clock, before all that it has done since.
+    ngx.update_time()
     local socket = ngx.socket.tcp()
     socket:settimeout(CONNECT * 1000)
     if from then
@@ -254,7 +258,7 @@ local function look(server)
   if text then
     answered(server, began)
   else
-    failed(server, why, late)
+    failed(server, why, late or ngx.now() - began > LIMIT + HELD_UP)
   end
   shared:delete("look:" .. server.id)
 end
@@ -285,7 +289,7 @@ local function looks(is_ending, first, step)
   end
 end
 
--- But at nginx's start, when nothing is known of it.
+-- But a small one at nginx's start, when nothing is known of it.
 local function first_looks(is_ending)
   for _, server in ipairs(is_ending and {} or servers) do
     if not get("up", server.id) then
@@ -326,8 +330,10 @@ function M.start()
     return
   end
   let_in()
-  later(0, first_looks)
-  local step = math.min(8, #servers)
+  if #servers <= AT_ONCE then
+    later(0, first_looks)
+  end
+  local step = math.min(SLICES, #servers)
   for first = 1, step do
     later(PERIOD * first / step, from_now_on, first, step)
   end

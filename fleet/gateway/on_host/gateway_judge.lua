@@ -12,9 +12,9 @@
 -- is no JSON at all this may go on, as every server then refuses all of it: what is dropped are whole
 -- members, so what is left is read here as it was before, and was judged.
 local reading = require "gateway_reader"
-local byte, char, concat, find, gsub = string.byte, string.char, table.concat, string.find, string.gsub
+local byte, concat, find, gsub = string.byte, table.concat, string.find, string.gsub
 local count, expect, peek, read_string, refuse = reading.count, reading.expect, reading.peek, reading.read_string, reading.refuse
-local enter, leave, skip = reading.enter, reading.leave, reading.skip
+local enter, leave, skip, spend = reading.enter, reading.leave, reading.skip, reading.spend
 
 local MAX_KEY = 128
 local MAX_MODEL = 512
@@ -22,12 +22,11 @@ local MAX_ROLE = 16
 local MAX_EDITS = 10000
 local MAX_TALK = 16384
 local MAX_IGNORED = 20 -- names in a header
+local DROP = 20 -- steps that a field counts for that is dropped
 
 local QUOTE, COMMA, COLON, OPEN_LIST, CLOSE_LIST = byte('"'), byte(","), byte(":"), byte("["), byte("]")
 local OPEN, CLOSE, NULL, TRUE, FALSE = byte("{"), byte("}"), byte("n"), byte("t"), byte("f")
 local ESCAPES = { ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
--- What Go takes for one letter of ASCII, and is none.
-local FOLDED = { [0x17f] = "s", [0x212a] = "k" }
 -- Why a member is dropped: the caller is told of the first alone.
 local IGNORED, NEEDLESS = 1, 2
 local EXACTLY = "is no field that is known here; fields are written exactly as documented"
@@ -168,15 +167,6 @@ local function judge_list(reader, shape)
   path[place], reader.quiet = name, quiet
 end
 
--- A key as Go compares it with the names of its fields.
-local function folded(key)
-  local plain = gsub(key, "\\u(%x%x%x%x)", function(digits)
-    local code = tonumber(digits, 16)
-    return code < 128 and char(code) or FOLDED[code]
-  end)
-  return (gsub(gsub(plain:lower(), "\197\191", "s"), "\226\132\170", "k"))
-end
-
 -- What a key is that its shape does not list: its shape, or nil where it is dropped.
 --
 -- Clients send new fields all the time, and a server takes no notice of those that it does not
@@ -187,7 +177,7 @@ local function unlisted(reader, shape, key)
   if shape.content then
     return "any"
   end
-  local listed = key and shape.fields[folded(key)]
+  local listed = key and shape.fields[reading.folded(key)]
   if shape.open and key and not listed then
     return "any"
   elseif shape.open or reader.way == "refuse" then
@@ -201,10 +191,14 @@ end
 -- The name of what was dropped, for a header: without the numbers of elements, each once.
 local function tell(reader)
   local ignored = reader.ignored
+  spend(reader, DROP)
   if #ignored > MAX_IGNORED then
     return
   end
-  local name = gsub(gsub(concat(reader.path, "."), "%[%d+%]", "[]"), "[^%w_.%[%]() -]", "?")
+  local name = concat(reader.path, ".")
+  if find(name, "[^%w_.]") then
+    name = gsub(gsub(name, "%[%d+%]", "[]"), "[^%w_.%[%]() -]", "?")
+  end
   if not reader.told[name] then
     reader.told[name] = true
     ignored[#ignored + 1] = #ignored < MAX_IGNORED and name or "..."

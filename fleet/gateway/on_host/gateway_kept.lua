@@ -225,7 +225,8 @@ local function save_all(write, pause)
   rows.days(function(day, place)
     local failed = save(day, write, pause)
     why = why or failed
-    if not failed then
+    -- While it was written, more may have been counted.
+    if not failed and not rows.unsaved(day) then
       put_away(day, place)
     end
   end)
@@ -281,10 +282,14 @@ end
 -- In each worker, as it starts. `state`: a folder of the workers' user.
 function M.start(state)
   folder = state .. "/usage"
-  -- Whoever is first: none answers a request before it is known what was spent.
-  complain(alone(true, function()
-    return load(rows.periods(ngx.time()).d)
-  end))
+  local today = rows.periods(ngx.time()).d
+  if not rows.is_loaded(today) then
+    -- Whoever is first: none answers a request before it is known what was spent. At a reload it is
+    -- known, and nobody waits for a disk.
+    complain(alone(true, function()
+      return load(today)
+    end))
+  end
   if ngx.worker.id() == 0 then
     assert(ngx.timer.every(EVERY, look))
   end

@@ -2,11 +2,12 @@
 --
 -- What is passed on is the server's, byte for byte, but for lines that `read` changes. A line waits for
 -- its own end alone, and only where it may have to be changed.
-local concat, find, match, sub = table.concat, string.find, string.match, string.sub
+local byte, concat, find, match, sub = string.byte, table.concat, string.find, string.match, string.sub
 
 local HELD = 65536 -- bytes of a line that wait for its end; a longer one is passed on as it is
 local KEPT = 1048576 -- bytes of a line that are kept to be read; of a longer one only its end is
 local TAIL = 16384
+local FEED, RETURN = 10, 13
 
 local M = {}
 
@@ -37,6 +38,15 @@ local function taken(stream, text)
   return line, is_cut
 end
 
+-- Where the end of a line begins.
+local function end_of(line)
+  local size = #line
+  if byte(line, size) ~= FEED then
+    return size + 1
+  end
+  return byte(line, size - 1) == RETURN and size - 1 or size
+end
+
 -- What becomes of a line of server-sent events: nil as it is, or another text.
 local function event_line(stream, line, is_cut)
   if line == "\n" or line == "\r\n" then
@@ -48,7 +58,7 @@ local function event_line(stream, line, is_cut)
   local from = is_cut and 1 or match(line, "^data: ?()")
   local changed
   if from then
-    local stop = find(line, "\r?\n$") or #line + 1
+    local stop = end_of(line)
     local text = stream.read(sub(line, from, stop - 1), is_cut)
     if text == "" then
       stream.is_dropped = true

@@ -48,10 +48,4 @@ function M.plain(text)
   return lower(name)
 end
 
--- Whether both are names, and of one model.
-function M.same(one, other)
-  local name = M.plain(one)
-  return name ~= nil and name == M.plain(other)
-end
-
 return M

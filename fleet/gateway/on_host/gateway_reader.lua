@@ -1,6 +1,7 @@
 -- Reads the words of a JSON text in one pass, in the parts that it comes in, and says how much of it
 -- is too much. A reader stands at the byte `at` of its part `text`, before which there were `base`.
-local byte, concat, find, sub = string.byte, table.concat, string.find, string.sub
+local byte, char, concat, find = string.byte, string.char, table.concat, string.find
+local gsub, sub = string.gsub, string.sub
 local max, min = math.max, math.min
 
 local MAX_DEPTH = 64
@@ -14,6 +15,8 @@ local HEAD, TAIL = 1024, 256 -- bytes that tell a long text from others
 
 local QUOTE, BACKSLASH, COMMA, COLON = byte('"'), byte("\\"), byte(","), byte(":")
 local OPEN_LIST, CLOSE_LIST, OPEN, CLOSE = byte("["), byte("]"), byte("{"), byte("}")
+-- What Go takes for one letter of ASCII, and is none.
+local FOLDED = { [0x17f] = "s", [0x212a] = "k" }
 
 local M = {}
 
@@ -237,7 +240,16 @@ local function leave(reader, close)
   reader.depth = reader.depth - 1
 end
 
-M.refuse, M.count, M.peek, M.expect = refuse, count, peek, expect
+-- A key as Go compares it with the names of its fields.
+function M.folded(key)
+  local plain = gsub(key, "\\u(%x%x%x%x)", function(digits)
+    local code = tonumber(digits, 16)
+    return code < 128 and char(code) or FOLDED[code]
+  end)
+  return (gsub(gsub(plain:lower(), "\197\191", "s"), "\226\132\170", "k"))
+end
+
+M.refuse, M.spend, M.count, M.peek, M.expect = refuse, spend, count, peek, expect
 M.read_string, M.read_gist, M.skip, M.enter, M.leave = read_string, read_gist, skip, enter, leave
 
 return M

@@ -43,6 +43,7 @@ function M.init(path, idle)
     [413] = "the request is larger than " .. declared.max_body .. " MiB",
     [504] = "the host did not answer within " .. read_timeout .. " seconds",
   }
+  counts.init()
   callers.init(declared)
   route.init(declared, lines(idle))
 end
@@ -196,6 +197,9 @@ function M.infer()
   end
   admit()
   local found = judged(call, ctx.caller.overrides)
+  if #found.ignored > 0 then
+    ctx.headers["X-Ignored-Fields"] = table.concat(found.ignored, ", ")
+  end
   if not found.model or found.model == "" then
     return refuse(400, "model is required", nil, "model")
   end
@@ -211,9 +215,6 @@ function M.infer()
     ngx.var.model = chosen.model
   end
   rewrite(edits)
-  if #found.ignored > 0 then
-    ctx.headers["X-Ignored-Fields"] = table.concat(found.ignored, ", ")
-  end
   usage.begin(call, found)
 end
 
@@ -331,7 +332,7 @@ function M.head()
     end
   end
   if ctx.usage and not ctx.text then
-    usage.head()
+    usage.head(ctx.usage)
   end
 end
 
@@ -340,7 +341,7 @@ function M.body()
   if ctx.text then
     ngx.arg[1], ngx.arg[2] = ctx.text, true
   elseif ctx.usage then
-    usage.body()
+    usage.body(ctx.usage)
   end
 end
 
@@ -351,7 +352,7 @@ function M.finish()
     route.finish()
   end
   if ctx.usage then
-    usage.finish(ctx.caller.name, ctx.route.model, ctx.route.server.host)
+    usage.finish(ctx.usage, ctx.caller.name, ctx.route.model, ctx.route.server.host)
   end
   if ctx.is_counted then
     callers.leave(ctx.caller)

@@ -168,6 +168,8 @@ end
 
 -- Sets what a row had before nginx was started. Returns nil or why not.
 function M.set_base(day, name, counts)
+  -- Where it was may have been put away.
+  rows[day .. SEPARATOR .. name] = nil
   local row, why = row_of(day, name)
   if not row then
     return why
@@ -244,12 +246,12 @@ function M.days(found)
   end
 end
 
--- Takes a day out of the dictionary.
+-- Takes a day out of the dictionary. Its numbers are not given again: others may remember them.
 function M.put_away(day, place)
   for number = 1, dict:get("n" .. day) or 0 do
     delete_row(day, number, dict:get("m" .. day .. SEPARATOR .. number) or "")
   end
-  for _, of in ipairs { "n", "v", "w", "l" } do
+  for _, of in ipairs { "v", "w", "l" } do
     dict:delete(of .. day)
   end
   dict:delete("d" .. place)

@@ -44,8 +44,7 @@ function M.begin(call, judged)
   if dialect then
     ngx.ctx.usage = {
       dialect = dialect, asked = judged.asks_usage, seen = answers.new(), began = ngx.now(),
-      bytes = tonumber(ngx.var.content_length) or tonumber(ngx.var.request_length) or 0,
-      parts = {}, size = 0,
+      bytes = tonumber(ngx.var.content_length or ngx.var.request_length) or 0, parts = {}, size = 0,
     }
   end
 end
@@ -67,25 +66,20 @@ local function reads_event(use)
   end
 end
 
--- In the header filter.
-function M.head()
-  local use = ngx.ctx.usage
-  if not use then
+-- In the header filter. `use` is what `begin` has put into ngx.ctx.usage.
+function M.head(use)
+  local status = ngx.status
+  use.is_answered = status >= 200 and status < 300
+  if not use.is_answered then
     return
   end
-  local header = ngx.header
-  use.is_answered = ngx.status >= 200 and ngx.status < 300
-  if not use.is_answered or header.content_encoding then
-    use.is_unread = true
-    return
-  end
-  local kind = header.content_type or ""
+  local kind = ngx.header.content_type or ""
   local is_events = find(kind, "text/event-stream", 1, true) == 1
   if is_events or find(kind, "application/x-ndjson", 1, true) == 1 then
     use.asked = use.asked and is_events
     use.stream = lines.new(reads_event(use), is_events, use.asked)
     if use.asked then
-      header.content_length = nil
+      ngx.header.content_length = nil
     end
   end
 end
@@ -101,9 +95,8 @@ local function keep(use, text)
 end
 
 -- In the body filter.
-function M.body()
-  local use = ngx.ctx.usage
-  if not use or use.is_unread or not use.is_answered then
+function M.body(use)
+  if not use.is_answered then
     return
   end
   local text, is_last = ngx.arg[1], ngx.arg[2]
@@ -191,31 +184,36 @@ local function is_made(use)
 end
 
 -- In the log phase. `caller` is the name of the key, `host` who was asked last.
-function M.finish(caller, model, host)
-  local use, var = ngx.ctx.usage, ngx.var
-  if not use or not is_made(use) then
+function M.finish(use, caller, model, host)
+  if not is_made(use) then
     return
   end
-  local elapsed, seen = ngx.now() - use.began, use.seen
+  local var, elapsed, seen = ngx.var, ngx.now() - use.began, use.seen
   if use.size > 0 then
     answers.read_whole(use.dialect, seen, concat(use.parts), use.is_cut or not use.is_whole)
   end
   local told = seen.told
   local counts = told or estimated(use, model, elapsed)
+  -- What is not set is null.
+  var.answered_by, var.tokens_estimated = host, told and "false" or "true"
+  var.prompt_tokens, var.completion_tokens = counts.prompt, counts.completion
+  if counts.cached then
+    var.cached_tokens = counts.cached
+  end
+  if use.first then
+    var.first_token = format("%.3f", use.first - use.began)
+  end
   if told then
     learn(use, model, told, elapsed)
+    local rate = rate_of(use, told, elapsed)
+    if rate then
+      var.token_rate = format("%.2f", rate)
+    end
   end
   store.add(caller, model, host, {
     requests = 1, prompt = counts.prompt, cached = counts.cached or 0, completion = counts.completion,
     estimated = told and 0 or counts.prompt + counts.completion,
   })
-  var.answered_by = host
-  var.prompt_tokens, var.completion_tokens = counts.prompt, counts.completion
-  var.cached_tokens = counts.cached or "null"
-  var.tokens_estimated = told and "false" or "true"
-  var.first_token = use.first and format("%.3f", use.first - use.began) or "null"
-  local rate = told and rate_of(use, told, elapsed)
-  var.token_rate = rate and format("%.2f", rate) or "null"
 end
 
 return M

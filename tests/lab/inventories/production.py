@@ -13,6 +13,7 @@ gateway = (
     {
         "gateway_keys": [
             "plain",
+            {"name": "strict", "overrides": "refuse"},
             {"name": "ops", "role": "admin"},
             {"name": "tuner", "overrides": "allow"},
             {"name": "slow", "rate": "30/m", "burst": 2},

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare import group_data
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.group_data import problems
 from fleet.declare.inventory_file import check
 from fleet.declare.load import group_names
@@ -86,12 +87,39 @@ def test_folder_of_the_project(tmp_path: Path) -> None:
     assert "did you mean prod?" in line
 
 
-def test_no_host_is_reached(inventory: Path) -> None:
-    declared(inventory, f"gpu = gateway = [{BOX}]\n", "sites.py")
+@pytest.mark.parametrize("what", ["folder", "file", "nothing"])
+def test_what_the_command_line_names_besides(
+    tmp_path: Path, inventory: Path, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--group-data` is read over all others, so a misnamed file there is lost as well."""
+    inventory.write_text(f"gpu = gateway = [{BOX}]\n")
+    folder = tmp_path / "more"
+    folder.mkdir()
+    for name in ("gpu.py", "prd.py"):
+        (folder / name).touch()
+    named = {"folder": folder, "file": folder / "prd.py", "nothing": folder / "none"}[what]
+    monkeypatch.setattr(group_data, "_asked", [])
+    group_data.also([str(named)])
+    [line] = problems(inventory, inventory.parent, {"gpu", "gateway", "site"})
+    told = "there is no such folder" if what == "nothing" else "no group is called prd"
+    assert told in line
+    group_data.also([])
+    assert list(problems(inventory, inventory.parent, {"gpu", "gateway", "site"})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("sites.py", (), "no group is called sites"),
+        ("site.py", ("--group-data", "/no/such"), "--group-data /no/such: there is no such"),
+    ],
+)
+def test_no_host_is_reached(inventory: Path, name: str, more: tuple[str, ...], said: str) -> None:
+    declared(inventory, f"gpu = gateway = [{BOX}]\n", name)
     ended = subprocess.run(
-        [Path(sys.executable).parent / "pyinfra", inventory, "deploy.py", "--dry"],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        [Path(sys.executable).parent / "pyinfra", inventory, "deploy.py", "--dry", *more],
+        cwd=PRODUCT_ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
-    assert "no group is called sites" in ended.stderr
+    assert said in ended.stderr
     assert "Loading inventory" not in ended.stderr

@@ -14,7 +14,7 @@ from pyinfra.api import State
 from pyinfra.context import ctx_state
 
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.declare.inventory_file import check
 from fleet.declare.load import group_names
 from fleet.declare.open import make_inventory, open_inventory
@@ -25,7 +25,7 @@ BOX = '("box", {"private_address": "10.0.0.5", "gateway_keys": ["team-a"]})'
 
 def block(page: str, start: str) -> str:
     """The sample of a page that begins with `start`, indented or fenced."""
-    lines = (PROJECT_ROOT / page).read_text().splitlines()
+    lines = (PRODUCT_ROOT / page).read_text().splitlines()
     rest = list(dropwhile(lambda line: not line.strip().startswith(start), lines))
     indent = rest[0].partition(start)[0]
     sample = takewhile(lambda line: line != "```" and (not line or line.startswith(indent)), rest)
@@ -122,7 +122,7 @@ def test_pyinfra_refuses_before_it_reads_the_inventory(inventory: Path) -> None:
     inventory.write_text('gpu = {"gpu1": {}}\n')
     ended = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", inventory, "deploy.py", "--dry"],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False,
+        cwd=PRODUCT_ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 1, ended.stderr
     assert "gpu: not a list of hosts" in ended.stderr
@@ -153,7 +153,7 @@ LOGIN = {"ssh_user": "ops", "_sudo": True, "ssh_strict_host_key_checking": "yes"
 
 
 def test_sample_inventory_is_sound_and_logs_in() -> None:
-    state, fleet = open_inventory(PROJECT_ROOT / "inventory" / "prod.py", CAPABILITIES)
+    state, fleet = open_inventory(PRODUCT_ROOT / "inventory" / "prod.py", CAPABILITIES)
     names = ["gpu1.example.internal", "gpu2.example.internal", "edge.example.internal"]
     assert [host.name for host in fleet] == names
     assert [{key: host.data.get(key) for key in LOGIN} for host in state.inventory] == [LOGIN] * 3
@@ -173,8 +173,8 @@ def test_samples_of_the_manual_lose_no_host(tmp_path: Path) -> None:
     path = tmp_path / "prod.py"
     pages = ("dify", "webui")
     samples = [block(f"docs/operating/{page}.md", f"{page} = (") for page in pages]
-    path.write_text("\n".join([(PROJECT_ROOT / "inventory" / "prod.py").read_text(), *samples]))
+    path.write_text("\n".join([(PRODUCT_ROOT / "inventory" / "prod.py").read_text(), *samples]))
     check(path, group_names(CAPABILITIES))
     ctx_state.set(State(check_for_changes=False))  # type: ignore[no-untyped-call]
-    hosts = {host.name for host in make_inventory(str(path), cwd=str(PROJECT_ROOT))}
+    hosts = {host.name for host in make_inventory(str(path), cwd=str(PRODUCT_ROOT))}
     assert {"chat.example.internal", "page.example.internal"} < hosts

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
-DEVICES = PROJECT_ROOT / "fleet" / "driver" / "on_host" / "nvidia-devices"
+DEVICES = PRODUCT_ROOT / "fleet" / "driver" / "on_host" / "nvidia-devices"
 
 
 class TestDeviceNodes:

@@ -17,7 +17,7 @@ load_module /usr/lib/nginx/modules/ngx_http_lua_module.so;
 daemon off;
 pid {directory}/nginx.pid;
 error_log {directory}/error.log warn;
-worker_processes 2;
+worker_processes 1;
 events {{ }}
 http {{
     access_log off;
@@ -27,7 +27,6 @@ http {{
     lua_shared_dict servers 1m;
     client_body_temp_path {directory}/bodies;
     init_by_lua_block {{ jit.off() }}
-    init_worker_by_lua_block {{ require("gateway_counts").start() }}
     server {{
         listen unix:{directory}/lua.sock;
         location / {{
@@ -42,7 +41,7 @@ http {{
 
 
 class Evaluated:
-    """An nginx of two workers that runs what it is sent."""
+    """An nginx that runs what it is sent."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory

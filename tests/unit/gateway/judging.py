@@ -83,6 +83,7 @@ end
 local calls = {}
 
 function calls.judge(text, asked)
+  collectgarbage() -- what the text before has left is not of this one
   local pause, seen = watch()
   local judged = judge.judge(parts(text, asked.size), fields[asked.call], asked.way, pause)
   judged.talk = judged.talk and ngx.encode_base64(judged.talk)
@@ -104,10 +105,6 @@ function calls.plain(text)
     found[#found + 1] = names.plain(name) or false
   end
   return { plain = found }
-end
-
-function calls.same(_, asked)
-  return { same = names.same(asked.one, asked.other) }
 end
 
 function M.answer()
@@ -172,10 +169,6 @@ class Judging:
         """gateway_names.plain of each; none may have a line's end in it."""
         text = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
         return [name or None for name in self._ask(text, {"do": "plain"})["plain"]]
-
-    def same(self, one: str, other: str) -> bool:
-        """gateway_names.same of them."""
-        return bool(self._ask(b"", {"do": "same", "one": one, "other": other})["same"])
 
     def _ask(self, body: bytes, asked: dict[str, Any]) -> dict[str, Any]:
         self._connection.request("POST", "/", body, {"asked": json.dumps(asked)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -84,11 +85,11 @@ http {{
                 if ngx.var.http_x_asks then usage.edits(ngx.var.call, judged) end
                 usage.begin(ngx.var.call, judged)
             }}
-            header_filter_by_lua_block {{ usage.head() }}
-            body_filter_by_lua_block {{ usage.body() }}
+            header_filter_by_lua_block {{ if ngx.ctx.usage then usage.head(ngx.ctx.usage) end }}
+            body_filter_by_lua_block {{ if ngx.ctx.usage then usage.body(ngx.ctx.usage) end }}
             log_by_lua_block {{
-                local var = ngx.var
-                usage.finish("team", var.http_x_model or "tiny:latest", "gpu1")
+                local use, model = ngx.ctx.usage, ngx.var.http_x_model or "tiny:latest"
+                if use then usage.finish(use, "team", model, "gpu1") end
             }}
             proxy_pass http://unix:{directory}/backend.sock:/$call;
         }}
@@ -194,11 +195,10 @@ class Metering:
         """End nginx; SIGKILL ends all of its processes at once."""
         assert self.nginx
         if how == signal.SIGKILL:
-            listed = subprocess.run(
-                ["pgrep", "-P", str(self.nginx.pid)], capture_output=True, text=True, check=True
-            )
-            for pid in [str(self.nginx.pid), *listed.stdout.split()]:
-                subprocess.run(["kill", "-KILL", pid], check=True)
+            master = self.nginx.pid
+            workers = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+            for pid in (master, *map(int, workers)):
+                os.kill(pid, how)
         else:
             self.nginx.send_signal(how)
         self.nginx.wait()

@@ -59,7 +59,7 @@ http {{
         proxy_set_header Host localhost;
         proxy_connect_timeout 1s;
         proxy_next_upstream error timeout http_503 non_idempotent;
-        proxy_next_upstream_timeout 5s;
+        proxy_next_upstream_timeout 20s;
         location /api/ {{
             access_by_lua_block {{ asked.access() }}
             header_filter_by_lua_block {{ asked.head() }}
@@ -80,6 +80,7 @@ local route, lists, servers
 function M.init(directory)
   local declared = dofile(directory .. "/declared.lua")
   route, lists, servers = require "gateway_route", require "gateway_lists", declared.D.servers
+  require("gateway_counts").init()
   route.init(declared.D, declared.idle)
 end
 
@@ -198,6 +199,8 @@ class FakeServer:
         # To requests; None: it hangs up. A number: {} after so many seconds.
         self.answer: tuple[int, str] | float | None = (200, '{"done":true}')
         self.list_answer: tuple[int, str] | None = None  # instead of its list
+        self.list_delay = 0.0  # s
+        self.looking = self.most_looking = 0  # at once
         self.frozen = False  # it takes connections, and says nothing
         self.server: _Server | None = None
         self.open: set[socket.socket] = set()
@@ -263,6 +266,10 @@ class Backend(http.server.BaseHTTPRequestHandler):
         if self.path not in lists:
             return False
         (fake.asked_ps if self.path == "/api/ps" else fake.looks).append(time.monotonic())
+        fake.looking += 1
+        fake.most_looking = max(fake.looking, fake.most_looking)
+        time.sleep(fake.list_delay)
+        fake.looking -= 1
         text = json.dumps(lists[self.path], separators=(",", ":"))
         self._say(*(fake.list_answer or (200, text)))
         return True

@@ -22,6 +22,8 @@ from fleet.kit.paths import LIB
 from tests.fleets import fleet_of
 
 Answer = tuple[int, dict[str, str], bytes]
+CHAT = {"model": "gpt-oss:20b", "messages": [{"role": "user", "content": "Hi"}]}
+PLAIN = {"model": "gpt-oss:20b", "prompt": "Hi"}
 
 # Its keys: one whose overrides are ignored, one for each other way, and admins'.
 KEYS = [
@@ -255,3 +257,11 @@ def _backend(gateway: Running) -> _Server:
     server = _Server(path, Backend)  # type: ignore[arg-type]
     Path(path).chmod(0o777)
     return server
+
+
+def error(answer: Answer) -> Any:
+    """The `error` of an answer, which is JSON and says so."""
+    _, headers, body = answer
+    assert headers["content-type"] == "application/json", body
+    assert int(headers["content-length"]) == len(body)
+    return json.loads(body)["error"]

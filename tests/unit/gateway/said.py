@@ -17,6 +17,11 @@ FAKE = {
 TEXT = 'It said "usage":{"prompt_tokens":666} and \\"eval_count\\": 666}, "usage": {'
 
 
+DONE = {
+    "model": "tiny", "done": True, "done_reason": "stop", "context": [1, 2, 3],
+    "total_duration": 9, "prompt_eval_count": 11, "prompt_eval_cached_count": 4, "eval_count": 3,
+    "eval_duration": 1500000000,
+}  # fmt: skip
 USAGE = {
     "prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14,
     "prompt_tokens_details": {"cached_tokens": 4},
@@ -49,4 +54,18 @@ def counted(entry: dict[str, Any]) -> tuple[Any, ...]:
     return (
         entry["prompt_tokens"], entry["cached_tokens"], entry["completion_tokens"],
         entry["estimated"],
+    )  # fmt: skip
+
+
+def ollama_completions(asked: bool) -> bytes:
+    """A stream of Ollama's, with `include_usage` and without."""
+    zero = (
+        {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}} if asked else {}
+    )
+    head = {"id": "c-1", "object": "text_completion"}
+    return events(
+        *[{**head, "choices": [{"text": TEXT, "finish_reason": None}], "model": "t", **zero}] * 3,
+        {**head, "choices": [{"text": "", "finish_reason": "stop"}], "model": "tiny", **zero},
+        *([{**head, "choices": [], "usage": USAGE}] if asked else []),
+        done=True,
     )  # fmt: skip

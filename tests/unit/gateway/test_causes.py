@@ -44,7 +44,7 @@ def told(
                     model=model, messages=[{"role": "user", "content": "?"}], stream=True
                 )
             )
-    asked = Asked(url, "team-a", model, (MODEL, "embed"), (MODEL,), "inventory/prod.py", proxy)
+    asked = Asked(url, "inventory/prod.py", proxy, "team-a", model, (MODEL, "embed"), (MODEL,))
     text = cause_of(caught.value, asked)
     assert text.startswith(f"{url}: ")
     return text

@@ -94,7 +94,7 @@ def told(
     fleet = fleet_of({**hosts, "edge": ("gateway", {**EDGE[1], "gateway_roll": roll})})
     answers: dict[type, Any] = {
         ServedServers: served,
-        DrainedHosts: list(drained),
+        DrainedHosts: dict.fromkeys(drained, ""),
         NginxTraffic: Traffic(Counter({"gpu1": 2, "gpu2": 1}), Counter(), Counter()),
     }
     return cut_off(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.gateway.facts import OpensslVersion, ServedServers
+from fleet.gateway.facts import DrainedHosts, OpensslVersion, ServedServers
+from fleet.gateway.files import drained_file
 from fleet.gateway.paths import GATEWAY_DIR
 
 
@@ -56,3 +57,16 @@ def test_who_is_served(
     # pyinfra asks for the default where nothing is printed.
     lines = done.stdout.splitlines()
     assert (fact.process(lines) if lines else fact.default()) == served
+
+
+def test_who_drained_a_host_is_written_down_and_read() -> None:
+    drained = {"gpu1": "", "gpu2": "by alice@desk since 2026-11-30 16:00 UTC"}
+    text = drained_file(drained).content
+    assert DrainedHosts().process(text.splitlines()) == drained
+
+
+def test_what_stands_there_is_no_more_than_a_line_of_text() -> None:
+    """Whoever has the gateway may write there."""
+    [note] = DrainedHosts().process(["gpu1 \x1b[2Jby " + "x" * 5000]).values()
+    assert note.isprintable()
+    assert len(note) <= 200

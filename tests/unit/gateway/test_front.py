@@ -71,7 +71,7 @@ def door(declared: Fleet, *served: str, drained: tuple[str, ...] = ()) -> Door:
     """The gateway of `declared`, which has been looked at."""
     inventory = SimpleNamespace(get_host=lambda _: None)
     made = Door(cast("State", SimpleNamespace(inventory=inventory)), declared, declared["edge"])
-    facts = {ServedServers: served, DrainedHosts: list(drained)}
+    facts = {ServedServers: served, DrainedHosts: dict.fromkeys(drained, "")}
     made.host = cast(
         "Host", SimpleNamespace(get_fact=lambda fact, **_: facts.get(fact), connector=None)
     )

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -133,6 +133,45 @@ def test_the_only_server_is_asked_all_the_same_after_one_request_failed(tmp_path
         assert gateway.ask("m:1b").status == 502
         one.answer = (200, "{}")
         assert {gateway.ask("m:1b").status for _ in range(20)} == {200}
+
+
+def test_a_request_that_fails_at_last_has_somebody_look(tmp_path: Path) -> None:
+    """... at once, and not in its turn; and nobody does while somebody is looking."""
+    one = FakeServer("one", "m:1b")
+    with started(one), routed(tmp_path, one.declared(), workers=4) as gateway:
+        until(lambda: one.looks)
+        one.answer, looks = None, len(one.looks)
+        for number in range(1, 9):
+            assert gateway.ask("m:1b").status == 502
+            until(lambda number=number: len(one.looks) >= looks + number)
+            time.sleep(0.05)
+        one.list_delay, one.most_looking = 0.4, 0
+        with ThreadPoolExecutor(10) as pool:
+            list(pool.map(lambda _: gateway.ask("m:1b"), range(60)))
+        assert one.most_looking == 1
+
+
+def test_who_hangs_up_is_down_after_one_look(tmp_path: Path) -> None:
+    """As where a process ends, and where something else has its port."""
+    one, two = _pair()
+    with started(one, two), socket.create_server(("127.0.0.1", 0)) as port:
+        looks: list[float] = []
+        declared = two.declared(port=port.getsockname()[1])
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    link, _ = port.accept()
+                    looks.append(time.monotonic())
+                    link.close()
+
+        thread = threading.Thread(target=hang_up, daemon=True)
+        thread.start()
+        with routed(tmp_path, one.declared(), declared) as gateway:
+            until(lambda: gateway.on("m:1b") == {"one"})
+            assert len(looks) == 1
+        port.shutdown(socket.SHUT_RDWR)
+        thread.join()
 
 
 def test_looks_are_spread_and_never_two_at_once(tmp_path: Path) -> None:

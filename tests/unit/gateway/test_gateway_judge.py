@@ -92,7 +92,7 @@ class TestIgnore:
         [
             # Dropped, each of these would be another request than was meant.
             '"Messages":[]', '"MODEL":"m"', '"mod\\u0065l":"m"', '"Options":{}',
-            '"\u017ftream":true',
+            '"\u017ftream":true', '"\\u017ftream":true', '"thin\u212a":1', '"thin\\u212A":1',
             '"options":{"Seed":1}', '"messages":[{"Role":"user"}]', '"tools":[{"Function":{}}]',
             # Twice is never guessed about.
             '"shift":1,"shift":2', '"options":{"num_ctx":1,"num_ctx":2}', '"stream":1,"stream":1',
@@ -128,26 +128,32 @@ class TestIgnore:
         assert judge.judge({"messages": many["messages"][1:]}).ignored == ["messages[].x"]
 
     @pytest.mark.parametrize(
-        "text",
+        ("text", "pauses"),
         [
-            pytest.param(b'"format":"' + b"x" * 60_000_000 + b'","shift":1', id="a long text"),
-            pytest.param(b'"shift":"' + b'\\"' * 1_900_000 + b'"', id="quotes"),
-            pytest.param(b'"shift":[' + b"1," * 400_000 + b"1]", id="numbers"),
-            pytest.param(b'"messages":[' + b'{"x":1},' * 9_999 + b"{}]", id="many edits"),
+            pytest.param(b'"format":"' + b"x" * 30_000_000 + b'","shift":1', 100, id="a long text"),
+            pytest.param(b'"shift":"' + b'\\"' * 1_900_000 + b'"', 200, id="quotes"),
+            pytest.param(b'"shift":[' + b"1," * 400_000 + b"1]", 50, id="numbers"),
+            pytest.param(b'"messages":[' + b'{"x":1},' * 9_999 + b"{}]", 20, id="many edits"),
+            pytest.param(
+                b",".join(b'"new_%d":1' % number for number in range(200_000)),
+                300,
+                id="many fields dropped",
+            ),
             pytest.param(
                 b'"messages":[' + (b'{"content":"' + b"y" * 5_000 + b'","x":1},') * 9_999 + b"{}]",
+                150,
                 id="many edits in a long text",
             ),
         ],
     )
-    def test_gives_way_to_others(self, judge: Judging, text: bytes) -> None:
+    def test_gives_way_to_others(self, judge: Judging, text: bytes, pauses: int) -> None:
         """... all the while, also while it is edited: by the processor's own time, whatever else
         this machine does.
         """
         judged = judge.judge(b"{" + text + b"}")
         assert judged.verdict is None
         assert judged.ignored
-        assert judged.pauses > 2
+        assert judged.pauses > pauses
         assert judged.longest < 0.02, "seconds"
 
 
@@ -276,6 +282,11 @@ class TestTalk:
         talks = [judge.judge(_turns("Hi", turn), call).talk for turn in range(4)]
         assert talks == [b"be brief\0Hi"] * 4
         assert judge.judge(_turns("Ho", 1), call).talk != talks[0]
+
+    def test_is_told_by_what_stands_behind_the_turns_too(self, judge: Judging) -> None:
+        one, two = ({**_turns("Hi", 1), "system": text} for text in ("be kind", "be brief"))
+        assert judge.judge(one, "v1/messages").talk == b"be brief\0Hi\0be kind"
+        assert judge.judge(two, "v1/messages").talk == b"be brief\0Hi\0be brief"
 
     @pytest.mark.parametrize("size", SIZES)
     @pytest.mark.parametrize("length", [0, 1, 1023, 1024, 1025, 5000])

@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.metering import Answer, Metering, metering
-from tests.unit.gateway.said import ASKING, EVENTS, FAKE, TEXT, TOOL, USAGE, events
+from tests.unit.gateway.said import (
+    ASKING,
+    EVENTS,
+    FAKE,
+    TEXT,
+    TOOL,
+    USAGE,
+    events,
+    ollama_completions,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +41,6 @@ def ollama_chat(asked: bool) -> bytes:
     return events(
         *[{**head, "choices": [{"delta": {"content": TEXT}, "finish_reason": None}]}] * 3,
         {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-        *([{**head, "choices": [], "usage": USAGE}] if asked else []),
-        done=True,
-    )  # fmt: skip
-
-
-def ollama_completions(asked: bool) -> bytes:
-    zero = (
-        {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}} if asked else {}
-    )
-    head = {"id": "c-1", "object": "text_completion"}
-    return events(
-        *[{**head, "choices": [{"text": TEXT, "finish_reason": None}], "model": "t", **zero}] * 3,
-        {**head, "choices": [{"text": "", "finish_reason": "stop"}], "model": "tiny", **zero},
         *([{**head, "choices": [], "usage": USAGE}] if asked else []),
         done=True,
     )  # fmt: skip
@@ -148,3 +144,36 @@ def test_nothing_waits_for_more_than_its_own_line(nginx: Metering) -> None:
     assert time.monotonic() - begun < 0.85
     assert response.read() == parts[3]
     connection.close()
+
+
+def _random(dice: random.Random, depth: int = 0) -> Any:
+    """JSON as anybody may write it, with words of ours where they mean nothing."""
+    kind = dice.randrange(4 if depth > 3 else 6)
+    if kind < 2:
+        return dice.choice([0, -1.5e300, True, None, ""])
+    if kind < 4:
+        return "".join(
+            dice.choices(['"', "\\", "usage", ":", ",", "{", "}", "[", "]", "\n", "é"], k=8)
+        )
+    if kind == 4:
+        return [_random(dice, depth + 1) for _ in range(dice.randrange(4))]
+    names = dice.sample(["usage", "a", "choices", 'x"y', "\\"], dice.randrange(4))
+    return {name: _random(dice, depth + 1) for name in names}
+
+
+def test_only_the_outermost_usage_is_taken_out_of_any_json(nginx: Metering) -> None:
+    dice = random.Random(5)  # noqa: S311 - the same texts each time
+    given, wanted = [], []
+    for number in range(600):
+        members = list({name: _random(dice) for name in "abc"[: number % 4]}.items())
+        usage = {"usage": {} if number % 5 == 0 else {"n": _random(dice)}}
+        place = dice.randrange(len(members) + 1)
+        separators = dice.choice([(",", ":"), (", ", ": ")])
+        whole = dict([*members[:place], *usage.items(), *members[place:]])
+        given.append(json.dumps(whole, separators=separators))
+        wanted.append(json.loads(json.dumps(dict(members))))
+    code = "local answers, json, found = require('gateway_answers'), require('cjson'), {} "
+    code += f"for place, text in ipairs(json.decode([==[{json.dumps(given)}]==])) do "
+    code += "found[place] = answers.without_usage(text) or 'none' end return found"
+    (found,) = nginx.do(code)
+    assert [json.loads(text) for text in found] == wanted

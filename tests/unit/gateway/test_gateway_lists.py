@@ -69,6 +69,10 @@ def test_v1_models_is_the_union_as_ollama_writes_it(fleet: tuple[Fleet, Routed])
     }  # fmt: skip
 
 
+def test_a_slash_is_written_as_servers_write_it(fleet: tuple[Fleet, Routed]) -> None:
+    assert '{"id":"acme/Own:v2",' in fleet[1].text("openai")
+
+
 def test_api_tags_has_each_model_once_as_its_server_wrote_it(fleet: tuple[Fleet, Routed]) -> None:
     servers, gateway = fleet
     text = gateway.text("tags")

@@ -130,11 +130,13 @@ def test_a_full_queue_is_passed_on_to_another_and_no_failure(tmp_path: Path) -> 
     servers = _servers(2)
     with _running(tmp_path, *servers) as gateway:
         servers[0].answer = FULL
+        looks = len(servers[0].looks)
         answers = [gateway.ask("m:1b", f"talk {number}", body='{"a":1}') for number in range(20)]
         assert {(item.status, item.server) for item in answers} == {(200, servers[1].name)}
         assert {item.tries for item in answers} == {1, 2}
         assert {body for _, _, body in servers[1].seen} == {b'{"a":1}'}
-        # It is full and not down.
+        # It is full and not down: nobody has to look at once.
+        assert len(servers[0].looks) - looks < 8
         assert gateway.on("m:1b") == {one.name for one in servers}
 
 

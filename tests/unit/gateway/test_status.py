@@ -31,12 +31,15 @@ def problems(items: list[Told]) -> list[str]:
 
 
 def test_hosts_are_told_of_by_the_gateway() -> None:
-    items = told(fleet_of(HOSTS), 1, FLYING, ["# by", "gpu2"], BOTH)
+    lines = ["# by", "gpu2 by alice@desk since yesterday"]
+    items = told(fleet_of(HOSTS), 1, FLYING, lines, BOTH)
     assert [(item.about, item.text) for item in items if item.about] == [
         ("gpu1", "2 in flight"),
         ("gpu2", "0 in flight"),
-        ("gpu2", "drained"),
+        ("gpu2", "drained by alice@desk since yesterday"),
     ]
+    [note] = [item.values["drained_note"] for item in items if "drained_note" in item.values]
+    assert note == {"edge": "by alice@desk since yesterday"}
     assert items[0].values == {"in_flight": {"edge": 2}, "drained_by": {"edge": False}}
     assert problems(items) == []
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api.inventory import Inventory
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.command_line import misunderstood, unmatched
 
 PYINFRA = Path(sys.executable).parent / "pyinfra"
@@ -19,7 +19,7 @@ HOST = {"ssh_hostname": "127.0.0.1", "ssh_port": 9, "private_address": "10.0.0.1
 
 def run(*words: Path | str) -> tuple[int, str]:
     done = subprocess.run(
-        [PYINFRA, *words], cwd=PROJECT_ROOT, stdin=subprocess.DEVNULL, capture_output=True,
+        [PYINFRA, *words], cwd=PRODUCT_ROOT, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, check=False,
     )  # fmt: skip
     return done.returncode, " ".join((done.stdout + done.stderr).split())

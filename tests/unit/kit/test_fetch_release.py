@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
-PROGRAM = PROJECT_ROOT / "fleet" / "kit" / "on_host" / "fetch-release"
+PROGRAM = PRODUCT_ROOT / "fleet" / "kit" / "on_host" / "fetch-release"
 CUT = 100_000  # bytes
 
 

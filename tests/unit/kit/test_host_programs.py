@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.host_programs import host_modules, imports_of, program_files
 from fleet.kit.paths import LIB
 from tests.host_programs import PYTHON_OPTIONS, laid_out
 
-MODULES = sorted(PROJECT_ROOT.glob("fleet/*/on_host/*.py"))
+MODULES = sorted(PRODUCT_ROOT.glob("fleet/*/on_host/*.py"))
 # Room and name of each that is started; all others are imported.
 PROGRAMS = [
     (path.parts[-3], path.stem) for path in MODULES if '__name__ == "__main__"' in path.read_text()
@@ -24,7 +24,7 @@ NAMES = [path.stem for path in MODULES if path.stem != "__init__"]
 PRODUCT = [
     path
     for folder in ("fleet", "tasks", "tests/compliance")
-    for path in PROJECT_ROOT.joinpath(folder).rglob("*.py")
+    for path in PRODUCT_ROOT.joinpath(folder).rglob("*.py")
     if "on_host" not in path.parts
 ]
 
@@ -97,14 +97,14 @@ def test_product_code_imports_only_what_stands_alone() -> None:
     }
     assert imported, "nothing is looked at"
     for name in imported:
-        path = PROJECT_ROOT.joinpath(*name.split(".")).with_suffix(".py")
+        path = PRODUCT_ROOT.joinpath(*name.split(".")).with_suffix(".py")
         own = set(imports_of(path.read_text())) & set(host_modules(path.parts[-3]))
         assert own == set(), name
 
 
 def test_units_of_ours_read_other_programs_in_one_locale() -> None:
     """systemd gives every service the host's locale; what a deploy runs has its own prefix."""
-    templates = sorted((PROJECT_ROOT / "templates").rglob("*.service.j2"))
+    templates = sorted((PRODUCT_ROOT / "templates").rglob("*.service.j2"))
     ours = [path for path in templates if "ExecStart=/usr/bin/python3 " in path.read_text()]
     assert len(ours) >= 5
     silent = [path.name for path in ours if "\nEnvironment=LC_ALL=C\n" not in path.read_text()]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 
-PROGRAM = PROJECT_ROOT / "fleet" / "kit" / "on_host" / "pull-image"
+PROGRAM = PRODUCT_ROOT / "fleet" / "kit" / "on_host" / "pull-image"
 RESERVE = 2_000_000_000
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import re
 import stat
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -90,21 +91,60 @@ def test_dry_run_has_something_in_its_place(store: SecretStore) -> None:
     assert {path: path.read_text() for path in store.root.iterdir()} == before
 
 
+class TestPlanned:
+    """A deploy that asks before it begins, and may be declined."""
+
+    @pytest.fixture(autouse=True)
+    def store(self, store: SecretStore, monkeypatch: pytest.MonkeyPatch) -> SecretStore:
+        monkeypatch.setattr(secrets, "_PLANNED", {})
+        store.api_key("kept")
+        store.making = Making.PLANNED
+        return store
+
+    def test_a_plan_that_is_declined_leaves_none(self, store: SecretStore) -> None:
+        before = {path: path.read_text() for path in store.root.iterdir()}
+        assert store.api_key("a") == store.api_key("a")
+        store.renew("kept", lambda: "renewed")
+        assert {path: path.read_text() for path in store.root.iterdir()} == before
+        assert imagined() == {store.root: ("a", "kept")}
+
+    def test_what_was_planned_is_what_is_kept(self, store: SecretStore) -> None:
+        value = store.api_key("a")
+        store.renew("kept", lambda: "renewed")
+        secrets.keep_planned()
+        secrets.keep_planned()
+        assert SecretStore(store.root).read("a") == value
+        assert SecretStore(store.root).read("kept") == SecretStr("renewed")
+        assert imagined() == {}
+        assert store.api_key("later") == SecretStore(store.root).read("later")
+
+    def test_another_run_was_first(self, store: SecretStore) -> None:
+        store.api_key("a")
+        other = SecretStore(store.root).api_key("a")
+        with pytest.raises(FleetError, match="another run has made this secret") as refused:
+            secrets.keep_planned()
+        assert other.get_secret_value() not in str(refused.value)
+        assert SecretStore(store.root).read("a") == other
+
+
 @pytest.mark.parametrize(
-    ("deploys", "looks", "making"),
+    ("deploys", "says", "making"),
     [
-        (False, False, Making.REFUSED),
-        (False, True, Making.REFUSED),
-        (True, False, Making.KEPT),
-        (True, True, Making.IMAGINED),
+        (False, None, Making.REFUSED),
+        (False, secrets.only_look, Making.REFUSED),
+        (False, secrets.ask_first, Making.REFUSED),
+        (True, None, Making.KEPT),
+        (True, secrets.only_look, Making.IMAGINED),
+        (True, secrets.ask_first, Making.PLANNED),
     ],
 )
 def test_who_may_make_one(
-    deploys: bool, looks: bool, making: Making, monkeypatch: pytest.MonkeyPatch
+    deploys: bool, says: Callable[[], None] | None, making: Making, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(secrets, "_LOOKING", [])
-    if looks:
-        secrets.only_look()
+    monkeypatch.setattr(secrets, "_ASKING", [])
+    if says:
+        says()
     assert secrets.making_of(deploys=deploys) is making
 
 

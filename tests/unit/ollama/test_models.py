@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.ollama.models import ModelDeclaration, pull_name
 from tests.fleets import (
     Hosts,
@@ -235,7 +235,7 @@ def test_models_that_share_a_process(settings: dict[str, Any]) -> None:
 
 def test_sample_of_the_manual_is_sound() -> None:
     """It once was a base and a custom model that load each other anew."""
-    page = (PROJECT_ROOT / "docs" / "operating" / "models.md").read_text()
+    page = (PRODUCT_ROOT / "docs" / "operating" / "models.md").read_text()
     sample = page.partition("ollama_models = ")[2].partition("```")[0]
     models = ast.literal_eval(sample.replace("<sha256sum of the file>", "ab" * 32))
     assert fleet_of(pair({"ollama_models": models}))

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet import cli
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.listeners import Listener
 from fleet.kit.footprint import Fate, Part, Trace, files
@@ -88,7 +88,7 @@ def test_a_host_that_cannot_be_reached(inventory: Path) -> None:
     assert told["schema"] == "fleet-remove/1"
     box = told["hosts"]["box"]
     assert box["failed"]
-    page = (PROJECT_ROOT / "docs" / "operating" / "removing.md").read_text()
+    page = (PRODUCT_ROOT / "docs" / "operating" / "removing.md").read_text()
     assert [key for key in (*told, *box) if f"`{key}`" not in page and f'"{key}"' not in page] == []
 
 

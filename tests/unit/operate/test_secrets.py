@@ -39,7 +39,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         '"gateway_tls": "private-ca"})]\n'
     )
     (root / "config.py").write_text("import llm_fleet\n")
-    (root / "deploy.py").touch()
+    (root / "deploy.py").write_text("import llm_fleet\n")
     store = root / ".secrets" / "prod"
     store.mkdir(parents=True, mode=0o700)
     for name in ("gateway_key_team-a", "store_id"):

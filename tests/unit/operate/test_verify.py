@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from fleet.cli import main
-from fleet.declare.fleet import PROJECT_ROOT
+from fleet.declare.fleet import PRODUCT_ROOT
 from fleet.operate import verify
 from fleet.operate.verify import checked_capabilities
 
@@ -48,7 +48,7 @@ def silent() -> Iterator[socket.socket]:
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*FLEET, "verify", *map(str, arguments)],
-        cwd=PROJECT_ROOT, capture_output=True, text=True, check=False, timeout=300,
+        cwd=PRODUCT_ROOT, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def test_interrupted(silent: socket.socket, tmp_path: Path) -> None:
     data = {"ssh_hostname": "127.0.0.1", "ssh_port": silent.getsockname()[1]}
     inventory.write_text(f'gpu = [("a", {data})]\n')
     process = subprocess.Popen(
-        [*FLEET, "verify", inventory], cwd=PROJECT_ROOT, stdout=subprocess.PIPE,
+        [*FLEET, "verify", inventory], cwd=PRODUCT_ROOT, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     with silent.accept()[0]:  # it waits for the greeting of an SSH server

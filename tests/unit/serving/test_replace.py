@@ -15,6 +15,7 @@ from fleet.declare.fleet import FleetHost
 from fleet.kit.commands import Commands
 from fleet.models.facts import ModelsCheck, ModelsState
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
+from fleet.serving import replace as module
 from fleet.serving.facts import ServersThere
 from fleet.serving.ready import answers, models_of, servers_there
 from fleet.serving.replace import keep, put_back, what_runs
@@ -125,3 +126,31 @@ def test_which_servers_there_are(
         check=True,
     )
     assert ("here" if done.stdout.split() == ["one.service"] else "") == found
+
+
+def test_a_disk_without_room_is_refused_while_nothing_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """... in words, and what was tried is gone."""
+    me = fleet_of({"gpu1": GPU})["gpu1"]
+    for name in ("UNITS", "STARTED", "RUN"):
+        monkeypatch.setattr(module, name, str(tmp_path / name))
+
+    def tried() -> list[subprocess.CompletedProcess[str]]:
+        return [
+            subprocess.run(
+                ["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=False
+            )
+            for command in module.refuse_without_room(me)
+        ]
+
+    assert [(done.returncode, done.stderr) for done in tried()] == [(0, "")] * 3
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "head").write_text('#!/bin/sh\nexec /usr/bin/head "$@" >/dev/full\n')
+    (programs / "head").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    for done, name in zip(tried(), ("UNITS", "STARTED", "RUN"), strict=True):
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"gpu1: {tmp_path / name} has no room: make room there")
+        assert list((tmp_path / name).iterdir()) == []

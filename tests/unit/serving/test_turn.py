@@ -21,6 +21,8 @@ from tests.fleets import EDGE, GPU, fleet_of
 pytestmark = pytest.mark.usefixtures("own_secrets")
 
 NAMES = ("gpu1", "gpu2", "gpu3", "gpu4")
+ALIKE = dict.fromkeys(("a:1", "b:1"), frozenset(NAMES))
+PAIRS = {"a:1": frozenset({"gpu1", "gpu3"}), "b:1": frozenset({"gpu2", "gpu4"})}
 
 
 @dataclass
@@ -31,8 +33,12 @@ class Gates:
     missing: dict[str, str] = field(default_factory=dict)
     taken: dict[str, str] = field(default_factory=dict)
     busy: frozenset[str] = frozenset()
+    # Model to the hosts that are to have it, of which one is to stay.
+    kinds: dict[str, frozenset[str]] = field(default_factory=lambda: ALIKE)
     most_out: int = 0
     everybody: int = 0
+    gone: set[str] = field(default_factory=set)
+    bereft: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.everybody = len(self.served)
@@ -50,9 +56,20 @@ class Gates:
         """Whether it does."""
         return bool(self.doors) and gpu.name in self.served
 
+    def leaves_out(self, gpu: FleetHost) -> bool:
+        """Nobody is drained."""
+        return bool(self.doors) and gpu.name not in self.served
+
     def leave(self, gpu: FleetHost) -> dict[str, list[str]]:
         """Itself, with nobody else."""
-        return {"edge": ["a:1", "b:1"]} if self.served == {gpu.name} else {}
+        lonely = [
+            model
+            for model, hosts in self.kinds.items()
+            if gpu.name in hosts and self.served & hosts - self.gone <= {gpu.name}
+        ]
+        if not lonely:
+            self.gone.add(gpu.name)
+        return {"edge": lonely} if lonely else {}
 
     def most_at_once(self) -> int:
         """All but one."""
@@ -61,6 +78,9 @@ class Gates:
     def change(self, change: Change) -> None:
         """Do it."""
         (self.served.add if change.served else self.served.discard)(change.gpu.name)
+        if change.served:
+            self.gone.discard(change.gpu.name)
+        self.bereft += [model for model, hosts in self.kinds.items() if not hosts & self.served]
         self.most_out = max(self.most_out, self.everybody - len(self.served))
 
     def wait_until_idle(self, gpu: FleetHost, timeout: float, say: Callable[[str], None]) -> None:
@@ -90,14 +110,37 @@ class Run:
     said: dict[str, list[str]] = field(default_factory=dict)
 
 
-def fleet(**gateway: Any) -> Fleet:
-    gpus = {name: ("gpu", {**GPU[1], "private_address": f"10.0.1.{name[3:]}"}) for name in NAMES}
+def fleet(kinds: dict[str, frozenset[str]] | None = None, **gateway: Any) -> Fleet:
+    gpus = {
+        name: (
+            "gpu",
+            {
+                **GPU[1],
+                "private_address": f"10.0.1.{name[3:]}",
+                "ollama_models": [
+                    model for model, hosts in (kinds or ALIKE).items() if name in hosts
+                ],
+            },
+        )
+        for name in NAMES
+    }
     return fleet_of({**gpus, "edge": ("gateway", {**EDGE[1], **gateway})})
 
 
-def run(gates: Gates, declared: Fleet, broken: str = "", hosts: tuple[str, ...] = NAMES) -> Run:
-    """All `hosts` at once, as pyinfra has them; `broken` fails in its turn."""
-    roll, done, busy = Roll(cast("Front", gates), declared), Run(), set[str]()
+def run(
+    gates: Gates,
+    declared: Fleet,
+    broken: str = "",
+    hosts: tuple[str, ...] = NAMES,
+    settled: tuple[str, ...] = NAMES,
+) -> Run:
+    """All `hosts` at once, as pyinfra has them; `broken` fails in its turn.
+
+    Those not `settled` may still come in, in a later step of theirs.
+    """
+    roll = Roll(cast("Front", gates), declared, [declared[name] for name in NAMES])
+    roll.settled.update(settled)
+    done, busy = Run(), set[str]()
 
     def work(name: str) -> Callable[[Turn], Commands]:
         def commands(_: Turn) -> Iterator[StringCommand]:
@@ -173,6 +216,42 @@ def test_the_last_one_is_restarted_at_once() -> None:
     done = run(gates, fleet(), hosts=("gpu1",))
     assert (gates.most_out, done.failed) == (0, {})
     assert "edge would have no other host to send requests for a:1, b:1" in done.said["gpu1"][0]
+
+
+def test_the_last_one_is_left_when_somebody_is_to_come() -> None:
+    """By a later step, as with --serial; or it failed in an earlier one, and is to be mended."""
+    gates = Gates({"gpu1"})
+    done = run(gates, fleet(), hosts=("gpu1",), settled=("gpu2", "gpu4"))
+    assert (done.restarted, gates.served) == ({}, {"gpu1"})
+    assert "left as it is" in done.failed["gpu1"]
+    assert "gpu3 has failed, or comes later" in done.failed["gpu1"]
+
+
+def test_the_last_of_its_kind_waits_for_the_other() -> None:
+    """Each kind always has somebody, however many may be out at once."""
+    gates = Gates(set(NAMES), kinds=PAIRS)
+    done = run(gates, fleet(PAIRS, gateway_roll_width=3))
+    assert set(done.restarted) == set(NAMES)
+    assert (gates.bereft, gates.served, done.failed) == ([], set(NAMES), {})
+    assert any("waits for gpu1" in line for line in done.said["gpu3"])
+    assert not any("at once" in line for lines in done.said.values() for line in lines)
+
+
+def test_one_that_others_cannot_stand_in_for_waits_for_nobody() -> None:
+    """It has a model of its own: whoever is out or is to come would not answer for it."""
+    kinds = {"a:1": frozenset({"gpu1", "gpu2", "gpu4"}), "b:1": frozenset({"gpu3"})}
+    gates = Gates({"gpu1", "gpu3"}, kinds=kinds)
+    done = run(gates, fleet(kinds), hosts=("gpu3",), settled=())
+    assert "gpu3" in done.restarted
+    assert "no other host to send requests for b:1 to" in done.said["gpu3"][0]
+
+
+def test_when_the_other_fails_the_last_of_its_kind_is_left() -> None:
+    gates = Gates(set(NAMES), kinds=PAIRS)
+    done = run(gates, fleet(PAIRS, gateway_roll_width=3), broken="gpu1")
+    assert "gpu3" not in done.restarted
+    assert "gpu1 failed before its turn came" in done.failed["gpu3"]
+    assert "gpu3" in gates.served
 
 
 def test_hosts_without_requests_wait_for_nobody() -> None:

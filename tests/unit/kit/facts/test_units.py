@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -45,9 +46,13 @@ class Service:
     def reload(self) -> None:
         """Have a younger child."""
         assert self.process
+        assert self.process.stdout
         time.sleep(0.05)
-        # Not HUP: a shell cannot trap what nohup has ignored.
+        # Not HUP, which a shell cannot trap where nohup has ignored it; and one that is just about to
+        # wait may miss one.
         self.process.send_signal(signal.SIGUSR1)
+        while not select.select([self.process.stdout], [], [], 5)[0]:
+            self.process.send_signal(signal.SIGUSR1)
         self._until_it_says()
 
     def _until_it_says(self) -> None:
