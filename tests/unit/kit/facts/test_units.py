@@ -48,8 +48,7 @@ class Service:
         assert self.process
         assert self.process.stdout
         time.sleep(0.05)
-        # Not HUP, which a shell cannot trap where nohup has ignored it; and one that is just about to
-        # wait may miss one.
+        # Not HUP: a shell cannot trap what nohup ignores. One about to wait may miss a signal.
         self.process.send_signal(signal.SIGUSR1)
         while not select.select([self.process.stdout], [], [], 5)[0]:
             self.process.send_signal(signal.SIGUSR1)
