@@ -463,10 +463,12 @@ class TestClients:
             answer = gateway.call("GET", "/v1/models", key, headers=ours)
             assert answer.status_code == status
             assert answer.headers["Access-Control-Allow-Origin"] == ours["Origin"]
+            assert "X-Ignored-Fields" in answer.headers["Access-Control-Expose-Headers"]
         other = {"Origin": "https://chat.example.com.evil.test"}
         assert gateway.call("OPTIONS", "/v1/models", headers=other).status_code == 401
         answer = gateway.call("GET", "/v1/models", keys["plain"], headers=other)
         assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "Access-Control-Expose-Headers" not in answer.headers
 
 
 class TestErrors:
