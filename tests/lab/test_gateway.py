@@ -350,7 +350,7 @@ class TestUntilWhen:
     ) -> None:
         """Both values until the end of the overlap; the change cuts no stream; then the new one."""
         with gateway.story(keys["tuner"]) as parts:
-            result = gateway.fleet("key", "rotate", INVENTORY, "tuner", "--overlap", "20s")
+            result = gateway.fleet("key", "rotate", INVENTORY, "tuner", "--overlap", "45s")
             new = result.stdout.strip()
             assert re.fullmatch(r"sk-[0-9a-f]{64}", new)
             assert new != keys["tuner"]
@@ -363,7 +363,7 @@ class TestUntilWhen:
             for value in (new, keys["tuner"]):
                 assert gateway.call("GET", "/v1/models", value).status_code == 200
         assert len(parts) > before, "the stream had ended before the reload"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while gateway.call("GET", "/v1/models", keys["tuner"]).status_code != 401:
             assert time.monotonic() < deadline
             time.sleep(1)
