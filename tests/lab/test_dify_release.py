@@ -142,7 +142,7 @@ def registered(console: Console, stack: Stack) -> None:
     install = {"plugin_unique_identifiers": [plugin["identifier"]]}
     task = console.ask("POST", f"{PLUGIN}/install/pkg", install).json()["task_id"]
     path = f"{PLUGIN}/tasks/{task}"
-    until(lambda: console.get(path)["task"]["status"] == "success", "the task ends", 60)
+    until(lambda: console.get(path)["task"]["status"] == "success", "the task ends", 240)
     values = credentials(f"http://{stack.address}:11434")
     until(
         lambda: console.ask("POST", CREDENTIALS, values).status_code == 201,
@@ -165,12 +165,12 @@ def key_of(console: Console, mode: str, **parts: Any) -> str:
 
 def test_release_is_up_in_a_minute(stack: Stack) -> None:
     begun = time.monotonic()
-    until(stack.answers, "the API answers", 60)
+    until(stack.answers, "the API answers", 240)
 
     def healthy() -> bool:
         return {n for n, item in stack.services.items() if item["Health"] == "healthy"} == CHECKED
 
-    until(healthy, "every service with a check is healthy", 90)
+    until(healthy, "every service with a check is healthy", 240)
     assert time.monotonic() - begun < 90
     assert set(stack.services) == SERVICES
     once = stack.services["init_permissions"]
@@ -248,14 +248,14 @@ def test_lost_private_key_is_seen_as_a_bad_gateway(stack: Stack) -> None:
 
 def models(console: Console) -> list[str]:
     """What is registered; with the plugin's runtime not up the answer is a 500."""
-    until(lambda: console.ask("GET", MODELS).status_code == 200, "the models are listed", 30)
+    until(lambda: console.ask("GET", MODELS).status_code == 200, "the models are listed", 120)
     return [item["model"] for item in console.get(MODELS)["data"]]
 
 
 def test_volumes_outlive_the_containers(stack: Stack) -> None:
     stack.compose("down")
     stack.compose("up -d --quiet-pull")
-    until(stack.answers, "the API answers", 60)
+    until(stack.answers, "the API answers", 240)
     console = stack.console
     assert console.login().status_code == 200
     assert models(console) == [MODEL]
@@ -266,7 +266,7 @@ def test_upgrade_migrates(stack: Stack) -> None:
     stack.compose("up -d --quiet-pull")
     # nginx remembers the address that the API had.
     stack.compose("restart nginx")
-    until(stack.answers, "the new API answers", 60)
+    until(stack.answers, "the new API answers", 240)
     console = stack.console
     assert console.login().status_code == 200
     assert console.get("version?current_version=1.16.1")["version"] == "1.17.1"
@@ -276,10 +276,10 @@ def test_upgrade_migrates(stack: Stack) -> None:
 def test_release_that_never_comes_up_leaves_a_database_without_a_way_back(stack: Stack) -> None:
     stack.unpack("1.17.2")
     stack.compose("up -d --quiet-pull")
-    until(lambda: "ModuleNotFoundError" in stack.compose("logs api"), "the API fails", 60)
+    until(lambda: "ModuleNotFoundError" in stack.compose("logs api"), "the API fails", 240)
     assert not stack.answers()
     stack.unpack("1.17.1")
     stack.compose("up -d --quiet-pull")
     what = "the older release does not know the newer one's schema"
-    until(lambda: "Can't locate revision" in stack.compose("logs api"), what, 60)
+    until(lambda: "Can't locate revision" in stack.compose("logs api"), what, 240)
     assert not stack.answers()
