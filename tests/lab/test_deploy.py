@@ -251,8 +251,7 @@ _MODEL_DELETED = Damage(
 _KEY_CHECK_REMOVED = Damage(
     "key check removed",
     "edge",
-    "sed -i -e 's/if ($client_name = \"\") { return 401; }//'"
-    " -e 's/if ($unknown) { return 401; }//' /etc/llm-fleet/gateway/nginx.conf"
+    "sed -i 's/if ($refused = 401) { return 401; }//' /etc/llm-fleet/gateway/nginx.conf"
     " && systemctl reload nginx",
     frozenset(
         {
