@@ -249,7 +249,7 @@ def test_a_drained_host(mixed: Mixed, started: None) -> None:
             assert answer.status_code == 503, answer.text
         assert mixed.answered_by(mixed.chat(SMALL)) == "gpu1"
         shown = json.loads(mixed.fleet("status", INVENTORY, "--json", check=False).stdout)
-        [gpu2] = [item["facts"] for item in shown["hosts"] if item["name"] == "gpu2"]
+        [gpu2] = [item["facts"]["gateway"] for item in shown["hosts"] if item["name"] == "gpu2"]
         assert (gpu2["drained_by"], gpu2["in_flight"]) == ({"edge": True}, {"edge": 0})
     finally:
         mixed.fleet("undrain", INVENTORY, "gpu2")
