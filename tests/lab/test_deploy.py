@@ -349,7 +349,7 @@ def test_damage_is_caught_by_the_right_check_and_repaired(
         ),
         pytest.param(
             "edge",
-            "grep -o 'sk-[0-9a-f]*' /etc/llm-fleet/gateway/declared.lua > /var/log/nginx/x.log",
+            "echo {key} > /var/log/nginx/x.log",
             "rm /var/log/nginx/x.log",
             "No key is in a log of the gateway, or readable by others than root",
             id="key in a log",
@@ -360,7 +360,7 @@ def test_additions_are_caught(
     lab: LabUnderTest, host: str, addition: str, removal: str, claim: str
 ) -> None:
     """What a deploy does not own, it does not remove; but the checks see it."""
-    lab.ssh(host, addition)
+    lab.ssh(host, addition.replace("{key}", _key(lab)))
     try:
         failing = lab.failing()
     finally:
