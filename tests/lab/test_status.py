@@ -162,7 +162,7 @@ class TestDeployed:
         assert (said.returncode, "refuses the connection" in said.stderr) == (2, True), said.stderr
         with fleet.without("gpu1", "ollama"), fleet.without("gpu2", "ollama"):
             said = fleet(*question)
-        assert "no GPU host behind it" in said.stderr, said.stderr
+        assert "no GPU host that is to have gpt-oss:20b takes" in said.stderr, said.stderr
         proxy = fleet(*question, HTTPS_PROXY="http://127.0.0.1:9", NO_PROXY="x")
         # A private address is asked directly, whatever the environment says.
         assert proxy.returncode == 0, proxy.stderr
