@@ -76,10 +76,11 @@ check: .venv/installed ## Format, lint, types, imports, shell and Go programs, a
 # What the unit tests judge with. The lab installs its own tools.
 TOOLS := curl go nft nginx systemd-analyze tar unshare zstd
 NGINX_LUA := /usr/lib/nginx/modules/ngx_http_lua_module.so
+LUA_CJSON := /usr/share/lua/5.1/cjson/util.lua
 
 unit: .venv/installed ## Unit and plan tests, in seconds
 	@for tool in $(TOOLS); do command -v $$tool >/dev/null || missing=1; done; \
-	[ -z "$$missing" ] && [ -e $(NGINX_LUA) ] || { [ ! -d /run/systemd/system ] || systemctl mask --runtime nginx; \
+	[ -z "$$missing" ] && [ -e $(NGINX_LUA) ] && [ -e $(LUA_CJSON) ] || { [ ! -d /run/systemd/system ] || systemctl mask --runtime nginx; \
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends \
 			curl golang-go libnginx-mod-http-lua lua-cjson nftables nginx systemd tar util-linux zstd; }
 	$(BIN)/pytest tests/unit tests/plan -q -n auto -m 'not slow'

@@ -155,11 +155,12 @@ def test_what_was_used_is_what_the_servers_say(metered: Metered) -> None:
     time.sleep(6)
     total = metered.used()["total"]
     assert total["requests"] == 4 * (6 * 2 + 2)
-    estimated = total["estimated_tokens"]
-    told = total["prompt_tokens"] + total["completion_tokens"] - estimated
-    assert abs(told - metered.whole) <= metered.whole / 100, (total, metered.whole)
-    # Nobody tells of an answer that was cut off, and its schema is a part of its bytes.
-    assert abs(estimated - metered.cut) <= metered.cut / 4, (total, metered.cut)
+    assert 0 < total["estimated_tokens"] < 2 * metered.cut
+    gateway = total["prompt_tokens"] + total["completion_tokens"]
+    server = metered.whole + metered.cut
+    # Within a hundredth but for one request in seven here that was cut off: nobody tells of its
+    # prompt, and it is estimated by its bytes, of which a schema is a part.
+    assert abs(gateway - server) <= metered.whole / 100 + metered.cut / 10, (total, server)
 
 
 def test_it_is_the_same_by_every_part_and_in_the_log(metered: Metered) -> None:
