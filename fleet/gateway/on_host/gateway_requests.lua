@@ -283,10 +283,6 @@ function M.manage()
   route.only(server)
 end
 
-function M.nothing()
-  return ngx.exit(404)
-end
-
 M.balance = route.balance
 
 -- Whether the last host that was asked was waited for as long as a host may take.
