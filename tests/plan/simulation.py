@@ -87,9 +87,9 @@ from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.kit.loaders import LoaderJob, LoaderRun
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import Clock, HasIpv6, HostAddresses, HostClock
 from fleet.platform.record import DeployedRecord, Record
@@ -163,7 +163,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         ModelsState: lambda config: ModelsCheck(),
         HostMemory: lambda: Memory((), 128 * GIB),
         FetchJob: lambda unit, directory: Download(),
-        ModelsJob: lambda unit, path: LoaderRun(),
+        LoaderJob: lambda unit, path: LoaderRun(),
         GpuHardwareFact: GpuHardware,
         GpuNoteFact: lambda traces: GpuNote(),
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
