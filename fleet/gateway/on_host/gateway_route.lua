@@ -104,15 +104,15 @@ local function take(route, one)
   if route.server then
     counts.add(route.server.counted, -1)
   end
-  route.server, route.model = one.server, name_for(route.found, one)
+  route.server, route.model, route.listed = one.server, name_for(route.found, one), one.model
   counts.add(one.server.counted, 1)
 end
 
 -- Chooses one of what `find` found for a request whose conversation is `talk`, a text or nil: it
--- becomes ngx.ctx.route, with .server, .model (its name there) and .canonical.
+-- becomes ngx.ctx.route, with .server, .model (by which it is asked) and .listed (as it lists it).
 function M.choose(found, talk)
   local hash = talk and bxor(ngx.crc32_long(talk), ngx.crc32_long(found.model)) or nil
-  local route = { found = found, canonical = found.model, talk = hash, tries = 0 }
+  local route = { found = found, talk = hash, tries = 0 }
   take(route, found.on[2] and best(found.on, hash) or found.on[1])
   ngx.ctx.route = route
 end

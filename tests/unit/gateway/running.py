@@ -99,6 +99,10 @@ class Running:
         self.nginx.terminate()
         self.nginx.wait()
 
+    def errors(self) -> str:
+        """What nginx has complained of."""
+        return (self.directory / "error.log").read_text()
+
     def log(self) -> list[dict[str, Any]]:
         """The access log's entries, all of them once nginx has ended."""
         lines = (self.directory / "gateway.log").read_text().splitlines()

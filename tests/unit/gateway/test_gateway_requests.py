@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.gateway.routed import until
 from tests.unit.gateway.running import CHAT, PLAIN, Answer, Running, error, running
 
 
@@ -113,9 +114,9 @@ class TestWhatPasses:
         assert (answer[0], answer[1]["x-ignored-fields"]) == (200, "shift")
         assert gateway.seen[-1] == ("/api/generate", text[:-1] + b"}")
 
-    def test_the_names_of_models_are_in_the_log(self, gateway: Running) -> None:
+    def test_models_are_in_the_log_as_servers_list_them(self, gateway: Running) -> None:
         bodies = {
-            "hf.co/team/Model_1.gguf:Q4": b'{"model":"hf.co\\/team\\/Model_1.gguf:Q4"}',
+            "hf.co/team/model_1.gguf:Q4": b'{"model":"hf.co\\/team\\/Model_1.gguf:Q4"}',
             "after:1": b'{"prompt":"\\"model\\":\\"first\\"","model":"after:1"}',
             "": b'{"prompt":{"model":"inner"}}',
         }
@@ -398,6 +399,15 @@ def _logged(gateway: Running, number: str) -> dict[str, Any]:
                 return entry
         time.sleep(0.1)
     raise AssertionError(f"{number} is not in the log")
+
+
+def test_what_is_of_no_model_is_asked_of_nobody_while_all_are_down() -> None:
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
+        (gateway.directory / "backend.sock").unlink()
+        until(lambda: gateway.errors().count("gets no requests until it answers") == 3)
+        answer = gateway.call("GET", "/api/version", "plain")
+        assert (answer[0], error(answer)) == (503, "no host can answer now")
+        assert "lua entry thread aborted" not in gateway.errors()
 
 
 class TestStrangers:

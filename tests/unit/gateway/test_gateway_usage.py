@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import tempfile
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gateway_metrics import Metrics
 from tests.unit.gateway.metering import Answer, Metering, metering
 from tests.unit.gateway.running import KEYS, Running, running
 from tests.unit.gateway.said import (
@@ -455,3 +457,20 @@ def test_a_key_without_tokens_left_is_refused(gateway: Running) -> None:
     gateway.answer = (200, WHOLE, packed({"choices": [], "usage": USAGE}))
     statuses = [gateway.post("/v1/chat/completions", CHAT, "spender")[0] for _ in range(4)]
     assert statuses == [200, 200, 429, 429]
+
+
+def test_a_model_has_one_row_and_one_series_however_it_is_spelt(gateway: Running) -> None:
+    """Spellings are without end: room for counts is not, and without counts no limit holds."""
+    gateway.answer = (200, WHOLE, packed({"choices": [], "usage": USAGE}))
+    host = "registry.ollama.ai/library"
+    spelt = ("gpt-oss:20b", "GPT-Oss:20B", "library/gpt-oss:20b", "gpt-oss")
+    for name in (*spelt, *(f"{scheme}://{host}/gpt-oss:20b" for scheme in ("a", "-b", "@SUM"))):
+        assert gateway.post("/v1/chat/completions", {**CHAT, "model": name})[0] == 200
+    gateway.ends()
+    metrics = Metrics()
+    for line in (gateway.directory / "gateway.log").read_text().splitlines():
+        metrics.count(line)
+    series = re.findall(r'llm_gateway_tokens_total\{.*model="(.*?)"', metrics.text())
+    [file] = (gateway.directory / "state" / "usage").glob("*.json")
+    rows = [row["model"] for row in json.loads(file.read_text())["rows"]]
+    assert set(rows) == set(series) == {"gpt-oss:20b"}
