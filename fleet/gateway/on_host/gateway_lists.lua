@@ -1,5 +1,6 @@
 -- Answers about models for the whole fleet, as one server would give them.
 local cjson = require "cjson.safe"
+local clock = require "gateway_clock"
 local errors = require "gateway_errors"
 local health = require "gateway_health"
 local models = require "gateway_models"
@@ -139,14 +140,14 @@ local function all_loaded()
       error(problem)
     end
   end
-  if ngx.now() - loaded_at >= PS_KEPT then
+  if clock.now() - loaded_at >= PS_KEPT then
     asking = semaphore.new()
     local ok, found = pcall(ask_all)
     local waiting = asking
     asking = nil
     waiting:post(max(1, -waiting:count()))
     assert(ok, found)
-    loaded, loaded_at = found, ngx.now()
+    loaded, loaded_at = found, clock.now()
   end
   return loaded
 end

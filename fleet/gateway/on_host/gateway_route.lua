@@ -1,5 +1,6 @@
 -- Which server gets a request.
 local balancer = require "ngx.balancer"
+local clock = require "gateway_clock"
 local counts = require "gateway_counts"
 local health = require "gateway_health"
 local models = require "gateway_models"
@@ -66,7 +67,7 @@ end
 
 -- Of several, the one that a talk is meant for among those with room; without one, the least loaded.
 local function best(on, talk)
-  local now, total, shares = ngx.now(), 0, 0
+  local now, total, shares = clock.now(), 0, 0
   local load, part = {}, {}
   for place = 1, #on do
     local server = on[place].server

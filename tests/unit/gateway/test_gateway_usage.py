@@ -315,6 +315,26 @@ def test_a_whole_answer_that_nobody_waited_for_took_its_time(nginx: Metering) ->
     assert 8 <= completion <= 12
 
 
+def test_a_clock_that_is_set_back_meanwhile_takes_no_tokens_away(nginx: Metering) -> None:
+    _teach(nginx, "set back")
+    answer = Answer(WHOLE, [packed({"choices": [], "usage": USAGE})], before=3)
+    connection = nginx.connect("v1/chat/completions", answer, b"x" * 60, {"model": "set back"})
+    _set_clock(nginx, -3600)
+    try:
+        _hang_up(connection, after=1)
+        assert counted(nginx.last())[0] == 30
+        assert 8 <= counted(nginx.last())[2] <= 12
+    finally:
+        _set_clock(nginx, 0)
+
+
+def _set_clock(nginx: Metering, shift: int) -> None:
+    nginx.do(
+        "usage.clock = usage.clock or ngx.now "
+        f"ngx.now = function() return usage.clock() + {shift} end return 1"
+    )
+
+
 @pytest.mark.parametrize("asks", [{}, ASKING])
 def test_a_server_that_dies_in_the_middle_has_made_what_came(
     nginx: Metering, asks: dict[str, str]
