@@ -43,9 +43,11 @@ end
 function M.begin(call, judged)
   local dialect = answers.DIALECTS[call]
   if dialect then
+    local bytes, blobs = tonumber(ngx.var.content_length or ngx.var.request_length) or 0, judged.blobs or 0
     ngx.ctx.usage = {
       dialect = dialect, asked = judged.asks_usage, seen = answers.new(), began = clock.now(),
-      bytes = tonumber(ngx.var.content_length or ngx.var.request_length) or 0, parts = {}, size = 0,
+      -- What an image takes is told by none of its bytes.
+      bytes = bytes - blobs, is_text = blobs == 0, parts = {}, size = 0,
     }
   end
 end
@@ -131,7 +133,9 @@ local function learn(use, model, told, elapsed)
       one[name] = value / 2
     end
   end
-  one.prompt, one.bytes = one.prompt + told.prompt, one.bytes + use.bytes
+  if use.is_text then
+    one.prompt, one.bytes = one.prompt + told.prompt, one.bytes + use.bytes
+  end
   if not use.dialect.no_completion then
     one.completion, one.seconds = one.completion + told.completion, one.seconds + elapsed
     if seen.deltas > 0 then
