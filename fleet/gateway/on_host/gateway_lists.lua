@@ -18,9 +18,10 @@ local function quoted(text)
   return (cjson.encode(text):gsub("\\/", "/"))
 end
 
--- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00, or 0.
+-- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00; 0 of whatever else a server says.
 local function seconds(date)
-  local y, m, d, H, M_, S, zone = (date or ""):match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
+  local text = type(date) == "string" and date or ""
+  local y, m, d, H, M_, S, zone = text:match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
   if not y then
     return 0
   end
