@@ -127,6 +127,17 @@ class TestWhatPasses:
         _, headers, _ = gateway.call("DELETE", "/hosts/gpu1/api/delete", "ops", '{"model":"old:1"}')
         assert _logged(gateway, headers["x-request-id"])["model"] == "old:1"
 
+    @pytest.mark.parametrize("before", ["", "library/", "x" * 300])
+    def test_a_key_in_the_place_of_a_model_is_not(self, gateway: Running, before: str) -> None:
+        """Whoever mixes up two variables of a client's has not told all who read the log."""
+        value = gateway.keys["plain"]
+        for body in ({"model": before + value}, {"model": before + value.upper()}):
+            _, headers, _ = gateway.post("/api/generate", body)
+            entry = _logged(gateway, headers["x-request-id"])
+            assert (entry["model"], entry["status"]) == ("(hidden)", 404)
+        _, headers, _ = gateway.post("/api/generate", {"model": "m" * 400})
+        assert len(_logged(gateway, headers["x-request-id"])["model"]) == 203
+
     def test_an_admin_says_to_one_host_what_it_likes(self, gateway: Running) -> None:
         body = {"model": "copy", "from": "m", "parameters": {"num_ctx": 5}, "new": {"a": 1}}
         assert gateway.post("/hosts/gpu1/api/create", body, "plain")[0] == 403
