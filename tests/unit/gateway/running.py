@@ -61,6 +61,7 @@ class Running:
         # A request has come; it is answered while `hold` is set.
         self.held, self.hold = threading.Event(), threading.Event()
         self.hold.set()
+        self.headers: dict[str, str] = {}  # of the answer, beside its own
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
@@ -92,6 +93,14 @@ class Running:
             client.shutdown(socket.SHUT_WR)
             parts = iter(lambda: client.recv(65536), b"")
             return b"".join(parts)
+
+    def in_flight(self) -> dict[str, int]:
+        """How many requests each server has."""
+        connection = Connection(self.directory / "status.sock")
+        connection.request("GET", "/in-flight")
+        found: dict[str, int] = json.loads(connection.getresponse().read())
+        connection.close()
+        return found
 
     def ends(self) -> None:
         """Have nginx end now, with all of its logs written."""
@@ -244,12 +253,16 @@ def _backend(gateway: Running) -> _Server:
             if gateway.answer is None:
                 self.close_connection = True
                 return
-            self._say(*gateway.answer)
+            self._say(*gateway.answer, gateway.headers)
 
-        def _say(self, status: int, kind: str, content: bytes) -> None:
+        def _say(
+            self, status: int, kind: str, content: bytes, headers: Mapping[str, str] = {}
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

@@ -412,6 +412,22 @@ def _logged(gateway: Running, number: str) -> dict[str, Any]:
     raise AssertionError(f"{number} is not in the log")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Accel-Redirect", "/v1/models"),
+        ("X-Accel-Redirect", "/hosts/gpu1/api/tags"),
+        ("X-Accel-Charset", "koi8-r"),
+    ],
+)
+def test_a_server_answers_and_tells_nginx_nothing_to_do(name: str, value: str) -> None:
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
+        gateway.headers, gateway.answer = {name: value}, (200, "text/plain", b"it answers")
+        status, headers, body = gateway.post("/api/chat", CHAT)
+        assert (status, headers["content-type"], body) == (200, "text/plain", b"it answers")
+        until(lambda: set(gateway.in_flight().values()) == {0})
+
+
 def test_what_is_of_no_model_is_asked_of_nobody_while_all_are_down() -> None:
     with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
         (gateway.directory / "backend.sock").unlink()
