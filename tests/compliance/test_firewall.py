@@ -174,7 +174,9 @@ def _has_route(address: str) -> bool:
 
 
 def _is_private(gateway: Target, server: Server) -> bool:
-    return server.host.name != gateway.declared.name and server.host[Ollama].listen == "private"
+    if not server.ours or server.host.name == gateway.declared.name:
+        return False
+    return server.host[Ollama].listen == "private"
 
 
 def _needs_firewall(target: Target) -> None:

@@ -105,7 +105,8 @@ local function take(route, one)
   if route.server then
     counts.add(route.server.counted, -1)
   end
-  route.server, route.model, route.listed = one.server, name_for(route.found, one), one.model
+  route.server, route.model = one.server, name_for(route.found, one)
+  route.listed = one.shown or one.model
   counts.add(one.server.counted, 1)
 end
 
@@ -125,12 +126,14 @@ function M.only(server)
   ngx.ctx.route = route
 end
 
--- Who else can take the request as it is written by now, with its model's name: at most `most`.
+-- Who else can take the request as it is written by now, with its model's name and from the address
+-- that it is sent from: at most `most`.
 local function others(route, most)
   local found = {}
   for _, one in ipairs(route.found.on) do
     local server = one.server
     local is_other = server ~= route.server and name_for(route.found, one) == route.model
+      and server.relayed == route.server.relayed
     if is_other and server.well and not server.doubted then
       found[#found + 1] = one
       if #found == most then
