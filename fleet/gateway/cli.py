@@ -28,6 +28,7 @@ from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.kit.proxy import ask_directly_if_private, proxy_of
 from fleet.ollama.settings import Ollama
+from fleet.vllm.settings import Vllm
 
 
 @click.command()
@@ -241,10 +242,11 @@ def _overlap(text: str) -> timedelta:
 
 
 def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
-    for item in fleet.running(Ollama):
+    serving = [item for item in fleet if item.runs(Ollama) or item.runs(Vllm)]
+    for item in serving:
         if item.name == name:
             return item
-    known = ", ".join(item.name for item in fleet.running(Ollama))
+    known = ", ".join(item.name for item in serving)
     raise FleetError(f"{name}: no such GPU host; there are {known}")
 
 

@@ -116,6 +116,8 @@ def test_alternative_fleet_differs_in_every_setting() -> None:
         "firewall_backend",
         "ollama_instances",
         "ollama_image",
+        "vllm_runtime",
+        "vllm_lock",
         "gateway_tls_certificate",
         "gpus",
         "driver_source",
