@@ -17,7 +17,6 @@ from fleet.gateway.files import (
     dropin_file,
     exporter_dropins,
     health_origin,
-    loaded_files,
     request_exporter_files,
     rotation_files,
     sysctl_file,
@@ -49,6 +48,7 @@ from fleet.gateway.paths import (
 )
 from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites, refuse_without_lua
 from fleet.gateway.settings import Gateway
+from fleet.gateway.traffic import how_reloaded
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.files import install_files
@@ -119,7 +119,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         name="Run nginx as declared",
         unit=GATEWAY_UNIT,
         files=[GATEWAY_DROPIN],
-        reload_files=loaded_files(me),
+        reload=how_reloaded(me),
         health_url=f"{health_origin(me)}/healthz",
     )
     for path in GATEWAY_OF_BEFORE:

@@ -21,7 +21,6 @@ from fleet.gateway.facts import DrainedHosts, ServedServers
 from fleet.gateway.files import (
     drained_file,
     idle_file,
-    loaded_files,
     ready_servers,
     served_file,
     servers_of_before,
@@ -30,7 +29,7 @@ from fleet.gateway.files import (
 from fleet.gateway.offered import alone, holders
 from fleet.gateway.paths import GATEWAY_DIR, GATEWAY_DROPIN, GATEWAY_IDLE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
-from fleet.gateway.traffic import LOOK, traffic
+from fleet.gateway.traffic import LOOK, how_reloaded, traffic
 from fleet.kit.commands import Commands
 from fleet.kit.connection.careful import Careful
 from fleet.kit.connection.lock import who
@@ -187,7 +186,7 @@ class Door:
                 files.append(servers_of_before(self._fleet, idle))
         written = install_files._inner(files=files, check=_CHECK, stage=f"{STAGE}-servers")
         reloaded = run_unit._inner(
-            unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload_files=loaded_files(self.me)
+            unit=GATEWAY_UNIT, files=[GATEWAY_DROPIN], reload=how_reloaded(self.me)
         )
         self._carry_out(written)
         # Also where nginx does not load it: whoever puts it right has to begin from the files.

@@ -27,6 +27,7 @@ GATEWAY_STATUS_SOCKET = "/run/llm-fleet-status.sock"
 # Not nginx's own folder: what is rotated there, and for whom, is the package's to say.
 GATEWAY_LOGS = "/var/log/llm-fleet"
 GATEWAY_LOG = f"{GATEWAY_LOGS}/gateway.log"
+GATEWAY_ERRORS = f"{GATEWAY_LOGS}/error.log"
 GATEWAY_LOG_READERS = "llm-fleet-log"  # group
 GATEWAY_ROTATION = f"{GATEWAY_DIR}/logrotate.conf"
 ROTATION_UNIT = "llm-fleet-gateway-logs.service"
@@ -65,5 +66,5 @@ LOGS = Logs(
         ROTATION_UNIT,
         *(f"prometheus-{name}-exporter.service" for name in EXPORTERS),
     ),
-    files=(GATEWAY_LOG, f"{GATEWAY_LOGS}/error.log"),
+    files=(GATEWAY_LOG, GATEWAY_ERRORS),
 )

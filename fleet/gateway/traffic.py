@@ -1,4 +1,4 @@
-"""What nginx is busy with on a gateway: requests in flight to each server, and connections."""
+"""What nginx tells of itself on a gateway: what it is busy with, and which files it runs with."""
 
 from __future__ import annotations
 
@@ -10,16 +10,30 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.declare.capability import Server
-from fleet.declare.fleet import Endpoint
-from fleet.gateway.paths import GATEWAY_STATUS_SOCKET
+from fleet.declare.fleet import Endpoint, FleetHost
+from fleet.gateway.files import loaded_files
+from fleet.gateway.paths import GATEWAY_CONFIG, GATEWAY_ERRORS, GATEWAY_STATUS_SOCKET
 from fleet.kit.on_host.outside import FormError, counted, parsed
+from fleet.kit.units import Reload
 
 _COUNTS = {...: int}
+_ASK = StringCommand(
+    "curl -fs --noproxy '*' --max-time 10 --unix-socket", QuoteString(GATEWAY_STATUS_SOCKET)
+)
 LOOK = StringCommand(
-    "curl -fs --noproxy '*' --max-time 10 --unix-socket",
-    QuoteString(GATEWAY_STATUS_SOCKET),
+    _ASK,
     "http://x/in-flight && echo; ss -Htnp state established | grep '\"nginx\"' || true",
 )
+# One with the configuration of a release of before does not tell.
+_GENERATION = StringCommand(
+    "if grep -qF 'location = /generation '", GATEWAY_CONFIG,
+    "; then", _ASK, "http://x/generation; else date +%s%N; fi",
+)  # fmt: skip
+
+
+def how_reloaded(me: FleetHost) -> Reload:
+    """How nginx takes other files."""
+    return Reload(tuple(loaded_files(me)), _GENERATION, GATEWAY_ERRORS)
 
 
 @dataclass(frozen=True)

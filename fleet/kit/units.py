@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from pyinfra import host
@@ -15,20 +16,37 @@ from fleet.kit.paths import STARTED, UNITS
 from fleet.kit.planned import Restart, will_restart, written
 from fleet.kit.refuse import refusal
 
+# Looks at whether a unit has taken what it was told to, five in a second.
+_LOOKS = 150
+
+
+@dataclass(frozen=True)
+class Reload:
+    """How a unit that runs takes other files.
+
+    After a change of `files` it is only reloaded. `generation` is a command that prints which of
+    its configurations it runs with: another one after each that it took, and nothing where it does
+    not tell. systemctl knows only that it was asked to. `log` is where it says why it did not.
+    """
+
+    files: tuple[str, ...]
+    generation: StringCommand
+    log: str
+
 
 @operation()
 def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     unit: str,
     files: list[str],
     *,
-    reload_files: list[str] | None = None,
+    reload: Reload | None = None,
     health_url: str | None = None,
     answers_within: int = 60,
     container: str | None = None,
 ) -> Commands:
     """Have `unit` enabled, active, and started with `files` as they are now.
 
-    After a change of `reload_files` it is only reloaded. The decision compares what the process
+    The decision compares what the process
     was started with, of which the host keeps a note, with the files, never with what this run
     changed: a run that died between an upload and a restart is finished by the next one. After a
     start the unit must answer on `health_url` within `answers_within` seconds; if not, its journal
@@ -44,10 +62,11 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
         )
         return
     loaded = current
+    reload_files = list(reload.files) if reload else []
     if reload_files:
         loaded = host.get_fact(UnitState, unit=unit, files=reload_files, reloaded=True)
     verb = next_verb(current, loaded)
-    verb = _foreseen(unit, current, verb, files, reload_files or [])
+    verb = _foreseen(unit, current, verb, files, reload_files)
     noted = current.is_noted and loaded.is_noted
     if verb is None and current.is_enabled and noted:
         host.noop(f"{unit} runs as declared")
@@ -59,7 +78,7 @@ def run_unit(  # noqa: PLR0913 - each says one more thing of a start
     if reload_files:
         yield _note(unit, reload_files, reloaded=True)
     if verb:
-        yield from _start(unit, verb)
+        yield from _start(unit, verb, reload)
         if health_url:
             port = urlsplit(health_url).port
             assert port, f"{health_url} names no port"
@@ -141,13 +160,32 @@ def _unmask(unit: str, current: Unit) -> Commands:
         )  # fmt: skip
 
 
-def _start(unit: str, verb: str) -> Commands:
-    if verb != "reload":
-        # What a deploy asks for is no crash: it is not counted against the unit's limit of starts.
-        yield StringCommand(
-            "systemctl reset-failed --quiet", QuoteString(unit), "2>/dev/null || true"
-        )
+def _start(unit: str, verb: str, reload: Reload | None) -> Commands:
+    if verb == "reload":
+        assert reload
+        yield _taken(unit, reload)
+        return
+    # What a deploy asks for is no crash: it is not counted against the unit's limit of starts.
+    yield StringCommand("systemctl reset-failed --quiet", QuoteString(unit), "2>/dev/null || true")
     yield or_journal(StringCommand("systemctl", verb, QuoteString(unit)), unit)
+
+
+def _taken(unit: str, reload: Reload) -> StringCommand:
+    """Reload `unit`, and wait until it runs with another configuration than before.
+
+    If it does not, all that it has written to its log since is shown, and the beginning of that
+    last: it is the reason.
+    """
+    log = QuoteString(reload.log)
+    reason = f"{unit} runs on with the configuration of before: "
+    return StringCommand(
+        "size=$(stat -c %s", log, "2>/dev/null || echo 0); before=$(", reload.generation, ");",
+        or_journal(StringCommand("systemctl reload", QuoteString(unit)), unit), "|| exit 1; n=0;",
+        "until now=$(", reload.generation, '); [ -n "$now" ] && [ "$now" != "$before" ]; do',
+        f"n=$((n + 1)); [ $n -lt {_LOOKS} ] || {{ said=$(tail -c +$((size + 1))", log,
+        "); printf '%s\\n%s%s\\n' \"$said\"", QuoteString(reason),
+        "\"$(printf '%s' \"$said\" | head -n 1)\"; exit 1; } >&2; sleep 0.2; done",
+    )  # fmt: skip
 
 
 def next_verb(current: Unit, loaded: Unit) -> str | None:

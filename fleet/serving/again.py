@@ -32,7 +32,7 @@ from fleet.vllm.servers import vllm_instances
 
 _LOOKING = BoundedSemaphore()
 _LOOK = 2.0  # seconds between two looks at a host whose servers have just been started
-_LOADING = 120.0  # seconds for what is on its disk to be in memory
+_LOADING = 120.0  # seconds until what was started has in memory what is on its disk
 
 
 @operation()
@@ -104,7 +104,7 @@ def _start(me: FleetHost, roll: Roll) -> Commands:
         yield from lay_down(me)
         yield from start(me)
         yield from answers(me, instances, [])
-    if why := _why_not_soon(me, roll, _LOADING if has_stopped else 0.0):
+    if why := _why_not_soon(me, roll):
         host.log(f"gets no requests yet: {why}")
         return
     roll.front.change(Change(me, served=True))
@@ -131,9 +131,10 @@ def _has_any(servers: Servers, units: set[str]) -> bool:
     return any(path.rsplit("/", 1)[-1] in units for path in servers.paths)
 
 
-def _why_not_soon(me: FleetHost, roll: Roll, limit: float) -> str:
+def _why_not_soon(me: FleetHost, roll: Roll) -> str:
+    """Why it is not ready, though whatever was started here, or by the killed run, had its time."""
     run: State = ctx_state.get()  # type: ignore[no-untyped-call]
-    end = time.monotonic() + limit
+    end = time.monotonic() + _LOADING
     while (why := why_not_ready(run, roll, me)) and time.monotonic() < end:
         gevent.sleep(_LOOK)
     return why

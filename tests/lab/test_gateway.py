@@ -505,6 +505,29 @@ class TestErrors:
         gateway.deploy()
         assert len(sent) == 1, "a request that was only slow was sent twice"
 
+    def test_what_nginx_does_not_load(
+        self, gateway: GatewayUnderTest, keys: dict[str, str]
+    ) -> None:
+        """`nginx -t` runs no program, and the workers of before go on: nobody takes it for done."""
+        library = gateway.lab.ssh("edge", "ls /usr/lib/*/lua/5.1/cjson.so")
+        gateway.lab.ssh("edge", f"mv {library} {library}.away")
+        try:
+            deploy = gateway.lab.pyinfra(
+                "-y", "--limit", "edge", inventory=INVENTORY, check=False,
+                GATEWAY=json.dumps({"gateway_read_timeout": "3s"}),
+            )  # fmt: skip
+            drained = gateway.fleet("drain", INVENTORY, "gpu1", check=False)
+            assert gateway.call("GET", "/v1/models", keys["plain"]).status_code == 200
+        finally:
+            gateway.lab.ssh("edge", f"mv {library}.away {library}")
+        for result in (deploy, drained):
+            assert result.returncode != 0
+            told = r"nginx.service runs on with the configuration of before: .*'cjson' not found"
+            assert re.search(told, result.stderr)
+        assert "Gateway | Run nginx as declared" in gateway.deploy()
+        gateway.fleet("undrain", INVENTORY, "gpu1", "--cold")
+        assert gateway.deploy() == {}
+
 
 def _ask(gateway: GatewayUnderTest, key: str, at: float) -> tuple[str, float, int]:
     """A request at that time: its number, when it began, and the status of its answer."""
@@ -583,6 +606,8 @@ class TestManyHosts:
 
     def test_drain(self, gateway: GatewayUnderTest, keys: dict[str, str], backend: object) -> None:
         """No request is cut off, none comes anew, and it lasts until it is undone."""
+        for gpu in GPUS:
+            _until_asked(gateway, keys["plain"], gateway.lab.state["hosts"][gpu]["address"])
         with ExitStack() as stories:
             # Each is a conversation of its own, and goes where that is meant to go.
             for number in range(150, 170):

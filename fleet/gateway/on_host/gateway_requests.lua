@@ -23,7 +23,7 @@ local MANAGED = {
   ["api/tags"] = { GET = true, HEAD = true }, ["api/version"] = { GET = true, HEAD = true },
 }
 local M = {}
-local texts, read_timeout, refusals, state = {}, 0, 0, nil
+local texts, read_timeout, refusals, state, generation = {}, 0, 0, nil, nil
 
 local function lines(path)
   local found = {}
@@ -46,6 +46,9 @@ function M.init(path, idle)
   counts.init()
   callers.init(declared)
   route.init(declared, lines(idle))
+  local chance = assert(io.open("/dev/urandom", "rb"))
+  generation = chance:read(16):gsub(".", function(char) return string.format("%02x", char:byte()) end)
+  chance:close()
 end
 
 function M.start()
@@ -362,6 +365,12 @@ function M.in_flight()
     found[#found + 1] = string.format('"%s":%d', server.name, counts.get("server:" .. server.name))
   end
   ngx.say("{", table.concat(found, ","), "}")
+end
+
+-- Another one after each start, and after each reload that nginx took: what does not load leaves the
+-- workers of before at work, and `nginx -t` runs no program.
+function M.generation()
+  ngx.say(generation)
 end
 
 return M

@@ -191,6 +191,27 @@ def test_what_runs_otherwise_is_replaced_where_nobody_asks_it(
     assert (started, gates.served) == (["replace"], {"gpu1", "gpu2"})
 
 
+@pytest.mark.parametrize("does", ["is replaced", "is left"])
+def test_what_was_only_just_started_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, started: list[str], chats: dict[str, str], does: str
+) -> None:
+    """Its model is not in memory yet, or the machine is busy; others are to be restarted."""
+    monkeypatch.setattr(module, "interrupted", lambda *_: [_UNIT] if does == "is replaced" else [])
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            chats.clear()
+
+    monkeypatch.setattr(module.gevent, "sleep", sleep)
+    chats["a"] = "no answer within 60 s"
+    gates = Gates({"gpu2"})
+    executed(Run(gpu1=Here(), gpu2=Here()), roll_of(gates), "gpu1", module.start_who_is_out)
+    assert (len(looks), gates.served) == (3, {"gpu1", "gpu2"})
+    assert started == (["replace"] if does == "is replaced" else [])
+
+
 @pytest.mark.parametrize(
     ("here", "served"),
     [(Here(runs=False, bare=True), {"gpu2"}), (Here(runs=False), set[str]())],
