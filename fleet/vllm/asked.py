@@ -50,6 +50,21 @@ def gpus_of(me: FleetHost, ask: Ask) -> dict[str, tuple[str, ...]]:
     return bound
 
 
+def taken(me: FleetHost, ask: Ask) -> dict[str, float]:
+    """UUID to the share of its memory that vLLM's servers take, of each GPU that they have.
+
+    Raises:
+        FleetError: a GPU is not there.
+    """
+    items = vllm_instances(me)
+    shares: dict[str, float] = {}
+    for name, uuids in bind(items, ask(DrivenGpus)).items() if items else ():
+        [item] = [it for it in items if it.name == name]
+        for uuid in uuids:
+            shares[uuid] = shares.get(uuid, 0.0) + item.declared.memory_share
+    return shares
+
+
 def weights_of(item: VllmInstance, ask: Ask) -> Weights:
     """What is known of a server's weights."""
     found: Weights = ask(WeightsThere, folder=item.folder)

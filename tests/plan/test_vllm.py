@@ -38,6 +38,8 @@ from tests.plan.simulation import (
     plan,
     secrets_of,
 )
+from tests.plan.test_gates import UUIDS as GATES_UUIDS
+from tests.plan.test_gates import with_gpus
 from tests.unit.vllm.servers import GPTOSS, IMAGE, SERVER, UUIDS
 
 H100 = tuple(DrivenGpu(index, uuid, "NVIDIA H100") for index, uuid in enumerate(UUIDS))
@@ -271,3 +273,30 @@ class TestRefused:
         assert JUDGE not in done.names("gpu1")
         [line] = done.step("gpu1", FINAL).lines
         assert "/srv/weights/gpt-oss-120b has no config.json" in line
+
+
+class TestBesideOllama:
+    @staticmethod
+    def memory_step(share: float) -> list[str]:
+        """What the judgement of Ollama's models says where a vLLM server has a part of its GPU."""
+        declared = hosts({"gpus": [0], "shared_gpus": True, "memory_share": share})["gpu1"][1]
+        instances = [{"name": "a", "port": 11434, "gpus": [0]}]
+        ollama = {"ollama_listen": "private", "ollama_instances": instances}
+        # Another name than Ollama's model on this host.
+        server = {**declared["vllm_servers"][0], "served_names": ["large"]}
+        data = {**declared, **ollama, "vllm_servers": [server]}
+        answers = with_gpus(81_559, 81_559) | {
+            GpuSizes: lambda: dict.fromkeys(GATES_UUIDS[:2], 81_559 << 20),
+            WeightsThere: lambda folder: Weights(20 * GIB, GPTOSS),
+            LoggedJob: job(LoggedRun("active", "", "doing"), LoggedRun()),
+        }
+        done = plan({"gpu1": ("gpu vllm", data), "edge": EDGE}, {"gpu1": answers, "edge": bare()})
+        return done.step("gpu1", "Memory | Judge whether the models fit").lines
+
+    def test_ollama_has_what_vllm_leaves(self) -> None:
+        assert self.memory_step(0.5) == []
+
+    def test_ollama_has_no_more_than_that(self) -> None:
+        [line] = self.memory_step(0.9)
+        assert "gpt-oss:20b" in line
+        assert "8.0 GiB" in line
