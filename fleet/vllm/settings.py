@@ -35,6 +35,8 @@ AUTO: Literal["auto"] = "auto"
 NONE: Literal["none"] = "none"
 # GPUs that one server cannot have more of.
 _MOST_GPUS = 64
+# What names a number of tokens, and no key.
+_COUNTED = re.compile("TOKENS_PER|(MAX|NUM)_([A-Z0-9]+_)*TOKENS")
 _ENV_REFUSED = {
     "VLLM_API_KEY": ("guards a part of the API only; the gateway has the keys"),
     "VLLM_SERVER_DEV_MODE": "opens calls of any function of the server; it is for its developers",
@@ -198,7 +200,7 @@ class VllmServer(Item):
         for name, value in self.env.items():
             if why := _ENV_REFUSED.get(name):
                 raise ValueError(f"env: {name} {why}; leave it out")
-            if looks_secret(name) or re.search("://[^/]*@", value):
+            if looks_secret(_COUNTED.sub("", name)) or re.search("://[^/]*@", value):
                 raise ValueError(
                     f"env: {name} looks like a secret, and a unit's environment can be read by "
                     "every user of the host; leave it out"

@@ -77,6 +77,8 @@ REFUSED: dict[str, tuple[Hosts, list[str]]] = {
     "gateway cannot reach it": (host(vllm_listen="loopback"), ["vllm_listen = 'loopback'"]),
     "a secret in the environment": (
         host({"env": {"HF_TOKEN": "x"}}), ["env: HF_TOKEN looks like a secret"]),
+    "secrets by the name of tokens": (
+        host({"env": {"HUB_TOKENS": "x"}}), ["env: HUB_TOKENS looks like a secret"]),
     "a password in an address": (
         host({"env": {"TRACES": "http://me:word@host"}}), ["env: TRACES looks like a secret"]),
     "our own variable": (host({"env": {"HF_HUB_OFFLINE": "0"}}), ["set by this project"]),
@@ -128,6 +130,9 @@ ACCEPTED: dict[str, Hosts] = {
     ),
     "the same model twice": host({"gpus": [0]}, {**SERVER, "name": "b", "port": 1, "gpus": [1]}),
     "beside Ollama": beside({"gpus": [UUIDS[1]], "served_names": ["x"]}, ollama_instances=APART),
+    "numbers of tokens": host(
+        {"env": {"VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "1", "MAX_OUTPUT_TOKENS": "1"}}
+    ),
     "an older build": host(driver_branch=575, vllm_driver_branch=575),
     "on the CPU without a toolkit": host({"gpus": []}, toolkit_enabled=False),
 }
