@@ -7,11 +7,12 @@ from pyinfra.operations import server
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.docker.images import pull_image
+from fleet.gateway.settings import Gateway
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.places import Directory, have_directory
 from fleet.kit.units import run_unit
-from fleet.serving.vllm import roll_vllm
+from fleet.serving.vllm import roll_vllm, start_vllm_who_is_out
 from fleet.vllm.files import lock_file, programs, running_files
 from fleet.vllm.operations import (
     answer,
@@ -75,6 +76,9 @@ def vllm(me: FleetHost, fleet: Fleet) -> None:
         install_files(name="Install the lock", files=lock_file(me, fleet))
         install_venv(name="Install the locked packages", me=me, fleet=fleet)
     judge_servers(name="Judge whether the servers fit the GPUs", me=me, final=True)
+    if any(item.runs(Gateway) for item in fleet):
+        # Before the last host that is served may have to be interrupted.
+        start_vllm_who_is_out(name="Start what gets no requests", me=me, fleet=fleet)
     # Who is served is taken out of the gateways first; what is left is for servers that are not.
     roll_vllm(name="Restart what runs, in turn", me=me, fleet=fleet)
     if me[Vllm].runtime == "venv":

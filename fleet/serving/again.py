@@ -94,7 +94,7 @@ def _start(me: FleetHost, roll: Roll) -> Commands:
     has_stopped = not units <= set(servers.running)
     if roll.front.sends_to(me) and has_stopped and not interrupted(instances, servers.running):
         _keep_requests_away(me, roll)
-    if not _is_out(me, roll) or not _has_any(servers, units):
+    if not is_out(me, roll) or not _has_any(servers, units):
         host.noop("gets requests, or is ready by the steps that follow only")
         return
     if interrupted(instances, servers.running):
@@ -117,7 +117,7 @@ def _keep_requests_away(me: FleetHost, roll: Roll) -> None:
         roll.front.change(Change(me, served=False))
 
 
-def _is_out(me: FleetHost, roll: Roll) -> bool:
+def is_out(me: FleetHost, roll: Roll) -> bool:
     """Whether it gets no requests, others do, and these are to be interrupted in turn."""
     return (
         bool(roll.served)
