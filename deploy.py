@@ -27,6 +27,7 @@ from tasks.ollama import instances, ollama
 from tasks.platform import began, ended, forgone, outlook, platform
 from tasks.vllm import vllm, vllm_fits
 from tasks.webui import webui
+from tasks.weights import pruned_weights, room_for_weights, weights
 
 # Refuses bad settings of any host before the first host is changed.
 fleet = load_fleet(inventory, CAPABILITIES, inventory_file.asked(), deploys=True)
@@ -45,6 +46,7 @@ with alone():
         memory(me)
     if me.runs(Vllm):
         vllm_fits(me)
+    room_for_weights(me)
     began()
     # The walls come first: nothing that is installed below is ever open to everybody.
     firewall(me, fleet)
@@ -70,6 +72,9 @@ with alone():
         docker(me, fleet)
         container_toolkit(me)
 
+    # Before the runtimes that read them.
+    weights(me, fleet)
+
     if me.runs(Ollama):
         ollama(me, fleet)
         gpus_found(me, fleet)
@@ -82,6 +87,9 @@ with alone():
     if me.runs(Driver):
         # Last of what makes it ready.
         serving(me, fleet)
+
+    # Once nothing reads those of before.
+    pruned_weights(me)
 
     # Asks the gateway, and starts without it too.
     if me.runs(Webui):

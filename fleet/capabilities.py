@@ -83,6 +83,14 @@ from fleet.webui import problems as webui_problems
 from fleet.webui import status as webui_status
 from fleet.webui.footprint import footprint as webui_footprint
 from fleet.webui.settings import Webui
+from fleet.weights import checks as weights_checks
+from fleet.weights import cli as weights_cli
+from fleet.weights import declared as weights
+from fleet.weights import paths as weights_paths
+from fleet.weights import problems as weights_problems
+from fleet.weights import status as weights_status
+from fleet.weights.footprint import footprint as weights_footprint
+from fleet.weights.settings import Weights
 
 CAPABILITIES = (
     Capability(
@@ -121,6 +129,18 @@ CAPABILITIES = (
         footprint=models_footprint,
         preflight=gates_checks.checks,
         status=models_status.looks,
+    ),
+    Capability(
+        Weights,
+        logs=weights_paths.LOGS,
+        is_off=weights.is_off,
+        directories=weights.directories,
+        problems=weights_problems.problems,
+        stored_problems=weights_problems.stored_problems,
+        footprint=weights_footprint,
+        preflight=weights_checks.checks,
+        status=weights_status.looks,
+        commands=weights_cli.COMMANDS,
     ),
     Capability(
         Vllm,

@@ -66,8 +66,10 @@ def taken(me: FleetHost, ask: Ask) -> dict[str, float]:
 
 
 def weights_of(item: VllmInstance, ask: Ask) -> Weights:
-    """What is known of a server's weights."""
+    """What is known of a server's weights: by the host's disk, else by their lock."""
     found: Weights = ask(WeightsThere, folder=item.folder)
+    if found == Weights() and item.weights:
+        return Weights(item.weights.bytes)
     return found
 
 
@@ -132,8 +134,13 @@ def _memory(
 
 def _without_weights(me: FleetHost, ask: Ask) -> Iterator[str]:
     for item in vllm_instances(me):
-        found = weights_of(item, ask)
-        if found.config is None or not found.bytes:
+        found: Weights = ask(WeightsThere, folder=item.folder)
+        if item.weights and found.config is None:
+            yield (
+                f"vllm_servers: {item.name}: weights: {item.weights.name} are not there yet; "
+                "deploy again when `fleet status` says that they are"
+            )
+        elif found.config is None or not found.bytes:
             lacks = (
                 "no config.json that can be read" if found.config is None else "no *.safetensors"
             )

@@ -1,4 +1,4 @@
-"""What vLLM puts on a host; weights are others'."""
+"""What vLLM puts on a host; weights are their own."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from fleet.ollama.servers import instances_of
 from fleet.ollama.settings import ALL_GPUS, Ollama
 from fleet.vllm.servers import VllmInstance, vllm_instances
 from fleet.vllm.settings import Vllm
+from fleet.weights import declared as weights
 
 
 def problems(host: FleetHost, _: Fleet) -> Iterator[str]:
@@ -27,7 +28,7 @@ def problems(host: FleetHost, _: Fleet) -> Iterator[str]:
         if not item.folder.startswith("/"):
             yield (
                 f"{host.name}: vllm_servers: {item.name}: weights = {item.folder!r}: there are no "
-                "weights of that name; give the directory that holds them"
+                f"weights of that name; {_known(host)}, or give the directory that holds them"
             )
         yield from _beside_ollama(host, item)
     if seconds(settings.watch_timeout) < seconds(settings.watch_every):
@@ -88,6 +89,11 @@ def _driver_problems(host: FleetHost, settings: Vllm) -> Iterator[str]:
             f"{settings.driver_branch} or newer (vllm_driver_branch); declare that, or a build "
             "for an older CUDA with its vllm_driver_branch"
         )
+
+
+def _known(host: FleetHost) -> str:
+    names = ", ".join(weights.declared(host))
+    return f"there are {names}" if names else "declare some by that name"
 
 
 def _beside_ollama(host: FleetHost, item: VllmInstance) -> Iterator[str]:

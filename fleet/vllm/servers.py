@@ -18,6 +18,8 @@ from fleet.vllm.flags import words_of
 from fleet.vllm.model import ModelConfig
 from fleet.vllm.paths import VLLM_CACHE, VLLM_ROOT, VLLM_USER, server_container, server_unit
 from fleet.vllm.settings import AUTO, NONE, OWN_ENVIRONMENT, Runtime, Vllm, VllmServer
+from fleet.weights import declared as weights
+from fleet.weights.declared import DeclaredWeights
 
 # The APIs that vLLM speaks.
 SURFACES = ("openai", "anthropic")
@@ -33,13 +35,15 @@ _TOOL_PARSERS = {"GptOssForCausalLM": "openai"}
 class VllmInstance:
     """One vLLM server of a host; `declared` is as the inventory has it, `settings` the host's.
 
-    `folder` is where its weights are.
+    `folder` is where its weights are, and `weights` those of the host that are meant, None where
+    somebody else keeps them.
     """
 
     declared: VllmServer
     settings: Vllm
     endpoint: Endpoint
     folder: str
+    weights: DeclaredWeights | None = None
 
     @property
     def name(self) -> str:
@@ -150,11 +154,15 @@ def vllm_instances(host: FleetHost) -> tuple[VllmInstance, ...]:
     """The vLLM servers of the host."""
     if not host.runs(Vllm):
         return ()
-    declared = host[Vllm]
-    return tuple(
-        VllmInstance(item, declared, endpoint(host, declared.listen, item.port), item.weights)
-        for item in declared.servers
-    )
+    declared, known = host[Vllm], weights.declared(host)
+
+    def instance(item: VllmServer) -> VllmInstance:
+        found = known.get(item.weights)
+        folder = found.folder if found else item.weights
+        where = endpoint(host, declared.listen, item.port)
+        return VllmInstance(item, declared, where, folder, found)
+
+    return tuple(map(instance, declared.servers))
 
 
 def wants_gpus(host: FleetHost) -> bool:

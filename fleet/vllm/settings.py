@@ -97,8 +97,9 @@ class VllmServer(Item):
     )
     weights: WeightsPlace = Field(
         description=(
-            "What it serves: an absolute directory on the host that holds `config.json` and the "
-            "weights as `*.safetensors`, and that somebody else keeps there."
+            "What it serves: one of `weights` by its name, which the deploy provides; or an "
+            "absolute directory on the host that somebody else keeps there, with `config.json` "
+            "and the weights as `*.safetensors`."
         )
     )
     served_names: tuple[ModelName, ...] = Field(

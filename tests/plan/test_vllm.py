@@ -27,6 +27,7 @@ from fleet.kit.facts.places import Place, Places
 from fleet.kit.facts.units import UnitState
 from fleet.vllm.facts import GpuSizes, MakesToken, Venv, Venvs, VllmServers, VllmUnits, WeightsThere
 from fleet.vllm.memory import GIB, Weights
+from fleet.weights.lock import Lock, LockedFile, lock_text
 from tests.fleets import EDGE, Hosts
 from tests.plan.jobs import job
 from tests.plan.simulation import (
@@ -300,3 +301,44 @@ class TestBesideOllama:
         [line] = self.memory_step(0.9)
         assert "gpt-oss:20b" in line
         assert "8.0 GiB" in line
+
+
+class TestWeightsByName:
+    """... which the deploy provides, as their lock says."""
+
+    FOLDER = f"/var/lib/llm-fleet-weights/large/{'ab' * 20}"
+
+    @staticmethod
+    def declared(project: Path, gib: int = 61) -> Hosts:
+        """The server with weights of so many GiB that nobody has fetched yet."""
+        weights = {"repository": "openai/gpt-oss-120b", "revision": "ab" * 20}
+        files = [
+            LockedFile(path="config.json", size=8, sha256="ab" * 32),
+            LockedFile(path="model.safetensors", size=gib * GIB, sha256="cd" * 32),
+        ]
+        project.mkdir(exist_ok=True)
+        lock = Lock(source="huggingface", include=("*",), exclude=(), files=tuple(files), **weights)
+        (project / "large.lock").write_text(lock_text(lock))
+        named = {**weights, "name": "large", "lock": "large.lock"}
+        return hosts({"weights": "large"}, weights=[named])
+
+    def test_they_are_there_before_the_server(self, project: Path) -> None:
+        names = planned(self.declared(project)).names("gpu1")
+        assert names.index("Weights | Provide the weights") < names.index(
+            "vLLM | Run vLLM as declared: gpt-oss"
+        )
+
+    def test_unit_has_their_folder(self, project: Path) -> None:
+        text = planned(self.declared(project)).files("gpu1")[f"/etc/systemd/system/{UNIT}"][0]
+        assert f'"--model" "{self.FOLDER}"' in text
+        assert f"RequiresMountsFor={self.FOLDER} " in text
+
+    def test_they_are_judged_before_they_are_fetched(self, project: Path) -> None:
+        answers = given() | {WeightsThere: lambda folder: Weights()}
+        [line] = planned(self.declared(project, 160), answers).step("gpu1", JUDGE).lines
+        assert "needs 83.0 GiB of each GPU (weights 80.0 GiB" in line
+
+    def test_those_that_are_not_there_yet_stop_what_needs_them(self, project: Path) -> None:
+        answers = given() | {WeightsThere: lambda folder: Weights()}
+        [line] = planned(self.declared(project), answers).step("gpu1", FINAL).lines
+        assert "weights: large are not there yet" in line

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[Hosts, list[str]]] = {
     "parallel on the CPU": (host({"gpus": [], "tensor_parallel": 2}), ["tensor_parallel"]),
     "shared and none": (host({"gpus": [], "shared_gpus": True}), ["shared_gpus: it has no GPU"]),
     "weights by a name that nobody knows": (
-        host({"weights": "gpt-oss-120b"}), ["weights = 'gpt-oss-120b'", "no weights of that name"]),
+        host({"weights": "large"}), ["weights = 'large'", "declare some by that name"]),
     "weights in a home": (host({"weights": "/home/me/w"}), ["weights", "/srv/weights"]),
     "weights by a relative path": (host({"weights": "/srv/../etc"}), ["weights", "without '..'"]),
     "a name twice for clients": (host({"served_names": ["a", "a"]}), ["served_names", "once"]),
