@@ -79,16 +79,22 @@ def judged(me: FleetHost, ask: Ask, *, final: bool) -> Verdict:
     With `final` the driver is there, and so are the weights; before, what cannot be known is left.
     """
     refusals, notes = list(_driver(me, ask, final=final)), list[str]()
-    knows_gpus = final or bool(ask(DrivenGpus)) or not ask(GpuHardwareFact).gpus
-    if not refusals and knows_gpus:
+    if not refusals and _tells_of_gpus(ask, final=final):
         try:
             bound = gpus_of(me, ask)
         except FleetError as error:
             return Verdict((str(error),))
         refusals, notes = _memory(me, ask, bound)
-    if final:
-        refusals += _without_weights(me, ask)
+    refusals += _without_weights(me, ask, final=final)
     return Verdict(tuple(refusals), tuple(notes))
+
+
+def _tells_of_gpus(ask: Ask, *, final: bool) -> bool:
+    """Whether the host can say by now which GPUs there are; before its reboot it cannot."""
+    if ask(DrivenGpus) or not ask(GpuHardwareFact).gpus:
+        return True
+    state: DriverState = ask(DriverStateFact, nouveau_conf=DRIVER_NOUVEAU)
+    return final and not state.needs_reboot
 
 
 def _driver(me: FleetHost, ask: Ask, *, final: bool) -> Iterator[str]:
@@ -132,10 +138,13 @@ def _memory(
     return refusals, notes
 
 
-def _without_weights(me: FleetHost, ask: Ask) -> Iterator[str]:
+def _without_weights(me: FleetHost, ask: Ask, *, final: bool) -> Iterator[str]:
+    """Weights that are not there; those of the deploy's own may come until it is final."""
     for item in vllm_instances(me):
         found: Weights = ask(WeightsThere, folder=item.folder)
         if item.weights and found.config is None:
+            if not final:
+                continue
             yield (
                 f"vllm_servers: {item.name}: weights: {item.weights.name} are not there yet; "
                 "deploy again when `fleet status` says that they are"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from fleet.declare.fleet import Fleet, FleetHost
@@ -16,13 +17,15 @@ from fleet.declare.preflight import (
     warn,
 )
 from fleet.vllm.asked import judged, weights_of
+from fleet.vllm.files import lock_file
+from fleet.vllm.problems import stored_problems
 from fleet.vllm.servers import vllm_instances
 from fleet.vllm.settings import Vllm
 
 _WHAT = "vLLM"
 
 
-def checks(me: FleetHost, _: Fleet, ask: Ask) -> Iterator[Line]:
+def checks(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[Line]:
     """Driver, GPUs and memory beside what servers want; their weights; and where packages are."""
     try:
         verdict = judged(me, ask, final=False)
@@ -40,4 +43,19 @@ def checks(me: FleetHost, _: Fleet, ask: Ask) -> Iterator[Line]:
     except UnansweredError as error:
         yield not_checked(_WHAT, str(error))
     if me[Vllm].runtime == "venv":
-        yield reached(ask, "vLLM's packages", f"{me[Vllm].index_url}/pip/", {})
+        yield from _packages(me, fleet, ask)
+
+
+def _packages(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[Line]:
+    what = "vLLM's packages"
+    if wrong := list(stored_problems(me, fleet)):
+        yield fail(what, wrong[0])
+        return
+    [lock] = lock_file(me, fleet)
+    # What is not on a line of its own is hashes and remarks.
+    found = re.search(r"(?m)^([A-Za-z0-9][A-Za-z0-9._-]*)(\[.*\])? *==", lock.text)
+    if found is None:
+        yield fail(what, f"vllm_lock = {me[Vllm].lock!r}: names no package by its version")
+        return
+    name = re.sub(r"[-_.]+", "-", found[1]).lower()
+    yield reached(ask, what, f"{me[Vllm].index_url}/{name}/", {})

@@ -269,11 +269,32 @@ class TestRefused:
         [line] = planned(hosts({"context": 262_144})).step("gpu1", JUDGE).lines
         assert "context = 262144: the model was made for 131072" in line
 
-    def test_weights_that_are_not_there_before_what_runs_is_touched(self) -> None:
-        done = planned(hosts(), given() | {WeightsThere: lambda folder: Weights()})
+    @pytest.mark.parametrize(
+        ("weights", "lacks"),
+        [
+            (Weights(), "has no config.json that can be read"),
+            (Weights(0, GPTOSS), "has no *.safetensors"),
+        ],
+    )
+    def test_weights_of_others_that_are_not_there(self, weights: Weights, lacks: str) -> None:
+        done = planned(hosts(), given() | {WeightsThere: lambda folder: weights})
+        assert done.names("gpu1")[0] == JUDGE
+        [line] = done.step("gpu1", JUDGE).lines
+        assert f"/srv/weights/gpt-oss-120b {lacks}" in line
+
+    def test_gpus_that_tell_after_the_operators_reboot_alone(self) -> None:
+        """The driver of this host is installed, and another one is loaded."""
+        loaded, installed = Module("580.65.06", "open"), Module("580.95.05", "open")
+        waits = DriverState("6.12", loaded=loaded, installed=installed)
+        answers = given() | {
+            DrivenGpus: tuple,
+            GpuSizes: dict,
+            DriverStateFact: lambda nouveau_conf: waits,
+        }
+        done = planned(hosts(), answers)
         assert JUDGE not in done.names("gpu1")
-        [line] = done.step("gpu1", FINAL).lines
-        assert "/srv/weights/gpt-oss-120b has no config.json" in line
+        [line] = done.step("gpu1", "vLLM | Install the units").lines
+        assert "can be given GPUs after the reboot only" in line
 
 
 class TestBesideOllama:
