@@ -40,7 +40,7 @@ REFUSED = {
     "ssl-certfile": "the gateway speaks HTTP to it",
 }
 # Each of these multiplies the GPUs that a server takes.
-PARALLEL = ("pipeline-parallel-size", "data-parallel-size", "decode-context-parallel-size")
+PARALLEL = ("pipeline-parallel-size", "prefill-context-parallel-size", "data-parallel-size")
 
 
 def _check_value(value: Any) -> Any:

@@ -61,6 +61,9 @@ REFUSED: dict[str, tuple[Hosts, list[str]]] = {
     "parallel over fewer": (host({"tensor_parallel": 4}), ["tensor_parallel", "takes 4 GPUs"]),
     "stages over fewer": (
         host({"tensor_parallel": 2, "flags": {"pipeline-parallel-size": 2}}), ["takes 4 GPUs"]),
+    "prefill over fewer": (
+        host({"tensor_parallel": 2, "flags": {"prefill-context-parallel-size": 2}}),
+        ["takes 4 GPUs"]),
     "parallel on the CPU": (host({"gpus": [], "tensor_parallel": 2}), ["tensor_parallel"]),
     "shared and none": (host({"gpus": [], "shared_gpus": True}), ["shared_gpus: it has no GPU"]),
     "weights by a name that nobody knows": (
@@ -130,6 +133,7 @@ ACCEPTED: dict[str, Hosts] = {
     ),
     "the same model twice": host({"gpus": [0]}, {**SERVER, "name": "b", "port": 1, "gpus": [1]}),
     "beside Ollama": beside({"gpus": [UUIDS[1]], "served_names": ["x"]}, ollama_instances=APART),
+    "parallel in what takes no GPU more": host({"flags": {"decode-context-parallel-size": 2}}),
     "numbers of tokens": host(
         {"env": {"VLLM_MAX_TOKENS_PER_EXPERT_FP4_MOE": "1", "MAX_OUTPUT_TOKENS": "1"}}
     ),
