@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pyinfra import host
@@ -54,7 +55,18 @@ def _take_back(going: Sequence[Trace], found: Found) -> Commands:
             yield from trace.undo()
     for kind in ORDER[:-1]:
         yield from _remove(kind, _names(going, found, kind))
-    yield from _remove_folders(going)
+    yield from _remove_folders([_with_own_folders(trace, found) for trace in going])
+
+
+def _with_own_folders(trace: Trace, found: Found) -> Trace:
+    """Where something else of it was there, nothing more has to tell that its folders are ours.
+
+    What told may be gone by now: with this trace, or with a removal of before that kept this one.
+    """
+    if not any(found.get(part) for part in trace.parts if part.kind != "folder"):
+        return trace
+    parts = [replace(part, sign="") if part.kind == "folder" else part for part in trace.parts]
+    return replace(trace, parts=tuple(parts))
 
 
 def _remove_folders(going: Sequence[Trace]) -> Commands:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fleet.gateway.paths import GATEWAY_STATE
 from tests.lab.conftest import BIN, ROOT, LabUnderTest
 
 INVENTORY = Path("tests/lab/inventories/roles.py")
@@ -20,6 +21,7 @@ FULL = {"gpu1": "gpu", "edge": "gpu gateway"}
 OF_PACKAGES = (
     r"(user|group) (prometheus|_\w+)\b|path /etc/(nginx|letsencrypt)\b"
     r"|path /var/lib/(nginx|systemd|logrotate|prometheus)\b|path /var/log/(nginx|prometheus)"
+    r"|path /etc/rc\d\.d/K|path /var/www\b"
 )
 # Where a deploy writes, or its names: elsewhere, what has come is of a package, as /etc/inputrc is.
 WRITTEN = (
@@ -174,12 +176,14 @@ def test_a_role_is_taken_back_and_a_removed_host_deploys_again(
         line
         for line in more
         if re.search(r"/gateway/|gateway_|fleet-gateway|nginx\.service|exporter\.service", line)
+        and not re.match(f"path {GATEWAY_STATE}(/|$)", line)
     ]
     assert lab.ssh("edge", "systemctl is-active nginx prometheus-node-exporter", check=False) == (
         "inactive\ninactive"
     )
     assert lab.ssh("edge", "sysctl -n net.ipv4.tcp_retries2") == "15"
     assert lab.ssh("edge", "ls /var/log/llm-fleet/gateway.log"), "a log is data"
+    assert lab.ssh("edge", f"ls -d {GATEWAY_STATE}"), "what keys have used is data"
     assert lab.deploy(inventory=INVENTORY, **roles) == {}
     assert lab.failing(inventory=INVENTORY, **roles) == {}
 

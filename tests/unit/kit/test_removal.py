@@ -45,3 +45,16 @@ def test_a_folder_with_something_of_others_in_it_stays(tmp_path: Path) -> None:
     parts = (Part("file", str(inner / "ours")), *folders(str(outer), str(inner)))
     _taken_back(Trace("", "", parts))
     assert [path.name for path in outer.iterdir()] == ["theirs"]
+
+
+def test_a_folder_goes_with_what_was_in_it_whatever_a_removal_before_has_taken(
+    tmp_path: Path,
+) -> None:
+    """The models' own, when all else of the project is gone: nothing else tells that it is ours."""
+    gone, (home, models) = tmp_path / "llm-fleet", (tmp_path / "home", tmp_path / "home" / "models")
+    (models / "blobs").mkdir(parents=True)
+    told = tuple(Part("folder", str(path), str(gone)) for path in (models, home))
+    _taken_back(Trace("", "", told))
+    assert models.is_dir(), "nothing tells that they are ours"
+    _taken_back(Trace("", "", (Part("tree", str(models / "blobs")), *told)))
+    assert list(tmp_path.iterdir()) == []
