@@ -112,7 +112,9 @@ class VllmInstance:
             "--host", address, "--port", str(it.port),
             "--tensor-parallel-size", str(self.tensor_parallel(gpus)),
             "--gpu-memory-utilization", str(it.memory_share),
-            "--max-num-seqs", str(it.max_sequences), "--max-num-queued-reqs", str(it.max_queued),
+            "--max-num-seqs", str(it.max_sequences),
+            # It counts those that are answered, too, on all copies of the model.
+            "--max-num-queued-reqs", str(it.copies * it.max_sequences + it.max_queued),
             "--kv-cache-dtype", it.kv_cache,
             "--shutdown-timeout", str(self.shutdown_seconds),
             "--enable-force-include-usage", "--disable-fastapi-docs",

@@ -145,7 +145,8 @@ class VllmServer(Item):
         ),
     )
     max_sequences: Annotated[int, Field(ge=1, le=65536)] = Field(
-        128, description="Requests that are answered at once; others wait."
+        128,
+        description="Requests that each copy of the model answers at once; others wait.",
     )
     max_queued: Annotated[int, Field(ge=1, le=MOST)] = Field(
         256, description="Requests that wait; the next one is answered 503. vLLM itself has no end."
@@ -213,6 +214,11 @@ class VllmServer(Item):
     def multiplied(self) -> int:
         """GPUs that it takes for each of `tensor_parallel`."""
         return prod(int(self.flags.get(name, 1)) for name in PARALLEL)
+
+    @property
+    def copies(self) -> int:
+        """How many times it has the model, each for its own requests."""
+        return int(self.flags.get("data-parallel-size", 1))
 
     @property
     def parallel(self) -> int | None:

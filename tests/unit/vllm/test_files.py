@@ -76,7 +76,7 @@ class TestCommand:
             "--tensor-parallel-size": ["2"],
             "--gpu-memory-utilization": ["0.9"],
             "--max-num-seqs": ["128"],
-            "--max-num-queued-reqs": ["256"],
+            "--max-num-queued-reqs": ["384"],
             "--kv-cache-dtype": ["auto"],
             "--shutdown-timeout": ["30"],
             "--enable-force-include-usage": [],
@@ -85,6 +85,14 @@ class TestCommand:
             "--enable-auto-tool-choice": [],
             "--tool-call-parser": ["openai"],
         }
+
+    def test_queue_is_beside_what_is_answered(self, runtime: str) -> None:
+        """vLLM's own number is of all requests that it has, on every copy of the model."""
+        item = instance(
+            runtime=runtime, max_sequences=10, max_queued=5, flags={"data-parallel-size": 2}
+        )
+        words = command(unit_file(item, UUIDS))
+        assert words[words.index("--max-num-queued-reqs") + 1] == "25"
 
     def test_words_are_no_specifiers_and_no_variables(self, runtime: str) -> None:
         item = instance(runtime=runtime, flags={"otlp-traces-endpoint": "50%h of $HOME"})
