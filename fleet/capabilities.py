@@ -38,6 +38,7 @@ from fleet.firewall import problems as firewall_problems
 from fleet.firewall.footprint import footprint as firewall_footprint
 from fleet.firewall.settings import Firewall
 from fleet.gates import checks as gates_checks
+from fleet.gateway import backends as gateway_backends
 from fleet.gateway import checks as gateway_checks
 from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
@@ -163,6 +164,7 @@ CAPABILITIES = (
         calls_servers="www-data",
         services=gateway.services,
         urls=gateway.urls,
+        servers=gateway_backends.servers,
         directories=gateway.directories,
         footprint=gateway_footprint,
         retire=gateway_cli.drain,

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.types import Address, Network
 from fleet.firewall.settings import Firewall
-from fleet.gateway import tls
+from fleet.gateway import backends, tls
 from fleet.gateway.offered import declared_names, plain_of
 from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
@@ -41,12 +41,16 @@ def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     gpu_hosts = fleet.running(Ollama)
     serving = tuple(item for item in fleet if item.runs(Ollama) or item.runs(Vllm))
     yield from _reach_problems(host, serving)
+    yield from backends.problems(host, fleet)
     # What is wrong behind all gateways is said once.
     if host is fleet.running(Gateway)[0]:
-        if not serving:
-            yield f"{host.name}: a gateway without any host in group gpu or vllm to serve"
+        if not fleet.servers():
+            yield (
+                f"{host.name}: a gateway without any host in group gpu or vllm to serve, and "
+                "without gateway_backends"
+            )
         yield from _differing(gpu_hosts)
-    if serving:
+    if fleet.servers():
         yield from _name_problems(host, fleet)
 
 
@@ -164,6 +168,7 @@ def _reach_problems(gateway: FleetHost, gpu_hosts: tuple[FleetHost, ...]) -> Ite
 def stored_problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
     """Keys and certificates that a gateway could not be given."""
     yield from _certificate_problems(host, fleet)
+    yield from backends.stored_problems(host, fleet)
     for name in (key.name for key in host[Gateway].keys):
         stored = fleet.secrets.read(f"gateway_key_{name}")
         path = fleet.secrets.path(f"gateway_key_{name}")

@@ -21,6 +21,8 @@ DEAD = "EngineCore encountered an issue. See stack trace (above) for the root ca
 ENDING = "cannot schedule new futures after shutdown"
 LISTENERS = 13  # of the worker, on loopback, which nobody needs a key for
 DYING = 1.0  # s, in which /health says 503 before the process ends
+# What is in this memory already is the child's, whatever a Python does by default.
+_FORK = multiprocessing.get_context("fork")
 SENTENCE = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
@@ -71,8 +73,8 @@ def _engine(link: Connection, other: Connection) -> None:
     _called("VLLM::EngineCore")
     other.close()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    mine, theirs = multiprocessing.Pipe()
-    worker = multiprocessing.Process(target=_worker, args=(theirs, mine, link), daemon=True)
+    mine, theirs = _FORK.Pipe()
+    worker = _FORK.Process(target=_worker, args=(theirs, mine, link), daemon=True)
     worker.start()
     theirs.close()
     try:
@@ -91,8 +93,8 @@ class Engine:
     """Makes tokens: none while it is stopped, and when it dies the whole server ends, with 0."""
 
     def __init__(self, most: int, queue: int | None) -> None:
-        self.link, theirs = multiprocessing.Pipe()
-        self.process = multiprocessing.Process(target=_engine, args=(theirs, self.link))
+        self.link, theirs = _FORK.Pipe()
+        self.process = _FORK.Process(target=_engine, args=(theirs, self.link))
         self.process.start()
         theirs.close()
         self.turn, self.places = threading.Lock(), threading.Condition()

@@ -173,7 +173,9 @@ def _has_route(address: str) -> bool:
 
 
 def _is_private(gateway: Target, server: Server) -> bool:
-    return server.host.name != gateway.declared.name and not _is_loopback(server.endpoint.address)
+    if not server.ours or server.host.name == gateway.declared.name:
+        return False
+    return not _is_loopback(server.endpoint.address)
 
 
 def _needs_firewall(target: Target) -> None:

@@ -60,7 +60,14 @@ from fleet.gates.facts import (
     SurroundingsState,
 )
 from fleet.gates.placement import Placement, Surroundings
-from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
+from fleet.gateway.facts import (
+    AcmeNames,
+    DrainedHosts,
+    Nameservers,
+    OpensslVersion,
+    SeenServers,
+    ServedServers,
+)
 from fleet.gateway.files import KERNEL, idle_file, served_file
 from fleet.gateway.paths import (
     GATEWAY_CONFIG,
@@ -160,6 +167,8 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: dict,
+        Nameservers: lambda: ("127.0.0.53",),
+        SeenServers: lambda patience=0: {},
         ServedServers: lambda: None,
         ServersThere: lambda servers: (),
         NginxTraffic: NginxTraffic.default,

@@ -67,6 +67,7 @@ def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
             "openssl": (3, 5),
             "idle": [],
             "ipv6": True,
+            "resolvers": ("127.0.0.53",),
             "names": [],
             "drained": {},
         }

@@ -10,6 +10,8 @@ local HELD_UP = 0.2 -- s after its time: this worker was busy, and the server ma
 local READ = 0.05 -- s: no worker reads more often what changed
 local LARGEST = 8388608 -- bytes of a list
 local PATHS = { ollama = "/api/tags", openai = "/v1/models" }
+-- One that is not ours, maybe far away, is looked at less often and waited for longer.
+local RELAYED_PERIOD, RELAYED_LIMIT = 5, 5 -- s, s
 
 local M = {}
 local servers, from, version, read_at = {}, nil, nil, 0
@@ -38,12 +40,14 @@ end
 
 -- `list`: the declared servers, each with `open` if it gets requests; `address`: where to call from,
 -- or nil. Each server gets `well` (it answered), `doubted` (a request failed there since), `since` (a
--- second) and `names` (nil until the first look).
+-- second) and `names` (nil until the first look, and where no list tells them).
 function M.init(list, address)
   servers, from = list, address
   for _, server in ipairs(servers) do
     server.id = server.name .. "|" .. server.address .. "|" .. (server.port or "")
     server.well, server.doubted, server.since, server.late = true, false, 0, 0
+    server.surface = server.surfaces.ollama and "ollama" or "openai"
+    server.limit, server.looked = server.relayed and RELAYED_LIMIT or LIMIT, 0
   end
 end
 
@@ -235,7 +239,13 @@ end
 
 local function failed(server, why, late)
   server.late = late and server.late + 1 or LATE
-  if server.late < LATE or get("up", server.id) == -1 then
+  if server.late < LATE then
+    return
+  end
+  if get("why", server.id) ~= why then
+    set("why", server.id, why)
+  end
+  if get("up", server.id) == -1 then
     return
   end
   set("up", server.id, -1)
@@ -245,20 +255,22 @@ end
 
 -- Looks at a server, unless somebody does.
 local function look(server)
-  if not shared:add("look:" .. server.id, true, 2 * LIMIT) then
+  if not shared:add("look:" .. server.id, true, 2 * server.limit) then
     return
   end
   local began = ngx.now()
-  local surface = server.surfaces.ollama and "ollama" or "openai"
-  local text, why, late = M.ask(server, PATHS[surface], LIMIT)
-  if text then
-    local ok, problem = learn(server, surface, text)
+  server.looked = began
+  local text, why, late = M.ask(server, server.health or PATHS[server.surface], server.limit)
+  if text and server.is_listed ~= false then
+    local ok, problem = learn(server, server.surface, text)
     text, why, late = ok, problem, true
+  elseif not text and not late and server.relayed then
+    why = "no connection to it, or its certificate is refused: nginx's error.log says which"
   end
   if text then
     answered(server, began)
   else
-    failed(server, why, late or ngx.now() - began > LIMIT + HELD_UP)
+    failed(server, why, late or ngx.now() - began > server.limit + HELD_UP)
   end
   shared:delete("look:" .. server.id)
 end
@@ -285,8 +297,17 @@ local function looks(is_ending, first, step)
     return
   end
   for place = first, #servers, step do
-    ngx.thread.spawn(look, servers[place])
+    local server = servers[place]
+    if not server.relayed or ngx.now() - server.looked >= RELAYED_PERIOD then
+      ngx.thread.spawn(look, server)
+    end
   end
+end
+
+-- What the last look at a server said: whether it is well (nil: there was none yet), and why not.
+function M.seen(server)
+  local up = get("up", server.id)
+  return up and up ~= -1, up == -1 and get("why", server.id) or nil
 end
 
 -- But a small one at nginx's start, when nothing is known of it.

@@ -40,7 +40,7 @@ local function entry(surface, model)
 end
 
 -- One model as OpenAI's list has it. Of what a server that speaks only this says, its paths stay there.
-local function openai_entry(id, model, is_alias)
+local function openai_entry(id, model, stands_for)
   local _, native = entry("ollama", model)
   local _, other = entry("openai", model)
   local created = native.modified_at and seconds(native.modified_at) or tonumber(other.created) or 0
@@ -50,18 +50,18 @@ local function openai_entry(id, model, is_alias)
     '{"id":%s,"object":"model","created":%d,"owned_by":%s%s%s}',
     quoted(id), created, quoted(owner),
     type(other.max_model_len) == "number" and format(',"max_model_len":%d', other.max_model_len) or "",
-    is_alias and ',"root":' .. quoted(model) or ""
+    stands_for and ',"root":' .. quoted(stands_for) or ""
   )
   return { name = id, date = created, text = text }
 end
 
 -- A server's own entry, or for an alias the same with its name and what it stands for.
-local function native_entry(name, model, is_alias)
+local function native_entry(name, model, stands_for)
   local text, native = entry("ollama", model)
   if not text then
     text = format('{"name":%s,"model":%s}', quoted(name), quoted(name))
-  elseif is_alias then
-    local said = { name = name, model = name, parent_model = model }
+  elseif stands_for then
+    local said = { name = name, model = name, parent_model = stands_for }
     for field, value in pairs(said) do
       text = text:gsub('("' .. field .. '"%s*:%s*)"[^"\\]*"', "%1" .. quoted(value):gsub("%%", "%%%%"), 1)
     end
@@ -86,7 +86,7 @@ end
 local function all(surface, allowed, made)
   local entries = {}
   for _, item in ipairs(models.all(surface, allowed)) do
-    entries[#entries + 1] = made(item.name, item.model, item.is_alias)
+    entries[#entries + 1] = made(item.name, item.model, item.stands_for)
   end
   return joined(entries)
 end
@@ -98,12 +98,12 @@ end
 
 -- GET /v1/models/<name>: under the name that was asked for, as servers do.
 function M.openai_one(name, allowed)
-  local model, is_alias = models.what(name, "openai", allowed)
+  local model, other = models.what(name, "openai", allowed)
   if model then
-    return 200, openai_entry(name, model, is_alias).text .. "\n"
+    return 200, openai_entry(name, model, other).text .. "\n"
   end
   local status, text = 404, "model '" .. (names.plain(name) or name) .. "' not found"
-  if is_alias == "down" then
+  if other == "down" then
     status, text = 503, "no host with the model '" .. name .. "' answers now"
   end
   return status, errors.body(status, "/v1/models/", { text = text }, {})

@@ -104,7 +104,7 @@ local function take(route, one)
   if route.server then
     counts.add(route.server.counted, -1)
   end
-  route.server, route.model = one.server, name_for(route.found, one)
+  route.server, route.model, route.shown = one.server, name_for(route.found, one), one.shown
   counts.add(one.server.counted, 1)
 end
 
@@ -124,12 +124,14 @@ function M.only(server)
   ngx.ctx.route = route
 end
 
--- Who else can take the request as it is written by now, with its model's name: at most `most`.
+-- Who else can take the request as it is written by now, with its model's name and from the address
+-- that it is sent from: at most `most`.
 local function others(route, most)
   local found = {}
   for _, one in ipairs(route.found.on) do
     local server = one.server
     local is_other = server ~= route.server and name_for(route.found, one) == route.model
+      and server.relayed == route.server.relayed
     if is_other and server.well and not server.doubted then
       found[#found + 1] = one
       if #found == most then

@@ -193,6 +193,11 @@ function M.finish(use, caller, model, host)
     answers.read_whole(use.dialect, seen, concat(use.parts), use.is_cut or not use.is_whole)
   end
   local told = seen.told
+  if seen.failed and seen.deltas == 0 and not told then
+    -- A full queue that was found too late for a 503: nothing was made, and nobody was answered.
+    ngx.log(ngx.ERR, host, " ended a stream of ", model, " with an error before it had begun")
+    return
+  end
   local counts = told or estimated(use, model, elapsed)
   -- What is not set is null.
   var.answered_by, var.tokens_estimated = host, told and "false" or "true"

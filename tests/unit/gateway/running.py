@@ -121,9 +121,18 @@ def _fleet(settings: Mapping[str, Any]) -> Fleet:
 
 
 @contextmanager
-def running(directory: Path, **settings: Any) -> Iterator[Running]:
-    """A gateway with `settings`, in `directory`, whose path must be short enough for sockets."""
+def running(
+    directory: Path, secrets: Mapping[str, str] = {}, root: Path | None = None, **settings: Any
+) -> Iterator[Running]:
+    """A gateway with `settings`, in `directory`, whose path must be short enough for sockets.
+
+    `secrets` are put into its store; files that settings name are relative to `root`.
+    """
+    store = _fleet({}).secrets
+    for name, value in secrets.items():
+        store.replace(name, value)
     gateway = Running(directory, **settings)
+    gateway.fleet.root = root or gateway.fleet.root
     _write(gateway)
     server = _backend(gateway)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -164,10 +173,11 @@ def _write(gateway: Running) -> None:
         "worker_processes auto": "worker_processes 1",
         # A socket file is called from no address, and has no port.
         "proxy_bind 10.0.0.2;": "",
+        "default 10.0.0.2;": 'default "";',
         '["calls_from"] = "10.0.0.2", ': "",
         ', ["port"] = 11434': "",
     }
-    files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [])
+    files = config_files(gateway.fleet["edge"], gateway.fleet, (3, 0), [], resolvers=("127.0.0.1",))
     for file in files:
         text = file.text
         for before, after in changes.items():
@@ -184,7 +194,7 @@ def _wait(gateway: Running, nginx: subprocess.Popen[bytes]) -> None:
             time.sleep(0.01)
         else:
             break
-    while gateway.looks < len(gateway.fleet.servers()):
+    while gateway.looks < sum(item.ours for item in gateway.fleet.servers()):
         time.sleep(0.01)
     time.sleep(0.1)  # until the last of them is read
 
