@@ -70,6 +70,13 @@ from fleet.platform import problems as platform_problems
 from fleet.platform import status as platform_status
 from fleet.platform.footprint import footprint as platform_footprint
 from fleet.platform.settings import Platform
+from fleet.vllm import checks as vllm_checks
+from fleet.vllm import paths as vllm_paths
+from fleet.vllm import problems as vllm_problems
+from fleet.vllm import servers as vllm
+from fleet.vllm import status as vllm_status
+from fleet.vllm.footprint import footprint as vllm_footprint
+from fleet.vllm.settings import Vllm
 from fleet.webui import checks as webui_checks
 from fleet.webui import declared as webui
 from fleet.webui import paths as webui_paths
@@ -135,6 +142,20 @@ CAPABILITIES = (
         preflight=weights_checks.checks,
         status=weights_status.looks,
         commands=weights_cli.COMMANDS,
+    ),
+    Capability(
+        Vllm,
+        logs=vllm_paths.LOGS,
+        group="vllm",
+        needs=(Gpus, Driver),
+        services=vllm.services,
+        servers=vllm.servers,
+        directories=vllm.directories,
+        problems=vllm_problems.problems,
+        stored_problems=vllm_problems.stored_problems,
+        footprint=vllm_footprint,
+        preflight=vllm_checks.checks,
+        status=vllm_status.looks,
     ),
     Capability(
         Gateway,
