@@ -38,6 +38,7 @@ from fleet.firewall import problems as firewall_problems
 from fleet.firewall.footprint import footprint as firewall_footprint
 from fleet.firewall.settings import Firewall
 from fleet.gates import checks as gates_checks
+from fleet.gateway import backends as gateway_backends
 from fleet.gateway import checks as gateway_checks
 from fleet.gateway import cli as gateway_cli
 from fleet.gateway import declared as gateway
@@ -69,6 +70,13 @@ from fleet.platform import problems as platform_problems
 from fleet.platform import status as platform_status
 from fleet.platform.footprint import footprint as platform_footprint
 from fleet.platform.settings import Platform
+from fleet.vllm import checks as vllm_checks
+from fleet.vllm import paths as vllm_paths
+from fleet.vllm import problems as vllm_problems
+from fleet.vllm import servers as vllm
+from fleet.vllm import status as vllm_status
+from fleet.vllm.footprint import footprint as vllm_footprint
+from fleet.vllm.settings import Vllm
 from fleet.webui import checks as webui_checks
 from fleet.webui import declared as webui
 from fleet.webui import paths as webui_paths
@@ -136,12 +144,27 @@ CAPABILITIES = (
         commands=weights_cli.COMMANDS,
     ),
     Capability(
+        Vllm,
+        logs=vllm_paths.LOGS,
+        group="vllm",
+        needs=(Gpus, Driver),
+        services=vllm.services,
+        servers=vllm.servers,
+        directories=vllm.directories,
+        problems=vllm_problems.problems,
+        stored_problems=vllm_problems.stored_problems,
+        footprint=vllm_footprint,
+        preflight=vllm_checks.checks,
+        status=vllm_status.looks,
+    ),
+    Capability(
         Gateway,
         logs=gateway_paths.LOGS,
         group="gateway",
         calls_servers="www-data",
         services=gateway.services,
         urls=gateway.urls,
+        servers=gateway_backends.servers,
         directories=gateway.directories,
         footprint=gateway_footprint,
         retire=gateway_cli.drain,

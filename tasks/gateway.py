@@ -8,8 +8,9 @@ from pyinfra.facts.server import LinuxDistribution
 from pyinfra.operations import files, server
 
 from fleet.declare.fleet import Fleet, FleetHost
+from fleet.gateway.backends import needs_authorities
 from fleet.gateway.declared import STATE, metrics_endpoints
-from fleet.gateway.facts import OpensslVersion
+from fleet.gateway.facts import Nameservers, OpensslVersion
 from fleet.gateway.files import (
     KERNEL,
     acme_hook,
@@ -27,6 +28,7 @@ from fleet.gateway.operations import (
     kernel_settings,
     live_table,
     placeholder_certificate,
+    warn_of_backends,
 )
 from fleet.gateway.paths import (
     ACME_HOOK,
@@ -34,6 +36,7 @@ from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT,
     EXPORTERS,
+    GATEWAY_BACKENDS,
     GATEWAY_DIR,
     GATEWAY_DROPIN,
     GATEWAY_LOG,
@@ -46,7 +49,12 @@ from fleet.gateway.paths import (
     ROTATION_TIMER,
     ROTATION_TIMER_FILE,
 )
-from fleet.gateway.preflight import SITE_PATTERNS, refuse_foreign_sites, refuse_without_lua
+from fleet.gateway.preflight import (
+    SITE_PATTERNS,
+    refuse_foreign_sites,
+    refuse_without_dns,
+    refuse_without_lua,
+)
 from fleet.gateway.settings import Gateway
 from fleet.gateway.traffic import how_reloaded
 from fleet.kit.facts.files import FileStates
@@ -67,6 +75,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
     if GATEWAY_DROPIN not in host.get_fact(FileStates, paths=[GATEWAY_DROPIN]):
         refuse_foreign_sites(me, host.get_fact(ForeignFiles, patterns=SITE_PATTERNS))
     packages = [
+        *(["ca-certificates"] if needs_authorities(me) else []),
         "curl",
         "libnginx-mod-http-lua",
         "lua-cjson",
@@ -111,6 +120,7 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         fleet=fleet,
         openssl=host.get_fact(OpensslVersion),
         ipv6=host.get_fact(HasIpv6),
+        resolvers=_resolvers(me),
     )
     install_files(name="Install the kernel's settings", files=[sysctl_file()])
     kernel_settings(name="Run the kernel as declared", values=KERNEL, path=GATEWAY_SYSCTL)
@@ -122,7 +132,11 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
         reload=how_reloaded(me),
         health_url=f"{health_origin(me)}/healthz",
     )
-    for path in GATEWAY_OF_BEFORE:
+    if me[Gateway].backends:
+        warn_of_backends(name="Look at the backends", me=me)
+    # It has their keys.
+    forgone = () if me[Gateway].backends else (GATEWAY_BACKENDS,)
+    for path in (*GATEWAY_OF_BEFORE, *forgone):
         files.file(name=f"Remove {path}", path=path, present=False)
     if me[Gateway].tls == "acme":
         acme_certificate(
@@ -132,6 +146,15 @@ def gateway(me: FleetHost, fleet: Fleet) -> None:
             directory=me[Gateway].acme_directory,
         )
     _metrics(me)
+
+
+def _resolvers(me: FleetHost) -> tuple[str, ...]:
+    """The DNS servers that nginx asks; none where every backend has an IP address."""
+    if all(item.is_number for item in me[Gateway].backends):
+        return ()
+    found: tuple[str, ...] = host.get_fact(Nameservers)
+    refuse_without_dns(me, found)
+    return found
 
 
 @deploy("Serving")

@@ -13,9 +13,10 @@ from pyinfra.api.inventory import Inventory
 
 import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import Fleet
+from fleet.declare.fleet import PRODUCT_ROOT, Fleet
 from fleet.declare.load import load_fleet
 from tests import alternatives
+from tests.alternatives import vllm
 
 # Name of a host to its groups (with spaces between) and its data.
 Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -227,12 +228,19 @@ _INSTANCES: Mapping[str, Any] = {
         {"name": "b", "port": 11435, "gpus": [1], "runtime": "docker"},
     ],
 }
+# vLLM from packages; any lock with hashes is one.
+_PACKAGES: Mapping[str, Any] = {
+    "vllm_runtime": "venv",
+    "vllm_lock": str(PRODUCT_ROOT / "requirements.lock"),
+    "vllm_servers": vllm.LEAST["vllm_servers"],
+}
 # Whoever reads what capabilities tell is tested with these.
 FLEETS: Mapping[str, Hosts] = {
     "one GPU host": {"gpu1": ("gpu", {})},
     "both on one": {"box": BOX},
     "two hosts": {"gpu1": GPU, "edge": EDGE},
     "instances": {"gpu1": ("gpu", {**GPU[1], **_INSTANCES}), "edge": EDGE},
+    "packages": {"infer": ("vllm", _PACKAGES)},
     "everything on one": {"all": EVERYTHING},
     "alternative": ALTERNATIVE,
 }

@@ -66,7 +66,8 @@ class Server:
 
     `surfaces` are the APIs that it speaks: `ollama` (its own), `openai`, `anthropic`. `models` are
     the declared names of those that it is to have; `closed` says that it is asked for these alone,
-    whatever else is there.
+    whatever else is there. What is not `ours` is somebody else's: its `host` is none of the
+    inventory's, and nothing is deployed or asked there.
     """
 
     host: FleetHost
@@ -75,6 +76,7 @@ class Server:
     surfaces: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     closed: bool = False
+    ours: bool = True
 
     @property
     def name(self) -> str:

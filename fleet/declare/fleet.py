@@ -171,12 +171,14 @@ class Fleet:
 
     def servers(self) -> tuple[Server, ...]:
         """Every inference server, in the inventory's order."""
-        return tuple(
+        found = (
             server
             for host in self
             for item in self.capabilities_of(host)
             for server in item.servers(host)
         )
+        # What is not ours is told by each host that calls it.
+        return tuple({server.name: server for server in found}.values())
 
     def callers(self, host: FleetHost) -> tuple[FleetHost, ...]:
         """The other hosts that send requests to the inference servers of `host`."""

@@ -115,7 +115,8 @@ def reserved(me: FleetHost, fleet: Fleet) -> list[Reserved]:
     return [
         Reserved(item.endpoint, own if item.host is me else others, item.host is me)
         for item in fleet.servers()
-        if item.host is me or not ip_address(item.endpoint.address).is_loopback
+        # What is not ours has a key of its own.
+        if item.ours and (item.host is me or not ip_address(item.endpoint.address).is_loopback)
     ]
 
 

@@ -24,6 +24,12 @@ def checks(me: FleetHost, fleet: Fleet, ask: Ask) -> Iterator[Line]:
     for name in me[Gateway].names:
         yield _name(me, name)
     yield judged("keys", lambda: _keys(me, fleet))
+    for item in me[Gateway].backends:
+        # With an authority of its own it is looked at by nginx alone, once that runs.
+        if not (item.ca or item.tls_name):
+            url = f"{item.address}{item.health}"
+            # Without its key, which no command line is for.
+            yield reached(ask, f"backend {item.name}", url, {}, (200, 401, 403))
     if me[Gateway].tls == "acme":
         yield reached(ask, "certificate authority", me[Gateway].acme_directory, {})
 

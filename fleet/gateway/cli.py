@@ -12,6 +12,7 @@ import click
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.open import open_asked, open_fleet
+from fleet.gateway.backends import backends_of
 from fleet.gateway.declared import (
     authority_certificate,
     context_of,
@@ -27,7 +28,6 @@ from fleet.gateway.settings import Gateway, GatewayKey
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.kit.proxy import ask_directly_if_private, proxy_of
-from fleet.ollama.settings import Ollama
 
 
 @click.command()
@@ -185,7 +185,7 @@ def ca(inventory: Path) -> None:
 @click.option("--timeout", default="15m", show_default=True, help="Longest wait for its requests.")
 @click.option("--force", is_flag=True, help="Even if no other host would be left.")
 def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
-    """Send HOST no more requests, and wait until those in flight have ended.
+    """Send HOST no more requests, and wait until those in flight have ended. HOST may be a backend.
 
     It stays drained, through deploys and restarts, until `fleet undrain`. Only the gateways are
     connected to, all of them.
@@ -210,13 +210,13 @@ def drain(inventory: Path, host: str, timeout: str, force: bool) -> None:
 def undrain(inventory: Path, host: str, cold: bool) -> None:
     """Send HOST requests again, once it answers a chat with its first model.
 
-    The gateways are connected to, and HOST itself for the chat.
+    The gateways are connected to, and HOST itself for the chat; a backend is asked for none.
     """
     try:
         state, fleet = open_asked(inventory)
         gpu = _gpu_host(fleet, host)
         with every_gateway(state, fleet) as front:
-            if not cold:
+            if not cold and host not in backends_of(fleet):
                 warm(state, gpu)
             front.change(Change(gpu, drained=False, served=True))
     except FleetError as error:
@@ -241,11 +241,11 @@ def _overlap(text: str) -> timedelta:
 
 
 def _gpu_host(fleet: Fleet, name: str) -> FleetHost:
-    for item in fleet.running(Ollama):
-        if item.name == name:
-            return item
-    known = ", ".join(item.name for item in fleet.running(Ollama))
-    raise FleetError(f"{name}: no such GPU host; there are {known}")
+    """The host that gets requests, or what stands for a backend's."""
+    hosts = {item.host.name: item.host for item in fleet.servers()}
+    if name not in hosts:
+        raise FleetError(f"{name}: no such GPU host or backend; there are {', '.join(hosts)}")
+    return hosts[name]
 
 
 def _gateway_with(

@@ -12,6 +12,8 @@ from pydantic import SecretStr
 
 from fleet.declare.capability import Server
 from fleet.declare.fleet import Fleet, FleetHost
+from fleet.gateway.backend import LIST, Backend
+from fleet.gateway.backends import backends_of, socket_of
 from fleet.gateway.declared import gateway_keys, previous_gateway_key
 from fleet.gateway.paths import GATEWAY_STATE
 from fleet.gateway.settings import Gateway, GatewayKey
@@ -27,7 +29,7 @@ def declared_lua(me: FleetHost, fleet: Fleet, calls_from: IPv4Address | IPv6Addr
 
     `calls_from` is the address that servers are called from, None for whichever the kernel takes.
     """
-    declared = me[Gateway]
+    declared, backends = me[Gateway], backends_of(fleet)
     previous = {
         key.name: before
         for key in declared.keys
@@ -41,7 +43,10 @@ def declared_lua(me: FleetHost, fleet: Fleet, calls_from: IPv4Address | IPv6Addr
         "keys": key_entries(declared.keys, gateway_keys(fleet, me), previous),
         "callers": {key.name: _caller(key) for key in declared.keys},
         "calls_from": str(calls_from) if calls_from else None,
-        "servers": [_server(item) for item in fleet.servers()],
+        "servers": [
+            _server(item) if item.ours else _backend(item, backends[item.name])
+            for item in fleet.servers()
+        ],
         "aliases": dict(declared.aliases),
         "fallbacks": dict(declared.fallbacks),
     }
@@ -104,6 +109,21 @@ def _server(server: Server) -> dict[str, object]:
         "surfaces": dict.fromkeys(server.surfaces, True),
         "models": list(server.models),
         "closed": server.closed or None,
+    }
+
+
+def _backend(server: Server, backend: Backend) -> dict[str, object]:
+    return {
+        "name": server.name,
+        "host": server.host.name,
+        "address": f"unix:{socket_of(server.name)}",
+        "surfaces": dict.fromkeys(server.surfaces, True),
+        "models": list(server.models),
+        # What it calls them itself.
+        "own": dict(backend.models),
+        "health": backend.health,
+        "is_listed": backend.health == LIST,
+        "relayed": True,
     }
 
 

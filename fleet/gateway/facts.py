@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
@@ -10,8 +13,10 @@ from fleet.gateway.paths import (
     GATEWAY_CONFIG,
     GATEWAY_DRAINED,
     GATEWAY_SERVED,
+    GATEWAY_STATUS_SOCKET,
     GATEWAY_USAGE,
 )
+from fleet.kit.on_host.outside import FormError, parsed
 
 _NOTE = 200  # characters of who drained a host
 
@@ -111,6 +116,66 @@ class UsageFiles(FactBase[list[str] | None]):
             else:
                 found[-1].append(line)
         return ["\n".join(lines) for lines in found[:-1]]
+
+
+class Nameservers(FactBase[tuple[str, ...]]):
+    """The DNS servers of the host, as nginx writes addresses: with brackets around IPv6."""
+
+    default = tuple
+
+    @override
+    def command(self) -> StringCommand:
+        return StringCommand("cat /etc/resolv.conf 2>/dev/null || true")
+
+    @override
+    def process(self, output: list[str]) -> tuple[str, ...]:
+        words = [line.split() for line in output]
+        named = [item[1] for item in words if len(item) > 1 and item[0] == "nameserver"]
+        # One of a link alone is written with that link, which nginx does not know.
+        return tuple(f"[{item}]" if ":" in item else item for item in named if "%" not in item)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a gateway's last look at a server said: whether it is well; None: nobody has looked."""
+
+    well: bool | None
+    why: str
+
+
+_SEEN = [{"name": str, "well?": bool, "why?": str}]
+
+
+class SeenServers(FactBase[Mapping[str, Seen] | None]):
+    """The servers as nginx saw them last, by name; None where it does not say.
+
+    With `patience`, so many seconds are waited until each was looked at.
+    """
+
+    @override
+    @staticmethod
+    def default() -> Mapping[str, Seen] | None:
+        return None
+
+    @override
+    def command(self, patience: int = 0) -> StringCommand:
+        return StringCommand(
+            f"curl -fs --noproxy '*' --max-time {patience + 10} --unix-socket",
+            GATEWAY_STATUS_SOCKET, f"http://x/servers?wait={patience} || true",
+        )  # fmt: skip
+
+    @override
+    def process(self, output: list[str]) -> Mapping[str, Seen] | None:
+        return seen_servers(output)
+
+
+def seen_servers(lines: list[str]) -> Mapping[str, Seen] | None:
+    """What `SeenServers` prints; None where it is not what nginx says."""
+    try:
+        found = parsed("".join(lines), _SEEN, "/servers")
+    except FormError:
+        return None
+    return {item["name"]: Seen(item.get("well"), item.get("why") or "") for item in found}
 
 
 class AcmeNames(FactBase[list[str]]):

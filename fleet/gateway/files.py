@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from fleet.declare.fleet import Endpoint, Fleet, FleetHost, Url
 from fleet.gateway import tls
+from fleet.gateway.backends import backend_files, backend_paths, socket_of
 from fleet.gateway.declared import (
     authority_names,
     gateway_endpoints,
@@ -34,6 +35,7 @@ from fleet.gateway.paths import (
     CONNECTIONS_TABLE,
     CONNECTIONS_UNIT_FILE,
     EXPORTERS,
+    GATEWAY_BACKENDS,
     GATEWAY_CERTIFICATE,
     GATEWAY_CERTIFICATE_KEY,
     GATEWAY_CONFIG,
@@ -80,7 +82,7 @@ _NEXT_HOST = 20  # seconds in which a request may be given to another host: more
 
 
 def ready_servers(fleet: Fleet, served: Collection[str]) -> frozenset[str]:
-    """The declared servers that are ready, where a gateway has those that are `served` for it.
+    """The servers of ours that are ready, where a gateway has those that are `served` for it.
 
     A host that is served by a name which none of its servers has any more is about to replace them,
     in its turn. Until then it is served as before, by all names that it has now.
@@ -90,15 +92,22 @@ def ready_servers(fleet: Fleet, served: Collection[str]) -> frozenset[str]:
     # A host's own name may have a slash.
     renamed = {*others, *(name.rpartition("/")[0] for name in others)}
     return frozenset(
-        item.name for item in fleet.servers() if item.name in served or item.host.name in renamed
+        item.name
+        for item in fleet.servers()
+        if item.ours and (item.name in served or item.host.name in renamed)
     )
 
 
 def without_requests(fleet: Fleet, drained: Collection[str], served: Collection[str]) -> list[str]:
-    """The servers that get no requests: of hosts that are `drained`, or not yet `served`."""
+    """The servers that get no requests: of hosts that are `drained`, or not yet `served`.
+
+    No deploy makes ready what is not ours: looks tell whether that answers.
+    """
     ready = ready_servers(fleet, served)
     return [
-        item.name for item in fleet.servers() if item.host.name in drained or item.name not in ready
+        item.name
+        for item in fleet.servers()
+        if item.host.name in drained or (item.ours and item.name not in ready)
     ]
 
 
@@ -109,24 +118,26 @@ def calls_from(me: FleetHost, fleet: Fleet) -> IPv4Address | IPv6Address | None:
     where that cannot call all servers, as they have addresses of both kinds.
     """
     own = me[Platform].private_address
-    addresses = [ip_address(item.endpoint.address) for item in fleet.servers()]
+    addresses = [ip_address(item.endpoint.address) for item in fleet.servers() if item.ours]
     all_local = all(item.is_loopback for item in addresses)
     if own is None or all_local or {item.version for item in addresses} != {own.version}:
         return None
     return own
 
 
-def config_files(
+def config_files(  # noqa: PLR0913, PLR0917 - what it asks of a gateway comes from facts
     me: FleetHost,
     fleet: Fleet,
     openssl: tuple[int, int],
     idle: Collection[str],
     ipv6: bool = True,
+    resolvers: tuple[str, ...] = (),
 ) -> list[ManagedFile]:
     """nginx's whole configuration, and what it reads besides: keys, servers, certificate.
 
     `openssl` is the version on the gateway; `idle` are the servers that get no requests. Without
-    `ipv6` its kernel has none, and any address is any of IPv4: nginx would not start.
+    `ipv6` its kernel has none, and any address is any of IPv4: nginx would not start. `resolvers`
+    are its DNS servers.
     """
     read_timeout = round(seconds(me[Gateway].read_timeout))
     config = render(
@@ -145,6 +156,7 @@ def config_files(
         declared=GATEWAY_DECLARED,
         idle=GATEWAY_IDLE,
         logs=GATEWAY_LOGS,
+        backends=PurePosixPath(GATEWAY_BACKENDS).name if me[Gateway].backends else "",
         tls=_tls(me, openssl),
     )
     return [
@@ -154,6 +166,7 @@ def config_files(
         ManagedFile(
             GATEWAY_DECLARED, SecretStr(declared_lua(me, fleet, calls_from(me, fleet))), mode="600"
         ),
+        *backend_files(me, fleet, resolvers),
         *_certificate_files(me, fleet),
     ]
 
@@ -184,6 +197,7 @@ def servers_of_before(fleet: Fleet, idle: Collection[str]) -> ManagedFile:
     lines = (
         f"server {item.endpoint} max_fails=1 fail_timeout=5s{' down' if item.name in idle else ''};"
         for item in fleet.servers()
+        if item.ours
     )
     text = "\n".join(["upstream ollama {", "zone ollama 256k;", "least_conn;", *lines, "}", ""])
     return ManagedFile(GATEWAY_SERVERS_OF_BEFORE, text)
@@ -211,6 +225,7 @@ def loaded_files(me: FleetHost) -> list[str]:
         GATEWAY_IDLE,
         GATEWAY_CONFIG,
         GATEWAY_DECLARED,
+        *backend_paths(me),
         *(certificate if me[Gateway].tls in ("private-ca", "given") else []),
     ]
 
@@ -227,7 +242,7 @@ def dropin_file(me: FleetHost, ipv6: bool = True) -> ManagedFile:
             config=GATEWAY_CONFIG,
             logs=GATEWAY_LOGS,
             state=GATEWAY_STATE,
-            sockets=[GATEWAY_STATUS_SOCKET],
+            sockets=[GATEWAY_STATUS_SOCKET, socket_of("*")],
             endpoints=_known((*gateway_endpoints(me), *redirect_endpoints(me)), ipv6),
         ),
     )

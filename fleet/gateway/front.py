@@ -143,7 +143,7 @@ class Door:
         return [
             item
             for item in self._fleet.servers()
-            if item.name in ready and item.host.name not in self._drained
+            if (item.name in ready or not item.ours) and item.host.name not in self._drained
         ]
 
     def _ready(self) -> frozenset[str]:
@@ -339,7 +339,8 @@ def no_other_host(lonely: Mapping[str, Sequence[str]]) -> str:
 
 
 def _names(fleet: Fleet, gpu: FleetHost) -> set[str]:
-    return {item.name for item in fleet.servers() if item.host.name == gpu.name}
+    """The servers of `gpu` that a deploy makes ready: none of what is not ours."""
+    return {item.name for item in fleet.servers() if item.host.name == gpu.name and item.ours}
 
 
 def _by_us() -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyinfra import host, logger, state
 from pyinfra.api import QuoteString, StringCommand, operation
 from pyinfra.context import ctx_state
@@ -9,7 +11,7 @@ from pyinfra.facts.server import Sysctl
 
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.firewall.facts import RulesetState
-from fleet.gateway.facts import AcmeNames, DrainedHosts, ServedServers
+from fleet.gateway.facts import AcmeNames, DrainedHosts, Seen, SeenServers, ServedServers
 from fleet.gateway.files import (
     config_files,
     drained_file,
@@ -25,14 +27,21 @@ from fleet.gateway.paths import (
     GATEWAY_CERTIFICATE,
     GATEWAY_CERTIFICATE_KEY,
 )
+from fleet.gateway.settings import Gateway
 from fleet.kit.commands import Commands, or_journal
 from fleet.kit.facts.files import FileStates
 from fleet.kit.files import install_files
 
+_LOOKS = 12  # seconds in which nginx has looked at every server, one that does not answer too
+
 
 @operation()
 def install_configuration(
-    me: FleetHost, fleet: Fleet, openssl: tuple[int, int], ipv6: bool
+    me: FleetHost,
+    fleet: Fleet,
+    openssl: tuple[int, int],
+    ipv6: bool,
+    resolvers: tuple[str, ...] = (),
 ) -> Commands:
     """Have nginx's whole configuration in place; who gets requests stays as it is.
 
@@ -63,10 +72,29 @@ def install_configuration(
         files=[
             drained_file(kept),
             served_file(ready),
-            *config_files(me, fleet, openssl, without_requests(fleet, kept, ready), ipv6),
+            *config_files(
+                me, fleet, openssl, without_requests(fleet, kept, ready), ipv6, resolvers
+            ),
         ],
         check=StringCommand('nginx -t -q -c "$PWD/nginx.conf"'),
     )
+
+
+@operation()
+def warn_of_backends(me: FleetHost) -> Commands:
+    """Say which backends do not answer: that is their own trouble, and no reason to fail."""
+    if state.is_executing:
+        seen: Mapping[str, Seen] | None = host.get_fact(SeenServers, patience=_LOOKS)
+        for item in me[Gateway].backends:
+            one = (seen or {}).get(item.name)
+            if one is None or not one.well:
+                why = one.why if one and one.why else "nginx does not tell how it is"
+                host.log(
+                    f"backend {item.name} gets no requests until it answers: {why}",
+                    log_func=logger.warning,
+                )
+    host.noop("backends were looked at")
+    yield from ()
 
 
 @operation()

@@ -12,6 +12,8 @@ GATEWAY_DIR = f"{ETC}/gateway"
 GATEWAY_CONFIG = f"{GATEWAY_DIR}/nginx.conf"
 # What the fleet and its keys are to nginx's programs.
 GATEWAY_DECLARED = f"{GATEWAY_DIR}/declared.lua"
+# How nginx reaches servers that are not ours, and their keys.
+GATEWAY_BACKENDS = f"{GATEWAY_DIR}/backends.conf"
 GATEWAY_DRAINED = f"{GATEWAY_DIR}/drained"
 GATEWAY_SERVED = f"{GATEWAY_DIR}/served"
 GATEWAY_IDLE = f"{GATEWAY_DIR}/idle"

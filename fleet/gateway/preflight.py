@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fleet.declare.fleet import FleetHost
+from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 
 SITE_PATTERNS = ["/etc/nginx/sites-enabled/*", "/etc/nginx/conf.d/*.conf"]
@@ -26,6 +27,20 @@ def refuse_foreign_sites(me: FleetHost, found: list[str]) -> None:
         raise FleetError(
             f"{me.name}: nginx serves other sites here ({', '.join(sites)}), which the gateway "
             "would replace; take another host for the gateway, or move the sites away"
+        )
+
+
+def refuse_without_dns(me: FleetHost, nameservers: Sequence[str]) -> None:
+    """Refuse a gateway with a backend by name, when `nameservers` are no DNS servers to ask.
+
+    Raises:
+        FleetError: there is none.
+    """
+    named = [item.address for item in me[Gateway].backends if not item.is_number]
+    if named and not nameservers:
+        raise FleetError(
+            f"{me.name}: gateway_backends: {', '.join(named)}: nginx asks the DNS servers of "
+            "/etc/resolv.conf for names, and none is there; add one, or write IP addresses"
         )
 
 

@@ -32,6 +32,7 @@ from fleet.declare.types import (
     Words,
     not_empty,
 )
+from fleet.gateway.backend import Backend
 from fleet.ollama.models import ModelName
 
 GatewayListen = Literal["loopback", "private", "any"]
@@ -253,6 +254,15 @@ class Gateway(Settings):
             '`{"gpt-oss:120b": "gpt-oss:20b"}`.'
         ),
     )
+    backends: tuple[Backend, ...] = Field(
+        (),
+        strict=False,
+        description=(
+            "Servers that are not ours, by their address: requests for their models go there too. "
+            "All gateways of a fleet have the same ones."
+        ),
+        json_schema_extra={"exposes": "Prompts and answers leave the fleet for whoever runs them."},
+    )
     names: tuple[DnsName, ...] = Field(
         (),
         strict=False,
@@ -390,6 +400,10 @@ class Gateway(Settings):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"gateway_keys: {', '.join(twice)} is declared more than once")
+        backends = [item.name for item in self.backends]
+        twice = sorted({name for name in backends if backends.count(name) > 1})
+        if twice:
+            raise ValueError(f"gateway_backends: {', '.join(twice)} is declared more than once")
         if (self.tls == "given") != (self.tls_certificate is not None):
             raise ValueError(
                 "gateway_tls_certificate: belongs to gateway_tls = 'given', which needs it"

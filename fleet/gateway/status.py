@@ -12,7 +12,7 @@ from pyinfra.api import QuoteString, StringCommand
 from fleet.declare.fleet import Fleet, FleetHost
 from fleet.declare.status import ENDS_SOON, Look, Told
 from fleet.gateway.declared import previous_gateway_key
-from fleet.gateway.facts import DrainedHosts, ServedServers
+from fleet.gateway.facts import DrainedHosts, SeenServers, ServedServers, seen_servers
 from fleet.gateway.files import health_origin, ready_servers
 from fleet.gateway.paths import GATEWAY_CERTIFICATE, GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
@@ -40,6 +40,8 @@ def looks(me: FleetHost, fleet: Fleet) -> Iterator[Look]:
         ),
         lambda found: _tell_servers(me, fleet, *found),
     )
+    if me[Gateway].backends:
+        yield Look((SeenServers().command(),), lambda found: _tell_backends(me, *found))
     if me[Gateway].tls != "off":
         yield Look(
             (StringCommand("cat", QuoteString(GATEWAY_CERTIFICATE)),),
@@ -69,8 +71,14 @@ def _tell_servers(
         flights[server.host.name] += busy.to([server]) if busy else 0
     if busy is None:
         yield Told(problem="nginx does not tell its requests in flight: deploy the gateway")
+    ours = {server.host.name for server in fleet.servers() if server.ours}
     for name, number in flights.items():
         is_drained = name in drained
+        if name not in ours:
+            # No row of its own would tell it.
+            note = f", drained {drained[name]}".rstrip() if is_drained else ""
+            yield Told(f"{name}: {number} in flight{note}", {"in_flight_at": {name: number}})
+            continue
         values = {"in_flight": {me.name: number}, "drained_by": {me.name: is_drained}}
         yield Told(f"{number} in flight{several}", values, about=name)
         if is_drained:
@@ -91,7 +99,9 @@ def _not_served(me: FleetHost, fleet: Fleet, served: tuple[str, ...] | None) -> 
     Its own part says that it does not answer.
     """
     for server in fleet.servers():
-        if served is not None and server.name not in ready_servers(fleet, served):
+        if served is None or not server.ours:
+            continue
+        if server.name not in ready_servers(fleet, served):
             yield Told(
                 "not served yet",
                 problem=(
@@ -100,6 +110,21 @@ def _not_served(me: FleetHost, fleet: Fleet, served: tuple[str, ...] | None) -> 
                 ),
                 about=server.host.name,
             )
+
+
+def _tell_backends(me: FleetHost, lines: list[str]) -> Iterator[Told]:
+    """Whether each backend answers: nobody else can tell."""
+    seen = seen_servers(lines)
+    if seen is None:
+        yield Told(problem="nginx does not tell which backends answer: deploy the gateway")
+        return
+    for item in me[Gateway].backends:
+        one = seen.get(item.name)
+        is_well = one is not None and one.well
+        text = f"backend {item.name}" if is_well else f"backend {item.name} does not answer"
+        why = one.why if one and one.why else "nobody has looked at it yet"
+        problem = "" if is_well else f"backend {item.name} gets no requests: {why}"
+        yield Told(text, {"backends": {item.name: bool(is_well)}}, problem)
 
 
 def _tell_certificate(pem: list[str]) -> Iterator[Told]:

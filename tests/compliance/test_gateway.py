@@ -17,12 +17,16 @@ from fleet.firewall.facts import RulesetState
 from fleet.gateway.declared import (
     context_of,
     gateway_keys,
-    gateway_url,
     metrics_endpoints,
     previous_gateway_key,
     trust_of,
 )
-from fleet.gateway.facts import DrainedHosts, OpensslVersion, ServedServers
+from fleet.gateway.facts import (
+    DrainedHosts,
+    Nameservers,
+    OpensslVersion,
+    ServedServers,
+)
 from fleet.gateway.files import (
     KERNEL,
     config_files,
@@ -45,16 +49,24 @@ from fleet.gateway.paths import (
     ROTATION_TIMER,
     ROTATION_UNIT,
 )
-from fleet.gateway.settings import Gateway, GatewayKey
+from fleet.gateway.settings import Gateway
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.jobs import LoggedJob
 from fleet.kit.facts.units import UnitState
-from fleet.kit.proxy import ask_directly_if_private
 from fleet.ollama.settings import Ollama
 from fleet.platform.facts import HasIpv6
 
 from .connection import Target
 from .doors import handshake_with_tls_1_1
+from .gateway_calls import call as _call
+from .gateway_calls import chat_with_backends, look_at_backends
+from .gateway_calls import headers as _headers
+from .gateway_calls import key as _key
+from .gateway_calls import name as _name
+from .gateway_calls import native as _native
+from .gateway_calls import presented as _presented
+from .gateway_calls import url as _url
+from .gateway_calls import usable as _usable
 from .outcomes import Record, Say
 
 _QUESTION = "What is the capital of France?"
@@ -83,8 +95,10 @@ def test_configuration(gateway_host: Target, warns: Say) -> None:
     idle = without_requests(fleet, drained, served)
     openssl = gateway_host.fact(OpensslVersion)
     ipv6 = gateway_host.fact(HasIpv6)
+    by_name = any(not item.is_number for item in declared[Gateway].backends)
+    resolvers = gateway_host.fact(Nameservers) if by_name else ()
     files = [
-        *config_files(declared, fleet, openssl, idle, ipv6),
+        *config_files(declared, fleet, openssl, idle, ipv6, resolvers),
         dropin_file(declared, ipv6),
         sysctl_file(),
     ]
@@ -101,7 +115,8 @@ def test_configuration(gateway_host: Target, warns: Say) -> None:
     assert kernel == KERNEL
     if drained:
         warns(f"drained, gets no requests: {', '.join(drained)}")
-    if waiting := [item.name for item in fleet.servers() if item.name not in served]:
+    ours = [item.name for item in fleet.servers() if item.ours]
+    if waiting := [name for name in ours if name not in served]:
         warns(f"not ready yet, gets no requests: {', '.join(waiting)}")
 
 
@@ -320,8 +335,12 @@ def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     headers, seen = _headers(gateway_host), dict[str, int]()
     key = _usable(gateway_host)[0]
     names, instead = offered(fleet, declared, key), instead_of(declared, key)
+    native = _native(fleet)
     for name in (*names, "llm-fleet-no-such-model"):
-        answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
+        if meant(declared, name) in native or name not in names:
+            answer = _call(gateway_host, "POST", "/api/show", headers=headers, json={"model": name})
+        else:
+            answer = _call(gateway_host, "GET", f"/v1/models/{name}", headers=headers)
         seen[name] = answer.status_code
     measured(f"{len(names)} names")
     missing = [name for name in names if not is_answered(meant(declared, name), busy, instead)]
@@ -332,8 +351,18 @@ def test_every_model(gateway_host: Target, measured: Say, warns: Say) -> None:
     assert {name: seen[name] for name in seen if seen[name] not in (wanted[name], 429)} == {}
 
 
+def test_backends(gateway_host: Target, measured: Say, warns: Say) -> None:
+    """Each server that is not ours answers looks, and a chat through the gateway."""
+    if not gateway_host.declared[Gateway].backends:
+        pytest.skip("gateway_backends = (): none is declared")
+    look_at_backends(gateway_host)
+    chat_with_backends(gateway_host, measured, warns)
+
+
 def test_streamed_chat(gateway_host: Target, measured: Say, record: Record) -> None:
     """A streamed chat is answered, to its end."""
+    if not _native(gateway_host.fleet):
+        pytest.skip("no declared model is served by Ollama")
     began = time.monotonic()
     arrivals, text = [], ""
     body: dict[str, Any] = {
@@ -429,48 +458,6 @@ def test_keys_stay_secret(gateway_host: Target) -> None:
     assert gateway_host.testinfra.file(GATEWAY_DECLARED).mode == 0o600
 
 
-def _url(target: Target, path: str) -> str:
-    url = gateway_url(target.declared)
-    if url is None:
-        pytest.skip("gateway_listen = 'loopback': not reachable from here, by declaration")
-    target.need_door()
-    ask_directly_if_private(str(url))
-    return f"{url}{path}"
-
-
-def _call(target: Target, method: str, path: str, **arguments: Any) -> requests.Response:
-    return requests.request(
-        method,
-        _url(target, path),
-        verify=trust_of(target.fleet, target.declared),
-        timeout=30,
-        **arguments,
-    )
-
-
-def _presented(header: str, value: str) -> str:
-    return f"Bearer {value}" if header == "Authorization" else value
-
-
-def _usable(target: Target) -> list[GatewayKey]:
-    return target.declared[Gateway].usable_keys(datetime.now(UTC))
-
-
-def _name(target: Target) -> str:
-    usable = _usable(target)
-    if not usable:
-        pytest.skip("every key has ended or is bound to networks")
-    return usable[0].name
-
-
-def _key(target: Target) -> str:
-    return gateway_keys(target.fleet, target.declared)[_name(target)].get_secret_value()
-
-
-def _headers(target: Target) -> dict[str, str]:
-    return {"Authorization": f"Bearer {_key(target)}"}
-
-
 def _model(target: Target) -> str:
     """A model to chat with: one that is loaded, as any other could push it out of memory."""
     _name(target)
@@ -482,7 +469,12 @@ def _model(target: Target) -> str:
         if model.load
     }
     names, down = offered(target.fleet, declared, key), list[str]()
+    native = _native(target.fleet)
+    if not native:
+        return names[0]
     for name in sorted(names, key=lambda name: meant(declared, name) not in kept):
+        if meant(declared, name) not in native:
+            continue
         # Without messages it is only loaded, and one that makes embeddings is not even that.
         answer = requests.post(
             _url(target, "/api/chat"),

@@ -60,7 +60,14 @@ from fleet.gates.facts import (
     SurroundingsState,
 )
 from fleet.gates.placement import Placement, Surroundings
-from fleet.gateway.facts import AcmeNames, DrainedHosts, OpensslVersion, ServedServers
+from fleet.gateway.facts import (
+    AcmeNames,
+    DrainedHosts,
+    Nameservers,
+    OpensslVersion,
+    SeenServers,
+    ServedServers,
+)
 from fleet.gateway.files import KERNEL, idle_file, served_file
 from fleet.gateway.paths import (
     GATEWAY_CONFIG,
@@ -95,6 +102,9 @@ from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import Clock, HasIpv6, HostAddresses, HostClock
 from fleet.platform.record import DeployedRecord, Record
 from fleet.serving.facts import ServersThere
+from fleet.vllm.facts import GpuSizes, MakesToken, Venv, Venvs, VllmServers, VllmUnits, WeightsThere
+from fleet.vllm.memory import Weights
+from fleet.vllm.model import ModelConfig
 from fleet.weights.facts import WeightsState
 from tests.fleets import Hosts, inventory_of
 
@@ -157,6 +167,8 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerImage: lambda reference: False,
         OpensslVersion: lambda: (3, 5),
         DrainedHosts: dict,
+        Nameservers: lambda: ("127.0.0.53",),
+        SeenServers: lambda patience=0: {},
         ServedServers: lambda: None,
         ServersThere: lambda servers: (),
         NginxTraffic: NginxTraffic.default,
@@ -182,6 +194,11 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerInfo: dict,
         GroupMembers: lambda group: None,
         CdiDevices: Cdi,
+        VllmServers: VllmUnits,
+        Venvs: lambda directory: Venv(),
+        WeightsThere: lambda folder: Weights(GIB, ModelConfig("GptOssForCausalLM")),
+        MakesToken: lambda url, model: False,
+        GpuSizes: dict,
     }
 
 

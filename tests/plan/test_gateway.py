@@ -10,16 +10,18 @@ from typing import Any
 
 import pytest
 from pyinfra.facts.deb import DebPackages
+from pyinfra.facts.files import File
 
-from fleet.gateway.facts import ServedServers
-from fleet.gateway.paths import GATEWAY_IDLE, GATEWAY_PROGRAMS, GATEWAY_SERVED
+from fleet.gateway.facts import Nameservers, ServedServers
+from fleet.gateway.paths import GATEWAY_BACKENDS, GATEWAY_IDLE, GATEWAY_PROGRAMS, GATEWAY_SERVED
 from fleet.kit.errors import FleetError
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.units import Unit, UnitState
+from fleet.kit.secrets import SecretStore
 from tests.fleets import EDGE, GPU
 from tests.plan.conftest import from_bare, in_declared_state
-from tests.plan.simulation import RUNNING, Answers, bare, plan, secrets_of
+from tests.plan.simulation import RUNNING, Answers, bare, everything_shown, plan, secrets_of
 
 HOSTS = {"gpu1": GPU, "edge": EDGE}
 RUN = "Gateway | Run nginx as declared"
@@ -122,6 +124,29 @@ def test_new_key_changes_the_tables_of_keys_only(
     entry = f'["{sha256(value.encode()).hexdigest()}"] = {{ ["name"] = "team-b" }}'
     assert entry in files["declared.lua"]
     assert value not in files["declared.lua"]
+
+
+def test_backends_come_and_go(answers: dict[str, Answers], secrets_store: Path) -> None:
+    store = SecretStore(secrets_store / "default")
+    store.replace("gateway_backend_far", "sk-of-ours")
+    backend = {"name": "far", "address": "https://far.example.com", "models": ["m"], "key": "far"}
+    hosts = {"gpu1": GPU, "edge": ("gateway", {**EDGE[1], "gateway_backends": [backend]})}
+    planned = plan(hosts, answers)
+    files = {PurePosixPath(path).name: mode for path, (_, mode) in planned.files("edge").items()}
+    assert set(files) == {"backends.conf", "declared.lua", "nginx.conf"}
+    assert files["backends.conf"].mode == "600"
+    assert "sk-of-ours" not in everything_shown(planned)
+    assert "ca-certificates" in "\n".join(planned.lines("edge"))
+    answers["edge"][Nameservers] = lambda: ()
+    with pytest.raises(FleetError, match=r"gateway_backends: https://far\.example\.com.*resolv"):
+        plan(hosts, answers)
+
+
+def test_keys_of_backends_that_are_gone_go_too(answers: dict[str, Answers]) -> None:
+    known = answers["edge"][File]
+    answers["edge"][File] = lambda path: {"mode": 600} if path == GATEWAY_BACKENDS else known(path)
+    planned = plan(HOSTS, answers)
+    assert planned.order == [f"edge: Gateway | Remove {GATEWAY_BACKENDS}"]
 
 
 def test_all_files_are_judged_together(answers: dict[str, Answers]) -> None:

@@ -127,6 +127,7 @@ end
 --   told = {prompt, cached, completion}: the server's own count of the whole answer
 --   so_far = the same of a stream that goes on
 --   deltas = how many parts of the answer came; seconds = how long the server made it, where it says so
+--   failed = it says within the answer that there is none, as the status was sent already
 
 local NATIVE = { prompt_eval_count = true, prompt_eval_cached_count = true, eval_count = true, eval_duration = true }
 
@@ -198,6 +199,7 @@ local openai = {
   parts = { '"content"%s*:%s*"[^"]', '"text"%s*:%s*"[^"]', '"reasoning"%s*:%s*"[^"]' },
   whole = openai_whole,
   event = function(seen, o)
+    seen.failed = seen.failed or object(o.error) ~= nil
     local choices, is_last = object(o.choices) or {}, true
     for _, choice in ipairs(choices) do
       if object(choice) then
@@ -241,6 +243,7 @@ local responses = {
     elseif object(o.response) then
       responses_whole(seen, o.response)
     end
+    seen.failed = seen.failed or o.type == "error" or o.type == "response.failed" or object(o.error) ~= nil
   end,
 }
 
@@ -275,6 +278,8 @@ local messages = {
       seen.begun = object(o.message.usage)
     elseif o.type == "message_delta" and object(o.usage) then
       seen.told = messages_counts(o.usage, seen.begun)
+    elseif o.type == "error" then
+      seen.failed = true
     end
   end,
 }

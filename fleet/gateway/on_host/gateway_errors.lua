@@ -1,6 +1,8 @@
 -- Errors of the gateway itself, each in the dialect of the API that was called.
+local cjson = require "cjson.safe"
 local byte, find, format, gsub, match = string.byte, string.find, string.format, string.gsub, string.match
 
+local PLAIN = 500 -- bytes of a text that is no JSON
 local M = {}
 
 -- Status to the types of OpenAI and of Anthropic, and the code of OpenAI.
@@ -70,6 +72,39 @@ function M.body(status, uri, problem, texts)
     dialect and "" or '"type":"error",', quoted(text), kind[1],
     problem and problem.field and quoted(problem.field) or "null", code and quoted(code) or "null"
   )
+end
+
+local function words(value)
+  return type(value) == "string" and value ~= "" and value or nil
+end
+
+-- What an error of a server says, of whatever shape, and whether it is one of OpenAI's or Anthropic's.
+local function said(text)
+  local whole = cjson.decode(text)
+  if type(whole) ~= "table" then
+    -- A page is not for people who asked an API.
+    return { text = not find(text, "^%s*<") and words(match(text, "^%s*(.-)%s*$"):sub(1, PLAIN)) or nil }
+  end
+  local inner = whole.error
+  if type(inner) == "table" then
+    local dialect = whole.type == "error" and "anthropic" or "openai"
+    local code = words(inner.code)
+    return { text = words(inner.message), code = code, field = words(inner.param) }, words(inner.message) and dialect
+  end
+  local detail = whole.detail
+  if type(detail) == "table" and type(detail[1]) == "table" then
+    detail = detail[1].msg
+  end
+  return { text = words(inner) or words(detail) or words(whole.message) }
+end
+
+-- The same for the caller of `uri` that a server has said in `text`: as it is where its dialect is right.
+function M.translated(status, uri, text)
+  local problem, dialect = said(text)
+  if dialect and dialect == (M.dialect(uri) or "openai") then
+    return text
+  end
+  return M.body(status, uri, problem.text and problem, {})
 end
 
 -- What `M.body` says of a verdict of gateway_judge: {code, field, reason}.

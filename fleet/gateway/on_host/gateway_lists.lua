@@ -1,5 +1,6 @@
 -- Answers about models for the whole fleet, as one server would give them.
 local cjson = require "cjson.safe"
+local clock = require "gateway_clock"
 local errors = require "gateway_errors"
 local health = require "gateway_health"
 local models = require "gateway_models"
@@ -17,9 +18,10 @@ local function quoted(text)
   return (cjson.encode(text):gsub("\\/", "/"))
 end
 
--- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00, or 0.
+-- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00; 0 of whatever else a server says.
 local function seconds(date)
-  local y, m, d, H, M_, S, zone = (date or ""):match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
+  local text = type(date) == "string" and date or ""
+  local y, m, d, H, M_, S, zone = text:match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
   if not y then
     return 0
   end
@@ -40,7 +42,7 @@ local function entry(surface, model)
 end
 
 -- One model as OpenAI's list has it. Of what a server that speaks only this says, its paths stay there.
-local function openai_entry(id, model, is_alias)
+local function openai_entry(id, model, stands_for)
   local _, native = entry("ollama", model)
   local _, other = entry("openai", model)
   local created = native.modified_at and seconds(native.modified_at) or tonumber(other.created) or 0
@@ -50,18 +52,18 @@ local function openai_entry(id, model, is_alias)
     '{"id":%s,"object":"model","created":%d,"owned_by":%s%s%s}',
     quoted(id), created, quoted(owner),
     type(other.max_model_len) == "number" and format(',"max_model_len":%d', other.max_model_len) or "",
-    is_alias and ',"root":' .. quoted(model) or ""
+    stands_for and ',"root":' .. quoted(stands_for) or ""
   )
   return { name = id, date = created, text = text }
 end
 
 -- A server's own entry, or for an alias the same with its name and what it stands for.
-local function native_entry(name, model, is_alias)
+local function native_entry(name, model, stands_for)
   local text, native = entry("ollama", model)
   if not text then
     text = format('{"name":%s,"model":%s}', quoted(name), quoted(name))
-  elseif is_alias then
-    local said = { name = name, model = name, parent_model = model }
+  elseif stands_for then
+    local said = { name = name, model = name, parent_model = stands_for }
     for field, value in pairs(said) do
       text = text:gsub('("' .. field .. '"%s*:%s*)"[^"\\]*"', "%1" .. quoted(value):gsub("%%", "%%%%"), 1)
     end
@@ -86,7 +88,7 @@ end
 local function all(surface, allowed, made)
   local entries = {}
   for _, item in ipairs(models.all(surface, allowed)) do
-    entries[#entries + 1] = made(item.name, item.model, item.is_alias)
+    entries[#entries + 1] = made(item.name, item.model, item.stands_for)
   end
   return joined(entries)
 end
@@ -98,12 +100,12 @@ end
 
 -- GET /v1/models/<name>: under the name that was asked for, as servers do.
 function M.openai_one(name, allowed)
-  local model, is_alias = models.what(name, "openai", allowed)
+  local model, other = models.what(name, "openai", allowed)
   if model then
-    return 200, openai_entry(name, model, is_alias).text .. "\n"
+    return 200, openai_entry(name, model, other).text .. "\n"
   end
   local status, text = 404, "model '" .. (names.plain(name) or name) .. "' not found"
-  if is_alias == "down" then
+  if other == "down" then
     status, text = 503, "no host with the model '" .. name .. "' answers now"
   end
   return status, errors.body(status, "/v1/models/", { text = text }, {})
@@ -139,14 +141,14 @@ local function all_loaded()
       error(problem)
     end
   end
-  if ngx.now() - loaded_at >= PS_KEPT then
+  if clock.now() - loaded_at >= PS_KEPT then
     asking = semaphore.new()
     local ok, found = pcall(ask_all)
     local waiting = asking
     asking = nil
     waiting:post(max(1, -waiting:count()))
     assert(ok, found)
-    loaded, loaded_at = found, ngx.now()
+    loaded, loaded_at = found, clock.now()
   end
   return loaded
 end

@@ -6,8 +6,8 @@ local STEPS = 8 -- fallbacks of fallbacks that are followed
 
 local M = {}
 local servers, declared_aliases, aliases, fallbacks = {}, {}, {}, {}
--- Canonical names to { {server=, model= the real name there, or nil where it lacks it}, ... }, and
--- names without tag to the canonical ones.
+-- Canonical names to { {server=, model= the real name there, or nil where it lacks it, shown= what
+-- clients call it where that is another one}, ... }, and names without tag to the canonical ones.
 local models, tags = {}, {}
 
 local function base(canonical)
@@ -24,7 +24,7 @@ end
 
 -- Notes that `server` has, or with `model` nil lacks, what is called `canonical`: false where its
 -- name is none that a client could say.
-local function add(server, canonical, model)
+local function add(server, canonical, model, shown)
   if not canonical then
     return
   end
@@ -38,7 +38,36 @@ local function add(server, canonical, model)
   end
   -- One name may stand in a list twice, spelt differently; what a server has it does not lack.
   if not (on[#on] and on[#on].server == server) then
-    on[#on + 1] = { server = server, model = model }
+    on[#on + 1] = { server = server, model = model, shown = shown }
+  end
+end
+
+-- Notes what one that is not ours has of what it is declared to: it may call that otherwise.
+local function add_own(server, plain)
+  local listed = {}
+  for _, name in ipairs(server.names or {}) do
+    listed[plain[name] or name] = true
+  end
+  for _, name in ipairs(server.models) do
+    local real = server.own[name]
+    local has = not server.names or listed[plain[real] or real]
+    add(server, plain[name], has and real or nil, name)
+  end
+end
+
+local function add_all(server, plain)
+  local own = {}
+  for _, name in ipairs(server.models) do
+    own[plain[name]] = true
+  end
+  for _, name in ipairs(server.names or server.models) do
+    -- A closed one lists what others with the same disk are asked for.
+    if own[plain[name]] or not server.closed then
+      add(server, plain[name], name)
+    end
+  end
+  for _, name in ipairs(server.names and server.models or {}) do
+    add(server, plain[name], nil)
   end
 end
 
@@ -50,19 +79,8 @@ local function index()
     return known[name]
   end })
   for _, server in ipairs(servers) do
-    local own = {}
-    for _, name in ipairs(server.models) do
-      own[plain[name]] = true
-    end
-    for _, name in ipairs(server.names or server.models) do
-      -- A closed one lists what others with the same disk are asked for.
-      if own[plain[name]] or not server.closed then
-        add(server, plain[name], name)
-      end
-    end
-    for _, name in ipairs(server.names and server.models or {}) do
-      add(server, plain[name], nil)
-    end
+    local put = server.own and add_own or add_all
+    put(server, plain)
   end
 end
 
@@ -193,7 +211,8 @@ end
 
 -- Who can serve the model that a client calls `name` over `surface`, to a key that may use `allowed`,
 -- a set of canonical names, or nil: all. { model = canonical, on = { {server=, model=}, ... }, written
--- = `name` if that is this very model's }, or nil and "unknown" or "down". Without `name`: any server.
+-- = `name` if that is this very model's }, or nil and "unknown", "down", or "other": those that have it
+-- speak another API. Without `name`: any server.
 function M.find(name, surface, allowed)
   M.refresh()
   if not name then
@@ -206,21 +225,24 @@ function M.find(name, surface, allowed)
   local found, why = served(canonical, surface, allowed)
   if found and names.plain(name) == found.model then
     found.written = name
+  elseif why == "unknown" then
+    why = "other"
   end
   return found, why
 end
 
--- How servers write the name of a model.
+-- How servers write the name of a model, and what is shown of it.
 local function written(canonical, surface)
   for _, one in ipairs(models[canonical] or {}) do
     if one.model and one.server.surfaces[surface] then
-      return one.model
+      return one.model, one.shown or one.model
     end
   end
-  return canonical
+  return canonical, canonical
 end
 
--- How servers write the model that a client calls `name`, and whether that is an alias; or as `find`.
+-- Of the model that a client calls `name`: how servers write it, and where that is an alias what is
+-- shown of the model itself; or as `find`.
 function M.what(name, surface, allowed)
   M.refresh()
   local canonical, is_alias = resolved(name, allowed)
@@ -231,26 +253,28 @@ function M.what(name, surface, allowed)
   if not found then
     return nil, why
   end
-  return written(canonical, surface), is_alias
+  local model, shown = written(canonical, surface)
+  return model, is_alias and shown or nil
 end
 
--- All that a key can ask for: { {name=, model = how servers write what it is, is_alias=}, ... }
+-- All that a key can ask for: { {name=, model = how servers write what it is, stands_for = of an alias
+-- what is shown of that}, ... }
 function M.all(surface, allowed)
   M.refresh()
   local found = {}
-  local function offer(name, model, is_alias)
-    found[#found + 1] = { name = name, model = model, is_alias = is_alias }
+  local function offer(name, model, stands_for)
+    found[#found + 1] = { name = name, model = model, stands_for = stands_for }
   end
   for canonical in pairs(models) do
     if not aliases[canonical] and M.permits(allowed, canonical) and served(canonical, surface, allowed) then
-      local model = written(canonical, surface)
-      offer(model, model, false)
+      local model, shown = written(canonical, surface)
+      offer(shown, model)
     end
   end
   for alias in pairs(declared_aliases) do
-    local model = M.what(alias, surface, allowed)
+    local model, stands_for = M.what(alias, surface, allowed)
     if model then
-      offer(alias, model, true)
+      offer(alias, model, stands_for)
     end
   end
   return found

@@ -1,9 +1,11 @@
 -- What nginx calls in each phase of a request.
+local cjson = require "cjson.safe"
 local callers = require "gateway_callers"
 local counts = require "gateway_counts"
 local edit = require "gateway_edit"
 local errors = require "gateway_errors"
 local fields = require "gateway_fields"
+local health = require "gateway_health"
 local judge = require "gateway_judge"
 local lists = require "gateway_lists"
 local route = require "gateway_route"
@@ -11,6 +13,7 @@ local store = require "gateway_store"
 local usage = require "gateway_usage"
 
 local CHUNK = 65536 -- bytes
+local HEARD = 64 -- parts of an error
 -- Path, as nginx's location has it, to what a server must speak to be asked.
 local SURFACES = {
   ["v1/messages"] = "anthropic",
@@ -174,18 +177,35 @@ local function rewrite(edits)
   ngx.req.finish_body()
 end
 
+-- What is asked instead at a server that speaks OpenAI's API alone; else a chat.
+local INSTEAD = {
+  ["api/embed"] = "/v1/embeddings", ["api/embeddings"] = "/v1/embeddings",
+  ["api/generate"] = "/v1/completions", ["api/show"] = "/v1/models/<name>",
+}
+
+-- What is not ours is reached by a socket file, which is called from no address.
+local function from_nowhere(chosen)
+  if chosen.server.relayed and ngx.var.calls_from then
+    ngx.var.calls_from = ""
+  end
+end
+
 -- Has the request go to a server that has `name` (nil: any model).
 local function choose(name, surface, talk)
   local ctx = ngx.ctx
   local found, why = route.find(name, surface, ctx.caller.models)
-  if not found and why == "down" then
-    return refuse(503, "no host that has the model '" .. name .. "' can answer now", "no_host")
-  elseif not found and name then
-    return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
+  if not found and why == "other" then
+    local instead = INSTEAD[ngx.var.call] or "/v1/chat/completions"
+    local text = "model '" .. name .. "' is served by OpenAI's API alone: use " .. instead
+    return refuse(400, text, "wrong_api", "model")
+  elseif not found and why == "down" then
+    local which = name and "that has the model '" .. name .. "' " or ""
+    return refuse(503, "no host " .. which .. "can answer now", "no_host")
   elseif not found then
-    return ngx.exit(502)
+    return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
   end
   route.choose(found, talk)
+  from_nowhere(ctx.route)
 end
 
 -- A request to a model.
@@ -215,7 +235,6 @@ function M.infer()
   end
   if chosen.model ~= found.model then
     edits[#edits + 1] = { found.places.model[1], found.places.model[2], '"' .. chosen.model .. '"' }
-    ngx.var.model = chosen.model
   end
   rewrite(edits)
   usage.begin(call, found)
@@ -273,7 +292,7 @@ function M.manage()
     return ngx.exit(403)
   end
   local server = route.named(var.managed)
-  if not server then
+  if not server or not server.surfaces.ollama then
     return ngx.exit(404)
   end
   if not MANAGED[var.call][ngx.req.get_method()] then
@@ -312,17 +331,35 @@ local function explain(ctx, header)
   header.content_length = #text
 end
 
+-- An error that a server has said, which speaks OpenAI's API alone: those have no one shape.
+local function hear(ctx, header, server)
+  local status = ngx.status
+  if status == 401 or status == 403 or status == 407 then
+    -- To its caller it would look as if their own key was wrong.
+    ngx.log(ngx.ERR, server.name, " refuses the gateway's key, or lacks one: it answers ", status)
+    ngx.status = 502
+    ctx.problem = { text = "'" .. server.host .. "' does not let this gateway in; its operator can tell why" }
+    return explain(ctx, header)
+  end
+  ctx.heard = {}
+  header.content_type = "application/json"
+  header.content_length = nil
+end
+
 function M.head()
   local ctx, header, status = ngx.ctx, ngx.header, ngx.status
   if status >= 400 then
+    local server = ctx.route and not ctx.problem and ctx.route.server
     if header.content_type == "text/html" then
       explain(ctx, header)
+    elseif server and not server.surfaces.ollama then
+      hear(ctx, header, server)
     end
     status = ngx.status
     if status == 429 then
-      header["Retry-After"] = 1
+      header["Retry-After"] = header["Retry-After"] or 1
     elseif status >= 502 and status <= 504 then
-      header["Retry-After"] = 5
+      header["Retry-After"] = header["Retry-After"] or 5
     end
   end
   if ctx.headers then
@@ -335,10 +372,22 @@ function M.head()
   end
 end
 
+-- Of an error no more is kept than anybody would read.
+local function translate(ctx)
+  local heard, is_last = ctx.heard, ngx.arg[2]
+  if #heard < HEARD then
+    heard[#heard + 1] = ngx.arg[1]
+  end
+  ngx.arg[1] = is_last and errors.translated(ngx.status, ngx.var.uri, table.concat(heard)) or ""
+end
+
 function M.body()
   local ctx = ngx.ctx
   if ctx.text then
-    ngx.arg[1], ngx.arg[2] = ctx.text, true
+    ngx.arg[1], ngx.arg[2] = ctx.is_said and "" or ctx.text, true
+    ctx.is_said = true
+  elseif ctx.heard then
+    translate(ctx)
   elseif ctx.usage then
     usage.body(ctx.usage)
   end
@@ -347,15 +396,53 @@ end
 -- The end of every request, however it ended.
 function M.finish()
   local ctx = ngx.ctx
-  if ctx.route then
+  local routed = ctx.route
+  if routed then
     route.finish()
+    -- As the server lists it: clients can spell a model in ways without end, each a row of its own.
+    ngx.var.model = routed.listed or ngx.var.model
   end
   if ctx.usage then
-    usage.finish(ctx.usage, ctx.caller.name, ctx.route.model, ctx.route.server.host)
+    usage.finish(ctx.usage, ctx.caller.name, routed.listed, routed.server.host)
   end
   if ctx.is_counted then
     callers.leave(ctx.caller)
   end
+end
+
+-- What of its headers an answer of a server that is not ours keeps: the others may be about us.
+local KEPT = {
+  ["connection"] = true, ["content-length"] = true, ["content-type"] = true, ["retry-after"] = true,
+  ["transfer-encoding"] = true,
+}
+
+function M.relayed()
+  for name in pairs(ngx.resp.get_headers(0)) do
+    if not KEPT[name] then
+      ngx.header[name] = nil
+    end
+  end
+end
+
+local function all_seen()
+  local found, is_complete = {}, true
+  for place, server in ipairs(route.servers()) do
+    local is_well, why = health.seen(server)
+    found[place] = { name = server.name, well = is_well, why = why }
+    is_complete = is_complete and is_well ~= nil
+  end
+  return found, is_complete
+end
+
+-- For the fleet's own commands: what the last looks at servers have said; waits until there is one.
+function M.seen()
+  local ends = ngx.now() + (tonumber(ngx.var.arg_wait) or 0)
+  local found, is_complete = all_seen()
+  while not is_complete and ngx.now() < ends do
+    ngx.sleep(0.1)
+    found, is_complete = all_seen()
+  end
+  ngx.say(cjson.encode(found))
 end
 
 -- For the fleet's own commands: how many requests each server has of this gateway.

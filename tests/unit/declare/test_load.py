@@ -117,6 +117,8 @@ def test_alternative_fleet_differs_in_every_setting() -> None:
         "ollama_instances",
         "ollama_image",
         "weights_token",
+        "vllm_runtime",
+        "vllm_lock",
         "gateway_tls_certificate",
         "gpus",
         "driver_source",

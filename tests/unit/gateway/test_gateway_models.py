@@ -97,7 +97,7 @@ def test_each_server_is_asked_by_the_name_that_it_lists(fleet: tuple[Fleet, Rout
 def test_a_server_is_asked_only_over_a_surface_that_it_has(steady: Routed) -> None:
     assert steady.on("gpt-oss:120b", surface="openai") == {"two", "other"}
     assert steady.on("gpt-oss:120b", surface="ollama") == {"two"}
-    assert steady.find("gpt-oss:120b", surface="anthropic") == {"why": "unknown"}
+    assert steady.find("gpt-oss:120b", surface="anthropic") == {"why": "other"}
 
 
 def test_what_a_key_may_not_use_is_not_there(steady: Routed) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from fleet.gateway.backend import Backend
 from fleet.gateway.settings import Gateway, GatewayKey
 from tests.fleets import (
     Hosts,
@@ -100,7 +101,15 @@ def test_keys_are_used_by_what_they_have_least_of() -> None:
 
 def test_what_opens_something_is_marked() -> None:
     """Whoever adds a setting that can open something adds it here, and so writes its warning."""
-    assert exposing(Gateway) == {"listen", "tls", "http_port", "cors_origins", "metrics"}
+    assert exposing(Gateway) == {
+        "listen",
+        "tls",
+        "http_port",
+        "cors_origins",
+        "metrics",
+        "backends",
+    }
+    assert exposing(Backend) == {"address"}
     assert exposing(GatewayKey) == {"role", "overrides"}
 
 
