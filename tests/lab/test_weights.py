@@ -24,7 +24,7 @@ pytestmark = [
 ]
 
 HOST, REPOSITORY = "gpu1", "openai/toy"
-INVENTORY = Path("tests/lab/gpu.py")
+INVENTORY = Path("tests/lab/inventories/no_gateway.py")
 HUB, STORAGE = 8081, 8082
 MB = 1_000_000
 SIZE = 40 * MB
