@@ -21,7 +21,7 @@ from .connection import Target
 from .outcomes import Say
 
 # Names that are links lead elsewhere, and are found as what is not in the lock.
-_LIST = "find %s -mindepth 1 ! -type d -printf '%%y %%s %%P\\\\0'"
+_LIST = "find %s -mindepth 1 ! -type d -printf '%%y %%s %%P\\n'"
 _PATIENCE = 120  # seconds that a loader is waited for
 
 
@@ -33,13 +33,12 @@ def test_files(each_host: Target) -> None:
         if found.rc != 0:
             problems.append(f"{name}: {item.folder} is not there")
             continue
+        # No path of a lock has a line feed; of one that has, each line is in no lock.
+        rows = [line.partition(" ") for line in found.stdout.split("\n") if line]
         there = {
-            path: (kind, int(size))
-            for line in found.stdout.split("\0")
-            if line
-            for kind, size, path in [line.split(" ", 2)]
+            path: (kind, size) for kind, _, rest in rows for size, _, path in [rest.partition(" ")]
         }
-        wanted = {file.path: ("f", file.size) for file in item.lock.files}
+        wanted = {file.path: ("f", str(file.size)) for file in item.lock.files}
         problems += [
             f"{name}: {path} is {there.get(path, 'missing')}, in the lock {wanted.get(path, 'not')}"
             for path in sorted(there.keys() | wanted.keys())
