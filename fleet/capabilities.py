@@ -70,6 +70,13 @@ from fleet.platform import problems as platform_problems
 from fleet.platform import status as platform_status
 from fleet.platform.footprint import footprint as platform_footprint
 from fleet.platform.settings import Platform
+from fleet.vllm import checks as vllm_checks
+from fleet.vllm import paths as vllm_paths
+from fleet.vllm import problems as vllm_problems
+from fleet.vllm import servers as vllm
+from fleet.vllm import status as vllm_status
+from fleet.vllm.footprint import footprint as vllm_footprint
+from fleet.vllm.settings import Vllm
 from fleet.webui import checks as webui_checks
 from fleet.webui import declared as webui
 from fleet.webui import paths as webui_paths
@@ -77,6 +84,14 @@ from fleet.webui import problems as webui_problems
 from fleet.webui import status as webui_status
 from fleet.webui.footprint import footprint as webui_footprint
 from fleet.webui.settings import Webui
+from fleet.weights import checks as weights_checks
+from fleet.weights import cli as weights_cli
+from fleet.weights import declared as weights
+from fleet.weights import paths as weights_paths
+from fleet.weights import problems as weights_problems
+from fleet.weights import status as weights_status
+from fleet.weights.footprint import footprint as weights_footprint
+from fleet.weights.settings import Weights
 
 CAPABILITIES = (
     Capability(
@@ -115,6 +130,32 @@ CAPABILITIES = (
         footprint=models_footprint,
         preflight=gates_checks.checks,
         status=models_status.looks,
+    ),
+    Capability(
+        Weights,
+        logs=weights_paths.LOGS,
+        is_off=weights.is_off,
+        directories=weights.directories,
+        problems=weights_problems.problems,
+        stored_problems=weights_problems.stored_problems,
+        footprint=weights_footprint,
+        preflight=weights_checks.checks,
+        status=weights_status.looks,
+        commands=weights_cli.COMMANDS,
+    ),
+    Capability(
+        Vllm,
+        logs=vllm_paths.LOGS,
+        group="vllm",
+        needs=(Gpus, Driver),
+        services=vllm.services,
+        servers=vllm.servers,
+        directories=vllm.directories,
+        problems=vllm_problems.problems,
+        stored_problems=vllm_problems.stored_problems,
+        footprint=vllm_footprint,
+        preflight=vllm_checks.checks,
+        status=vllm_status.looks,
     ),
     Capability(
         Gateway,

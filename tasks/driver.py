@@ -42,6 +42,7 @@ from fleet.kit.repositories import forget_repository, trust_repository
 from fleet.kit.units import enable_unit
 from fleet.ollama.servers import wants_gpus
 from fleet.serving.operations import roll_reboot
+from fleet.vllm import servers as vllm
 
 _SOMEBODY_ELSES = (
     "with driver_source = 'none' the driver is yours: install or load it, or declare "
@@ -137,7 +138,7 @@ def _make_nodes() -> None:
 
 def _require_driver(me: FleetHost, hardware: GpuHardware, remedy: str) -> None:
     """Ollama drops GPUs of an older driver; a host whose servers are all on the CPU needs none."""
-    if wants_gpus(me):
+    if wants_gpus(me) or vllm.wants_gpus(me):
         require_driver(
             name="Require what Ollama needs",
             floor=floor_of(hardware),

@@ -13,6 +13,7 @@ from fleet.gpu.presence import lost_by_driver, missing_on_bus, warnings
 from fleet.gpu.settings import Gpus
 from fleet.kit.refuse import refuse
 from fleet.ollama.servers import wants_gpus
+from fleet.vllm import servers as vllm
 
 
 @deploy("GPUs")
@@ -33,5 +34,5 @@ def gpus_driven(me: FleetHost) -> None:
     hold_to_gpus(
         name="Hold the host to its GPUs",
         declared=me[Gpus],
-        driven=me[Driver].source != "none" or wants_gpus(me),
+        driven=me[Driver].source != "none" or wants_gpus(me) or vllm.wants_gpus(me),
     )

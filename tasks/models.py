@@ -8,7 +8,6 @@ from pyinfra.api import StringCommand, deploy
 
 from fleet.declare.fleet import FleetHost
 from fleet.kit.commands import verify_unit
-from fleet.kit.durations import seconds
 from fleet.kit.files import install_files
 from fleet.kit.packages import install_packages
 from fleet.kit.units import enable_unit
@@ -38,5 +37,5 @@ def models(me: FleetHost) -> None:
     provide_models(
         name="Provide the models",
         config=json.dumps(loader_config(me)),
-        wait_timeout=seconds(me[Models].wait_timeout) if me[Models].wait else None,
+        wait_timeout=me[Models].patience,
     )

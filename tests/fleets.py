@@ -13,9 +13,10 @@ from pyinfra.api.inventory import Inventory
 
 import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
-from fleet.declare.fleet import Fleet
+from fleet.declare.fleet import PRODUCT_ROOT, Fleet
 from fleet.declare.load import load_fleet
 from tests import alternatives
+from tests.alternatives import vllm
 
 # Name of a host to its groups (with spaces between) and its data.
 Hosts = Mapping[str, tuple[str, Mapping[str, Any]]]
@@ -93,6 +94,32 @@ ALTERNATIVE_GPU: dict[str, Any] = {
     "models_retry_delay": "10s",
     "models_retry_delay_max": "1h",
     "models_disk_reserve": 50.0,
+    "weights": [
+        {
+            "name": "toy",
+            "repository": "team/toy",
+            "revision": "ab" * 20,
+            "include": ["original/*", "*.json"],
+            "exclude": ["*.bin"],
+            "lock": str(Path(__file__).parent / "alternatives" / "toy.lock"),
+            "source": "modelscope",
+        }
+    ],
+    "weights_dir": "/data/weights",
+    "weights_endpoint": "http://mirror.internal:8080/hub",
+    "weights_modelscope_endpoint": "http://mirror.internal:8080/modelscope",
+    "weights_https_proxy": "http://proxy.internal:3128",
+    "weights_no_proxy": ["mirror.internal"],
+    "weights_wait": False,
+    "weights_wait_timeout": "30m",
+    "weights_prune": True,
+    "weights_no_progress": "10m",
+    "weights_slow_rate": 2.5,
+    "weights_slow_window": "5m",
+    "weights_attempts": 9,
+    "weights_retry_delay": "10s",
+    "weights_retry_delay_max": "1h",
+    "weights_disk_reserve": 50.0,
     "firewall_ssh_from": ["10.0.0.0/8", "fd00::/8"],
     "firewall_open_tcp": [9100, 9400],
     "firewall_open_udp": [51820],
@@ -201,12 +228,19 @@ _INSTANCES: Mapping[str, Any] = {
         {"name": "b", "port": 11435, "gpus": [1], "runtime": "docker"},
     ],
 }
+# vLLM from packages; any lock with hashes is one.
+_PACKAGES: Mapping[str, Any] = {
+    "vllm_runtime": "venv",
+    "vllm_lock": str(PRODUCT_ROOT / "requirements.lock"),
+    "vllm_servers": vllm.LEAST["vllm_servers"],
+}
 # Whoever reads what capabilities tell is tested with these.
 FLEETS: Mapping[str, Hosts] = {
     "one GPU host": {"gpu1": ("gpu", {})},
     "both on one": {"box": BOX},
     "two hosts": {"gpu1": GPU, "edge": EDGE},
     "instances": {"gpu1": ("gpu", {**GPU[1], **_INSTANCES}), "edge": EDGE},
+    "packages": {"infer": ("vllm", _PACKAGES)},
     "everything on one": {"all": EVERYTHING},
     "alternative": ALTERNATIVE,
 }

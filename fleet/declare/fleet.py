@@ -55,8 +55,11 @@ class FleetHost:
     """One host and what is declared for it.
 
     `host[Gateway].port` is a setting: settings are found by their class. `outside_address` is where
-    the machine that deploys reaches the host.
+    the machine that deploys reaches the host. Files that its settings name are relative to `root`,
+    its fleet's.
     """
+
+    root = PRODUCT_ROOT
 
     def __init__(
         self,
@@ -100,6 +103,8 @@ class Fleet:
         self.capabilities = capabilities
         self.secrets = secrets
         self.root = root
+        for host in self:
+            host.root = root
 
     def __iter__(self) -> Iterator[FleetHost]:
         """Iterate in the inventory's order."""

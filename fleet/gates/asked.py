@@ -40,6 +40,7 @@ from fleet.ollama.instances import bind_gpus
 from fleet.ollama.models import AUTO, ModelDeclaration, full_name, pull_name, with_bases
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
+from fleet.vllm.asked import taken
 
 Ask = Callable[..., Any]
 
@@ -77,6 +78,8 @@ def budgets(me: FleetHost, ask: Ask) -> list[Budget]:
     # A GPU without memory of its own uses the host's, which is what Ollama then counts.
     shared = ram - HOST_RESERVE
     memories = {item.uuid: item.total or shared for item in ask(GpuMemories)} if wanting else {}
+    # What a vLLM server takes of a GPU that both have, it takes whether or not it is asked.
+    memories = _without_vllms(me, memories, ask) if memories else memories
     if wanting and not memories:
         raise UnknownMemoryError("nvidia-smi does not tell of the GPUs on the bus")
     try:
@@ -91,6 +94,17 @@ def budgets(me: FleetHost, ask: Ask) -> list[Budget]:
         else Budget(item, (), ram)
         for item in instances_of(me)
     ]
+
+
+def _without_vllms(me: FleetHost, memories: dict[str, int], ask: Ask) -> dict[str, int]:
+    try:
+        shares = taken(me, ask)
+    except FleetError as error:
+        raise UnknownMemoryError(str(error)) from None
+    return {
+        uuid: round(memory * max(0.0, 1 - shares.get(uuid, 0.0)))
+        for uuid, memory in memories.items()
+    }
 
 
 def candidates(me: FleetHost, ask: Ask) -> list[Candidate]:

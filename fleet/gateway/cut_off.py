@@ -17,7 +17,8 @@ from fleet.gateway.paths import GATEWAY_UNIT
 from fleet.gateway.settings import Gateway
 from fleet.gateway.traffic import NginxTraffic, Traffic
 from fleet.kit.planned import HOST, Restart
-from fleet.ollama.servers import instances_of
+from fleet.ollama.servers import Instance, instances_of
+from fleet.vllm.servers import VllmInstance, vllm_instances
 
 # A gateway's name and a fact to the answer; None where the gateway is not asked in this run.
 Look = Callable[[str, type[FactBase[Any]]], Any]
@@ -25,7 +26,8 @@ Look = Callable[[str, type[FactBase[Any]]], Any]
 
 def cut_off(me: FleetHost, fleet: Fleet, restart: Restart, look: Look) -> str:
     """Who is cut off by `restart` on `me`, in a few words; empty where nobody is known to be."""
-    instances = {item.name for item in instances_of(me) if restart.unit in (item.unit, HOST)}
+    ours: list[Instance | VllmInstance] = [*instances_of(me), *vllm_instances(me)]
+    instances = {item.name for item in ours if restart.unit in (item.unit, HOST)}
     servers = [
         item for item in fleet.servers() if item.host.name == me.name and item.instance in instances
     ]

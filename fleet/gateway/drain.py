@@ -17,6 +17,8 @@ from fleet.kit.nested import carry_out
 from fleet.models.facts import HostMemory
 from fleet.models.warm import converse, first_model
 from fleet.ollama.servers import instances_of
+from fleet.vllm.operations import wait_for_all
+from fleet.vllm.servers import vllm_instances
 
 
 @contextmanager
@@ -68,3 +70,7 @@ def warm(state: State, gpu: FleetHost) -> None:
             raise FleetError(f"{gpu.name}: nvidia-smi does not tell what `auto` is; use --cold")
         if said := carry_out(state, host, converse(item, model)):
             raise FleetError(f"{gpu.name}: {said}; --cold lets it in without a chat")
+    with ctx_host.use(host):
+        said = carry_out(state, host, wait_for_all(vllm_instances(gpu)))
+    if said:
+        raise FleetError(f"{gpu.name}: {said}; --cold lets it in without a chat")

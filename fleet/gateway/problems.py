@@ -18,6 +18,7 @@ from fleet.ollama.models import ModelDeclaration
 from fleet.ollama.settings import Ollama
 from fleet.platform.declared import is_unusable
 from fleet.platform.settings import Platform
+from fleet.vllm.settings import Vllm
 
 _API_KEY = re.compile(r"sk-[0-9a-f]{64}")
 
@@ -38,14 +39,15 @@ def problems(host: FleetHost, fleet: Fleet) -> Iterator[str]:
             "gateway; declare one that is valid, or a later `expires`"
         )
     gpu_hosts = fleet.running(Ollama)
-    yield from _reach_problems(host, gpu_hosts)
+    serving = tuple(item for item in fleet if item.runs(Ollama) or item.runs(Vllm))
+    yield from _reach_problems(host, serving)
     yield from backends.problems(host, fleet)
     # What is wrong behind all gateways is said once.
     if host is fleet.running(Gateway)[0]:
         if not fleet.servers():
             yield (
-                f"{host.name}: a gateway without any host in group gpu to serve, and without "
-                "gateway_backends"
+                f"{host.name}: a gateway without any host in group gpu or vllm to serve, and "
+                "without gateway_backends"
             )
         yield from _differing(gpu_hosts)
     if fleet.servers():
@@ -140,11 +142,14 @@ def _reach_problems(gateway: FleetHost, gpu_hosts: tuple[FleetHost, ...]) -> Ite
     for gpu in gpu_hosts:
         if gpu.name == gateway.name:
             continue
-        if gpu[Ollama].listen != "private":
-            yield (
-                f"{gpu.name}: ollama_listen = {gpu[Ollama].listen!r}: gateway {gateway.name} could "
-                "not reach it; set ollama_listen = 'private' and private_address"
-            )
+        kinds: tuple[type[Ollama | Vllm], ...] = (Ollama, Vllm)
+        for kind in kinds:
+            if gpu.runs(kind) and gpu[kind].listen != "private":
+                key = kind.key("listen")
+                yield (
+                    f"{gpu.name}: {key} = {gpu[kind].listen!r}: gateway {gateway.name} could "
+                    f"not reach it; set {key} = 'private' and private_address"
+                )
         mine, theirs = gateway[Platform].private_address, gpu[Platform].private_address
         usable = [address for address in (mine, theirs) if address and not is_unusable(address)]
         if len({address.version for address in usable}) > 1:

@@ -19,6 +19,12 @@ def systemd_assignment(name: str, value: str) -> str:
     return f'"{name}={escaped}"'
 
 
+def systemd_word(word: str) -> str:
+    """A word of a unit's command line, where `%` and `$` would mean something."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped.replace("%", "%%").replace("$", "$$")}"'
+
+
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(TEMPLATES),
     undefined=StrictUndefined,
@@ -28,6 +34,7 @@ _ENVIRONMENT = Environment(
     autoescape=False,  # noqa: S701 - configuration files, no HTML
 )
 _ENVIRONMENT.globals["systemd_assignment"] = systemd_assignment
+_ENVIRONMENT.globals["systemd_word"] = systemd_word
 _ENVIRONMENT.globals["sandbox"] = lambda **exceptions: "\n".join(sandbox(**exceptions))
 
 

@@ -3,61 +3,23 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 from typing_extensions import override
 
 from fleet.kit.host_programs import program_files
+from fleet.kit.loaders import LoaderCheck, LoaderState
 from fleet.kit.on_host.outside import FormError, counted, parsed
 from fleet.models.choice import Memory
 from fleet.models.on_host.ollama_protocol import SHOWN
-from fleet.models.paths import LOADER_PROGRAM
 
-_CHECK = {
-    "models": [str], "pending": {...: str}, "undeclared": {...: {"size": int, "in_use": bool}},
-}  # fmt: skip
-_PROGRAM = [file.path for file in program_files("models", "model_loader")]
+ModelsCheck = LoaderCheck
 
 
-@dataclass(frozen=True)
-class ModelsCheck:
-    """What the loader would do: `pending` is model to reason, `undeclared` model to its size in
-    bytes and whether it is in use. `models` are the declared ones, `auto` by its choice. Where it
-    is not known, `why` says so, unless the loader is not there yet."""
+class ModelsState(LoaderState):
+    """A host's models compared with what is declared."""
 
-    is_known: bool = False
-    models: tuple[str, ...] = ()
-    pending: dict[str, str] = field(default_factory=dict)
-    undeclared: dict[str, dict[str, Any]] = field(default_factory=dict)
-    why: str = ""
-
-
-class ModelsState(FactBase[ModelsCheck]):
-    """The loader's own comparison of the host with `config`, which need not be installed yet.
-
-    Not known while the loader, or a module of it, is still to be installed.
-    """
-
-    default = ModelsCheck
-
-    @override
-    def command(self, config: str) -> StringCommand:
-        return StringCommand(
-            "! ls", *_PROGRAM, ">/dev/null 2>&1 || printf %s", QuoteString(config),
-            "| /usr/bin/python3", LOADER_PROGRAM, "--check /dev/stdin",
-        )  # fmt: skip
-
-    @override
-    def process(self, output: list[str]) -> ModelsCheck:
-        if not output:
-            return ModelsCheck()
-        try:
-            answer = parsed("\n".join(output), _CHECK, f"what {LOADER_PROGRAM} --check says")
-        except FormError as error:
-            return ModelsCheck(why=str(error))
-        return ModelsCheck(True, tuple(answer["models"]), answer["pending"], answer["undeclared"])
+    program = tuple(program_files("models", "model_loader"))
 
 
 class ModelCapabilities(FactBase[tuple[str, ...]]):

@@ -27,8 +27,6 @@ from fleet.ollama.paths import LOADER_UNIT, LOADER_UNIT_FILE
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.settings import Ollama
 
-_MEGABYTE, _GIGABYTE = 1_000_000, 1_000_000_000
-
 
 def names_in_use(me: FleetHost) -> set[str]:
     """Every name of a declaration, bases too, as it is written."""
@@ -86,15 +84,7 @@ def loader_config(me: FleetHost, servers: Sequence[Instance] = ()) -> dict[str, 
             {"api": item.url, "context": item.settings.context_length, **_serves(me, item)}
             for item in others
         ],
-        "limits": {
-            "no_progress": seconds(me[Models].no_progress),
-            "slow_rate": me[Models].slow_rate * _MEGABYTE,
-            "slow_window": seconds(me[Models].slow_window),
-            "attempts": me[Models].attempts,
-            "first_delay": seconds(me[Models].retry_delay),
-            "longest_delay": seconds(me[Models].retry_delay_max),
-            "disk_reserve": me[Models].disk_reserve * _GIGABYTE,
-        },
+        "limits": me[Models].limits,
         "models": [_for_loader(me, model) for model in with_bases(me[Ollama].models)],
     }
 

@@ -25,9 +25,10 @@ from fleet.models.facts import ModelsCheck
 from fleet.ollama.facts import OllamaServers, Servers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
-from fleet.serving.ready import answers, chats, models_of, servers_there, there
+from fleet.serving.ready import answering, answers, chats, models_of, servers_there, there
 from fleet.serving.replace import lay_down, refuse_without_room, replace, start
 from fleet.serving.turn import Roll, Turn, roll_of
+from fleet.vllm.servers import vllm_instances
 
 _LOOKING = BoundedSemaphore()
 _LOOK = 2.0  # seconds between two looks at a host whose servers have just been started
@@ -93,7 +94,7 @@ def _start(me: FleetHost, roll: Roll) -> Commands:
     has_stopped = not units <= set(servers.running)
     if roll.front.sends_to(me) and has_stopped and not interrupted(instances, servers.running):
         _keep_requests_away(me, roll)
-    if not _is_out(me, roll) or not _has_any(servers, units):
+    if not is_out(me, roll) or not _has_any(servers, units):
         host.noop("gets requests, or is ready by the steps that follow only")
         return
     if interrupted(instances, servers.running):
@@ -116,7 +117,7 @@ def _keep_requests_away(me: FleetHost, roll: Roll) -> None:
         roll.front.change(Change(me, served=False))
 
 
-def _is_out(me: FleetHost, roll: Roll) -> bool:
+def is_out(me: FleetHost, roll: Roll) -> bool:
     """Whether it gets no requests, others do, and these are to be interrupted in turn."""
     return (
         bool(roll.served)
@@ -146,10 +147,14 @@ def why_not_ready(run: State, roll: Roll, gpu: FleetHost) -> str:
     """
     here: Host = run.inventory.get_host(gpu.name)
     with ctx_state.use(run), ctx_host.use(here):
-        servers = instances_of(gpu)
-        answering = servers_there(gpu)
-        if silent := [item.unit for item in servers if item not in answering]:
+        servers, others = instances_of(gpu), vllm_instances(gpu)
+        there_now = {item.unit for item in servers_there(gpu)}
+        there_now |= {item.unit for item in answering(gpu)}
+        units = [*(item.unit for item in servers), *(item.unit for item in others)]
+        if silent := [unit for unit in units if unit not in there_now]:
             return f"{', '.join(silent)} does not answer"
+        if not servers:
+            return ""
         check = models_of(gpu)
         if not check.is_known:
             return check.why or "its models cannot be asked about"

@@ -21,9 +21,11 @@ from fleet.kit.units import next_verb, run_unit
 from fleet.ollama.facts import OllamaServers
 from fleet.ollama.operations import interrupted
 from fleet.ollama.servers import instances_of
-from fleet.serving.ready import answers, chats, models_of, servers_there, there
+from fleet.serving.ready import answering, answers, chats, models_of, servers_there, there
 from fleet.serving.replace import lay_down, refuse_without_room, replace, start
 from fleet.serving.turn import Turn, in_turn, roll_of
+from fleet.vllm.operations import wait_for_all
+from fleet.vllm.servers import vllm_instances
 
 
 @operation()
@@ -60,9 +62,11 @@ def _interrupted_in_turn(me: FleetHost, fleet: Fleet, interruption: Commands) ->
     def work(turn: Turn) -> Commands:
         before = servers_there(me) if turn.is_out else ()
         had = there(models_of(me, before)) if before else []
+        answered = answering(me) if turn.is_out else ()
         yield from interruption
         if turn.is_out:
             yield from answers(me, before, had)
+            yield from wait_for_all(answered)
 
     yield from in_turn(roll_of(fleet), me, work)
 
@@ -89,8 +93,9 @@ def roll_docker(me: FleetHost, fleet: Fleet) -> Commands:
     """
     files = [DOCKER_CONFIG, *DOCKER_BINARIES]
     now: Unit = host.get_fact(UnitState, unit=DOCKER_UNIT, files=files)
-    contained = any(item.container for item in instances_of(me))
-    if not contained or not now.is_active or next_verb(now, now) != "restart":
+    names = [item.container for item in instances_of(me)]
+    names += [item.container for item in vllm_instances(me)]
+    if not any(names) or not now.is_active or next_verb(now, now) != "restart":
         host.noop("Docker's restart would interrupt nobody, or is not due")
         return
     if not state.is_executing:
@@ -148,14 +153,16 @@ def _tell(me: FleetHost, front: Front) -> Commands:
     if front.doors and not front.bare and front.serves_wholly(me):
         host.noop(f"known to be ready at {', '.join(door.me.name for door in front.doors)}")
         return
-    check = models_of(me)
-    if not check.is_known or set(check.pending) & set(check.models):
-        host.log(
-            "gets no requests yet: its models are not all there; deploy again when they are",
-            log_func=logger.warning,
-        )
-        return
-    yield from chats(instances_of(me), check.models)
+    if instances := instances_of(me):
+        check = models_of(me)
+        if not check.is_known or set(check.pending) & set(check.models):
+            host.log(
+                "gets no requests yet: its models are not all there; deploy again when they are",
+                log_func=logger.warning,
+            )
+            return
+        yield from chats(instances, check.models)
+    yield from wait_for_all(vllm_instances(me))
     found_ready(ctx_state.get()).add(me.name)  # type: ignore[no-untyped-call]
     front.change(Change(me, served=True))
     names = ", ".join(door.me.name for door in (*front.doors, *front.bare))

@@ -19,6 +19,8 @@ from fleet.models.warm import converse, served_by
 from fleet.ollama.paths import LOADER_UNIT
 from fleet.ollama.servers import Instance, instances_of
 from fleet.serving.facts import ServersThere
+from fleet.vllm.facts import MakesToken
+from fleet.vllm.servers import VllmInstance, vllm_instances
 
 _LOOK = 2.0  # seconds between two looks at the host
 _STARTING = 300  # seconds: after a boot the driver and its units come first
@@ -30,6 +32,15 @@ def servers_there(me: FleetHost) -> tuple[Instance, ...]:
     asked = {item.unit: str(item.endpoint) for item in declared}
     found: tuple[str, ...] = host.get_fact(ServersThere, servers=asked)
     return tuple(item for item in declared if item.unit in found)
+
+
+def answering(me: FleetHost) -> tuple[VllmInstance, ...]:
+    """The declared vLLM servers that answer one token now."""
+    return tuple(
+        item
+        for item in vllm_instances(me)
+        if host.get_fact(MakesToken, url=item.url, model=item.model)
+    )
 
 
 def models_of(me: FleetHost, servers: Sequence[Instance] = ()) -> ModelsCheck:

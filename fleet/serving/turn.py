@@ -20,6 +20,7 @@ from fleet.kit.commands import Commands, fail
 from fleet.kit.durations import seconds
 from fleet.kit.errors import FleetError
 from fleet.ollama.settings import Ollama
+from fleet.vllm.settings import Vllm
 
 _MAKING = BoundedSemaphore()
 # Gateway to the models for which it has one host only.
@@ -93,9 +94,13 @@ def roll_of(fleet: Fleet) -> Roll:
     with _MAKING:
         if state not in _ROLLS:
             here = {item.name for item in state.activated_hosts}
-            gpus = [gpu for gpu in fleet.running(Ollama) if gpu.name in here]
+            gpus = [gpu for gpu in fleet if _serves(gpu) and gpu.name in here]
             _ROLLS[state] = Roll(Front(state, fleet), fleet, gpus)
         return _ROLLS[state]
+
+
+def _serves(gpu: FleetHost) -> bool:
+    return gpu.runs(Ollama) or gpu.runs(Vllm)
 
 
 class Turn:

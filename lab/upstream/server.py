@@ -226,9 +226,9 @@ class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, root: Path, host: str, port: int) -> None:
+    def __init__(self, root: Path, host: str, port: int, handler: type[Handler] = Handler) -> None:
         """Listen at once; ``serve_forever`` answers."""
-        super().__init__((host, port), Handler)
+        super().__init__((host, port), handler)
         self.root = root.resolve(strict=True)
         self.faults = Faults()
 

@@ -19,6 +19,7 @@ import pytest
 from fleet.capabilities import CAPABILITIES
 from fleet.declare.fleet import FleetHost
 from fleet.driver.facts import DrivenGpus, GpuHardwareFact
+from fleet.driver.settings import Driver
 from fleet.gateway.settings import Gateway
 from fleet.kit.errors import FleetError
 from fleet.ollama.instances import bind_gpus
@@ -42,6 +43,8 @@ def _roles() -> dict[str, Callable[[FleetHost], bool]]:
     roles: dict[str, Callable[[FleetHost], bool]] = {
         "each_host": lambda host: True,
         "declared_host": lambda host: True,
+        # Of the group `gpu`, and of `vllm`.
+        "driven_host": partial(FleetHost.runs, kind=Driver),
         "declared_gateway": partial(FleetHost.runs, kind=Gateway),
     }
     for item in CAPABILITIES:

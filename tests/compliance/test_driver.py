@@ -21,17 +21,17 @@ from .connection import Target
 from .outcomes import Record, Say
 
 
-def test_loaded(gpu_host: Target, measured: Say, record: Record) -> None:
+def test_loaded(driven_host: Target, measured: Say, record: Record) -> None:
     """The loaded driver is the installed one, and new enough for Ollama."""
-    hardware = _hardware(gpu_host)
-    _skip_without_need(gpu_host)
-    state = _state(gpu_host)
+    hardware = _hardware(driven_host)
+    _skip_without_need(driven_host)
+    state = _state(driven_host)
     loaded = f"{state.loaded} ({state.loaded.flavor})" if state.loaded else "none (not loaded)"
     measured(loaded)
     record("versions", "NVIDIA driver", loaded)
     assert not state.nouveau, "nouveau holds the GPU; reboot this host"
     assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
-    evidence = f"reboot this host{gpu_host.journal(DEVICES_UNIT)}"
+    evidence = f"reboot this host{driven_host.journal(DEVICES_UNIT)}"
     assert state.loaded, f"driver {state.installed} is installed, none is loaded; {evidence}"
     assert state.loaded == state.installed, (
         f"driver {state.installed} ({state.installed.flavor} modules) is installed, {state.loaded} "
@@ -44,10 +44,10 @@ def test_loaded(gpu_host: Target, measured: Say, record: Record) -> None:
     )
 
 
-def test_declared_driver(gpu_host: Target) -> None:
+def test_declared_driver(driven_host: Target) -> None:
     """The driver is of the declared branch, and its modules of the declared kind."""
-    plan, state = _plan(gpu_host), _state(gpu_host)
-    version = gpu_host.declared[Driver].version
+    plan, state = _plan(driven_host), _state(driven_host)
+    version = driven_host.declared[Driver].version
     assert state.installed, f"no NVIDIA module for the running kernel {state.kernel}"
     assert state.installed.branch == plan.branch
     assert version in (None, state.installed.version)
@@ -55,75 +55,75 @@ def test_declared_driver(gpu_host: Target) -> None:
     assert state.loaded.flavor == plan.flavor
 
 
-def test_every_gpu_answers(gpu_host: Target) -> None:
+def test_every_gpu_answers(driven_host: Target) -> None:
     """nvidia-smi lists each GPU that is on the bus."""
-    hardware = _hardware(gpu_host)
-    _skip_without_need(gpu_host)
-    listed = gpu_host.testinfra.run("nvidia-smi --query-gpu=pci.bus_id --format=csv,noheader")
+    hardware = _hardware(driven_host)
+    _skip_without_need(driven_host)
+    listed = driven_host.testinfra.run("nvidia-smi --query-gpu=pci.bus_id --format=csv,noheader")
     assert listed.rc == 0, listed.stdout + listed.stderr
     # nvidia-smi writes the domain with eight digits, sysfs with four.
     answering = {line.strip().lower()[-12:] for line in listed.stdout.splitlines()}
     assert answering == {gpu.address for gpu in hardware.gpus}
 
 
-def test_packages(gpu_host: Target) -> None:
+def test_packages(driven_host: Target) -> None:
     """The driver's packages are whole, held as declared, and left alone by unattended upgrades."""
-    plan, state = _plan(gpu_host), _state(gpu_host)
-    plan = on_kernel(plan, state.kernel, gpu_host.fact(DebPackages))
+    plan, state = _plan(driven_host), _state(driven_host)
+    plan = on_kernel(plan, state.kernel, driven_host.fact(DebPackages))
     names = {*plan.packages, *plan.fabric}
-    assert gpu_host.run("dpkg --audit") == ""
-    missing = [n for n in sorted(names) if not gpu_host.testinfra.package(n).is_installed]
+    assert driven_host.run("dpkg --audit") == ""
+    missing = [n for n in sorted(names) if not driven_host.testinfra.package(n).is_installed]
     assert missing == []
-    assert state.held & names == (names if gpu_host.declared[Driver].hold else set())
-    excluded = gpu_host.run("apt-config dump Unattended-Upgrade::Package-Blacklist")
+    assert state.held & names == (names if driven_host.declared[Driver].hold else set())
+    excluded = driven_host.run("apt-config dump Unattended-Upgrade::Package-Blacklist")
     assert '"^libnvidia-"' in excluded
 
 
-def test_source(gpu_host: Target) -> None:
+def test_source(driven_host: Target) -> None:
     """The driver's repository is the declared one, with the pinned key, and gives nothing else."""
-    plan = _plan(gpu_host)
-    settings = gpu_host.declared[Driver]
+    plan = _plan(driven_host)
+    settings = driven_host.declared[Driver]
     files = guard_files()
     if settings.source == "nvidia":
-        trusted = repository(gpu_host.declared, _platform(gpu_host))
-        files += [preferences_file(gpu_host.declared, plan), trusted.source]
-        keys = gpu_host.fact(KeyringFingerprints, path=trusted.keyring)
+        trusted = repository(driven_host.declared, _platform(driven_host))
+        files += [preferences_file(driven_host.declared, plan), trusted.source]
+        keys = driven_host.fact(KeyringFingerprints, path=trusted.keyring)
         assert keys == (trusted.fingerprint,)
-        assert gpu_host.fact(ExistingFiles, paths=trusted.replaced) == []
-    states = gpu_host.fact(FileStates, paths=[file.path for file in files])
+        assert driven_host.fact(ExistingFiles, paths=trusted.replaced) == []
+    states = driven_host.fact(FileStates, paths=[file.path for file in files])
     assert states == {file.path: file.state for file in files}
 
 
-def test_ready_before_ollama(gpu_host: Target) -> None:
+def test_ready_before_ollama(driven_host: Target) -> None:
     """The device nodes and the persistence daemon are there, at boot before Ollama starts."""
-    _hardware(gpu_host)
-    _skip_without_need(gpu_host)
+    _hardware(driven_host)
+    _skip_without_need(driven_host)
     # Of somebody else's driver the nodes alone are ours.
-    units = unit_files()[: 1 if gpu_host.declared[Driver].source == "none" else 2]
-    states = gpu_host.fact(FileStates, paths=[file.path for file in units])
+    units = unit_files()[: 1 if driven_host.declared[Driver].source == "none" else 2]
+    states = driven_host.fact(FileStates, paths=[file.path for file in units])
     assert states == {file.path: file.state for file in units}
     orders = [
-        gpu_host.run("systemctl show --value -p After %s", item.unit).split()
-        for item in instances_of(gpu_host.declared)
+        driven_host.run("systemctl show --value -p After %s", item.unit).split()
+        for item in instances_of(driven_host.declared)
     ]
     for unit in (file.path.rpartition("/")[2] for file in units):
-        service = gpu_host.testinfra.service(unit)
-        assert service.is_running, gpu_host.journal(unit)
+        service = driven_host.testinfra.service(unit)
+        assert service.is_running, driven_host.journal(unit)
         assert service.is_enabled
         assert all(unit in after for after in orders)
     for node in ("nvidiactl", "nvidia-uvm", "nvidia0"):
-        assert gpu_host.run("stat -c %%F /dev/%s", node) == "character special file"
+        assert driven_host.run("stat -c %%F /dev/%s", node) == "character special file"
 
 
-def test_fabric_manager(gpu_host: Target) -> None:
+def test_fabric_manager(driven_host: Target) -> None:
     """The fabric manager has exactly the driver's version and runs, where there are NVSwitches."""
-    plan, state = _plan(gpu_host), _state(gpu_host)
+    plan, state = _plan(driven_host), _state(driven_host)
     if not plan.fabric:
         pytest.skip("no NVSwitches")
     for name in plan.fabric:
-        assert upstream(gpu_host.testinfra.package(name).version) == str(state.loaded)
-    service = gpu_host.testinfra.service(FABRIC_UNIT)
-    assert service.is_running, gpu_host.journal(FABRIC_UNIT)
+        assert upstream(driven_host.testinfra.package(name).version) == str(state.loaded)
+    service = driven_host.testinfra.service(FABRIC_UNIT)
+    assert service.is_running, driven_host.journal(FABRIC_UNIT)
     assert service.is_enabled
 
 

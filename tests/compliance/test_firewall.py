@@ -22,7 +22,6 @@ from fleet.firewall.scan import ALL_PORTS, WELL_KNOWN, scan
 from fleet.firewall.settings import Firewall
 from fleet.kit.facts.files import FileStates
 from fleet.ollama.servers import instances_of
-from fleet.ollama.settings import Ollama
 from fleet.platform.facts import HasIpv6
 from fleet.platform.settings import Platform
 
@@ -176,7 +175,7 @@ def _has_route(address: str) -> bool:
 def _is_private(gateway: Target, server: Server) -> bool:
     if not server.ours or server.host.name == gateway.declared.name:
         return False
-    return server.host[Ollama].listen == "private"
+    return not _is_loopback(server.endpoint.address)
 
 
 def _needs_firewall(target: Target) -> None:

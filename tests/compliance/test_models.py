@@ -13,6 +13,7 @@ from fleet.gates import asked as gates
 from fleet.gates.fit import need_of
 from fleet.kit.facts.files import FileStates
 from fleet.kit.facts.units import UnitState
+from fleet.kit.loaders import LoaderJob
 from fleet.kit.on_host.outside import judged, parsed
 from fleet.kit.on_host.registry import MANIFEST, MANIFEST_LIMIT
 from fleet.models.choice import choose, resolve
@@ -27,7 +28,6 @@ from fleet.models.on_host.ollama_protocol import (
     trained_context,
 )
 from fleet.models.paths import LOADER_MEMORY, LOADER_STATE
-from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
 from fleet.ollama.models import ModelDeclaration, is_auto, with_bases
 from fleet.ollama.paths import LOADER_UNIT
@@ -188,7 +188,7 @@ def test_loader(gpu_host: Target) -> None:
     unit = gpu_host.fact(UnitState, unit=LOADER_UNIT, files=[])
     assert unit.is_enabled
     assert not unit.needs_daemon_reload
-    run = gpu_host.fact(ModelsJob, unit=LOADER_UNIT, path=LOADER_STATE)
+    run = gpu_host.fact(LoaderJob, unit=LOADER_UNIT, path=LOADER_STATE)
     assert not run.has_failed, gpu_host.journal(LOADER_UNIT)
 
 
@@ -343,7 +343,7 @@ def _wait_for_the_loader(target: Target) -> None:
     """After a boot it may still be at work; reading on would blame what is under way."""
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        job = target.fact(ModelsJob, fresh=True, unit=LOADER_UNIT, path=LOADER_STATE)
+        job = target.fact(LoaderJob, fresh=True, unit=LOADER_UNIT, path=LOADER_STATE)
         if not job.is_running:
             return
         time.sleep(1)

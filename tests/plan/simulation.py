@@ -92,15 +92,20 @@ from fleet.kit.facts.foreign import ForeignFiles
 from fleet.kit.facts.jobs import Download, FailedJobs, FetchJob, LoggedJob, LoggedRun
 from fleet.kit.facts.listeners import Listeners
 from fleet.kit.facts.places import Place, Places
+from fleet.kit.facts.reach import FreeRoom
 from fleet.kit.facts.traces import Traces
 from fleet.kit.facts.units import ABSENT, Unit, UnitState
+from fleet.kit.loaders import LoaderCheck, LoaderJob, LoaderRun
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.progress import LoaderRun, ModelsJob
 from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import Clock, HasIpv6, HostAddresses, HostClock
 from fleet.platform.record import DeployedRecord, Record
 from fleet.serving.facts import ServersThere
+from fleet.vllm.facts import GpuSizes, MakesToken, Venv, Venvs, VllmServers, VllmUnits, WeightsThere
+from fleet.vllm.memory import Weights
+from fleet.vllm.model import ModelConfig
+from fleet.weights.facts import WeightsState
 from tests.fleets import Hosts, inventory_of
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
@@ -170,9 +175,11 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         AcmeNames: list,
         Sysctl: lambda keys: dict.fromkeys(keys, 0),
         ModelsState: lambda config: ModelsCheck(),
+        WeightsState: lambda config: LoaderCheck(),
+        FreeRoom: lambda paths: dict.fromkeys(paths, 10**12),
         HostMemory: lambda: Memory((), 128 * GIB),
         FetchJob: lambda unit, directory: Download(),
-        ModelsJob: lambda unit, path: LoaderRun(),
+        LoaderJob: lambda unit, path: LoaderRun(),
         GpuHardwareFact: GpuHardware,
         GpuNoteFact: lambda traces: GpuNote(),
         DriverStateFact: lambda nouveau_conf: DriverState("6.12.94+deb13-amd64"),
@@ -187,6 +194,11 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerInfo: dict,
         GroupMembers: lambda group: None,
         CdiDevices: Cdi,
+        VllmServers: VllmUnits,
+        Venvs: lambda directory: Venv(),
+        WeightsThere: lambda folder: Weights(GIB, ModelConfig("GptOssForCausalLM")),
+        MakesToken: lambda url, model: False,
+        GpuSizes: dict,
     }
 
 
@@ -431,8 +443,10 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         "/var/lib/llm-fleet-gateway": ("www-data", "750"),
         "/var/lib/llm-fleet-acme": ("root", "755"),
         declared["models_dir"]: ("ollama", "755"),
+        "/data/weights": ("llm-fleet-weights", "755"),
     }
     ollama = {"home": "/var/lib/ollama", "shell": "/usr/sbin/nologin", "group": "ollama"}
+    weights = {**ollama, "home": "/var/lib/llm-fleet-weights", "group": "llm-fleet-weights"}
     installed, sha256 = declared["release"]
 
     log = {"mode": 640, "user": "www-data", "group": "llm-fleet-log"}
@@ -450,14 +464,15 @@ def converged(first: Plan, host: str, before: Answers, **declared: Any) -> Answe
         File: lambda path: log if path == "/var/log/llm-fleet/gateway.log" else None,
         Sysctl: lambda keys: {key: KERNEL[key] for key in keys},
         AcmeNames: lambda: declared.get("acme_names", []),
-        Groups: lambda: ["root", "ollama", "llm-fleet-log"],
-        Users: lambda: {"ollama": ollama},
+        Groups: lambda: ["root", "ollama", "llm-fleet-log", "llm-fleet-weights"],
+        Users: lambda: {"ollama": ollama, "llm-fleet-weights": weights},
         UnitState: lambda unit, files, reloaded=False: RUNNING,
         RulesetState: lambda table, path: Ruleset("table", "table"),
         OllamaReleases: lambda version: Release(
             sha256 if version == installed else None, f"/opt/ollama/{installed}"
         ),
         ModelsState: lambda config: ModelsCheck(True, tuple(declared["models"])),
+        WeightsState: lambda config: LoaderCheck(True, ("toy",), to_fetch=0),
     }
 
 

@@ -55,7 +55,9 @@ class TestEverySupportedRelease:
         for host, groups in roles.items():
             assert capabilities[host] == {"Firewall"} | (
                 {"Memory", "Ollama", "Models"} if "gpu" in groups.split() else set()
-            ) | ({"Platform", "Gateway"} if "gateway" in groups.split() else set())
+            ) | ({"Weights"} if "weights" in SCENARIOS[scenario][host][1] else set()) | (
+                {"Platform", "Gateway"} if "gateway" in groups.split() else set()
+            )
 
     @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
     def test_every_architecture(self, machine: str) -> None:

@@ -13,9 +13,9 @@ from pyinfra.context import ctx_state
 
 from fleet.kit.commands import or_journal
 from fleet.kit.facts.units import Unit, UnitState
+from fleet.kit.loaders import ItemProgress, LoaderJob, LoaderRun
 from fleet.models.choice import GIB, Memory
 from fleet.models.facts import HostMemory, ModelsCheck, ModelsState
-from fleet.models.progress import LoaderRun, ModelProgress, ModelsJob
 from tests.plan.conftest import from_bare, in_declared_state
 from tests.plan.jobs import job, still_running
 from tests.plan.simulation import RUNNING, Answers, bare, plan
@@ -30,15 +30,15 @@ DONE = ModelsCheck(True, ("gpt-oss:20b",))
 MISSING = ModelsCheck(True, ("gpt-oss:20b",), {"gpt-oss:20b": "is not there"})
 
 
-def report(phase: str, completed: int = 0) -> dict[str, ModelProgress]:
-    return {"gpt-oss:20b": ModelProgress(phase, completed, 100, 10, "")}
+def report(phase: str, completed: int = 0) -> dict[str, ItemProgress]:
+    return {"gpt-oss:20b": ItemProgress(phase, completed, 100, 10, "")}
 
 
 @pytest.fixture
 def answers() -> Answers:
     """A converged GPU host, but for its only model, which is there after a run of the loader."""
     host = in_declared_state("gpu only", from_bare("gpu only"))["gpu1"]
-    return host | {ModelsState: checks(MISSING, DONE), ModelsJob: job(READY)}
+    return host | {ModelsState: checks(MISSING, DONE), LoaderJob: job(READY)}
 
 
 def checks(*seen: ModelsCheck) -> Callable[..., ModelsCheck]:
@@ -154,14 +154,14 @@ def test_loader_is_followed_to_its_end(answers: Answers) -> None:
         looks.append(look())
         return looks[-1]
 
-    answers[ModelsJob] = watched
+    answers[LoaderJob] = watched
     assert provide(answers) == [START]
     assert looks[-4:] == [*PULLING, READY]
 
 
 def test_failed_loader_fails_the_host_with_its_journal(answers: Answers) -> None:
     answers[ModelsState] = lambda config: MISSING
-    answers[ModelsJob] = job(LoaderRun("failed", "exit-code", report("failed")))
+    answers[LoaderJob] = job(LoaderRun("failed", "exit-code", report("failed")))
     start, evidence, *_ = provide(answers)
     assert start == START
     assert "-u ollama-models.service" in evidence
@@ -175,7 +175,7 @@ def test_deploy_gives_up_waiting_and_says_so(
     """The clock is the deploy's own: 10 min a look."""
     now = iter(range(0, 1_000_000, 600))
     monkeypatch.setattr("fleet.kit.jobs.time.monotonic", lambda: next(now))
-    answers[ModelsJob] = job(PULLING[1])
+    answers[LoaderJob] = job(PULLING[1])
     start, message = provide(answers, models_wait_timeout="1h")
     assert start == START
     assert "@fake/gpu1: ollama-models.service still runs after 3600 s" in message
@@ -185,7 +185,7 @@ def test_deploy_gives_up_waiting_and_says_so(
 
 
 def test_without_waiting_the_host_is_left_to_it(answers: Answers) -> None:
-    answers[ModelsJob] = job(PULLING[1])
+    answers[LoaderJob] = job(PULLING[1])
     assert provide(answers, models_wait=False) == [START]
 
 
@@ -219,5 +219,5 @@ def test_configuration_on_the_host_is_the_declared_one() -> None:
 
 def test_planning_never_waits_for_a_running_loader(answers: Answers) -> None:
     """`--dry` tells at once; it must not sit there for the hours of somebody else's pull."""
-    answers[ModelsJob] = still_running(PULLING[1])
+    answers[LoaderJob] = still_running(PULLING[1])
     assert plan(HOSTS, {"gpu1": answers}).names("gpu1") == [PROVIDE]

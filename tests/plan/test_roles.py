@@ -50,7 +50,13 @@ def test_what_tells_that_something_is_ours_goes_after_it() -> None:
 
 def test_data_and_packages_stay() -> None:
     text = "\n".join(lines())
-    for name in ("/var/log/llm-fleet", "/var/lib/dify", "volume rm", "apt-get", "groupdel"):
+    for name in (
+        "/var/log/llm-fleet",
+        "/var/lib/dify",
+        "volume rm",
+        "apt-get",
+        "groupdel llm-fleet-log",
+    ):
         assert name not in text
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from inspect import getmembers, isfunction, signature
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from fleet.kit.files import ManagedFile
 from fleet.ollama.paths import OLLAMA_BINARY
 from fleet.ollama.servers import Instance, instances_of
 from fleet.ollama.storage import Storage, asked_paths
+from fleet.vllm.servers import vllm_instances
 
 
 def make_files(item: Capability, fleet: Fleet) -> list[ManagedFile]:
@@ -51,8 +53,10 @@ def _file_functions(item: Capability) -> Iterator[Callable[..., Any]]:
 def _arguments(host: FleetHost, fleet: Fleet) -> Iterator[dict[str, Any]]:
     """What functions of files are called with, by the name of the parameter."""
     hardware = GpuHardware((Gpu("0000:17:00.0", 0x2330),))
-    for instance in instances_of(host) or [None]:
+    for instance, item in product(instances_of(host) or [None], vllm_instances(host) or [None]):
         yield {
+            "item": item,
+            "config": None,
             "me": host,
             "fleet": fleet,
             "instance": instance,

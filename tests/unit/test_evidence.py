@@ -16,7 +16,7 @@ _WAITS = re.compile(
 )
 _SHOWS = {"or_journal", "run_job"}
 # What others hand to `run_job`.
-_HANDED_ON = {("fleet/kit/jobs.py", "start_job"), ("fleet/models/operations.py", "_start")}
+_HANDED_ON = {("fleet/kit/jobs.py", "start_job"), ("fleet/kit/loaders.py", "_start")}
 
 
 def _waiting(path: Path) -> Iterator[tuple[str, str, bool]]:

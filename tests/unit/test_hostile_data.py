@@ -17,8 +17,8 @@ from fleet.gates.facts import FileHead, FileSize, GpuMemories, ModelManifest, Pl
 from fleet.gates.gguf import HEAD, read_keys
 from fleet.gates.memory import Load, need, prediction, shape_of
 from fleet.kit.facts.jobs import FailedJobs, FetchJob, LoggedJob
+from fleet.kit.loaders import LoaderJob
 from fleet.models.facts import HostMemory, ModelsState
-from fleet.models.progress import ModelsJob
 from fleet.ollama.facts import OllamaModels
 from fleet.platform.record import DEPLOYED, DEPLOYING, DeployedRecord
 from manifests import Manifest
@@ -67,7 +67,7 @@ FACTS: list[tuple[FactBase[Any], Callable[[str], list[str]]]] = [
         HostMemory(),
         lambda text: [f"{kind} {line}" for line in text.splitlines() for kind in ("ram", "gpu")],
     ),
-    (ModelsJob(), lambda text: [*STATE, *text.splitlines(), "running", "0", "0"]),
+    (LoaderJob(), lambda text: [*STATE, *text.splitlines(), "running", "0", "0"]),
     (FetchJob(), lambda text: [*STATE, text.replace("\n", " "), text.replace("\n", " ")]),
     (LoggedJob(), lambda text: [*STATE, *text.splitlines()]),
     (FailedJobs(), str.splitlines),

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from common import BLOCK, ProgramError, size_text
 
@@ -28,6 +29,14 @@ class TooSlowError(ProgramError):
 
 class RefusedError(ProgramError):
     """Trying again at once would not help; a person, or time, must change something."""
+
+
+class BusyError(ProgramError):
+    """The server asks to come back later; `wait` is in how many seconds, 0 if it does not say."""
+
+    def __init__(self, text: str, wait: float = 0.0) -> None:
+        super().__init__(text)
+        self.wait = wait
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,20 @@ def check_space(directory: Path, need: int, reserve: float, fix: str) -> None:
         )
 
 
+def explained(error: urllib.error.HTTPError, url: str) -> ProgramError:
+    """What a server's refusal means: nothing changes it soon, or it may go better next time."""
+    text = f"{url}: {error.code} {error.reason}"
+    if error.code in (429, 503):
+        return BusyError(text, retry_after(error))
+    return (RefusedError if error.code in (401, 403, 404, 410) else ProgramError)(text)
+
+
+def retry_after(error: urllib.error.HTTPError) -> float:
+    """Seconds that a server asks to wait; 0 if it does not say in seconds."""
+    told = error.headers.get("Retry-After") or ""
+    return float(told) if re.fullmatch(r"[0-9]{1,6}", told) else 0.0
+
+
 def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
     url: str,
     part: Path,
@@ -130,12 +153,15 @@ def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
     begins: Callable[[Progress], None],
     follow: Callable[[Progress], None],
     headers: Mapping[str, str] | None = None,
+    opened: Callable[..., Any] = urllib.request.urlopen,
+    judged: Callable[[urllib.error.HTTPError, str], ProgramError] = explained,
 ) -> None:
     """Have the file at `url` as `part`, from where an earlier fetch of it broke off.
 
     `begins` is told what is there and how large it will be before the first byte comes, and may
     refuse; `follow` is told of each block, and may refuse too. A `total` of 0 is one that the
-    server does not tell. What the file should be is the caller's to check.
+    server does not tell. What the file should be is the caller's to check. `opened` sends the
+    request and follows redirections; `judged` says what a refusal means.
 
     Raises:
         RefusedError: the server does not have it, or not for us.
@@ -147,13 +173,12 @@ def fetch(  # noqa: PLR0913 - each is one more thing of a transfer
     wanted = {**(headers or {}), "Range": f"bytes={have}-"}
     request = urllib.request.Request(url, headers=wanted)  # noqa: S310
     try:
-        answer = urllib.request.urlopen(request, timeout=limits.no_progress)  # noqa: S310
+        answer = opened(request, timeout=limits.no_progress)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and have:  # it was whole already
                 return
-            kind = RefusedError if error.code in (401, 403, 404, 410) else ProgramError
-            raise kind(f"{url}: {error.code} {error.reason}") from None
+            raise judged(error, url) from None
     except urllib.error.URLError as error:
         raise ProgramError(f"{url}: {error.reason}") from None
     except http.client.HTTPException as error:
@@ -199,15 +224,17 @@ def _receive(
     have = at.completed
     with part.open("r+b" if have else "wb") as file:
         file.seek(have)
-        while block := _block(answer):
+        while block := _block(answer, limits.no_progress):
             file.write(block)
             have += len(block)
             follow(Progress(have, at.total, watch.saw(have, at.total, time.monotonic())))
     return have
 
 
-def _block(answer: http.client.HTTPResponse) -> bytes:
+def _block(answer: http.client.HTTPResponse, patience: float) -> bytes:
     try:
         return answer.read1(BLOCK)
+    except TimeoutError:
+        raise StalledError(f"no new byte for {patience:.0f} s") from None
     except http.client.HTTPException as error:
         raise ProgramError(f"the answer broke off: {error!r}") from None

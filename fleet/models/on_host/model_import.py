@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from common import BLOCK, sha256
+from job_state import Phase
 from model_check import Model
-from model_state import Phase
 from model_work import HASH_RATE, Work
 from ollama_protocol import WEIGHTS_TYPE
 from transfer import Progress, RefusedError, fetch

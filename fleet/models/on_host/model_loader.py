@@ -37,15 +37,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from attempts import Attempts, OutdatedError
 from common import TO_BE_STARTED_ANEW, ProgramError, locked, log, say
+from job_state import Entry, Phase, State
 from model_check import Comparison, Model, Server, is_for_ever
 from model_provider import Provider
-from model_state import Entry, Phase, State
 from model_store import Store
 from ollama_api import Api
 from ollama_protocol import VERSION
 from outside import FormError, parsed, read_file
-from transfer import Limits, RefusedError, TooSlowError
+from transfer import Limits, RefusedError
 
 API_PATIENCE = 60  # Ollama may be starting beside us
 
@@ -62,10 +63,6 @@ CONFIG = {
     "limits": {field.name: float for field in fields(Limits)}, "models": [_MODEL],
     "others?": [_SERVER],
 }  # fmt: skip
-
-
-class OutdatedError(Exception):
-    """What failed was asked for by a configuration that has been replaced since."""
 
 
 class Loader:
@@ -86,6 +83,7 @@ class Loader:
         self.compared = Comparison(self.store, self.servers, self.models)
         entries = {model["name"]: Entry() for model in self.models}
         self.state = State(Path(config["state"]), entries)
+        self.attempts = Attempts(self.state, self.limits, is_outdated)
         self.provider = Provider(self.servers[0].api, self.compared, self.limits, self.state)
 
     def check(self) -> dict[str, Any]:
@@ -142,40 +140,14 @@ class Loader:
                 return True
 
     def _with_attempts(self, model: Model, work: Callable[[Model], None]) -> None:
-        """Try until it is done. Only attempts in a row that brought no new byte are counted."""
-        name, fruitless, self.provider.completed = model["name"], 0, 0
-        while True:
-            before = self.provider.completed
-            self.state.update(name, attempts=self.state.models[name].attempts + 1)
-            try:
-                work(model)
-                size = self.store.size(name)
-                self.state.update(
-                    name, phase=Phase.READY, error="", rate=0, completed=size, total=size
-                )
-                return
-            except TooSlowError as error:
-                self._failed_attempt(name, str(error))
-                continue
-            except RefusedError as error:
-                self._failed_attempt(name, str(error), phase=Phase.FAILED)
-                return
-            except (ProgramError, OSError, ValueError) as error:
-                fruitless = 1 if self.provider.completed > before else fruitless + 1
-                reason = str(error) if isinstance(error, ProgramError) else repr(error)
-                reason += f" (attempt {fruitless} of {self.limits.attempts})"
-                if self.is_outdated():
-                    # A server that is gone, or a model that nobody wants any more.
-                    raise OutdatedError(f"{name}: {reason}") from None
-            if fruitless >= self.limits.attempts:
-                self._failed_attempt(name, reason, phase=Phase.FAILED)
-                return
-            self._failed_attempt(name, reason)
-            time.sleep(self.limits.delay(fruitless))
+        """Try until it is done."""
+        self.provider.completed = 0
 
-    def _failed_attempt(self, name: str, reason: str, **values: Any) -> None:
-        log(f"{name}: {reason}")
-        self.state.update(name, error=reason, rate=0, **values)
+        def attempt() -> int:
+            work(model)
+            return self.store.size(model["name"])
+
+        self.attempts.until_done(model["name"], attempt, lambda: self.provider.completed)
 
     def _load(self, model: Model) -> None:
         always = bool(self.compared.untried(model)) or not is_for_ever(model)

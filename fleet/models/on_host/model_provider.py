@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from common import ProgramError, log
+from job_state import Phase
 from manifests import Manifest, ask_manifest
 from model_check import Model, Server
 from model_import import Import
-from model_state import Phase
 from model_work import HASH_RATE, Work
 from ollama_protocol import split_name
 from outside import FormError

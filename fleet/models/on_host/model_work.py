@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from common import ProgramError
+from job_state import Phase, State
 from model_check import Comparison, Model
-from model_state import Phase, State
 from ollama_api import LOAD_TIMEOUT, Api
 from transfer import PATIENT, Limits, Progress, Watch, check_space
 

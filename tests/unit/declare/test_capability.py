@@ -27,6 +27,7 @@ from fleet.declare.types import AnyNetwork
 from fleet.firewall.rules import Rule, accept_rules, published_rules
 from fleet.kit.errors import SettingsError
 from fleet.platform.facts import HasIpv6
+from tests.alternatives import vllm
 from tests.compliance import test_firewall as compliance
 from tests.fleets import EVERYTHING, FLEETS, Hosts, inventory_of
 from tests.unit.rendered import make_files
@@ -182,8 +183,12 @@ PAIRS = list(itertools.combinations(PORTS, 2))
 
 def on_one_port(first: str, second: str, capabilities: Capabilities) -> list[str]:
     """All that is refused where two settings are one port."""
-    tables = [{"name": "a", "port": 7777}]
-    data = {key: tables if key == "ollama_instances" else 7777 for key in (first, second)}
+    [server] = vllm.LEAST["vllm_servers"]
+    tables = {
+        "ollama_instances": [{"name": "a", "port": 7777}],
+        "vllm_servers": [{**server, "port": 7777}],
+    }
+    data = {key: tables.get(key, 7777) for key in (first, second)}
     return refused(data, capabilities)
 
 

@@ -110,12 +110,15 @@ def test_alternative_fleet_differs_in_every_setting() -> None:
         if all(getattr(host[model], name) == field.default for host in fleet.running(model))
     ]
     # Off, they leave nothing to plan, and only NVIDIA's and Docker's repositories have versions to
-    # choose from; Dify's plugin comes from a package, and GPUs are declared by their number.
-    # Tests of their own cover them.
+    # choose from; Dify's plugin comes from a package, GPUs are declared by their number, and a
+    # token is in a store. Tests of their own cover them.
     assert same == [
         "firewall_backend",
         "ollama_instances",
         "ollama_image",
+        "weights_token",
+        "vllm_runtime",
+        "vllm_lock",
         "gateway_tls_certificate",
         "gpus",
         "driver_source",

@@ -12,7 +12,7 @@ import pytest
 
 import fleet.declare.load
 from fleet.capabilities import CAPABILITIES
-from fleet.kit.render import TEMPLATES, render, systemd_assignment
+from fleet.kit.render import TEMPLATES, render, systemd_assignment, systemd_word
 from fleet.kit.sandbox import sandbox
 from tests.fleets import FLEETS, fleet_of
 from tests.unit.rendered import make_files
@@ -30,7 +30,8 @@ def variables(template: str) -> set[str]:
     """What a template names, but for what every one of them knows."""
     parser = jinja2.Environment()  # noqa: S701 - renders nothing
     parsed = parser.parse((TEMPLATES / template).read_text())
-    known = {*parser.globals, systemd_assignment.__name__, sandbox.__name__}
+    ours = {item.__name__ for item in (systemd_assignment, systemd_word, sandbox)}
+    known = {*parser.globals, *ours}
     return jinja2.meta.find_undeclared_variables(parsed) - known
 
 
@@ -112,3 +113,16 @@ class TestTemplates:
 )
 def test_systemd_assignment(value: str, quoted: str) -> None:
     assert systemd_assignment("A", value) == quoted
+
+
+@pytest.mark.parametrize(
+    ("word", "quoted"),
+    [
+        ("plain", '"plain"'),
+        ("50%h", '"50%%h"'),
+        ("it's $HOME", '"it\'s $$HOME"'),
+        ('say "x" \\', '"say \\"x\\" \\\\"'),
+    ],
+)
+def test_systemd_word(word: str, quoted: str) -> None:
+    assert systemd_word(word) == quoted

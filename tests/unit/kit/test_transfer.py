@@ -10,6 +10,7 @@ import pytest
 from common import ProgramError
 from tests.unit.models.loader_rig import GB, Ollama
 from transfer import (
+    BusyError,
     Limits,
     Progress,
     RefusedError,
@@ -125,7 +126,8 @@ class TestFetch:
         assert not (tmp_path / "parts" / "x").exists()
 
     @pytest.mark.parametrize(
-        ("status", "kind"), [(401, RefusedError), (404, RefusedError), (503, ProgramError)]
+        ("status", "kind"),
+        [(401, RefusedError), (404, RefusedError), (500, ProgramError), (503, BusyError)],
     )
     def test_answers_that_are_none(
         self, get: Any, ollama: Ollama, status: int, kind: type[ProgramError]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from common import locked
-from model_state import State
+from job_state import State
 from tests.unit.models.loader_rig import GB, SUCCESS, Ollama, Run, layer, model
 
 

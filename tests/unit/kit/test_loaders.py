@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fleet.kit.loaders import ItemProgress, LoaderJob
 from fleet.kit.on_host.common import TO_BE_STARTED_ANEW
-from fleet.models.progress import ModelProgress, ModelsJob
 from tests.unit.facts import ask
 
 
@@ -19,9 +19,9 @@ class TestProgress:
         path = tmp_path / "state.json"
         path.write_text(json.dumps({"models": {"gpt-oss:20b": entry}}))
         systemctl.update(ActiveState="activating", Result="success")
-        job = ask(ModelsJob(), unit="m.service", path=str(path))
+        job = ask(LoaderJob(), unit="m.service", path=str(path))
         assert job.is_running
-        assert job.models == {"gpt-oss:20b": ModelProgress("pulling", 5, 9, 1, "")}
+        assert job.models == {"gpt-oss:20b": ItemProgress("pulling", 5, 9, 1, "")}
         assert str(job.models["gpt-oss:20b"]) == "pulling 55 % of 9 B, 1 B/s, 0m04s left"
 
     @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ class TestProgress:
     ) -> None:
         systemctl.update(ActiveState="activating", Result="signal", SubState=sub_state)
         systemctl.update(NRestarts=restarts)
-        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json"))
+        job = ask(LoaderJob(), unit="m.service", path=str(tmp_path / "none.json"))
         assert (job.has_failed, job.is_running) == (failed, not failed)
 
     def test_loader_that_is_to_be_started_anew_has_ended(
@@ -49,7 +49,7 @@ class TestProgress:
             SubState="auto-restart",
             ExecMainStatus=str(TO_BE_STARTED_ANEW),
         )
-        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "none.json"))
+        job = ask(LoaderJob(), unit="m.service", path=str(tmp_path / "none.json"))
         assert not job.has_failed
         assert not job.is_running
 
@@ -67,7 +67,7 @@ class TestProgress:
         """Whether the loader runs is known all the same."""
         (tmp_path / "state.json").write_text(text)
         systemctl.update(ActiveState="active", Result="success")
-        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "state.json"))
+        job = ask(LoaderJob(), unit="m.service", path=str(tmp_path / "state.json"))
         assert (job.is_running, job.models) == (True, {})
 
     @pytest.mark.parametrize("kind", ["link", "fifo", "directory"])
@@ -81,12 +81,12 @@ class TestProgress:
         make = {"link": lambda: path.symlink_to(other), "directory": path.mkdir}
         make.get(kind, lambda: os.mkfifo(path))()
         systemctl.update(ActiveState="active", Result="success")
-        job = ask(ModelsJob(), unit="m.service", path=str(path))
+        job = ask(LoaderJob(), unit="m.service", path=str(path))
         assert (job.is_running, job.models) == (True, {})
 
     def test_models_before_their_first_state(
         self, systemctl: dict[str, str], tmp_path: Path
     ) -> None:
         systemctl.update(ActiveState="inactive", Result="success")
-        job = ask(ModelsJob(), unit="m.service", path=str(tmp_path / "state.json"))
+        job = ask(LoaderJob(), unit="m.service", path=str(tmp_path / "state.json"))
         assert job.models == {}
