@@ -48,7 +48,7 @@ class Site:
         self.state_path = root / "run" / "state.json"
         self.changes: dict[str, Any] = {}
         self.limits: dict[str, float] = {
-            "no_progress": 5, "slow_rate": 0, "slow_window": 1, "attempts": 3,
+            "no_progress": 300, "slow_rate": 0, "slow_window": 1, "attempts": 3,
             "first_delay": 0, "longest_delay": 0, "disk_reserve": 0,
         }  # fmt: skip
 
@@ -118,7 +118,7 @@ class Site:
     def program(self, *words: str, **environment: str) -> tuple[int, str]:
         """Its exit status, and all that it says."""
         process = self.start(*words, **environment)
-        said, complained = process.communicate(timeout=60)
+        said, complained = process.communicate(timeout=300)
         return process.returncode, said + complained
 
     @property
@@ -137,7 +137,7 @@ class Site:
     def wait_for(self, size: int, process: subprocess.Popen[str]) -> None:
         """Go on once so many bytes of the large file have come."""
         incomplete = self.part / "incomplete" / self.storage_path[1:]
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while not incomplete.exists() or incomplete.stat().st_size < size:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
