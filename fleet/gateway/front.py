@@ -127,15 +127,15 @@ class Door:
 
     def sends_to(self, gpu: FleetHost) -> bool:
         """Whether a server of `gpu` gets requests."""
-        return gpu.name in self.in_service()
+        return gpu.name in {item.host.name for item in self.serving()}
 
     def serves_wholly(self, gpu: FleetHost) -> bool:
         """Whether every server of `gpu` was found ready, and not stopped since."""
         return _names(self._fleet, gpu) <= self._ready()
 
     def in_service(self) -> set[str]:
-        """The hosts that get requests."""
-        return {item.host.name for item in self.serving()}
+        """The hosts of ours that get requests."""
+        return {item.host.name for item in self.serving() if item.ours}
 
     def serving(self) -> list[Server]:
         """The servers that get requests, each for its own models."""

@@ -59,8 +59,7 @@ class Roll:
     @property
     def served(self) -> set[str]:
         """The hosts of ours that get requests from any gateway."""
-        serving = (server for door in self.front.doors for server in door.serving())
-        return {server.host.name for server in serving if server.ours}
+        return {name for door in self.front.doors for name in door.in_service()}
 
     def left_out(self) -> list[FleetHost]:
         """The hosts of the run that get no requests, or not from every gateway."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +16,15 @@ from typing import Any
 import pytest
 import requests
 
+from fleet.declare.stores import store_of
+from fleet.kit.secrets import SecretStore
 from tests.lab.conftest import BIN, ROOT, LabUnderTest, Result
 
 INVENTORY = Path("tests/lab/inventories/mixed.py")
 SMALL, LARGE, ALIAS = "gpt-oss:20b", "gpt-oss:120b", "gpt-4o"
 OWNER = {SMALL: "gpu1", LARGE: "gpu2", ALIAS: "gpu2"}
 KEYS = ("plain", "small", "renamed", "quota", "strict", "tuner")
+FAR, FAR_KEY = "far:1b", "sk-of-another"
 CHAT, MESSAGES, NATIVE = "/v1/chat/completions", "/v1/messages", "/api/chat"
 DIALECTS = (CHAT, MESSAGES, NATIVE)
 
@@ -300,6 +306,81 @@ def test_a_model_that_comes_to_another_host(mixed: Mixed) -> None:
     mixed.fleet("drain", INVENTORY, "gpu2", "--force", MODELS=models)
     assert mixed.answered_by(mixed.chat(ALIAS)) == "gpu1"
     mixed.fleet("undrain", INVENTORY, "gpu2", MODELS=models)
+
+
+@pytest.mark.slow
+def test_a_backend(mixed: Mixed) -> None:
+    """A server that is not ours is used, drained, shown, and the trouble of nobody else."""
+    store = SecretStore(store_of(ROOT / INVENTORY, ROOT))
+    store.replace("gateway_backend_far", FAR_KEY)
+    backend = {
+        "name": "far", "address": "http://127.0.0.1:8000", "key": "far", "models": {FAR: "real/far"}
+    }  # fmt: skip
+    declared = json.dumps({"gateway_backends": [backend]})
+    result = mixed.lab.pyinfra("-y", "--limit", "edge", inventory=INVENTORY, GATEWAY=declared)
+    assert "backend far gets no requests until it answers: no connection" in result.stderr
+    assert mixed.chat(FAR).status_code == 503
+    assert mixed.answered_by(mixed.chat(SMALL)) == "gpu1"
+    shown = mixed.fleet("status", INVENTORY, "edge", check=False, GATEWAY=declared).stdout
+    assert "backend far gets no requests: no connection" in shown
+    _start_vllm(mixed)
+    _until_far_answers(mixed)
+    answer = mixed.chat(FAR)
+    assert answer.json()["model"] == "served"
+    refused = mixed.call("POST", NATIVE, json={"model": FAR, "messages": []})
+    assert (refused.status_code, "/v1/chat/completions" in refused.json()["error"]) == (400, True)
+    assert FAR in mixed.names("/v1/models")
+    assert mixed.lab.deploy("--limit", "edge", inventory=INVENTORY, GATEWAY=declared) == {}
+    verified = mixed.fleet(
+        "verify", INVENTORY, "edge", "--capability", "gateway", check=False, GATEWAY=declared
+    )
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    mixed.fleet("drain", INVENTORY, "far", "--force", GATEWAY=declared)
+    assert mixed.chat(FAR).status_code == 503
+    mixed.fleet("undrain", INVENTORY, "far", GATEWAY=declared)
+    _until_far_answers(mixed)
+    used = mixed.fleet("usage", INVENTORY, "--by", "host,model", GATEWAY=declared).stdout
+    assert "far" in used
+    found = mixed.lab.ssh(
+        "edge", f"grep -rl {FAR_KEY} /etc /var/log /var/lib /run 2>/dev/null || true"
+    )
+    assert found == "/etc/llm-fleet/gateway/backends.conf"
+    # Gone with its key; a crash of nginx leaves no socket that would keep it from starting.
+    mixed.lab.ssh("edge", "systemctl kill -sKILL nginx; sleep 1; systemctl start nginx")
+    mixed.lab.deploy("--limit", "edge", inventory=INVENTORY)
+    assert mixed.lab.ssh("edge", "ls /etc/llm-fleet/gateway | grep -c backend || true") == "0"
+    assert mixed.chat(FAR).status_code == 404
+
+
+def _start_vllm(mixed: Mixed) -> None:
+    """The stand-in for vLLM, on the gateway's own host."""
+    with io.BytesIO() as packed:
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for path in (ROOT / "lab/vllm").glob("*.py"):
+                archive.add(path, f"vllm/{path.name}")
+        text = base64.b64encode(packed.getvalue()).decode()
+    mixed.lab.ssh(
+        "edge",
+        f"mkdir -p /opt/far/model; echo {text} | base64 -d | tar -xzC /opt/far; "
+        "echo '{}' > /opt/far/model/config.json; "
+        "systemd-run --quiet --collect --unit far --working-directory /opt/far "
+        f"--setenv=VLLM_API_KEY={FAR_KEY} python3 -m vllm.api_server --host 127.0.0.1 "
+        "--model /opt/far/model --served-model-name served real/far",
+    )
+
+
+def _until_far_answers(mixed: Mixed) -> None:
+    end = time.monotonic() + 60
+    while (answer := mixed.chat(FAR)).status_code != 200:
+        if time.monotonic() > end:
+            seen = mixed.lab.ssh(
+                "edge",
+                "journalctl -q -u far -n 20; tail -5 /var/log/llm-fleet/error.log; "
+                "curl -s --unix-socket /run/llm-fleet-status.sock http://x/servers",
+                check=False,
+            )
+            raise AssertionError(f"{answer.status_code} {answer.text}\n{seen}")
+        time.sleep(0.3)
 
 
 def _talk(number: int) -> list[dict[str, str]]:

@@ -131,7 +131,7 @@ local function connection(server)
     ngx.update_time()
     local socket = ngx.socket.tcp()
     socket:settimeout(CONNECT * 1000)
-    if from then
+    if from and not server.relayed then -- a socket file is called from nowhere
       assert(socket:bind(from))
     end
     local ok

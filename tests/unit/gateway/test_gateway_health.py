@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -282,3 +283,30 @@ def test_at_the_start_of_nginx_all_servers_count_as_well(tmp_path: Path) -> None
     with started(one, two), routed(tmp_path, one.declared(), two.declared()) as gateway:
         assert gateway.ask("m:1b", "talk").status == 200
         assert 0.45 < _share(gateway, two) < 0.55
+
+
+def test_a_socket_file_is_called_from_no_address(tmp_path: Path) -> None:
+    """... also where hosts are called from a declared one."""
+    looks: list[bytes] = []
+
+    class Listing(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            looks.append(self.rfile.readline())
+            self.wfile.write(b'HTTP/1.0 200 OK\r\nX: y\r\n\r\n{"data":[{"id":"real"}]}')
+
+    path = tmp_path / "far.sock"
+    far = {
+        "name": "far", "host": "far", "address": f"unix:{path}", "surfaces": {"openai": True},
+        "models": ["m:1b"], "own": {"m:1b": "real"}, "relayed": True,
+    }  # fmt: skip
+    with socketserver.ThreadingUnixStreamServer(str(path), Listing) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        path.chmod(0o777)
+        try:
+            with routed(tmp_path, far, calls_from="127.0.0.1") as gateway:
+                until(lambda: looks)
+                assert gateway.find("m:1b", surface="openai")["on"] == [["far", "real"]]
+        finally:
+            server.shutdown()
+            thread.join()
