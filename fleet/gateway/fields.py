@@ -6,7 +6,7 @@ overrides are allowed, and with an admin's. What servers take for content (messa
 arguments of tools) is `ANY`: they read no setting out of it.
 
 The other words are `ANY` too, and the gateway reads them for itself: which model, whether the
-answer is a stream, and what tells a conversation from others.
+answer is a stream, what tells a conversation from others, and how much of it is text.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ INCLUDE_USAGE = "include_usage"
 ROLE = "role"  # of a message: with the first `user` it is told which conversation this is
 SAID = "said"  # a text, or a list of parts that have texts
 PROMPT = "prompt"
+BLOB = "blob"  # images: bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ _ANSWERED: dict[str, Shape] = {
 _MESSAGE: Shape = {
     "role": ROLE,
     "content": SAID,
-    **_any("thinking images tool_name tool_call_id name"),
+    "images": BLOB,
+    **_any("thinking tool_name tool_call_id name"),
     "tool_calls": _TOOL_CALLS,
 }
 _STREAM_OPTIONS = Fields(
@@ -158,7 +160,8 @@ ALLOWED: dict[str, Shape] = {
         **_ANSWERED,
         "prompt": PROMPT,
         "system": SAID,
-        **_any("suffix context raw images"),
+        "images": BLOB,
+        **_any("suffix context raw"),
         "template": Withheld(_EXECUTED),
         **_withheld("width height steps", _DRAWS),
     },

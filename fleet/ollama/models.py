@@ -31,8 +31,10 @@ AUTO = "auto"
 FOR_EVER = "-1"
 
 # What Ollama's name parser accepts: [host[:port]/][namespace/]model[:tag].
+# Its types/model/name.go: a host stands before a namespace only, and parts have a length.
 _MODEL_NAME = re.compile(
-    r"([A-Za-z0-9][\w.-]*(:\d+)?/)?([A-Za-z0-9_][\w-]*/)?[A-Za-z0-9_][\w.-]*(:[A-Za-z0-9_][\w.-]*)?",
+    r"(?:[A-Za-z0-9][\w.-]*(?::\d+)?/(?=.*/))?"
+    r"(?:\w[\w-]{0,79}/)?\w[\w.-]{0,79}(?::\w[\w.-]{0,79})?",
     re.ASCII,
 )
 # The hardened units hide these or give them a private copy (ProtectHome, PrivateTmp).

@@ -2,6 +2,7 @@
 --
 -- Keys are known by their SHA-256 only: they are 256 random bits, which nobody guesses from it.
 local bit = require "bit"
+local clock = require "gateway_clock"
 local counts = require "gateway_counts"
 local ffi = require "ffi"
 local names = require "gateway_names"
@@ -140,7 +141,7 @@ end
 -- The time at which a bucket that leaks a request each `interval` is empty again. Whether this
 -- request still went in, then how many more would, then in how many seconds it is empty.
 local function pour(rate)
-  local dict, now, interval = ngx.shared.counts, ngx.now(), rate.interval
+  local dict, now, interval = ngx.shared.counts, clock.now(), rate.interval
   local empty = dict:incr(rate.key, interval, now)
   if not empty then
     return true, 0, 0

@@ -1,5 +1,6 @@
 -- Whether each server answers and which models it has: worker 0 looks, and all workers know.
 local cjson = require "cjson.safe"
+local clock = require "gateway_clock"
 local max = math.max
 
 -- From one look at a server to the next, and what a look may take: who is lost just after one is
@@ -47,13 +48,13 @@ function M.init(list, address)
     server.id = server.name .. "|" .. server.address .. "|" .. (server.port or "")
     server.well, server.doubted, server.since, server.late = true, false, 0, 0
     server.surface = server.surfaces.ollama and "ollama" or "openai"
-    server.limit, server.looked = server.relayed and RELAYED_LIMIT or LIMIT, 0
+    server.limit, server.looked = server.relayed and RELAYED_LIMIT or LIMIT, -RELAYED_PERIOD
   end
 end
 
 -- Takes over what changed in the dict: whether models did.
 function M.read()
-  local now = ngx.now()
+  local now = clock.now()
   if now - read_at < READ then
     return false
   end
@@ -150,7 +151,7 @@ end
 local function received(socket, ends)
   local pieces, size = {}, 0
   while size <= LARGEST do
-    socket:settimeout(max(1, (ends - ngx.now()) * 1000))
+    socket:settimeout(max(1, (ends - clock.now()) * 1000))
     local piece, problem = socket:receiveany(65536)
     if not piece then
       if problem == "closed" then
@@ -167,7 +168,7 @@ end
 -- HTTP/1.0 and a connection of its own: the answer ends where the server closes, and a host that is
 -- gone is not taken for a slow one.
 function M.ask(server, path, limit)
-  local ends = ngx.now() + limit
+  local ends = clock.now() + limit
   local socket, problem = connection(server)
   if not socket then
     return nil, problem, false
@@ -222,9 +223,9 @@ local function answered(server, began)
     return -- this look says nothing about what happened after it began
   end
   -- A server that is asked again at once was never gone: a kept connection had ended.
-  local is_back = up == -1 or lost and ngx.now() - lost > PERIOD
+  local is_back = up == -1 or lost and clock.now() - lost > PERIOD
   if is_back or not up then
-    set("up", server.id, is_back and ngx.now() or 0)
+    set("up", server.id, is_back and clock.now() or 0)
   end
   if up == -1 then
     ngx.log(ngx.ERR, server.name, " answers again and gets requests")
@@ -258,7 +259,7 @@ local function look(server)
   if not shared:add("look:" .. server.id, true, 2 * server.limit) then
     return
   end
-  local began = ngx.now()
+  local began = clock.now()
   server.looked = began
   local text, why, late = M.ask(server, server.health or PATHS[server.surface], server.limit)
   if text and server.is_listed ~= false then
@@ -270,14 +271,14 @@ local function look(server)
   if text then
     answered(server, began)
   else
-    failed(server, why, late or ngx.now() - began > server.limit + HELD_UP)
+    failed(server, why, late or clock.now() - began > server.limit + HELD_UP)
   end
   shared:delete("look:" .. server.id)
 end
 
 -- A request to `server` failed before it had an answer: nobody asks it before a good look.
 function M.lost(server)
-  set("lost", server.id, ngx.now())
+  set("lost", server.id, clock.now())
   changed()
   server.doubted = true
   -- Where there is no room for one more timer, the next turn is not far.
@@ -298,7 +299,7 @@ local function looks(is_ending, first, step)
   end
   for place = first, #servers, step do
     local server = servers[place]
-    if not server.relayed or ngx.now() - server.looked >= RELAYED_PERIOD then
+    if not server.relayed or clock.now() - server.looked >= RELAYED_PERIOD then
       ngx.thread.spawn(look, server)
     end
   end
@@ -331,7 +332,7 @@ local function let_in()
     if not server.open then
       shared:delete("in:" .. server.id)
     elseif shared:add("in:" .. server.id, true) and not is_first then
-      set("up", server.id, ngx.now())
+      set("up", server.id, clock.now())
       shared:delete("lost:" .. server.id)
     end
   end

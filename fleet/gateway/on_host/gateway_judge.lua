@@ -105,16 +105,26 @@ local function keep(reader, text)
   end
 end
 
--- The parts of a message: only their texts are wanted, and nothing in them is judged.
-local PARTS = { each = { content = true, fields = { text = "said" } } }
+-- An image, a sound or a file: bytes that are no text.
+local function read_blob(reader)
+  local from = here(reader)
+  skip(reader)
+  reader.blobs = reader.blobs + here(reader) - from
+end
+
+-- The parts of a message, as each API has them: nothing in them is judged.
+local PARTS = { each = { content = true, fields = {
+  text = "said", content = "said",
+  image_url = "blob", input_audio = "blob", file = "blob", file_data = "blob", source = "blob",
+} } }
 
 -- A text, or a list of parts that have texts.
 local function read_said(reader)
   local first = peek(reader)
-  if reader.quiet or first ~= QUOTE and first ~= OPEN_LIST then
-    return skip(reader)
-  elseif first == OPEN_LIST then
+  if first == OPEN_LIST then
     return judge(reader, PARTS)
+  elseif reader.quiet or first ~= QUOTE then
+    return skip(reader)
   end
   count(reader)
   local head, length, tail = reading.read_gist(reader)
@@ -132,7 +142,7 @@ end
 
 local WORDS = {
   any = skip, model = read_model, stream = read_stream, include_usage = read_include_usage,
-  role = read_role, said = read_said, prompt = read_prompt,
+  role = read_role, said = read_said, prompt = read_prompt, blob = read_blob,
 }
 
 local function judge_list(reader, shape)
@@ -318,10 +328,10 @@ end
 -- `ignored` the names of those fields; `places`, in bytes from 1 on: `model` {from, to} with its quotes,
 -- `open` the outer brace, `is_empty` whether that object has no field that stays, `stream_options` {open,
 -- is_empty} or nil, `include_usage` {from, to, is_true =} of its value or nil; `talk` a text that tells this
--- conversation from others at all its turns, or nil.
+-- conversation from others at all its turns, or nil; `blobs` how many bytes are of images and the like.
 function M.judge(next, shape, way, pause)
   local reader = reading.new(next, pause)
-  reader.way, reader.room, reader.said = way, MAX_TALK, {}
+  reader.way, reader.room, reader.said, reader.blobs = way, MAX_TALK, {}, 0
   reader.edits, reader.ignored, reader.told, reader.places = {}, {}, {}, {}
   local passed, problem = pcall(function()
     judge_object(reader, shape)
@@ -335,7 +345,7 @@ function M.judge(next, shape, way, pause)
   return {
     model = reader.model, verdict = not passed and problem or nil, stream = reader.stream,
     ignored = reader.ignored, edits = reader.edits, places = reader.places,
-    talk = #reader.said > 0 and concat(reader.said, "\0") or nil,
+    talk = #reader.said > 0 and concat(reader.said, "\0") or nil, blobs = reader.blobs,
   }
 end
 

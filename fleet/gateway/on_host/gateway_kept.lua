@@ -215,6 +215,9 @@ local function put_away(day, place)
     end
   end
   rows.put_away(day, place)
+  if date("!%Y-%m-%d", now - 2 * DAY) ~= day then
+    return -- the clock has jumped: which files are old is not known
+  end
   for back = KEPT + 1, FORGOTTEN do
     os.remove(folder .. "/" .. date("!%Y-%m-%d", now - back * DAY) .. ".json")
   end

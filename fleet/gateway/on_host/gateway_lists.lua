@@ -1,5 +1,6 @@
 -- Answers about models for the whole fleet, as one server would give them.
 local cjson = require "cjson.safe"
+local clock = require "gateway_clock"
 local errors = require "gateway_errors"
 local health = require "gateway_health"
 local models = require "gateway_models"
@@ -17,9 +18,10 @@ local function quoted(text)
   return (cjson.encode(text):gsub("\\/", "/"))
 end
 
--- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00, or 0.
+-- The second since 1970 of a date like 2026-11-30T23:42:11.5+01:00; 0 of whatever else a server says.
 local function seconds(date)
-  local y, m, d, H, M_, S, zone = (date or ""):match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
+  local text = type(date) == "string" and date or ""
+  local y, m, d, H, M_, S, zone = text:match("^(%d+)-(%d+)-(%d+)[Tt](%d+):(%d+):(%d+)%.?%d*(.*)$")
   if not y then
     return 0
   end
@@ -139,14 +141,14 @@ local function all_loaded()
       error(problem)
     end
   end
-  if ngx.now() - loaded_at >= PS_KEPT then
+  if clock.now() - loaded_at >= PS_KEPT then
     asking = semaphore.new()
     local ok, found = pcall(ask_all)
     local waiting = asking
     asking = nil
     waiting:post(max(1, -waiting:count()))
     assert(ok, found)
-    loaded, loaded_at = found, ngx.now()
+    loaded, loaded_at = found, clock.now()
   end
   return loaded
 end

@@ -28,10 +28,10 @@ SPEED = (1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 60.0, 80.0, 100.0, 150.0, 200.0, 400.0
 TOKENS = ("prompt", "cached", "completion")
 # Paths that clients may use; all others are one, or a scanner would make a series of each.
 PATHS = re.compile(
-    r"/v1/(chat/completions|completions|embeddings|responses|messages|models)"
-    r"|/api/(chat|generate|embed|embeddings|tags|version)"
+    r"/v1/(chat/completions|completions|embeddings|responses|messages(/count_tokens)?|models)"
+    r"|/api/(chat|generate|embed|embeddings|show|ps|tags|version)"
 )
-HOST_PATHS = re.compile(r"/hosts/[^/]+(/api/(?:pull|create|show|delete|ps|tags|version))")
+HOST_PATHS = re.compile(r"/hosts/.+(/api/(?:pull|create|show|delete|ps|tags|version))")
 POLL = 0.25  # seconds between two looks at the log
 
 
@@ -170,6 +170,7 @@ def _histogram(
 
 
 def _path(path: str) -> str:
+    path = path.removesuffix("/")
     if path.startswith("/v1/models/"):
         return "/v1/models"
     if PATHS.fullmatch(path):

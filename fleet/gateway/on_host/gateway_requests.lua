@@ -199,11 +199,10 @@ local function choose(name, surface, talk)
     local text = "model '" .. name .. "' is served by OpenAI's API alone: use " .. instead
     return refuse(400, text, "wrong_api", "model")
   elseif not found and why == "down" then
-    return refuse(503, "no host that has the model '" .. name .. "' can answer now", "no_host")
-  elseif not found and name then
-    return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
+    local which = name and "that has the model '" .. name .. "' " or ""
+    return refuse(503, "no host " .. which .. "can answer now", "no_host")
   elseif not found then
-    return ngx.exit(502)
+    return refuse(404, "model '" .. name .. "' not found", "model_not_found", "model")
   end
   route.choose(found, talk)
   from_nowhere(ctx.route)
@@ -236,7 +235,6 @@ function M.infer()
   end
   if chosen.model ~= found.model then
     edits[#edits + 1] = { found.places.model[1], found.places.model[2], '"' .. chosen.model .. '"' }
-    ngx.var.model = chosen.shown or chosen.model
   end
   rewrite(edits)
   usage.begin(call, found)
@@ -398,11 +396,14 @@ end
 -- The end of every request, however it ended.
 function M.finish()
   local ctx = ngx.ctx
-  if ctx.route then
+  local routed = ctx.route
+  if routed then
     route.finish()
+    -- As the server lists it: clients can spell a model in ways without end, each a row of its own.
+    ngx.var.model = routed.listed or ngx.var.model
   end
   if ctx.usage then
-    usage.finish(ctx.usage, ctx.caller.name, ctx.route.shown or ctx.route.model, ctx.route.server.host)
+    usage.finish(ctx.usage, ctx.caller.name, routed.listed, routed.server.host)
   end
   if ctx.is_counted then
     callers.leave(ctx.caller)

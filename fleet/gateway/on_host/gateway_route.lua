@@ -1,5 +1,6 @@
 -- Which server gets a request.
 local balancer = require "ngx.balancer"
+local clock = require "gateway_clock"
 local counts = require "gateway_counts"
 local health = require "gateway_health"
 local models = require "gateway_models"
@@ -66,7 +67,7 @@ end
 
 -- Of several, the one that a talk is meant for among those with room; without one, the least loaded.
 local function best(on, talk)
-  local now, total, shares = ngx.now(), 0, 0
+  local now, total, shares = clock.now(), 0, 0
   local load, part = {}, {}
   for place = 1, #on do
     local server = on[place].server
@@ -104,15 +105,16 @@ local function take(route, one)
   if route.server then
     counts.add(route.server.counted, -1)
   end
-  route.server, route.model, route.shown = one.server, name_for(route.found, one), one.shown
+  route.server, route.model = one.server, name_for(route.found, one)
+  route.listed = one.shown or one.model
   counts.add(one.server.counted, 1)
 end
 
 -- Chooses one of what `find` found for a request whose conversation is `talk`, a text or nil: it
--- becomes ngx.ctx.route, with .server, .model (its name there) and .canonical.
+-- becomes ngx.ctx.route, with .server, .model (by which it is asked) and .listed (as it lists it).
 function M.choose(found, talk)
   local hash = talk and bxor(ngx.crc32_long(talk), ngx.crc32_long(found.model)) or nil
-  local route = { found = found, canonical = found.model, talk = hash, tries = 0 }
+  local route = { found = found, talk = hash, tries = 0 }
   take(route, found.on[2] and best(found.on, hash) or found.on[1])
   ngx.ctx.route = route
 end

@@ -1,4 +1,5 @@
 -- Who used how many tokens, kept through reloads, restarts and power cuts.
+local clock = require "gateway_clock"
 local kept = require "gateway_kept"
 local rows = require "gateway_rows"
 
@@ -115,8 +116,8 @@ end
 
 -- Only helps guessing: where there is no room for it, it is of no loss.
 function M.learn(model, one)
-  local now = ngx.time()
-  if now - (told[model] or 0) < LEARNED then
+  local now = clock.now()
+  if now - (told[model] or -LEARNED) < LEARNED then
     return
   end
   told[model] = now

@@ -3,6 +3,7 @@
 -- `edits` has a stream's server tell it, which it does only where it is asked; the client, who had not
 -- asked, sees nothing of it. `begin`, `head`, `body` and `finish` are called in nginx's phases.
 local answers = require "gateway_answers"
+local clock = require "gateway_clock"
 local lines = require "gateway_lines"
 local store = require "gateway_store"
 
@@ -42,9 +43,11 @@ end
 function M.begin(call, judged)
   local dialect = answers.DIALECTS[call]
   if dialect then
+    local bytes, blobs = tonumber(ngx.var.content_length or ngx.var.request_length) or 0, judged.blobs or 0
     ngx.ctx.usage = {
-      dialect = dialect, asked = judged.asks_usage, seen = answers.new(), began = ngx.now(),
-      bytes = tonumber(ngx.var.content_length or ngx.var.request_length) or 0, parts = {}, size = 0,
+      dialect = dialect, asked = judged.asks_usage, seen = answers.new(), began = clock.now(),
+      -- What an image takes is told by none of its bytes.
+      bytes = bytes - blobs, is_text = blobs == 0, parts = {}, size = 0,
     }
   end
 end
@@ -55,7 +58,7 @@ local function reads_event(use)
     local deltas = seen.deltas
     local o = answers.read_event(dialect, seen, text, is_cut)
     if seen.deltas > deltas then
-      use.last = ngx.now()
+      use.last = clock.now()
       use.first = use.first or use.last
     end
     -- What was asked for on the client's behalf. null is what some servers write asked or not.
@@ -130,7 +133,9 @@ local function learn(use, model, told, elapsed)
       one[name] = value / 2
     end
   end
-  one.prompt, one.bytes = one.prompt + told.prompt, one.bytes + use.bytes
+  if use.is_text then
+    one.prompt, one.bytes = one.prompt + told.prompt, one.bytes + use.bytes
+  end
   if not use.dialect.no_completion then
     one.completion, one.seconds = one.completion + told.completion, one.seconds + elapsed
     if seen.deltas > 0 then
@@ -188,7 +193,7 @@ function M.finish(use, caller, model, host)
   if not is_made(use) then
     return
   end
-  local var, elapsed, seen = ngx.var, ngx.now() - use.began, use.seen
+  local var, elapsed, seen = ngx.var, clock.now() - use.began, use.seen
   if use.size > 0 then
     answers.read_whole(use.dialect, seen, concat(use.parts), use.is_cut or not use.is_whole)
   end

@@ -133,6 +133,7 @@ class Judged:
     places: dict[str, Any] = field(default_factory=dict)
     talk: bytes | None = None
     edited: bytes | None = None
+    blobs: int = 0
     pauses: int = 0
     longest: float = 0
 

@@ -164,7 +164,9 @@ class Metering:
         end = time.monotonic() + 10
         while True:
             path = self.directory / "metered.log"
-            lines = path.read_text().splitlines() if path.exists() else []
+            text = path.read_text() if path.exists() else ""
+            # What is being written has no end yet.
+            lines = text[: text.rfind("\n") + 1].splitlines()
             if len(lines) >= number:
                 return [json.loads(line) for line in lines]
             assert time.monotonic() < end, (number, lines[-2:], self.errors())

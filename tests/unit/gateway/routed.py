@@ -123,6 +123,11 @@ function M.call()
       counted[server.name] = require("gateway_counts").get("server:" .. server.name)
     end
     ngx.print(cjson.encode(counted))
+  elseif q.call == "jump" then
+    local now, time = ngx.now, ngx.time
+    ngx.now = function() return now() + q.seconds end
+    ngx.time = function() return time() + q.seconds end
+    ngx.print("[]")
   elseif q.call == "cost" then
     ngx.print(cjson.encode(M.cost(q)))
   else

@@ -61,6 +61,7 @@ class Running:
         # A request has come; it is answered while `hold` is set.
         self.held, self.hold = threading.Event(), threading.Event()
         self.hold.set()
+        self.headers: dict[str, str] = {}  # of the answer, beside its own
         # None: it hangs up.
         self.answer: tuple[int, str, bytes] | None = (200, "application/json", b"{}")
 
@@ -93,16 +94,29 @@ class Running:
             parts = iter(lambda: client.recv(65536), b"")
             return b"".join(parts)
 
+    def in_flight(self) -> dict[str, int]:
+        """How many requests each server has."""
+        connection = Connection(self.directory / "status.sock")
+        connection.request("GET", "/in-flight")
+        found: dict[str, int] = json.loads(connection.getresponse().read())
+        connection.close()
+        return found
+
     def ends(self) -> None:
         """Have nginx end now, with all of its logs written."""
         assert self.nginx
         self.nginx.terminate()
         self.nginx.wait()
 
+    def errors(self) -> str:
+        """What nginx has complained of."""
+        return (self.directory / "error.log").read_text()
+
     def log(self) -> list[dict[str, Any]]:
         """The access log's entries, all of them once nginx has ended."""
-        lines = (self.directory / "gateway.log").read_text().splitlines()
-        return [json.loads(line) for line in lines]
+        text = (self.directory / "gateway.log").read_text()
+        # What is being written has no end yet.
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def _fleet(settings: Mapping[str, Any]) -> Fleet:
@@ -249,12 +263,16 @@ def _backend(gateway: Running) -> _Server:
             if gateway.answer is None:
                 self.close_connection = True
                 return
-            self._say(*gateway.answer)
+            self._say(*gateway.answer, gateway.headers)
 
-        def _say(self, status: int, kind: str, content: bytes) -> None:
+        def _say(
+            self, status: int, kind: str, content: bytes, headers: Mapping[str, str] = {}
+        ) -> None:
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

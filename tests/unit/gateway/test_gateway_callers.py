@@ -106,6 +106,26 @@ def test_networks(lua: Evaluated, networks: list[str], address: str, within: boo
     assert said == str(within).lower()
 
 
+def test_a_clock_that_is_set_back_locks_nobody_out(lua: Evaluated) -> None:
+    """A rate is how much time has passed, whatever the clock says."""
+    digest = sha256(VALUE.encode()).hexdigest()
+    item = {"concurrent": 9, "rate": {"requests": 60, "seconds": 60, "burst": 1}}
+    declared = {"keys": {digest: {"name": "back"}}, "callers": {"back": item}}
+    said = lua(
+        'local callers, counts = require "gateway_callers", require "gateway_counts"\n'
+        "counts.init() counts.start()\n"
+        f"callers.init({literal(declared)})\n"
+        f"local caller, now, statuses = callers.find(nil, '{VALUE}'), ngx.now, {{}}\n"
+        "for _, shift in ipairs { 0, -3600, -3600, 3600 } do\n"
+        "  ngx.now = function() return now() + shift end\n"
+        "  statuses[#statuses + 1] = callers.enter(caller, {}) and 'no' or 'yes'\n"
+        "end\n"
+        "ngx.now = now\n"
+        "return table.concat(statuses, ' ')"
+    )
+    assert said == "yes yes no no"
+
+
 @pytest.fixture(scope="module")
 def limited() -> Iterator[Running]:
     keys = [

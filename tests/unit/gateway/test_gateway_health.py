@@ -111,6 +111,20 @@ def test_a_server_that_is_gone_is_asked_no_longer_and_again_when_it_is_back(
         assert {answer.status for _, answer in answers} == {200}
 
 
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, seconds: int) -> None:
+    one, two = _pair()
+    with started(one, two), routed(tmp_path, one.declared(), two.declared()) as gateway:
+        until(lambda: one.looks and two.looks)
+        two.kill()
+        until(lambda: gateway.on("m:1b") == {"one"})
+        gateway.call("jump", seconds=seconds)
+        two.start()
+        until(lambda: gateway.on("m:1b") == {"one", "two"})
+        two.kill()
+        until(lambda: gateway.on("m:1b") == {"one"})
+
+
 def test_one_request_that_fails_is_enough_for_all(tmp_path: Path) -> None:
     one, two = _pair()
     with started(one, two), routed(tmp_path, one.declared(), two.declared(), workers=2) as gateway:

@@ -129,6 +129,16 @@ def test_a_model_that_is_not_there_or_not_for_this_key_is_a_404(
         }  # fmt: skip
 
 
+@pytest.mark.parametrize("odd", [None, 5, [1], {}, "soon"])
+def test_what_one_server_says_oddly_keeps_no_list_from_anybody(tmp_path: Path, odd: Any) -> None:
+    one, two = FakeServer("one", "m:1b"), FakeServer("two", "n:1b")
+    one.entries = [{**entry("m:1b"), "modified_at": odd, "details": odd}]
+    with started(one, two), routed(tmp_path, one.declared("m:1b"), two.declared()) as gateway:
+        until(lambda: '"modified_at"' in gateway.text("tags"))
+        until(lambda: gateway.text("tags").count('"modified_at"') == 2)
+        assert [item["id"] for item in gateway.call("openai")[1]["data"]] == ["n:1b", "m:1b"]
+
+
 def test_a_model_whose_hosts_are_down_is_no_404(fleet: tuple[Fleet, Routed]) -> None:
     servers, gateway = fleet
     servers.three.kill()

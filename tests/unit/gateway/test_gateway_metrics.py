@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import gateway_metrics
+from fleet.gateway.fields import ALLOWED
 from gateway_metrics import Metrics, follow, serve
 
 
@@ -95,6 +96,7 @@ def test_a_scanners_models_make_no_series() -> None:
     [
         ("/v1/models/gpt-oss:20b", "/v1/models"),
         ("/hosts/gpu1/api/pull", "/hosts/*/api/pull"),
+        ("/hosts/gpu1/a/api/pull/", "/hosts/*/api/pull"),
         ("/hosts/gpu1/api/push", "other"),
         ("/wp-login.php", "other"),
     ],
@@ -103,6 +105,16 @@ def test_a_scanner_makes_no_series(path: str, shown: str) -> None:
     metrics = Metrics()
     metrics.count(line(path=path))
     assert f'path="{shown}"' in metrics.text()
+
+
+@pytest.mark.parametrize("path", [*ALLOWED, "v1/models", "api/tags", "api/ps", "api/version"])
+def test_what_clients_may_call_has_a_series_of_its_own(path: str) -> None:
+    """One, with a slash at its end or without."""
+    metrics = Metrics()
+    for written in (f"/{path}", f"/{path}/"):
+        metrics.count(line(path=written))
+    name = f'llm_gateway_requests_total{{key="team-a",path="/{path}",status="200"}}'
+    assert samples(metrics)[name] == 2
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.gateway.routed import until
 from tests.unit.gateway.running import CHAT, PLAIN, Answer, Running, error, running
 
 
@@ -113,9 +114,9 @@ class TestWhatPasses:
         assert (answer[0], answer[1]["x-ignored-fields"]) == (200, "shift")
         assert gateway.seen[-1] == ("/api/generate", text[:-1] + b"}")
 
-    def test_the_names_of_models_are_in_the_log(self, gateway: Running) -> None:
+    def test_models_are_in_the_log_as_servers_list_them(self, gateway: Running) -> None:
         bodies = {
-            "hf.co/team/Model_1.gguf:Q4": b'{"model":"hf.co\\/team\\/Model_1.gguf:Q4"}',
+            "hf.co/team/model_1.gguf:Q4": b'{"model":"hf.co\\/team\\/Model_1.gguf:Q4"}',
             "after:1": b'{"prompt":"\\"model\\":\\"first\\"","model":"after:1"}',
             "": b'{"prompt":{"model":"inner"}}',
         }
@@ -125,6 +126,17 @@ class TestWhatPasses:
             assert (entry["model"], entry["status"]) == (name, 200 if name else 400)
         _, headers, _ = gateway.call("DELETE", "/hosts/gpu1/api/delete", "ops", '{"model":"old:1"}')
         assert _logged(gateway, headers["x-request-id"])["model"] == "old:1"
+
+    @pytest.mark.parametrize("before", ["", "library/", "x" * 300])
+    def test_a_key_in_the_place_of_a_model_is_not(self, gateway: Running, before: str) -> None:
+        """Whoever mixes up two variables of a client's has not told all who read the log."""
+        value = gateway.keys["plain"]
+        for body in ({"model": before + value}, {"model": before + value.upper()}):
+            _, headers, _ = gateway.post("/api/generate", body)
+            entry = _logged(gateway, headers["x-request-id"])
+            assert (entry["model"], entry["status"]) == ("(hidden)", 404)
+        _, headers, _ = gateway.post("/api/generate", {"model": "m" * 400})
+        assert len(_logged(gateway, headers["x-request-id"])["model"]) == 203
 
     def test_an_admin_says_to_one_host_what_it_likes(self, gateway: Running) -> None:
         body = {"model": "copy", "from": "m", "parameters": {"num_ctx": 5}, "new": {"a": 1}}
@@ -398,6 +410,31 @@ def _logged(gateway: Running, number: str) -> dict[str, Any]:
                 return entry
         time.sleep(0.1)
     raise AssertionError(f"{number} is not in the log")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Accel-Redirect", "/v1/models"),
+        ("X-Accel-Redirect", "/hosts/gpu1/api/tags"),
+        ("X-Accel-Charset", "koi8-r"),
+    ],
+)
+def test_a_server_answers_and_tells_nginx_nothing_to_do(name: str, value: str) -> None:
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
+        gateway.headers, gateway.answer = {name: value}, (200, "text/plain", b"it answers")
+        status, headers, body = gateway.post("/api/chat", CHAT)
+        assert (status, headers["content-type"], body) == (200, "text/plain", b"it answers")
+        until(lambda: set(gateway.in_flight().values()) == {0})
+
+
+def test_what_is_of_no_model_is_asked_of_nobody_while_all_are_down() -> None:
+    with tempfile.TemporaryDirectory() as directory, running(Path(directory)) as gateway:
+        (gateway.directory / "backend.sock").unlink()
+        until(lambda: gateway.errors().count("gets no requests until it answers") == 3)
+        answer = gateway.call("GET", "/api/version", "plain")
+        assert (answer[0], error(answer)) == (503, "no host can answer now")
+        assert "lua entry thread aborted" not in gateway.errors()
 
 
 class TestStrangers:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.unit.gateway.metering import Metering, metering
+from tests.unit.gateway.routed import until
 
 PERIOD = 6  # seconds within which all is on the disk
 NOON = datetime(2026, 12, 15, 12, 30, tzinfo=UTC)  # no test runs over an hour or a day
@@ -163,6 +164,26 @@ def test_a_clock_that_jumps_under_a_running_nginx_takes_nothing_away(folder: Pat
             for jump, number in ((0, 2), (3, 2), (-4, 1))
         }
         assert nginx.errors() == ""
+
+
+@pytest.mark.parametrize(("jump", "is_kept"), [(365, True), (2, False)])
+def test_old_files_go_as_days_pass_and_not_for_a_clock_that_jumps(
+    folder: Path, jump: int, is_kept: bool
+) -> None:
+    with metering(folder) as nginx:
+        # Old enough at that time, whichever it is.
+        old = NOON + timedelta(days=jump - 405)
+        file = folder / "state" / "usage" / f"{old:%Y-%m-%d}.json"
+        file.write_text('{"schema":"llm-fleet-usage/1","hours":{},"rows":[]}')
+        file.chmod(0o666)
+        add(nginx)
+        nginx.do(
+            "local time = ngx.time "
+            f"ngx.time = function() return time() + {jump} * 86400 end return 1"
+        )
+        until(lambda: f"{NOON:%Y-%m-%d}" in days(nginx))
+        until(lambda: not nginx.do("return ngx.shared.usage:get('d1') or false")[0])
+        assert file.exists() == is_kept
 
 
 DAMAGE = [

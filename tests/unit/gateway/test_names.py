@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.gateway.names import plain
+from fleet.ollama.models import check_model_name
 
 # As Ollama's own parser takes them (types/model/name.go), to the name that is kept here.
 NAMES = {
@@ -42,6 +43,13 @@ def test_a_name_is_written_in_one_way(name: str) -> None:
 @pytest.mark.parametrize("text", NO_NAMES)
 def test_what_ollama_takes_for_no_name(text: str) -> None:
     assert plain(text) is None
+
+
+@pytest.mark.parametrize("text", NO_NAMES)
+def test_what_is_no_name_cannot_be_declared(text: str) -> None:
+    """As a model, an alias, or what a key may use: nginx could not read it, and would not start."""
+    with pytest.raises(ValueError, match="not a model name"):
+        check_model_name(text)
 
 
 def test_names_of_one_model() -> None:
