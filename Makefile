@@ -10,7 +10,7 @@ LABS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-fleet bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-vllm test-slow format docs pins test-settings
+.PHONY: help bench-fleet bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-weights test-slow format docs pins test-settings test-vllm
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -49,7 +49,7 @@ LAB_MARKS = not slow
 test-ci: LAB_MARKS = not slow or ci
 test-ci: check test-settings test-lab ## What CI runs: the same, hostile settings, and one of the slow suites (root)
 
-test-slow: .venv/installed ## Every slow suite: Docker, Dify, the driver and its build, gates, instances, apt (root)
+test-slow: .venv/installed ## Every slow suite: Docker, Dify, the driver and its build, gates, instances, apt, weights (root)
 	$(LAB_TESTS) tests/lab -m slow --durations 30
 
 # Every file whose first line names a shell; tests/unit/test_shell_programs.py holds it to that.
@@ -114,6 +114,9 @@ test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Deb
 
 test-gates: .venv/installed ## Memory and placement of models, on a host that shows GPUs (root, slow)
 	$(BIN)/pytest tests/lab/test_gates.py -v --durations 5
+
+test-weights: .venv/installed ## Weights from a hub of the lab's, on a real host (root, slow)
+	$(BIN)/pytest tests/lab/test_weights.py -v --durations 5
 
 bench-gateway: .venv/installed ## What the lab's gateway costs, after `make lab` (root)
 	$(BIN)/python -m lab.bench_gateway

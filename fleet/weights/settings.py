@@ -122,6 +122,13 @@ class Weights(Loading):
             "to `weights_endpoint`, and nowhere else."
         ),
     )
+    prune: bool = Field(
+        False,
+        description=(
+            "Remove complete weights that are not declared, at the end of a deploy. `False` only "
+            "reports them."
+        ),
+    )
     https_proxy: HttpUrl | None = Field(
         None, description="HTTPS_PROXY of the loader. Must not hold a password."
     )

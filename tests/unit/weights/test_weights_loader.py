@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -149,7 +150,9 @@ class TestRefusals:
     def test_busy_hub_is_asked_again_when_it_says(self, site: Site) -> None:
         site.limits["longest_delay"] = 2
         site.hub.faults.list = [Fault(path=r"/openai/toy/resolve/.*", status=429, times=1)]
+        began = time.monotonic()
         assert site.run()
+        assert time.monotonic() - began >= 1, "it asked for a second, and nothing else waits"
         assert site.state["toy"]["attempts"] == 2
 
     def test_hub_that_stays_away(self, site: Site) -> None:
