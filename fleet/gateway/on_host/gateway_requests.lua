@@ -1,6 +1,7 @@
 -- What nginx calls in each phase of a request.
 local cjson = require "cjson.safe"
 local callers = require "gateway_callers"
+local clock = require "gateway_clock"
 local counts = require "gateway_counts"
 local edit = require "gateway_edit"
 local errors = require "gateway_errors"
@@ -436,9 +437,9 @@ end
 
 -- For the fleet's own commands: what the last looks at servers have said; waits until there is one.
 function M.seen()
-  local ends = ngx.now() + (tonumber(ngx.var.arg_wait) or 0)
+  local ends = clock.now() + (tonumber(ngx.var.arg_wait) or 0)
   local found, is_complete = all_seen()
-  while not is_complete and ngx.now() < ends do
+  while not is_complete and clock.now() < ends do
     ngx.sleep(0.1)
     found, is_complete = all_seen()
   end
