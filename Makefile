@@ -10,7 +10,7 @@ LABS ?= 4
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help bench-fleet bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-weights test-slow format docs pins test-settings
+.PHONY: help bench-fleet bench-gateway lab lab-down deploy verify chat dify-backup dify-restore test test-ci check unit test-lab test-root test-dify test-docker test-instances test-driver test-gates test-weights test-slow format docs pins test-settings test-vllm
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -105,6 +105,9 @@ test-dify: .venv/installed ## The stack of Dify, and Open WebUI, on real hosts (
 
 test-instances: .venv/installed ## Several Ollamas on a host that shows GPUs, and in containers (root, slow)
 	$(LAB_TESTS) tests/lab/test_instances.py tests/lab/test_docker_instances.py --durations 5
+
+test-vllm: .venv/installed ## vLLM behind the gateway: ready, dead, frozen, drained, rebooted, on real hosts (root, slow)
+	$(LAB_TESTS) tests/lab/test_vllm.py --durations 5
 
 test-driver: .venv/installed ## The GPU driver: on hosts that show GPUs, and Debian's own built for real (root, slow)
 	$(LAB_TESTS) tests/lab/test_driver.py tests/lab/test_driver_build.py --durations 5

@@ -16,6 +16,7 @@ from fleet.kit.host_programs import program_files
 from fleet.kit.render import host_program, render
 from fleet.vllm.model import ModelConfig
 from fleet.vllm.paths import (
+    RESTART_PROGRAM,
     VENV_PROGRAM,
     VLLM_CURRENT,
     VLLM_PYTHON,
@@ -79,6 +80,7 @@ def watch_files(item: VllmInstance) -> list[ManagedFile]:
         name=item.name,
         unit=item.unit,
         program=WATCH_PROGRAM,
+        restart=RESTART_PROGRAM,
         url=item.url,
         model=item.model,
         start_seconds=item.start_seconds,
@@ -100,6 +102,7 @@ def programs() -> list[ManagedFile]:
     """The watch with its modules, and what makes a virtual environment."""
     return [
         *program_files("vllm", "vllm_watch"),
+        ManagedFile(RESTART_PROGRAM, host_program("vllm", "vllm-restart"), mode="755"),
         ManagedFile(VENV_PROGRAM, host_program("vllm", "vllm-venv"), mode="755"),
     ]
 

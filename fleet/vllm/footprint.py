@@ -9,6 +9,7 @@ from fleet.kit.footprint import Part, Trace, files, folders, units
 from fleet.kit.host_programs import program_files
 from fleet.kit.paths import ETC
 from fleet.vllm.paths import (
+    RESTART_PROGRAM,
     VENV_NOTE,
     VENV_PROGRAM,
     VLLM_CACHE,
@@ -30,7 +31,7 @@ def footprint(_: FleetHost) -> Iterator[Trace]:
         (
             *units(watch_timer("*"), watch_unit("*"), server_unit("*")),
             *files(*(file.path for file in program_files("vllm", "vllm_watch"))),
-            *files(VENV_PROGRAM, f"{ETC}/vllm-requirements.txt"),
+            *files(VENV_PROGRAM, RESTART_PROGRAM, f"{ETC}/vllm-requirements.txt"),
             *files(VLLM_CURRENT, sign=f"{VLLM_ROOT}/*/{VENV_NOTE}"),
             Part("tree", f"{VLLM_ROOT}/*", VENV_NOTE),
             *folders(VLLM_ROOT),

@@ -15,6 +15,7 @@ VLLM_PYTHON = f"{VLLM_CURRENT}/bin/python"
 VENV_NOTE = ".llm-fleet-lock"
 VENV_PROGRAM = f"{LIB}/vllm-venv"
 WATCH_PROGRAM = f"{LIB}/vllm_watch.py"
+RESTART_PROGRAM = f"{LIB}/vllm-restart"
 
 
 def server_unit(name: str) -> str:

@@ -45,6 +45,7 @@ LONGEST_FIRST = (
     "test_run",
     "test_deploy",
     "test_dify_release",
+    "test_vllm",
     "test_clients",
     "test_docker_instances",
     "test_docker",

@@ -102,11 +102,9 @@ from fleet.ollama.facts import OllamaReleases, OllamaServers, Release, Servers
 from fleet.platform.facts import Clock, HasIpv6, HostAddresses, HostClock
 from fleet.platform.record import DeployedRecord, Record
 from fleet.serving.facts import ServersThere
-from fleet.vllm.facts import GpuSizes, MakesToken, Venv, Venvs, VllmServers, VllmUnits, WeightsThere
-from fleet.vllm.memory import Weights
-from fleet.vllm.model import ModelConfig
 from fleet.weights.facts import WeightsState
 from tests.fleets import Hosts, inventory_of
+from tests.plan import vllm_facts
 
 # pyinfra's command line replaces the standard library's sockets and threads when it is imported.
 with mock.patch.object(monkey, "patch_all"):
@@ -194,11 +192,7 @@ def bare(distribution: str = "debian", release: str = "13", machine: str = "x86_
         DockerInfo: dict,
         GroupMembers: lambda group: None,
         CdiDevices: Cdi,
-        VllmServers: VllmUnits,
-        Venvs: lambda directory: Venv(),
-        WeightsThere: lambda folder: Weights(GIB, ModelConfig("GptOssForCausalLM")),
-        MakesToken: lambda url, model: False,
-        GpuSizes: dict,
+        **vllm_facts.BARE,
     }
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""Says whether a vLLM server still works: 0 when it does or is starting, 3 when it is frozen.
+"""Says whether a vLLM server works: 0 when it does, 3 when it is frozen, 4 when it is silent.
 
-usage: vllm_watch.py --unit UNIT --url URL --model NAME --start SECONDS --timeout SECONDS
+usage: vllm_watch.py --url URL --model NAME --timeout SECONDS
 
 Its own `/health` says 200 for as long as the process lives, also when the engine has stopped for
 ever. So it is asked for one token. A server that is busy may answer late, or refuse: it works for
-as long as its counters of tokens move. One that does not say that it is healthy is starting, until
-`--start` seconds have gone since systemd started it. Standard library only.
+as long as its counters of tokens move. One that does not say that it is healthy may be starting:
+whoever knows since when decides. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from common import log, say
 from outside import FormError, parsed, read_all
 
-FROZEN = 3
+FROZEN, SILENT = 3, 4
 _QUICK = 10  # seconds for what the server answers without its engine
 _LIMIT = 4 << 20  # bytes of an answer
 # What moves with every step of the engine, and with every answer.
@@ -82,26 +79,18 @@ def _value(line: str) -> float:
         return 0.0
 
 
-def state_of(
-    server: Server, running: Callable[[], float | None], start: float, limit: float
-) -> str:
-    """`works`, `starting`, `not running`, or in other words why it is frozen.
-
-    `running` tells for how many seconds its unit has been active; None when it is not.
-    """
-    since = running()
-    if since is None:
-        return "not running"
+def state_of(server: Server, limit: float) -> tuple[int, str]:
+    """0, FROZEN or SILENT, and why; it has `limit` seconds for one token."""
     try:
         if not server.is_healthy():
-            raise http.client.HTTPException("it does not say that it is healthy")
+            return SILENT, "it does not say that it is healthy"
         before = server.counted()
     except (OSError, http.client.HTTPException, FormError) as error:
-        return "starting" if since < start else f"{error}, {since:.0f} s after its start"
+        return SILENT, f"it does not answer ({error})"
     end = time.monotonic() + limit
     try:
         if server.answers(limit):
-            return "works"
+            return 0, "works"
         refused = "it refuses a request for one token"
     except (OSError, http.client.HTTPException, FormError) as error:
         refused = f"no token in {limit:.0f} s ({error})"
@@ -109,43 +98,25 @@ def state_of(
     while True:
         try:
             if server.counted() != before:
-                return "works"
+                return 0, "works, and is busy"
         except (OSError, http.client.HTTPException, FormError) as error:
-            # Ended meanwhile: systemd starts it again.
-            return "not running" if running() is None else f"{refused}, and no counters ({error})"
+            # It may have ended meanwhile, and been started again.
+            return SILENT, f"{refused}, and no counters ({error})"
         if time.monotonic() >= end:
-            return f"{refused}, and its counters stand still"
+            return FROZEN, f"{refused}, and its counters stand still"
         time.sleep(1)
-
-
-def active_for(unit: str) -> float | None:
-    """Seconds since systemd has started `unit`; None when it does not run."""
-    shown = subprocess.run(
-        ["systemctl", "show", "-p", "ActiveState", "-p", "ActiveEnterTimestampMonotonic", unit],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    values = dict(line.split("=", 1) for line in shown.splitlines())
-    if values.get("ActiveState") != "active":
-        return None
-    now = float(Path("/proc/uptime").read_text().split()[0])
-    return now - int(values["ActiveEnterTimestampMonotonic"]) / 1e6
 
 
 def main() -> int:
     """Judge the server that the arguments name."""
     parser = argparse.ArgumentParser()
-    for name in ("unit", "url", "model"):
+    for name in ("url", "model"):
         parser.add_argument(f"--{name}", required=True)
-    for name in ("start", "timeout"):
-        parser.add_argument(f"--{name}", type=float, required=True)
+    parser.add_argument("--timeout", type=float, required=True)
     given = parser.parse_args()
-    server = Server(given.url, given.model)
-    state = state_of(server, lambda: active_for(given.unit), given.start, given.timeout)
-    if state in ("works", "starting", "not running"):
-        say(state)
-        return 0
-    log(f"{given.unit} is frozen and is restarted: {state}")
-    return FROZEN
+    status, why = state_of(Server(given.url, given.model), given.timeout)
+    (log if status else say)(why)
+    return status
 
 
 if __name__ == "__main__":

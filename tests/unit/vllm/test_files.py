@@ -11,7 +11,7 @@ import pytest
 
 from fleet.kit.files import ManagedFile
 from fleet.vllm.files import unit_file, watch_files
-from fleet.vllm.paths import VLLM_PYTHON
+from fleet.vllm.paths import RESTART_PROGRAM, VLLM_PYTHON
 from fleet.vllm.servers import VllmInstance
 from fleet.vllm.settings import Vllm
 from tests.unit.rendered import complaints, lay, lines
@@ -151,6 +151,11 @@ def test_an_exception_more_is_noticed(tmp_path: Path) -> None:
     assert exposure(tmp_path, wider)[0] > exposure(tmp_path, unit)[0]
 
 
+def with_programs(text: str) -> str:
+    """systemd wants them there, which this machine has no reason to have."""
+    return text.replace(f"={VLLM_PYTHON}", "=/bin/true").replace(RESTART_PROGRAM, "/bin/true")
+
+
 def test_systemd_takes_them(tmp_path: Path) -> None:
     lay(tmp_path, ManagedFile("docker.service", "[Service]\nExecStart=/bin/true\n"))
     for place, unit in enumerate(units().values()):
@@ -158,7 +163,7 @@ def test_systemd_takes_them(tmp_path: Path) -> None:
         folder.mkdir()
         item: VllmInstance = instance()
         for file in (unit, *watch_files(item)):
-            lay(folder, ManagedFile(file.path, file.text.replace(f"={VLLM_PYTHON}", "=/bin/true")))
+            lay(folder, ManagedFile(file.path, with_programs(file.text)))
         lay(folder, ManagedFile("docker.service", "[Service]\nExecStart=/bin/true\n"))
         assert complaints(folder, unit.staged_name) == ""
         assert complaints(folder, watch_files(item)[1].staged_name) == ""

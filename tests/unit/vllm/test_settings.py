@@ -38,7 +38,9 @@ def beside(server: dict[str, Any] | None = None, **ollama: Any) -> Hosts:
 
 APART = [{"name": "a", "port": 11434, "gpus": [UUIDS[0]]}]
 REFUSED: dict[str, tuple[Hosts, list[str]]] = {
-    "no server": (host(vllm_servers=[]), ["vllm_servers is empty", "declare a server"]),
+    # Without the gateway, which would say the same.
+    "no server": (
+        {"gpu1": host(vllm_servers=[])["gpu1"]}, ["vllm_servers is empty", "declare a server"]),
     "no image": (host(vllm_image=None), ["vllm_image is missing", "vllm/vllm-openai:<version>@"]),
     "image without digest": (
         host(vllm_image="vllm/vllm-openai:v0.32.0"), ["vllm_image", "with its tag and its digest"]),

@@ -6,17 +6,20 @@ Against answers over HTTP; the lab freezes the engine of a server.
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import vllm_watch as watch
+from fleet.declare.fleet import PRODUCT_ROOT
 
-START, LIMIT = 60.0, 0.5
+FROZEN, SILENT, LIMIT = watch.FROZEN, watch.SILENT, 0.5
 
 
 class Engine:
@@ -78,63 +81,51 @@ def served(engine: Engine) -> Iterator[str]:
         thread.join()
 
 
-def state(engine: Engine, since: float | None = 100.0) -> str:
+def state(engine: Engine) -> tuple[int, str]:
     with served(engine) as url:
-        said: str = watch.state_of(watch.Server(url, "m"), lambda: since, START, LIMIT)
-        return said
+        status, why = watch.state_of(watch.Server(url, "m"), LIMIT)
+        return int(status), str(why)
 
 
 def test_one_token_is_life() -> None:
-    assert state(Engine()) == "works"
+    assert state(Engine()) == (0, "works")
 
 
 def test_healthy_engine_that_makes_no_token_is_frozen() -> None:
-    said = state(Engine(hangs=True))
-    assert said.startswith("no token in ")
-    assert said.endswith("its counters stand still")
+    status, why = state(Engine(hangs=True))
+    assert status == FROZEN
+    assert why.startswith("no token in ")
+    assert why.endswith("its counters stand still")
 
 
 def test_busy_one_works() -> None:
     """It answers too late, and its counters move."""
-    assert state(Engine(hangs=True, moves=True)) == "works"
+    assert state(Engine(hangs=True, moves=True))[0] == 0
 
 
 def test_full_queue_of_one_that_works() -> None:
-    assert state(Engine(answer=(503, {"error": {}}), moves=True)) == "works"
+    assert state(Engine(answer=(503, {"error": {}}), moves=True))[0] == 0
 
 
 def test_full_queue_of_a_frozen_one() -> None:
-    said = state(Engine(answer=(503, {"error": {}})))
-    assert said == "it refuses a request for one token, and its counters stand still"
+    said = "it refuses a request for one token, and its counters stand still"
+    assert state(Engine(answer=(503, {"error": {}}))) == (FROZEN, said)
 
 
 @pytest.mark.parametrize("body", [{}, {"choices": []}, {"error": {"message": "no"}}, []])
 def test_answer_of_another_form_is_no_token(body: Any) -> None:
-    assert "refuses" in state(Engine(answer=(200, body)))
+    assert state(Engine(answer=(200, body)))[0] == FROZEN
 
 
-@pytest.mark.parametrize("since", [1.0, START - 1])
-def test_starting_one_is_left_alone(since: float) -> None:
-    server = watch.Server("http://127.0.0.1:1", "m")
-    assert watch.state_of(server, lambda: since, START, LIMIT) == "starting"
-    assert state(Engine(health=503), since) == "starting"
+def test_one_that_is_not_healthy_or_not_there_is_silent() -> None:
+    """... and not frozen: it may be starting."""
+    assert state(Engine(health=503))[0] == SILENT
+    assert watch.state_of(watch.Server("http://127.0.0.1:1", "m"), LIMIT)[0] == SILENT
 
 
-def test_one_that_never_comes_up_is_started_again() -> None:
-    server = watch.Server("http://127.0.0.1:1", "m")
-    said = watch.state_of(server, lambda: START + 1, START, LIMIT)
-    assert said.endswith("61 s after its start")
-
-
-def test_stopped_one_is_left_alone() -> None:
-    assert state(Engine(), None) == "not running"
-
-
-def test_one_that_ends_while_it_is_asked_is_systemds() -> None:
-    """It was up when the watch came, and was stopped while it waited for the token."""
-    engine = Engine(hangs=True)
-    told = iter([100.0])
-    with served(engine) as url:
+def test_one_that_ends_while_it_is_asked_is_not_frozen() -> None:
+    """It may be another process by now, which is starting."""
+    with served(Engine(hangs=True)) as url:
         server = watch.Server(url, "m")
         counted, calls = server.counted, iter([True])
 
@@ -144,5 +135,32 @@ def test_one_that_ends_while_it_is_asked_is_systemds() -> None:
             raise OSError("refused")
 
         server.counted = once
-        said = watch.state_of(server, lambda: next(told, None), START, LIMIT)
-    assert said == "not running"
+        assert watch.state_of(server, LIMIT)[0] == SILENT
+
+
+class TestRestart:
+    """What is done of what the watch has found, with a systemctl that says what it was told."""
+
+    @staticmethod
+    def told(folder: Path, status: str, since: float) -> list[str]:
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        tool = folder / "systemctl"
+        tool.write_text(
+            f'#!/bin/sh\n[ "$1" = show ] && echo {int((uptime - since) * 1e6)} && exit\n'
+            f'echo "$@" >> {folder}/said\n'
+        )
+        tool.chmod(0o755)
+        environment = {"PATH": f"{folder}:/usr/bin:/bin", "EXIT_STATUS": status}
+        program = PRODUCT_ROOT / "fleet/vllm/on_host/vllm-restart"
+        subprocess.run(["sh", program, "x.service", "600"], env=environment, check=True)
+        said = folder / "said"
+        return said.read_text().splitlines() if said.exists() else []
+
+    @pytest.mark.parametrize(("status", "since"), [("3", 5.0), ("3", 9000.0), ("4", 9000.0)])
+    def test_restarted(self, tmp_path: Path, status: str, since: float) -> None:
+        said = self.told(tmp_path, status, since)
+        assert said == ["--no-block try-restart x.service"]
+
+    @pytest.mark.parametrize(("status", "since"), [("0", 9000.0), ("4", 5.0), ("1", 9000.0)])
+    def test_left_alone(self, tmp_path: Path, status: str, since: float) -> None:
+        assert self.told(tmp_path, status, since) == []
