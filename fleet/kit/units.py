@@ -177,10 +177,11 @@ def _taken(unit: str, reload: Reload) -> StringCommand:
     last: it is the reason.
     """
     log = QuoteString(reload.log)
+    asked = or_journal(StringCommand("systemctl reload", QuoteString(unit)), unit)
     reason = f"{unit} runs on with the configuration of before: "
     return StringCommand(
         "size=$(stat -c %s", log, "2>/dev/null || echo 0); before=$(", reload.generation, ");",
-        or_journal(StringCommand("systemctl reload", QuoteString(unit)), unit), "|| exit 1; n=0;",
+        asked, "|| exit 1; n=0;",
         "until now=$(", reload.generation, '); [ -n "$now" ] && [ "$now" != "$before" ]; do',
         f"n=$((n + 1)); [ $n -lt {_LOOKS} ] || {{ said=$(tail -c +$((size + 1))", log,
         "); printf '%s\\n%s%s\\n' \"$said\"", QuoteString(reason),
