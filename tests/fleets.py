@@ -155,6 +155,13 @@ ALTERNATIVE_GATEWAY: dict[str, Any] = {
     ],
     "gateway_aliases": {"gpt-4o": "gpt-oss:120b"},
     "gateway_fallbacks": {"gpt-oss:120b": "analyst"},
+    "gateway_backends": [
+        {
+            "name": "far",
+            "address": "https://far.example.com:8443",
+            "models": {"far:1b": "org/far-1b"},
+        }
+    ],
     "gateway_names": ["llm.example.com", "llm.example.internal"],
     "gateway_tls": "acme",
     "gateway_acme_directory": "https://acme.internal/directory",

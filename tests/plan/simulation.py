@@ -476,7 +476,9 @@ def _let_in(first: Plan, host: str, files: dict[str, FileState]) -> tuple[str, .
     if GATEWAY_CONFIG not in written:
         return None
     servers = written[GATEWAY_DECLARED][0].partition('["servers"] = ')[2]
-    names = re.findall(r'\["name"\] = "([^"]+)"', servers)
+    # Backends are nobody's to let in.
+    told = re.findall(r'\["name"\] = "([^"]+)".*?\["address"\] = "([^"]+)"', servers, re.DOTALL)
+    names = [name for name, address in told if not address.startswith("unix:")]
     files[GATEWAY_SERVED] = served_file(names).state
     files[GATEWAY_IDLE] = idle_file([]).state
     return tuple(names)
