@@ -32,6 +32,10 @@ from fleet.kit.units import run_unit
 
 INSTALLER = f"{LIB}/driver_install.py"
 
+_BOOT_ID = (
+    '[ "$(systemctl is-system-running 2>/dev/null)" = stopping ] || '
+    "cat /proc/sys/kernel/random/boot_id"
+)
 # Held by the host that reboots, when they do it one after the other.
 _TURN = BoundedSemaphore(1)
 _LOST: list[str] = []
@@ -195,9 +199,12 @@ def judge_boot(state: State, host: Host) -> bool:
 
 
 def _boot_id(host: Host) -> str | None:
-    """The running boot's id; None when the session ends meanwhile, which for a fact is fatal."""
+    """The running boot's id; None when the session ends meanwhile, which for a fact is fatal.
+
+    A host that is still going down has none: in a container it may have lost its own already.
+    """
     try:
-        ok, output = host.run_shell_command("cat /proc/sys/kernel/random/boot_id")
+        ok, output = host.run_shell_command(_BOOT_ID)
     except (OSError, EOFError, SSHException):
         return None
     return output.stdout.strip() or None if ok else None

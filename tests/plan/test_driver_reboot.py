@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from gevent.lock import BoundedSemaphore
@@ -134,6 +137,17 @@ class TestWaitForBoot:
         assert operations.wait_for_boot(None, machine, "old", 60.0)  # type: ignore[arg-type]
         assert machine.sessions == 4
         assert operations._LOST == []
+
+    @pytest.mark.parametrize(("says", "told"), [("stopping", False), ("starting", True)])
+    def test_a_host_that_goes_down_has_no_boot(self, tmp_path: Path, says: str, told: bool) -> None:
+        """A container's own id is unmounted early in that; what shows then is its machine's."""
+        (tmp_path / "systemctl").write_text(f"#!/bin/sh\necho {says}\n")
+        (tmp_path / "systemctl").chmod(0o755)
+        path = f"{tmp_path}:{os.environ['PATH']}"
+        ran = subprocess.run(
+            ["sh", "-c", operations._BOOT_ID], env={"PATH": path}, capture_output=True, check=True
+        )
+        assert bool(ran.stdout) is told
 
     def test_lost(self) -> None:
         machine = Machine("old")
