@@ -119,6 +119,9 @@ def start(me: FleetHost) -> Commands:
             health_url=f"{item.url}/api/version",
             container=item.container,
         )
+    # Other units than before do not pull it in yet, and without it nothing is in their memory.
+    yield StringCommand("systemctl reenable --quiet", LOADER_UNIT)
+    yield StringCommand("systemctl start --no-block", LOADER_UNIT)
 
 
 def refuse_without_room(me: FleetHost) -> Commands:
