@@ -17,6 +17,7 @@ from fleet.gateway.paths import (
     GATEWAY_CERTIFICATE_KEY,
     GATEWAY_CONFIG,
     GATEWAY_LOGS,
+    GATEWAY_STATE,
 )
 from fleet.kit.files import ManagedFile
 from fleet.kit.paths import LIB
@@ -25,6 +26,9 @@ from tests.unit.rendered import complaints, lay
 _NO_HOST = (
     "echo 1 >/proc/sys/net/ipv4/ip_nonlocal_bind; echo 1 >/proc/sys/net/ipv6/ip_nonlocal_bind;"
 )
+
+# Sockets are made where they are declared: elsewhere their paths would be too long.
+_STATE = f"mount -t tmpfs none /var/lib; mkdir -p /var/lib/nginx {GATEWAY_STATE};"
 
 
 class Judges:
@@ -74,8 +78,8 @@ class Judges:
                     )
                 (place / file.staged_name).write_text(text)
         # In a network of its own any address can be bound, as on the host that has it.
-        check = f"{_NO_HOST} exec nginx -q -t -c {place / Path(config.path).name}"
-        yield from _said(["unshare", "--net", "sh", "-c", check])
+        check = f"{_NO_HOST} {_STATE} exec nginx -q -t -c {place / Path(config.path).name}"
+        yield from _said(["unshare", "--net", "--mount", "sh", "-c", check])
 
     def _unit(self, unit: ManagedFile, files: list[ManagedFile], _: Fleet) -> Iterator[str]:
         lay(self._directory, ManagedFile("docker.service", "[Service]\nExecStart=/bin/true\n"))
